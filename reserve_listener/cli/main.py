@@ -1,0 +1,45 @@
+"""`reserve-listener`: the commands, put together. Nothing heavy is imported until a command runs."""
+
+import sys
+
+import typer
+
+from reserve_listener.cli.check import check
+from reserve_listener.cli.config import config_app
+from reserve_listener.cli.demo import demo
+from reserve_listener.cli.events import events_app
+from reserve_listener.cli.run import run
+from reserve_listener.cli.simulate import simulate
+from reserve_listener.cli.version import version
+from reserve_listener.errors import ReserveListenerError
+
+app = typer.Typer(
+    name="reserve-listener",
+    help="Hears every change of a Feishu/Lark meeting room's reservation limits"
+    " and carries it to logs, files and HTTP endpoints. Nothing is lost on the way.",
+    epilog="New here? Try: reserve-listener demo",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+app.command()(run)
+app.command()(check)
+app.command()(demo)
+app.command()(simulate)
+app.add_typer(events_app, name="events")
+app.add_typer(config_app, name="config")
+app.command()(version)
+
+
+def main() -> None:
+    """The console script. A `ReserveListenerError` is shown as it stands and gives the exit code."""
+    try:
+        app()
+    except ReserveListenerError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        # The reader of our output is gone (`… | head`); there is nobody left to tell.
+        sys.stderr.close()
+        sys.exit(1)

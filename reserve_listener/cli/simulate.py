@@ -1,0 +1,112 @@
+"""`reserve-listener simulate`: a local platform to develop and try faults against, without credentials."""
+
+import asyncio
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+if TYPE_CHECKING:
+    from reserve_listener.simulator import Faults
+    from reserve_listener.simulator.console import Console
+
+DROP_EVERY: Final = 10.0
+"""Seconds, for `--fault drop` without `--drop-every`."""
+ANSWER_TIMEOUT: Final = 3.0
+
+
+class Fault(StrEnum):
+    """A fault that can be had from the start."""
+
+    DROP = "drop"
+    STALL = "stall"
+    REFUSE = "refuse"
+    DUPLICATE = "duplicate"
+    REORDER = "reorder"
+    SPLIT = "split"
+    GARBAGE = "garbage"
+
+
+def simulate(
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0 takes a free one.")
+    ] = 7070,
+    rate: Annotated[
+        float, typer.Option(min=0, help="Events a second while a client is connected; 0: none.")
+    ] = 0.5,
+    events: Annotated[
+        int | None, typer.Option(min=1, help="Stop after so many events, each answered 200 or given up.")
+    ] = None,
+    fault: Annotated[
+        list[Fault] | None, typer.Option(help="A fault in force from the start; repeatable.")
+    ] = None,
+    drop_every: Annotated[
+        float, typer.Option(min=0, help="Reset the connections every so many seconds; 0: never.")
+    ] = 0.0,
+    app_id: Annotated[str | None, typer.Option(help="The app_id to accept.")] = None,
+    app_secret: Annotated[
+        str | None, typer.Option(help="The app_secret to accept; it is printed, so make one up.")
+    ] = None,
+    time_scale: Annotated[
+        float,
+        typer.Option(
+            min=0.0001, help="Factor on the waits before an event is pushed again: 15 s, 5 min, 1 h, 6 h."
+        ),
+    ] = 1.0,
+    seed: Annotated[int | None, typer.Option(help="Make the same events each time.")] = None,
+) -> None:
+    """Simulate the Feishu platform on this machine, with faults on demand.
+
+    It prints what a configuration needs to connect to it, then pushes events
+    and prints one line for each with its answer. On a terminal, keys push
+    events and switch faults on and off (? lists them).
+
+    \b
+    Examples:
+      reserve-listener simulate
+      reserve-listener simulate --rate 20 --events 1000
+      reserve-listener simulate --fault duplicate --fault reorder
+      reserve-listener simulate --drop-every 5 --time-scale 0.01
+    """
+    from reserve_listener.simulator.console import Console, Plan  # --help must not wait for it
+
+    console = Console(Plan(rate=rate, events=events, seed=seed), typer.echo)
+    options: dict[str, Any] = {"port": port, "seed": seed, "time_scale": time_scale}
+    if app_id is not None:
+        options["app_id"] = app_id
+    if app_secret is not None:
+        options["app_secret"] = app_secret
+    try:
+        asyncio.run(_simulate(console, options, fault or [], drop_every))
+    except OSError as error:
+        typer.echo(f"Cannot listen on 127.0.0.1:{port}: {error.strerror}. Try another --port.", err=True)
+        raise typer.Exit(1) from error
+
+
+async def _simulate(
+    console: "Console", options: dict[str, Any], chosen: list[Fault], drop_every: float
+) -> None:
+    from reserve_listener.simulator import Simulator
+
+    faults = _faults(chosen, drop_every)
+    # The scale is for the waits between attempts: a client has its 3 s to answer all the same.
+    answer_timeout = ANSWER_TIMEOUT / options["time_scale"]
+    async with Simulator(
+        faults=faults, watcher=console, answer_timeout=answer_timeout, **options
+    ) as simulator:
+        await console.run(simulator)
+
+
+def _faults(chosen: list[Fault], drop_every: float) -> "Faults":
+    from reserve_listener.simulator import Faults
+    from reserve_listener.simulator.console import AUTH_FAILED, PARTS
+
+    return Faults(
+        drop_every=drop_every or (DROP_EVERY if Fault.DROP in chosen else 0.0),
+        stall=Fault.STALL in chosen,
+        endpoint_code=AUTH_FAILED if Fault.REFUSE in chosen else 0,
+        duplicate=Fault.DUPLICATE in chosen,
+        reorder=Fault.REORDER in chosen,
+        split=PARTS if Fault.SPLIT in chosen else 1,
+        garbage=Fault.GARBAGE in chosen,
+    )

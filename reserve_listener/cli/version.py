@@ -1,0 +1,32 @@
+"""`reserve-listener version`."""
+
+from typing import Annotated
+
+import typer
+
+
+def version(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+) -> None:
+    """Print the versions of reserve-listener and of what it rests on.
+
+    Example: reserve-listener version
+    """
+    import json
+    import platform
+    import sqlite3
+    from importlib.metadata import version as version_of
+
+    from reserve_listener import __version__
+
+    versions = {
+        "reserve-listener": __version__,
+        "lark-oapi": version_of("lark-oapi"),
+        "python": platform.python_version(),
+        "sqlite": sqlite3.sqlite_version,
+    }
+    if as_json:
+        typer.echo(json.dumps(versions))
+        return
+    for name, number in versions.items():
+        typer.echo(f"{name} {number}")

@@ -1,0 +1,41 @@
+"""The configuration: what can be set (`model`), and how it is found and read (`loading`).
+
+Importing this package imports pydantic, so commands import it when they run.
+"""
+
+from reserve_listener.config.effective import Setting, json_schema, settings
+from reserve_listener.config.loading import Loaded, find_config, load, load_explained
+from reserve_listener.config.model import (
+    Config,
+    DeliveryConfig,
+    FileSink,
+    HttpSink,
+    LarkConfig,
+    LogSink,
+    Sink,
+    StatusConfig,
+    StoreConfig,
+    WebhookConfig,
+)
+from reserve_listener.config.secret_files import signing_key
+
+__all__ = [
+    "Config",
+    "DeliveryConfig",
+    "FileSink",
+    "HttpSink",
+    "LarkConfig",
+    "Loaded",
+    "LogSink",
+    "Setting",
+    "Sink",
+    "StatusConfig",
+    "StoreConfig",
+    "WebhookConfig",
+    "find_config",
+    "json_schema",
+    "load",
+    "load_explained",
+    "settings",
+    "signing_key",
+]

@@ -1,0 +1,96 @@
+"""The configuration as it took effect: what is set, to what, and by whom; secrets masked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import SecretStr
+from pydantic.json_schema import GenerateJsonSchema
+
+from reserve_listener.config.model import DEFAULT_SINKS, Config
+from reserve_listener.config.shown import MASK, public_url
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pydantic import BaseModel
+    from pydantic.json_schema import JsonSchemaValue
+    from pydantic_core.core_schema import NullableSchema
+
+    from reserve_listener.config.loading import Loaded
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """One key with its value as TOML and JSON have it; None when it is not set."""
+
+    section: str
+    index: int | None
+    """Of a sink, its place in the list from 0; of the others None."""
+    key: str
+    value: str | int | float | None
+    origin: str
+    """"default", "file", "environment NAME", "credential", or the `*_file` key that a secret was read from."""
+
+    @property
+    def path(self) -> str:
+        """The key's name with its section: `lark.app_id`, `sinks[0].name`."""
+        return f"{self.section}{'' if self.index is None else f'[{self.index}]'}.{self.key}"
+
+
+def settings(loaded: Loaded) -> Iterator[Setting]:
+    """All keys of the sections in effect, in the order of the models."""
+    config = loaded.config
+    for section in Config.model_fields:
+        value = getattr(config, section)
+        if section == "sinks":
+            for index, sink in enumerate(value):
+                yield from _of_table(loaded, section, sink, index)
+        elif value is not None:
+            yield from _of_table(loaded, section, value, None)
+
+
+def _of_table(loaded: Loaded, section: str, table: BaseModel, index: int | None) -> Iterator[Setting]:
+    for key in type(table).model_fields:
+        origin = loaded.origins.get((section, key)) or _file_or_default(loaded.config, table, key)
+        value = _plain(getattr(table, key))
+        yield Setting(section=section, index=index, key=key, value=value, origin=origin)
+
+
+def _file_or_default(config: Config, table: BaseModel, key: str) -> str:
+    given = key in table.model_fields_set and not (config.sinks == DEFAULT_SINKS and table is config.sinks[0])
+    return "file" if given else "default"
+
+
+def _plain(value: Any) -> str | int | float | None:
+    if isinstance(value, SecretStr):
+        return MASK
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, str):
+        return public_url(value) if value.startswith(("http://", "https://")) else value
+    return value  # type: ignore[no-any-return]
+
+
+class _WithoutNull(GenerateJsonSchema):
+    """TOML has no null: what is optional is left out."""
+
+    def nullable_schema(self, schema: NullableSchema) -> JsonSchemaValue:
+        return self.generate_inner(schema["schema"])
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema (2020-12) of the file, for editors and checkers."""
+    schema = Config.model_json_schema(schema_generator=_WithoutNull)
+    _drop_null_defaults(schema)
+    return {"$schema": _WithoutNull.schema_dialect, **schema, "title": "reserve-listener configuration"}
+
+
+def _drop_null_defaults(node: Any) -> None:
+    children = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+    for child in children:
+        _drop_null_defaults(child)
+    if isinstance(node, dict) and "default" in node and node["default"] is None:
+        del node["default"]

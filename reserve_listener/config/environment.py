@@ -1,0 +1,73 @@
+"""Keys that are set in the environment: `RESERVE_LISTENER_SECTION__KEY`."""
+
+from __future__ import annotations
+
+import difflib
+import typing
+from typing import TYPE_CHECKING, Any, Final
+
+from pydantic import BaseModel
+
+from reserve_listener.config.model import Config
+from reserve_listener.config.shown import quoted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+PREFIX: Final = "RESERVE_LISTENER_"
+PATH_VARIABLE: Final = "RESERVE_LISTENER_CONFIG"
+_SINKS: Final = f"{PREFIX}SINKS__"
+
+
+def section_models() -> dict[str, type[BaseModel]]:
+    """The sections that are one table each, which is all but the sinks, by name."""
+    models = {}
+    for section, field in Config.model_fields.items():
+        for kind in (field.annotation, *typing.get_args(field.annotation)):
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                models[section] = kind
+    return models
+
+
+def variable(section: str, key: str) -> str:
+    """The name of the environment variable that sets a key."""
+    return f"{PREFIX}{section}__{key}".upper()
+
+
+def read(environ: Mapping[str, str]) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """The values that the environment sets, by section and key, and what is wrong with the names, a line each."""
+    known = dict(_variables())
+    values: dict[str, dict[str, Any]] = {}
+    problems = []
+    for name in sorted(environ):
+        if not name.startswith(PREFIX) or "__" not in name:
+            continue
+        if name in known:
+            section, key = known[name]
+            values.setdefault(section, {})[key] = _parsed(environ[name], section, key)
+        else:
+            problems.append(f"environment: {quoted(name, bare=True)}: {_unknown(name, known)}")
+    return values, problems
+
+
+def _variables() -> Iterator[tuple[str, tuple[str, str]]]:
+    for section, model in section_models().items():
+        for key in model.model_fields:
+            yield variable(section, key), (section, key)
+
+
+def _unknown(name: str, known: Mapping[str, Any]) -> str:
+    if name.startswith(_SINKS):
+        return "unknown; sinks are configured in the file only"
+    near = difflib.get_close_matches(name.upper(), known, n=1)
+    return f"unknown; did you mean {near[0]}?" if near else "unknown; docs/configuration.md lists the names"
+
+
+def _parsed(text: str, section: str, key: str) -> Any:
+    """The text as the key's type. One that does not fit stays text, for the model to refuse with its reason."""
+    kind = section_models()[section].model_fields[key].annotation
+    parsers: dict[Any, Callable[[str], Any]] = {float: float, int: int}
+    try:
+        return parsers.get(kind, str)(text)
+    except ValueError:
+        return text

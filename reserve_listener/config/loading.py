@@ -1,0 +1,272 @@
+"""From file, environment and credentials to one valid `Config`, or one error that says all that is wrong."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from pydantic import ValidationError
+
+from reserve_listener.config import environment, problems, secret_files, values
+from reserve_listener.config.model import Config, duplicates
+from reserve_listener.config.shown import path_text
+from reserve_listener.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+PLACES: Final = (Path("config.toml"), Path("/etc/reserve-listener/config.toml"))
+# Keys that may stand in a file of their own instead: KEY or KEY_file.
+SECRET_KEYS: Final = (("lark", "app_secret"), ("webhook", "encrypt_key"), ("webhook", "verification_token"))
+_LARGEST_FILE: Final = 1_048_576
+
+_KeyPath = tuple[int | str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """A configuration with where it came from: `config show` and `check` tell it."""
+
+    config: Config
+    file: Path | None
+    origins: Mapping[tuple[str, str], str]
+    """Of keys that the file does not set: "environment NAME", "credential", "default ($STATE_DIRECTORY)"."""
+
+
+def load(path: Path | None = None, *, environ: Mapping[str, str] = os.environ) -> Config:
+    """The configuration: the file, the environment over it, secrets read.
+
+    `path` is what -c names; without it the usual places are searched. Blocks for a few small reads. Raises
+    ConfigError with every mistake that was found, a line each.
+    """
+    return load_explained(path, environ=environ).config
+
+
+def load_explained(path: Path | None = None, *, environ: Mapping[str, str] = os.environ) -> Loaded:
+    """What `load` does, with the file that was read and the origins of keys."""
+    file = find_config(path, environ)
+    draft = _Draft(file=file, environ=environ, values=_read_toml(file) if file else {})
+    draft.lay_environment_over()
+    draft.resolve_secrets()
+    draft.fill_in_state_directory()
+    config = draft.validated()
+    if config is None or draft.problems:
+        raise ConfigError("\n".join(dict.fromkeys(draft.problems)))
+    return Loaded(config=config, file=file, origins=draft.origins)
+
+
+def find_config(explicit: Path | None, environ: Mapping[str, str]) -> Path | None:
+    """The file to read: -c, else $RESERVE_LISTENER_CONFIG, else the first of the usual places that is there.
+
+    A file that is asked for is not looked for here: that it is missing is an error of `load`.
+    """
+    if explicit is not None:
+        return explicit
+    if named := environ.get(environment.PATH_VARIABLE):
+        return Path(named)
+    return next((place for place in PLACES if _is_there(place)), None)
+
+
+def _is_there(place: Path) -> bool:
+    try:
+        place.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        # There, but not for us: better an error that says so than another file in its stead.
+        return True
+    return True
+
+
+def _read_toml(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(_read_text(file))
+    except RecursionError:
+        raise ConfigError(f"{path_text(file)}: nested too deeply") from None
+    except ValueError as error:
+        # TOMLDecodeError names line and column; a plain ValueError comes from a number of thousands of digits.
+        raise ConfigError(f"{path_text(file)}: not valid TOML: {error}") from None
+
+
+def _read_text(file: Path) -> str:
+    try:
+        with file.open("rb") as stream:
+            content = stream.read(_LARGEST_FILE + 1)
+    except IsADirectoryError:
+        raise ConfigError(f"{path_text(file)}: is a directory; name the file in it") from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path_text(file)}: cannot be read: {secret_files.reason(error)}") from None
+    if len(content) > _LARGEST_FILE:
+        raise ConfigError(f"{path_text(file)}: is larger than {_LARGEST_FILE} bytes: not a configuration")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ConfigError(f"{path_text(file)}: not UTF-8 text (line {line})") from None
+
+
+@dataclass(kw_only=True)
+class _Draft:
+    """The values on their way to a `Config`, and what was found wrong with them so far."""
+
+    file: Path | None
+    environ: Mapping[str, str]
+    values: dict[str, Any]
+    origins: dict[tuple[str, str], str] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+    def lay_environment_over(self) -> None:
+        """Environment over file; a secret from the environment also over the file's other form of it."""
+        self._refuse_both_forms(self.values, self.at(()), "")
+        overrides, wrong = environment.read(self.environ)
+        self.problems += wrong
+        self._refuse_both_forms(overrides, "environment", environment.PREFIX)
+        for section, keys in overrides.items():
+            table = self.values.setdefault(section, {})
+            if isinstance(table, dict):
+                self._lay_over(section, table, keys)
+
+    def _lay_over(self, section: str, table: dict[str, Any], keys: Mapping[str, Any]) -> None:
+        for secret_section, key in SECRET_KEYS:
+            if section == secret_section and keys.keys() & {key, f"{key}_file"}:
+                table.pop(key, None)
+                table.pop(f"{key}_file", None)
+        table.update(keys)
+        for key in keys:
+            self.origins[section, key] = f"environment {environment.variable(section, key)}"
+
+    def _refuse_both_forms(self, layer: Mapping[str, Any], where: str, prefix: str) -> None:
+        for section, key in SECRET_KEYS:
+            table = layer.get(section)
+            if isinstance(table, dict) and key in table and f"{key}_file" in table:
+                names = [f"{section}.{key}", f"{section}.{key}_file"]
+                if prefix:
+                    names = [environment.variable(section, key), environment.variable(section, f"{key}_file")]
+                self.problems.append(f"{where}: {' and '.join(names)}: both are given; keep one of them")
+                del table[f"{key}_file"]
+
+    def resolve_secrets(self) -> None:
+        """Read what `*_file` keys and the systemd credential name. A table of the wrong kind is left to the model."""
+        for section, key in SECRET_KEYS:
+            if isinstance(self.values.get(section), dict):
+                self._read_secret_file(section, key)
+        self._take_credential()
+        sinks = self.values.get("sinks")
+        for index, sink in enumerate(sinks if isinstance(sinks, list) else []):
+            if isinstance(sink, dict):
+                self._check_signing_secrets(index, sink)
+
+    def _read_secret_file(self, section: str, key: str) -> None:
+        table, file_key = self.values[section], f"{key}_file"
+        name = table.get(file_key)
+        if not isinstance(name, str) or not name:
+            return
+        path = secret_files.locate(name, self.environ)
+        table[file_key] = str(path)
+        try:
+            table[key] = secret_files.read_secret(path).get_secret_value()
+        except ConfigError as error:
+            self.problems.append(f"{self.at((section, file_key))}: {error}")
+        else:
+            self.origins[section, key] = f"{section}.{file_key}"
+
+    def _take_credential(self) -> None:
+        lark = self.values.setdefault("lark", {})
+        path = secret_files.app_secret_credential(self.environ)
+        if path is None or not isinstance(lark, dict) or lark.keys() & {"app_secret", "app_secret_file"}:
+            return
+        lark["app_secret_file"] = str(path)
+        self._read_secret_file("lark", "app_secret")
+        self.origins["lark", "app_secret_file"] = "credential"
+
+    def _check_signing_secrets(self, index: int, sink: dict[str, Any]) -> None:
+        name = sink.get("signing_secret_file")
+        if not isinstance(name, str) or not name:
+            return
+        path = secret_files.locate(name, self.environ)
+        sink["signing_secret_file"] = str(path)
+        try:
+            secret_files.read_signing_secrets(path)
+        except ConfigError as error:
+            self.problems.append(f"{self.at(('sinks', index, 'signing_secret_file'))}: {error}")
+
+    def fill_in_state_directory(self) -> None:
+        """The unit says where state belongs; it may name several directories, the first one is ours."""
+        directory = self.environ.get("STATE_DIRECTORY", "").partition(":")[0]
+        store = self.values.setdefault("store", {})
+        if directory and isinstance(store, dict) and "url" not in store:
+            store["url"] = f"{values.SQLITE}{Path(directory) / 'events.db'}"
+            self.origins["store", "url"] = "default ($STATE_DIRECTORY)"
+
+    def validated(self) -> Config | None:
+        """The configuration, or None with the reasons in `problems`."""
+        context = {"credentials_directory": secret_files.credentials_directory(self.environ)}
+        config = None
+        try:
+            config = Config.model_validate(self.values, context=context)
+        except ValidationError as error:
+            self.problems += problems.lines(error, self.at)
+        self._check_across()
+        return config
+
+    def _check_across(self) -> None:
+        """What no single key tells; checked on the values, so that it is also said beside other mistakes."""
+        lark, sinks = self.values["lark"], self.values.get("sinks")
+        if isinstance(sinks, list):
+            names = [sink.get("name") for sink in sinks if isinstance(sink, dict)]
+            if twice := duplicates(name for name in names if isinstance(name, str)):
+                self.problems.append(f"{self.at(('sinks',))}: {twice}")
+        if isinstance(lark, dict):
+            self._require_app_secret(lark)
+            self._say_where_a_file_was_looked_for(lark)
+        self._refuse_what_is_not_in_this_version()
+
+    def _require_app_secret(self, lark: Mapping[str, Any]) -> None:
+        needed = lark.get("transport", "long_connection") == "long_connection"
+        if needed and not lark.keys() & {"app_secret", "app_secret_file"}:
+            advice = "set app_secret_file or app_secret, or give the unit a credential of the name app_secret"
+            self.problems.append(f"{self.at(('lark', 'app_secret'))}: missing; {advice}")
+
+    def _say_where_a_file_was_looked_for(self, lark: Mapping[str, Any]) -> None:
+        if self.file is None and "app_id" not in lark:
+            places = ", ".join(
+                ("-c FILE", f"${environment.PATH_VARIABLE}", *(f"{place}" for place in PLACES))
+            )
+            advice = "begin with config.example.toml (see the README), or set keys as RESERVE_LISTENER_SECTION__KEY"
+            self.problems.append(f"configuration: no file was found; looked for {places}; {advice}")
+
+    def _refuse_what_is_not_in_this_version(self) -> None:
+        """Keys that are known already but would have no effect yet. Take a line out with what makes it work."""
+        lark = self.values["lark"]
+        if isinstance(lark, dict) and lark.get("transport") == "webhook":
+            self._refuse(
+                ("lark", "transport"), 'the webhook transport is not in this version; use "long_connection"'
+            )
+        self._refuse_section("webhook", "the webhook transport is not in this version; take it out")
+        self._refuse_section("status", "the status page is not in this version; take it out")
+
+    def _refuse_section(self, section: str, text: str) -> None:
+        if section in self.values:
+            variables: list[_KeyPath] = [
+                key for key, origin in self.origins.items() if key[0] == section and _is_variable(origin)
+            ]
+            for path in variables or [(section,)]:
+                self._refuse(path, text)
+
+    def _refuse(self, path: _KeyPath, text: str) -> None:
+        self.problems.append(f"{self.at(path)}: {text}")
+
+    def at(self, path: _KeyPath) -> str:
+        """Where a key stands, and its name: `config.toml: lark.app_id`, `environment: RESERVE_LISTENER_…`."""
+        section, key = (*map(str, path), "", "")[:2]
+        if _is_variable(self.origins.get((section, key), "")):
+            return f"environment: {environment.variable(section, key)}"
+        where = path_text(self.file) if self.file else "configuration"
+        return f"{where}: {problems.label(path, self.values)}" if path else where
+
+
+def _is_variable(origin: str) -> bool:
+    return origin.startswith("environment ")

@@ -1,0 +1,265 @@
+"""What can be configured: one frozen model a section.
+
+A model can be built by hand (tests, the demo); `load` is what reads files, environment and secrets.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, ValidationInfo, field_validator
+
+from reserve_listener.config import secret_files, values
+from reserve_listener.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+DEFAULT_STORE_URL: Final = "sqlite:////var/lib/reserve-listener/events.db"
+
+
+class Section(BaseModel):
+    """What all sections share: fixed once loaded, and no key that is not known."""
+
+    # Inputs stay out of pydantic's own texts: they may be secrets.
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class LarkConfig(Section):
+    """`[lark]`: the app, and how its events come in. Times are seconds."""
+
+    app_id: values.Text = Field(description="The app's id, from the developer console.")
+    app_secret: values.Secret | None = Field(
+        default=None,
+        description="The app's secret. Better: app_secret_file, or the systemd credential app_secret.",
+    )
+    app_secret_file: values.FilePath | None = Field(
+        default=None, description="A file whose only line is the app's secret. Instead of app_secret."
+    )
+    domain: values.Domain = Field(
+        default="https://open.feishu.cn",
+        description="The platform: https://open.feishu.cn (Feishu) or https://open.larksuite.com (Lark).",
+    )
+    transport: Literal["long_connection", "webhook"] = Field(
+        default="long_connection",
+        description="How events come in: over a connection that the daemon opens, or pushed.",
+    )
+    backoff_base: values.Seconds = Field(
+        default=1.0, description="Seconds before the first retry to connect."
+    )
+    # Validated although it is the default: backoff_base alone can exceed it.
+    backoff_cap: values.Seconds = Field(
+        default=60.0,
+        description="Seconds that waits between retries grow to, at the most.",
+        validate_default=True,
+    )
+    refused_backoff: values.Seconds = Field(
+        default=300.0, description="Seconds between retries while the platform refuses the app."
+    )
+    endpoint_timeout: values.Seconds = Field(
+        default=10.0, description="Seconds for the platform to say where to connect to."
+    )
+    liveness_timeout: values.Seconds = Field(
+        default=60.0, description="Seconds of silence after which a connection counts as lost."
+    )
+    proxy: values.ProxyUrl | None = Field(
+        default=None, description="http(s)://[user:password@]host:port of the proxy to the platform."
+    )
+
+    _app_secret_is_credential: bool = PrivateAttr(default=False)
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Remember where `load` found the app's secret."""
+        directory = context.get("credentials_directory") if isinstance(context, dict) else None
+        if directory is not None and self.app_secret_file is not None:
+            self._app_secret_is_credential = self.app_secret_file.parent == Path(directory)
+
+    @property
+    def app_secret_is_credential(self) -> bool:
+        """Whether the secret is a systemd credential: fixed at the unit's start, so a new one needs a restart."""
+        return self._app_secret_is_credential
+
+    def read_app_secret(self) -> SecretStr:
+        """The secret as it is now: `app_secret_file` is read again (a short blocking read of a small file).
+
+        Raises ConfigError, whose text holds the key and the path, when there is none to be had.
+        """
+        if self.app_secret_file is not None:
+            try:
+                return secret_files.read_secret(self.app_secret_file)
+            except ConfigError as error:
+                raise ConfigError(f"lark.app_secret_file: {error}") from None
+        if self.app_secret is None:
+            raise ConfigError("lark.app_secret: not set")
+        return self.app_secret
+
+    @field_validator("backoff_cap")
+    @classmethod
+    def _cap_not_below_base(cls, cap: float, info: ValidationInfo) -> float:
+        base = info.data.get("backoff_base")
+        if base is not None and base > cap:
+            raise ValueError(f"must not be below backoff_base ({base:g})")
+        return cap
+
+
+class StoreConfig(Section):
+    """`[store]`: where events are kept."""
+
+    url: values.StoreUrl = Field(
+        default=DEFAULT_STORE_URL,
+        description="sqlite:////absolute/file.db or sqlite:///file.db, relative to the working directory.",
+    )
+
+    @property
+    def path(self) -> Path:
+        """The SQLite file; relative to the working directory when the URL has three slashes."""
+        return Path(self.url.removeprefix(values.SQLITE))
+
+
+class DeliveryConfig(Section):
+    """`[delivery]`: what holds for all sinks."""
+
+    drain_timeout: values.SecondsOrZero = Field(
+        default=10.0, description="Seconds to finish running deliveries after SIGTERM."
+    )
+
+
+class _Sink(Section):
+    name: values.SinkName = Field(
+        description="Unique; the store knows the sink by it. a-z, 0-9, - and _, 64 characters at the most."
+    )
+
+
+class LogSink(_Sink):
+    """A sink that writes events to the daemon's log."""
+
+    type: Literal["log"]
+
+
+class FileSink(_Sink):
+    """A sink that appends events to a file, one JSON object a line."""
+
+    type: Literal["file"]
+    path: values.FilePath = Field(
+        description="The file, created with mode 0640; relative to the working directory."
+    )
+
+
+class HttpSink(_Sink):
+    """A sink that posts each event to a URL."""
+
+    type: Literal["http"]
+    url: values.SinkUrl = Field(
+        description="Where events are posted; https, or http in a network that you trust."
+    )
+    timeout: values.Seconds = Field(default=10.0, description="Seconds for the receiver to answer.")
+    max_in_flight: values.InFlight = Field(default=16, description="How many posts may run at the same time.")
+    signing_secret_file: values.FilePath | None = Field(
+        default=None, description="A file of whsec_… secrets, one a line; each of them signs every post."
+    )
+    ca_bundle: values.FilePath | None = Field(
+        default=None, description="A PEM file of the authorities to trust instead of the system's."
+    )
+
+    def read_signing_secrets(self) -> tuple[SecretStr, ...]:
+        """The `whsec_…` secrets as they are in the file now; none without a file. `signing_key` decodes one.
+
+        Blocks for a small read. Raises ConfigError, whose text holds the sink, the key and the path.
+        """
+        if self.signing_secret_file is None:
+            return ()
+        try:
+            return secret_files.read_signing_secrets(self.signing_secret_file)
+        except ConfigError as error:
+            raise ConfigError(f'sink "{self.name}": signing_secret_file: {error}') from None
+
+
+class WebhookConfig(Section):
+    """`[webhook]`: where the platform pushes events to, with `transport = "webhook"`."""
+
+    listen: values.Listen = Field(default="127.0.0.1:7777", description="host:port to listen on.")
+    path: values.UrlPath = Field(default="/webhook/event", description="The path that events are pushed to.")
+    encrypt_key: values.Secret | None = Field(
+        default=None, description="The app's encrypt key. Better: encrypt_key_file."
+    )
+    encrypt_key_file: values.FilePath | None = Field(
+        default=None, description="A file whose only line is the encrypt key. Instead of encrypt_key."
+    )
+    verification_token: values.Secret | None = Field(
+        default=None, description="The app's verification token. Better: verification_token_file."
+    )
+    verification_token_file: values.FilePath | None = Field(
+        default=None,
+        description="A file whose only line is the verification token. Instead of verification_token.",
+    )
+
+
+class StatusConfig(Section):
+    """`[status]`: the page, health checks and metrics."""
+
+    listen: values.Listen = Field(default="127.0.0.1:9464", description="host:port to listen on.")
+
+
+Sink: TypeAlias = LogSink | FileSink | HttpSink
+DEFAULT_SINKS: Final = (LogSink(name="console", type="log"),)
+
+
+class Config(Section):
+    """The whole configuration, valid. Its repr, its dump and its errors hold no secret."""
+
+    lark: LarkConfig = Field(description="The app, and how its events come in.")
+    store: StoreConfig = Field(default_factory=StoreConfig, description="Where events are kept.")
+    delivery: DeliveryConfig = Field(default_factory=DeliveryConfig, description="What holds for all sinks.")
+    sinks: tuple[Annotated[Sink, Field(discriminator="type")], ...] = Field(
+        default=DEFAULT_SINKS, description='Where events go. Without any: one log sink, "console".'
+    )
+    webhook: WebhookConfig | None = Field(default=None, description="Where the platform pushes events to.")
+    status: StatusConfig | None = Field(default=None, description="The page, health checks and metrics.")
+
+    @field_validator("sinks")
+    @classmethod
+    def _sinks_are_known_by_name(cls, sinks: tuple[Sink, ...]) -> tuple[Sink, ...]:
+        if twice := duplicates(sink.name for sink in sinks):
+            raise ValueError(twice)
+        return sinks or DEFAULT_SINKS
+
+    def secret_texts(self) -> tuple[str, ...]:
+        """All secrets in the forms in which they could turn up in a log, for `redact.scrub`. Not to be printed.
+
+        Reads the signing secrets' files, so it blocks shortly and raises ConfigError as they do.
+        """
+        return tuple(
+            dict.fromkeys(text for secret in self._secrets() for text in _forms(secret.get_secret_value()))
+        )
+
+    def _secrets(self) -> Iterator[SecretStr]:
+        webhook = self.webhook or WebhookConfig()
+        for secret in (
+            self.lark.app_secret,
+            self.lark.proxy,
+            webhook.encrypt_key,
+            webhook.verification_token,
+        ):
+            if secret is not None:
+                yield secret
+        for sink in self.sinks:
+            if isinstance(sink, HttpSink):
+                yield from sink.read_signing_secrets()
+
+
+def duplicates(names: Iterator[str]) -> str:
+    """What is wrong with names that are there more than once; empty when none is."""
+    twice = [f'"{name}"' for name, count in Counter(names).items() if count > 1]
+    return f"names must be unique; more than once: {', '.join(twice)}" if twice else ""
+
+
+def _forms(secret: str) -> Iterator[str]:
+    """A secret whole, and the part of it that would betray it alone. Longest first: masking goes in this order."""
+    yield secret
+    if secret.startswith(secret_files.SIGNING_PREFIX):
+        yield secret.removeprefix(secret_files.SIGNING_PREFIX)
+    elif "://" in secret and "@" in secret:
+        userinfo = secret.partition("://")[2].rpartition("@")[0]
+        yield from filter(None, (userinfo, userinfo.partition(":")[2]))

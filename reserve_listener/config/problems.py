@@ -1,0 +1,188 @@
+"""pydantic's errors as lines that a person can act on: where, which key, what was found, what is allowed."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from reserve_listener.config.environment import section_models
+from reserve_listener.config.model import Config, FileSink, HttpSink, LogSink
+from reserve_listener.config.shown import kind, quoted, shown, suggests_secret
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from pydantic import BaseModel, ValidationError
+    from pydantic_core import ErrorDetails
+
+_SINK_MODELS: dict[str, type[BaseModel]] = {"log": LogSink, "file": FileSink, "http": HttpSink}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Mistake:
+    """One of pydantic's errors, with the place as it stands in the file."""
+
+    kind: str
+    path: tuple[int | str, ...]
+    sink_type: str
+    """Of a key of a sink; otherwise empty."""
+    value: Any
+    context: Mapping[str, Any]
+    message: str
+
+
+def lines(error: ValidationError, at: Callable[[tuple[int | str, ...]], str]) -> Iterable[str]:
+    """One line a mistake. `at` says in what file or variable a key stands, and names the key."""
+    for details in error.errors(include_url=False):
+        mistake = _mistake(details)
+        yield f"{at(mistake.path)}: {_PHRASES.get(mistake.kind, _wrong_value)(mistake)}"
+
+
+def label(path: tuple[int | str, ...], values: Mapping[str, Any]) -> str:
+    """`lark.app_id`; `sinks[1] "audit".path` when the sink has a name to be known by."""
+    text = ""
+    for position, part in enumerate(path):
+        if isinstance(part, int):
+            text += f"[{part}]{_sink_name(values, part) if position == 1 and path[0] == 'sinks' else ''}"
+        else:
+            text += f"{'.' if text else ''}{quoted(part, bare=True)}"
+    return text
+
+
+def _sink_name(values: Mapping[str, Any], index: int) -> str:
+    sinks = values.get("sinks")
+    sink = sinks[index] if isinstance(sinks, list) and index < len(sinks) else None
+    name = sink.get("name") if isinstance(sink, dict) else None
+    return f" {quoted(name)}" if isinstance(name, str) and name else ""
+
+
+def _mistake(details: ErrorDetails) -> _Mistake:
+    path, sink_type = details["loc"], ""
+    if len(path) > 2 and path[0] == "sinks":  # noqa: PLR2004 - ("sinks", index, type, key): pydantic puts the type in
+        sink_type, path = str(path[2]), (*path[:2], *path[3:])
+    return _Mistake(
+        kind=details["type"],
+        path=path,
+        sink_type=sink_type,
+        value=details["input"],
+        context=details.get("ctx", {}),
+        message=details["msg"],
+    )
+
+
+def _wrong_value(mistake: _Mistake) -> str:
+    """What is allowed, and what was found."""
+    return f"{_allowed(mistake)}, found {_found(mistake.value, mistake.path)}"
+
+
+def _found(value: Any, path: tuple[int | str, ...]) -> str:
+    if any(isinstance(part, str) and suggests_secret(part) for part in path[1:]):
+        return "an empty string" if value == "" else f"{kind(value)} (not shown)"
+    return shown(value)
+
+
+def _allowed(mistake: _Mistake) -> str:
+    context = mistake.context
+    phrases = {
+        "string_type": "must be a string in quotes",
+        "string_unicode": "must be UTF-8 text",
+        "path_type": "must be a path in quotes",
+        "float_type": "must be a number",
+        "int_type": "must be a whole number",
+        "int_from_float": "must be a whole number",
+        "finite_number": "must be a finite number",
+        "string_too_short": "must not be empty",
+        "too_short": "must not be empty",
+        "string_pattern_mismatch": "must be 1 to 64 of a-z, 0-9, - and _, beginning with a letter or digit",
+        "greater_than": f"must be more than {_number(context, 'gt')}",
+        "greater_than_equal": f"must be {_number(context, 'ge')} or more",
+        "less_than_equal": f"must be {_number(context, 'le')} or less",
+        "value_error": str(context.get("error", "")),
+    }
+    return phrases.get(mistake.kind, mistake.message[:1].lower() + mistake.message[1:])
+
+
+def _number(context: Mapping[str, Any], name: str) -> str:
+    return f"{context[name]:g}" if name in context else ""
+
+
+def _unknown_key(mistake: _Mistake) -> str:
+    key, known = str(mistake.path[-1]), _known_keys(mistake)
+    elsewhere = [
+        f'"{section}.{key}"' for section, model in section_models().items() if key in model.model_fields
+    ]
+    near = elsewhere or [f'"{name}"' for name in difflib.get_close_matches(key.lower(), known, n=1)]
+    if near:
+        return f"unknown key; did you mean {' or '.join(near)}?"
+    return f"unknown key; the {'sections' if len(mistake.path) == 1 else 'keys'} here are {', '.join(known)}"
+
+
+def _known_keys(mistake: _Mistake) -> list[str]:
+    if len(mistake.path) == 1:
+        return list(Config.model_fields)
+    model = _SINK_MODELS.get(mistake.sink_type) or section_models()[str(mistake.path[0])]
+    return list(model.model_fields)
+
+
+def _missing(mistake: _Mistake) -> str:
+    hints = {
+        "app_id": 'missing; the app\'s id, such as "cli_a1b2c3d4e5f6", from the developer console',
+        "name": "missing; every sink needs a name of its own",
+        "url": "missing; the URL that events are posted to",
+        "path": "missing; the file that events are appended to",
+    }
+    return hints.get(str(mistake.path[-1]), "missing")
+
+
+def _wrong_choice(mistake: _Mistake) -> str:
+    choices = str(mistake.context.get("expected", "")).replace("'", '"').replace(" or ", ", ")
+    near = _near_choice(mistake.value, choices)
+    return f"must be one of {choices}, found {shown(mistake.value)}{near}"
+
+
+def _near_choice(value: Any, choices: str) -> str:
+    options = [choice.strip('"') for choice in choices.split(", ")]
+    near = difflib.get_close_matches(value.lower(), options, n=1) if isinstance(value, str) else []
+    return f"; did you mean {json.dumps(near[0])}?" if near else ""
+
+
+def _wrong_sink_type(mistake: _Mistake) -> str:
+    value = mistake.value.get("type") if isinstance(mistake.value, dict) else None
+    choices = ", ".join(f'"{choice}"' for choice in _SINK_MODELS)
+    found = "missing" if value is None else f"found {shown(value)}"
+    return f"type must be one of {choices}, {found}{_near_choice(value, choices)}"
+
+
+def _wrong_section(mistake: _Mistake) -> str:
+    if mistake.path[0] == "sinks":
+        return f"must be a table, [[sinks]], found {kind(mistake.value)}"
+    return f"must be a section, [{mistake.path[0]}], found {kind(mistake.value)}"
+
+
+def _wrong_sinks(mistake: _Mistake) -> str:
+    advice = (
+        "write [[sinks]], not [sinks]" if isinstance(mistake.value, dict) else "begin each with [[sinks]]"
+    )
+    return f"must be a list of tables, found {kind(mistake.value)}; {advice}"
+
+
+def _own_words(mistake: _Mistake) -> str:
+    """What a validator of ours says about several sinks: there is no one value that was found."""
+    if mistake.path == ("sinks",):
+        return str(mistake.context.get("error", ""))
+    return _wrong_value(mistake)
+
+
+_PHRASES: dict[str, Callable[[_Mistake], str]] = {
+    "extra_forbidden": _unknown_key,
+    "missing": _missing,
+    "literal_error": _wrong_choice,
+    "union_tag_invalid": _wrong_sink_type,
+    "union_tag_not_found": _wrong_sink_type,
+    "model_type": _wrong_section,
+    "model_attributes_type": _wrong_section,
+    "tuple_type": _wrong_sinks,
+    "value_error": _own_words,
+}

@@ -1,0 +1,114 @@
+"""Secrets that stand in files. No message holds anything of a file's content."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from pydantic import SecretStr
+
+from reserve_listener.config.shown import path_text
+from reserve_listener.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+APP_SECRET_CREDENTIAL: Final = "app_secret"  # noqa: S105 - a name
+SIGNING_PREFIX: Final = "whsec_"
+# Standard Webhooks 1.0.0: "between 24 bytes (192 bits) and 64 bytes (512 bits)".
+SIGNING_BYTES: Final = range(24, 65)
+# A secret is a line or a few; a device such as /dev/zero must not fill the memory.
+_LARGEST_FILE: Final = 65_536
+
+
+def credentials_directory(environ: Mapping[str, str]) -> Path | None:
+    """Where systemd put the unit's credentials, if it did."""
+    directory = environ.get("CREDENTIALS_DIRECTORY")
+    return Path(directory) if directory else None
+
+
+def locate(name: str, environ: Mapping[str, str]) -> Path:
+    """The path that a `*_file` value means: without a slash, a systemd credential of that name goes first."""
+    directory = credentials_directory(environ)
+    if directory is not None and "/" not in name and _exists(directory / name):
+        return directory / name
+    return Path(name)
+
+
+def app_secret_credential(environ: Mapping[str, str]) -> Path | None:
+    """The systemd credential `app_secret`, if the unit has one."""
+    directory = credentials_directory(environ)
+    if directory is None or not _exists(directory / APP_SECRET_CREDENTIAL):
+        return None
+    return directory / APP_SECRET_CREDENTIAL
+
+
+def read_secret(path: Path) -> SecretStr:
+    """The one secret of a file, without the newline at its end. Blocks; ConfigError names the path."""
+    text = _read(path).removesuffix("\n").removesuffix("\r")
+    if not text.strip():
+        raise ConfigError(f"{path_text(path)} is empty")
+    if not text.isprintable():
+        raise ConfigError(f"{path_text(path)} holds more than one line, or control characters")
+    return SecretStr(text)
+
+
+def read_signing_secrets(path: Path) -> tuple[SecretStr, ...]:
+    """The `whsec_…` secrets of a file, one a line. Blocks; ConfigError names path and line."""
+    secrets = []
+    for number, line in enumerate(_read(path).splitlines(), start=1):
+        if text := line.strip():
+            _check_signing_secret(text, f"{path_text(path)}, line {number}")
+            secrets.append(SecretStr(text))
+    if not secrets:
+        raise ConfigError(f"{path_text(path)} is empty")
+    return tuple(secrets)
+
+
+def signing_key(secret: SecretStr) -> bytes:
+    """The key for HMAC that a `whsec_…` secret stands for. Raises ValueError when it is not one."""
+    text = secret.get_secret_value()
+    if not text.startswith(SIGNING_PREFIX):
+        raise ValueError(f"does not begin with {SIGNING_PREFIX}")
+    try:
+        key = base64.b64decode(text.removeprefix(SIGNING_PREFIX), validate=True)
+    except (binascii.Error, ValueError):
+        # Not chained: the text of a codec's error may quote what it could not read.
+        raise ValueError(f"is not base64 after {SIGNING_PREFIX}") from None
+    if len(key) not in SIGNING_BYTES:
+        raise ValueError(f"stands for {len(key)} bytes; 24 to 64 are allowed")
+    return key
+
+
+def _check_signing_secret(text: str, where: str) -> None:
+    try:
+        signing_key(SecretStr(text))
+    except ValueError as error:
+        raise ConfigError(f"{where}: {error}") from None
+
+
+def _read(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            content = file.read(_LARGEST_FILE + 1)
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path_text(path)} is not UTF-8 text") from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"cannot read {path_text(path)}: {reason(error)}") from None
+    if len(content) > _LARGEST_FILE:
+        raise ConfigError(f"{path_text(path)} is larger than {_LARGEST_FILE} bytes")
+    return text
+
+
+def reason(error: OSError | ValueError) -> str:
+    """What the system says, without the path that the message around it names."""
+    return getattr(error, "strerror", None) or str(error)
+
+
+def _exists(path: Path) -> bool:
+    # Not Path.exists: that one raises on names with a NUL and on directories one may not enter.
+    return os.path.lexists(path)

@@ -1,0 +1,144 @@
+"""The kinds of values that keys take.
+
+No message of a validator repeats what was found: `problems` adds that, and knows which values may be shown.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from typing import Annotated, Any, Final
+from urllib.parse import SplitResult, urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+
+DAY_S: Final = 86_400
+HIGHEST_PORT: Final = 65_535
+SQLITE: Final = "sqlite:///"
+
+
+def split_url(text: str, *, userinfo: bool = False) -> SplitResult:
+    """An http or https URL in its parts. Raises ValueError with what is allowed."""
+    if not text.isprintable() or " " in text:
+        raise ValueError("must be a URL without blanks and control characters")
+    try:
+        parts = urlsplit(text)
+        host, port = parts.hostname, parts.port
+    except ValueError:  # A bracket that is not closed, a port that is no port.
+        raise ValueError("is not a URL: host or port cannot be read") from None
+    if parts.scheme not in {"http", "https"} or not host or port == 0:
+        raise ValueError("must begin with http:// or https:// and name a host")
+    if not userinfo and "@" in parts.netloc:
+        raise ValueError("must not hold a user name or password: they would show up in logs")
+    if parts.fragment:
+        raise ValueError('must not hold a fragment ("#…")')
+    return parts
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host of a URL is this machine, said by name or address, without asking DNS."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _domain(text: str) -> str:
+    parts = split_url(text)
+    if parts.path.strip("/") or parts.query:
+        raise ValueError("must end after the host, without a path")
+    if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
+        raise ValueError(
+            "must begin with https:// (http:// is for this machine only: localhost, 127.0.0.1, [::1])"
+        )
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def _sink_url(text: str) -> str:
+    split_url(text)
+    return text
+
+
+def _proxy(secret: SecretStr) -> SecretStr:
+    parts = split_url(secret.get_secret_value(), userinfo=True)
+    if parts.path.strip("/") or parts.query:
+        raise ValueError("must end after the host and port, without a path")
+    return secret
+
+
+def _secret(secret: SecretStr) -> SecretStr:
+    # Also what Python makes of an environment that is not UTF-8.
+    if not secret.get_secret_value().isprintable():
+        raise ValueError("must be one line of UTF-8 text without control characters")
+    return secret
+
+
+def split_listen(text: str) -> tuple[str, int]:
+    """`host:port` or `[v6]:port` in its parts, the brackets taken off. Port 0 means any free one."""
+    host, colon, port = text.rpartition(":")
+    digits = port.isascii() and port.isdigit() and len(port) <= len(str(HIGHEST_PORT))
+    if not colon or not digits or int(port) > HIGHEST_PORT or not _is_host(host):
+        raise ValueError('must be "host:port", such as "127.0.0.1:9464" or "[::1]:9464"')
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def _is_host(text: str) -> bool:
+    if not text.startswith("["):
+        return bool(text) and text.isprintable() and not set(text) & set(" /@[]:")
+    try:
+        ipaddress.IPv6Address(text[1:-1])
+    except ValueError:
+        return False
+    return text.endswith("]")
+
+
+def _listen(text: str) -> str:
+    split_listen(text)
+    return text
+
+
+def _store_url(text: str) -> str:
+    scheme = text.partition(":")[0]
+    if scheme != "sqlite":
+        raise ValueError('must begin with "sqlite:": this version stores in SQLite only')
+    if not text.startswith(SQLITE):
+        raise ValueError('must be "sqlite:///relative/file.db" or "sqlite:////absolute/file.db"')
+    path = text.removeprefix(SQLITE)
+    if path == ":memory:":
+        raise ValueError("must name a file: a store in memory loses its events")
+    if not path or path.endswith("/") or not path.isprintable():
+        raise ValueError("must name a file after the slashes")
+    if "?" in path:
+        raise ValueError('takes no options after "?"')
+    return text
+
+
+def _path_text(value: Any) -> Any:
+    """Refuse what pathlib would quietly take for another path: "" is the working directory for it."""
+    if isinstance(value, str) and (not value or value.endswith("/")):
+        raise ValueError("must name a file")
+    if isinstance(value, str) and not value.isprintable():
+        raise ValueError("must be a path without control characters")
+    return value
+
+
+def _url_path(text: str) -> str:
+    if not text.startswith("/") or not text.isprintable() or set(text) & set(" ?#"):
+        raise ValueError('must be the path of a URL, such as "/webhook/event"')
+    return text
+
+
+Seconds = Annotated[float, Field(strict=True, gt=0, le=DAY_S, allow_inf_nan=False)]
+"""A time in seconds, more than 0, a day at the most (longer waits overflow timers on some platforms)."""
+SecondsOrZero = Annotated[float, Field(strict=True, ge=0, le=DAY_S, allow_inf_nan=False)]
+InFlight = Annotated[int, Field(strict=True, ge=1, le=1000)]
+Text = Annotated[str, Field(min_length=1)]
+Secret = Annotated[SecretStr, Field(min_length=1), AfterValidator(_secret)]
+SinkName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
+Domain = Annotated[str, AfterValidator(_domain)]
+SinkUrl = Annotated[str, AfterValidator(_sink_url)]
+ProxyUrl = Annotated[SecretStr, AfterValidator(_proxy)]
+Listen = Annotated[str, AfterValidator(_listen)]
+UrlPath = Annotated[str, AfterValidator(_url_path)]
+StoreUrl = Annotated[str, AfterValidator(_store_url)]
+FilePath = Annotated[Path, BeforeValidator(_path_text)]

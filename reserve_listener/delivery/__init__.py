@@ -1,0 +1,5 @@
+"""Delivery: one worker per sink carries its own rows out of the store."""
+
+from reserve_listener.delivery.worker import Worker
+
+__all__ = ["Worker"]

@@ -1,0 +1,55 @@
+"""What can go wrong, told apart by what has to happen next.
+
+A `ReserveListenerError` ends a command: its text is shown to a person as it stands and its `exit_code` is the
+process's. A `DeliveryError` never leaves the delivery engine: a sink raises it to say what an answer means.
+"""
+
+from __future__ import annotations
+
+
+class ReserveListenerError(Exception):
+    """An error that ends the command. The text says what is wrong, where, and what to do."""
+
+    exit_code = 1
+
+
+class ConfigError(ReserveListenerError):
+    """The configuration is wrong; starting again will not mend it."""
+
+    exit_code = 78
+
+
+class RefusedAtStartError(ReserveListenerError):
+    """The platform refused an app that this store has never seen connected."""
+
+    exit_code = 77
+
+
+class StoreError(ReserveListenerError):
+    """The store cannot be opened or used."""
+
+
+class StoreInUseError(StoreError):
+    """Another daemon holds the store."""
+
+    exit_code = 75
+
+
+class DeliveryError(Exception):
+    """A sink could not deliver. `str(error)` is kept with the delivery and shown to people."""
+
+
+class TransientDeliveryError(DeliveryError):
+    """May pass by itself. `retry_after` is the receiver's own wish, in seconds."""
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class MisconfiguredSinkError(DeliveryError):
+    """The sink is set up wrongly (HTTP 401, 403, 404, 405, 407, 410): retried slowly and loudly."""
+
+
+class PermanentDeliveryError(DeliveryError):
+    """This event will never be taken: it becomes a dead letter."""

@@ -1,0 +1,146 @@
+"""The line between the platform and the store: a push is answered with success only after its commit.
+
+What must stay true (design, invariants 1 and 2): a verdict that is `committed` means that the event, or the whole
+unreadable payload, is on stable storage. Every push gets a verdict within `COMMIT_TIMEOUT_S`, whatever the store does,
+since the platform counts a push without an answer for 3 s as failed and pushes again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from reserve_listener import normalize
+from reserve_listener.model import Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from reserve_listener.model import IncomingEvent
+    from reserve_listener.protocols import Store
+
+COMMIT_TIMEOUT_S: Final = 2.5
+"""A commit that takes longer is answered 500. Should it land after all, dedupe covers the next push."""
+
+TYPES_REMEMBERED: Final = 1_000
+"""Foreign event types logged once each, up to this many."""
+
+log = structlog.get_logger("intake")
+
+
+class Intake:
+    """Takes payloads, answers with verdicts. `knows` says whether a handler is registered for a type."""
+
+    def __init__(
+        self, store: Store, *, knows: Callable[[str], bool], now_ms: Callable[[], int] | None = None
+    ) -> None:
+        self._store = store
+        self._knows = knows
+        self._now_ms = now_ms or (lambda: time.time_ns() // 1_000_000)
+        self._foreign_types: set[str] = set()
+        self._deadlines = _Deadlines(COMMIT_TIMEOUT_S)
+        self._open = True
+        self._waiting: set[asyncio.Future[Verdict]] = set()
+
+    def accept(self, raw: bytes) -> asyncio.Future[Verdict]:
+        """See `protocols.Accept`. Must be called on the event loop."""
+        verdict: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
+        if not self._open:
+            verdict.set_result(Verdict.FAILED)
+            return verdict
+        event = self._read(raw)
+        if event is None:
+            verdict.set_result(Verdict.OTHER_TYPE)
+            return verdict
+        self._waiting.add(verdict)
+        verdict.add_done_callback(self._waiting.discard)
+        self._deadlines.watch(verdict)
+        self._store.append(event).add_done_callback(lambda commit: _conclude(verdict, commit, event))
+        return verdict
+
+    async def close(self) -> None:
+        """Refuse what comes from now on and wait for the verdicts that are still out."""
+        self._open = False
+        if self._waiting:
+            await asyncio.wait(set(self._waiting), timeout=COMMIT_TIMEOUT_S)
+        self._deadlines.close()
+
+    def _read(self, raw: bytes) -> IncomingEvent | None:
+        received_ms = self._now_ms()
+        try:
+            envelope = normalize.parse(raw)
+        except normalize.Unreadable as problem:
+            return normalize.unreadable(raw, str(problem), received_ms=received_ms)
+        event_type = normalize.event_type_of(envelope)
+        if event_type is not None and not self._knows(event_type):
+            self._mention(event_type)
+            return None
+        return normalize.incoming(raw, envelope, received_ms=received_ms)
+
+    def _mention(self, event_type: str) -> None:
+        if event_type in self._foreign_types or len(self._foreign_types) >= TYPES_REMEMBERED:
+            return
+        self._foreign_types.add(event_type)
+        log.warning(
+            "event.other_type",
+            event_type=event_type.removeprefix("p2.")[:200],
+            hint="the app subscribes to an event this daemon has no handler for: remove it under"
+            " Events & Callbacks in the developer console, or give it an app of its own",
+        )
+
+
+def _conclude(
+    verdict: asyncio.Future[Verdict], commit: asyncio.Future[Verdict], event: IncomingEvent
+) -> None:
+    error = None if commit.cancelled() else commit.exception()
+    result = Verdict.FAILED if commit.cancelled() or error is not None else commit.result()
+    if verdict.done():
+        log.warning("event.commit_late", event_id=event.event_id, verdict=result.value)
+        return
+    verdict.set_result(result)
+    if result is Verdict.FAILED:
+        log.error("event.commit_failed", event_id=event.event_id, error=str(error))
+    elif result is Verdict.UNREADABLE:
+        log.warning(
+            "event.unreadable",
+            event_id=event.event_id,
+            problem=event.problem,
+            bytes=len(event.raw),
+            hint="kept whole: reserve-listener events list --unreadable",
+        )
+    elif result is Verdict.OVERLOADED:
+        log.warning("event.overloaded", event_id=event.event_id)
+
+
+class _Deadlines:
+    """One timer for all verdicts that wait: they come due in the order in which they came."""
+
+    def __init__(self, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
+        self._queue: deque[tuple[float, asyncio.Future[Verdict]]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def watch(self, verdict: asyncio.Future[Verdict]) -> None:
+        loop = asyncio.get_running_loop()
+        self._queue.append((loop.time() + self._timeout_s, verdict))
+        if self._timer is None:
+            self._timer = loop.call_later(self._timeout_s, self._sweep)
+
+    def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _sweep(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._timer = None
+        while self._queue and (self._queue[0][0] <= loop.time() or self._queue[0][1].done()):
+            _, verdict = self._queue.popleft()
+            if not verdict.done():
+                verdict.set_result(Verdict.FAILED)
+                log.error("event.commit_slow", timeout_s=self._timeout_s)
+        if self._queue:
+            self._timer = loop.call_at(self._queue[0][0], self._sweep)

@@ -1,0 +1,137 @@
+"""What travels between the parts: small, frozen, and nothing else.
+
+Times are milliseconds since the epoch (UTC) where a name ends in `_ms`; durations are seconds and end in `_s`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Final
+
+EVENT_TYPE: Final = "vc.reserve_config.updated_v1"
+
+
+class Verdict(Enum):
+    """What intake says of a push. The transport turns it into the platform's answer."""
+
+    STORED = "stored"
+    """Committed now, with a delivery for each sink."""
+    DUPLICATE = "duplicate"
+    """Known already: the platform pushed it again."""
+    UNREADABLE = "unreadable"
+    """Committed whole, but it cannot be normalised: no deliveries."""
+    OTHER_TYPE = "other_type"
+    """An event type for which no handler is registered. Not stored."""
+    OVERLOADED = "overloaded"
+    """Too much waits for the commit. Not stored: the platform shall push again."""
+    FAILED = "failed"
+    """The commit failed or took too long. The platform shall push again."""
+
+    @property
+    def committed(self) -> bool:
+        """Whether the push is on stable storage, so that it may be answered with success."""
+        return self in (Verdict.STORED, Verdict.DUPLICATE, Verdict.UNREADABLE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """A meeting room or a room level of one tenant: what events are kept in order for."""
+
+    tenant_key: str
+    scope_type: str
+    scope_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IncomingEvent:
+    """One push, ready for the store: without the verification token, and normalised where that was possible."""
+
+    tenant_key: str
+    event_id: str
+    """`header.event_id`; for an unreadable push `sha256:` and the hash of its bytes."""
+    raw: bytes
+    """The payload as the platform sent it, verification token removed."""
+    received_ms: int
+    created_ms: int | None = None
+    """`header.create_time`; orders the events of a scope, never an age."""
+    scope: Scope | None = None
+    body: bytes | None = None
+    """The CloudEvents JSON that sinks receive; None when unreadable."""
+    problem: str | None = None
+    """Why it is unreadable."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredEvent:
+    """An event as the store holds it, for people to look at."""
+
+    seq: int
+    tenant_key: str
+    event_id: str
+    received_ms: int
+    created_ms: int | None
+    scope: Scope | None
+    body: bytes | None
+    raw: bytes
+    problem: str | None
+    deliveries: tuple[DeliveryState, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryState:
+    """How far one event has come with one sink: pending, delivered or dead."""
+
+    sink: str
+    state: str
+    attempts: int
+    due_ms: int
+    settled_ms: int | None
+    last_error: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """One event due at one sink."""
+
+    seq: int
+    event_id: str
+    scope: int
+    """The scope's number in the store: deliveries of one scope keep their order."""
+    attempts: int
+    """Attempts made before this one."""
+    received_ms: int
+    body: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What an attempt came to; exactly one of the three shapes that the class methods make."""
+
+    seq: int
+    state: str
+    attempts: int
+    due_ms: int = 0
+    error: str | None = None
+
+    @classmethod
+    def delivered(cls, delivery: Delivery) -> Outcome:
+        """The sink has it."""
+        return cls(seq=delivery.seq, state=DELIVERED, attempts=delivery.attempts + 1)
+
+    @classmethod
+    def retry(cls, delivery: Delivery, *, due_ms: int, error: str) -> Outcome:
+        """Again, not before `due_ms`."""
+        return cls(
+            seq=delivery.seq, state=PENDING, attempts=delivery.attempts + 1, due_ms=due_ms, error=error
+        )
+
+    @classmethod
+    def dead(cls, delivery: Delivery, *, error: str) -> Outcome:
+        """Given up: a dead letter."""
+        return cls(seq=delivery.seq, state=DEAD, attempts=delivery.attempts + 1, error=error)
+
+
+PENDING: Final = "pending"
+DELIVERED: Final = "delivered"
+DEAD: Final = "dead"

@@ -1,0 +1,333 @@
+"""From the platform's bytes to the event that sinks receive. Pure.
+
+What must stay true: nothing the platform sends is lost or changed in meaning. A value of a documented kind becomes a
+plain one (switches booleans, hours integers); anything else stays as it came and is named in `data.warnings`; unknown
+keys stay where they stood. The rules are those of the event's page (vc.reserve_config.updated_v1, fields and ranges).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+from urllib.parse import quote
+
+import msgspec
+
+from reserve_listener.model import EVENT_TYPE, IncomingEvent, Scope
+from reserve_listener.redact import blank_tokens, drop_tokens
+
+SCOPE_TYPES: Final = {1: "level", 2: "room"}
+APPROVAL_CONDITIONS: Final = {0: "all", 1: "conditional"}
+PERSON_IDS: Final = ("union_id", "user_id", "open_id")
+SECONDS_OF_DAY: Final = (0, 86_400)
+DAYS_IN_ADVANCE: Final = (1, 730)
+MAX_DURATION_HOURS: Final = (1, 99)
+OUR_KEYS: Final = ("changes", "summary", "superseded", "warnings")
+"""Keys of `data` that are ours: should the platform ever send one, its value moves into the warnings."""
+
+_MICROSECONDS_FROM: Final = 10**14
+"""`create_time` from here on counts microseconds: as milliseconds it would be the year 5138."""
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_DIGITS: Final = re.compile(r"-?\d{1,18}", re.ASCII)
+
+Warn = Callable[[str, Any, str], None]
+Reader = Callable[[Any, str, Warn], Any]
+
+_decode = msgspec.json.Decoder().decode
+_encode = msgspec.json.Encoder().encode
+
+
+class Unreadable(ValueError):  # noqa: N818  # it is a finding about the payload, and "unreadable" is its name everywhere
+    """Not a JSON object, no `event_id`, or no `event` object with a `scope_id`."""
+
+
+def parse(raw: bytes) -> dict[str, Any]:
+    """The payload as a JSON object; `Unreadable` says why it is none."""
+    if not raw.strip():
+        raise Unreadable("the payload is empty")
+    try:
+        envelope = _decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
+        raise Unreadable(f"not JSON: {error}") from None
+    except RecursionError:
+        raise Unreadable("not JSON that can be read: nested too deeply") from None
+    if not isinstance(envelope, dict):
+        raise Unreadable(f"not a JSON object but {_kind(envelope)}")
+    return envelope
+
+
+def event_type_of(envelope: dict[str, Any]) -> str | None:
+    """The key under which the SDK would look for a handler ("p2.vc.…"), None when the payload names no type.
+
+    `p2` is an envelope with a schema, `p1` the older form with a `uuid` (lark_oapi/event/dispatcher_handler.py).
+    """
+    header = envelope.get("header")
+    if isinstance(header, dict) and isinstance(header.get("event_type"), str):
+        return f"p2.{header['event_type']}"
+    event = envelope.get("event")
+    if "uuid" in envelope and isinstance(event, dict) and isinstance(event.get("type"), str):
+        return f"p1.{event['type']}"
+    return None
+
+
+def incoming(raw: bytes, envelope: dict[str, Any], *, received_ms: int) -> IncomingEvent:
+    """The event for the store; an envelope that cannot be normalised comes back as an unreadable one."""
+    try:
+        return _readable(envelope, received_ms=received_ms)
+    except Unreadable as problem:
+        return unreadable(raw, str(problem), received_ms=received_ms, envelope=envelope)
+    except RecursionError:
+        return unreadable(raw, "nested too deeply to be written again", received_ms=received_ms)
+
+
+def unreadable(
+    raw: bytes, problem: str, *, received_ms: int, envelope: dict[str, Any] | None = None
+) -> IncomingEvent:
+    """A payload kept whole under the hash of its bytes, its verification token blanked."""
+    header = envelope.get("header") if envelope is not None else None
+    tenant_key = header.get("tenant_key") if isinstance(header, dict) else None
+    return IncomingEvent(
+        tenant_key=tenant_key if isinstance(tenant_key, str) else "",
+        event_id=f"sha256:{hashlib.sha256(raw).hexdigest()}",
+        raw=blank_tokens(raw) if envelope is None else _encode(drop_tokens(envelope, deep=True)),
+        received_ms=received_ms,
+        problem=problem,
+    )
+
+
+def _readable(envelope: dict[str, Any], *, received_ms: int) -> IncomingEvent:
+    header, event = envelope.get("header"), envelope.get("event")
+    event_id = _identifier(header.get("event_id")) if isinstance(header, dict) else None
+    if not isinstance(header, dict) or event_id is None:
+        raise Unreadable("no header.event_id")
+    if not isinstance(event, dict) or event.get("scope_id") in (None, ""):
+        raise Unreadable("no event.scope_id")
+    warnings: list[dict[str, Any]] = []
+
+    def warn(path: str, value: Any, problem: str) -> None:
+        warnings.append({"path": path, "value": value, "problem": problem})
+
+    tenant_key = _header_text(header, "tenant_key", warn)
+    app_id = _header_text(header, "app_id", warn)
+    created_ms = _create_time(header.get("create_time"), warn)
+    subject = _subject(event["scope_id"], warn)
+    data = normalize(event, warn)
+    if warnings:
+        data["warnings"] = warnings
+    body = {
+        "specversion": "1.0",
+        "id": event_id,
+        "source": f"/apps/{quote(app_id, safe='')}/tenants/{quote(tenant_key, safe='')}",
+        "type": EVENT_TYPE,
+        "subject": subject,
+        **({"time": rfc3339(created_ms)} if created_ms is not None else {}),
+        "datacontenttype": "application/json",
+        "data": data,
+    }
+    return IncomingEvent(
+        tenant_key=tenant_key,
+        event_id=event_id,
+        raw=_encode(drop_tokens(envelope)),
+        received_ms=received_ms,
+        created_ms=created_ms,
+        scope=Scope(tenant_key=tenant_key, scope_type=_text(data.get("scope_type")), scope_id=subject),
+        body=_encode(body),
+    )
+
+
+def normalize(event: dict[str, Any], warn: Warn) -> dict[str, Any]:
+    """The `event` object of the page as the `data` of ours. `warn(path, value, problem)` hears what stayed as it came."""
+    data = _object(event, "", warn, _EVENT)
+    for key in OUR_KEYS:
+        if key in data:
+            warn(key, data.pop(key), "this key is reserved for the daemon's own words")
+    return data
+
+
+def rfc3339(milliseconds: int) -> str:
+    """`2020-12-23T12:19:49.000Z`: UTC, always with milliseconds."""
+    moment = _EPOCH + timedelta(milliseconds=milliseconds)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{milliseconds % 1000:03d}Z"
+
+
+# -- the header -------------------------------------------------------------------------------------------------------
+
+
+def _identifier(value: Any) -> str | None:
+    if isinstance(value, str) and value:
+        return value
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return None
+
+
+def _header_text(header: dict[str, Any], key: str, warn: Warn) -> str:
+    value = header.get(key)
+    if isinstance(value, str) and value:
+        return value
+    warn(f"header.{key}", value, "missing" if value is None else "not a text")
+    return "" if value is None else _text(value)
+
+
+def _create_time(value: Any, warn: Warn) -> int | None:
+    """Milliseconds since the epoch, from a text or a number of milli- or microseconds; None when it is neither."""
+    number = _whole_number(value)
+    if number is not None and number >= _MICROSECONDS_FROM:
+        number //= 1000
+    if number is None or not 0 <= number < _MICROSECONDS_FROM:
+        warn("header.create_time", value, "not a time in milliseconds")
+        return None
+    return number
+
+
+def _subject(scope_id: Any, warn: Warn) -> str:
+    if not isinstance(scope_id, str):
+        warn("scope_id", scope_id, "not a text")
+    return _text(scope_id)
+
+
+# -- values: each reader returns the plain value, or warns and returns what came ----------------------------------------
+
+
+def _switch(value: Any, path: str, warn: Warn) -> Any:
+    if type(value) is int and value in (0, 1):
+        return bool(value)
+    return _kept(value, path, warn, "neither 0 nor 1")
+
+
+def _one_of(names: dict[int, str]) -> Reader:
+    allowed = " nor ".join(map(str, names))
+
+    def read(value: Any, path: str, warn: Warn) -> Any:
+        if type(value) is int and value in names:
+            return names[value]
+        return _kept(value, path, warn, f"neither {allowed}")
+
+    return read
+
+
+def _integer(low: int, high: int) -> Reader:
+    def read(value: Any, path: str, warn: Warn) -> Any:
+        if type(value) is int and low <= value <= high:
+            return value
+        return _kept(value, path, warn, f"not a whole number from {low} to {high}")
+
+    return read
+
+
+def _seconds_of_day(value: Any, path: str, warn: Warn) -> Any:
+    """The page says text, the SDK's annotations say integer: both are taken."""
+    low, high = SECONDS_OF_DAY
+    number = _whole_number(value)
+    if number is not None and low <= number <= high:
+        return number
+    return _kept(value, path, warn, f"not a number of seconds from {low} to {high}")
+
+
+def _hours(value: Any, path: str, warn: Warn) -> Any:
+    if type(value) in (int, float) and value >= 0:
+        return value
+    return _kept(value, path, warn, "not a number of hours")
+
+
+def _as_it_came(value: Any, path: str, warn: Warn) -> Any:  # noqa: ARG001  # a Reader like the others
+    return value
+
+
+def _list_of(read: Reader) -> Reader:
+    def read_all(value: Any, path: str, warn: Warn) -> Any:
+        if not isinstance(value, list):
+            return _kept(value, path, warn, "not a list")
+        return [read(item, f"{path}[{index}]", warn) for index, item in enumerate(value)]
+
+    return read_all
+
+
+def _person(value: Any, path: str, warn: Warn) -> Any:
+    """`{"user_id": {"union_id", "user_id", "open_id"}}` without its wrapper; ids not permitted to us are left out."""
+    ids = value.get("user_id") if isinstance(value, dict) else None
+    if not isinstance(ids, dict):
+        return _kept(value, path, warn, "not an object with the ids of a user")
+    beside = {key: item for key, item in value.items() if key != "user_id"}
+    if beside.keys() & ids.keys():
+        return _kept(value, path, warn, "names an id twice")
+    person = {key: item for key, item in ids.items() if key not in PERSON_IDS or item not in (None, "")}
+    for key in PERSON_IDS:
+        if not isinstance(person.get(key, ""), str):
+            warn(f"{path}.{key}", person[key], "not a text")
+    return person | beside
+
+
+def _department(value: Any, path: str, warn: Warn) -> Any:
+    if isinstance(value, dict) and isinstance(value.get("department_id"), str):
+        return value
+    return _kept(value, path, warn, "not an object with a department_id")
+
+
+def _section(fields: dict[str, Reader]) -> Reader:
+    def read(value: Any, path: str, warn: Warn) -> Any:
+        if not isinstance(value, dict):
+            return _kept(value, path, warn, "not an object")
+        return _object(value, f"{path}.", warn, fields)
+
+    return read
+
+
+def _object(value: dict[str, Any], prefix: str, warn: Warn, fields: dict[str, Reader]) -> dict[str, Any]:
+    return {key: fields.get(key, _as_it_came)(item, prefix + key, warn) for key, item in value.items()}
+
+
+def _kept(value: Any, path: str, warn: Warn, problem: str) -> Any:
+    warn(path, value, problem)
+    return value
+
+
+_EVENT: Final[dict[str, Reader]] = {
+    "scope_type": _one_of(SCOPE_TYPES),
+    "approve_config": _section(
+        {
+            "approval_switch": _switch,
+            "approval_condition": _one_of(APPROVAL_CONDITIONS),
+            "meeting_duration": _hours,
+            "approvers": _list_of(_person),
+        }
+    ),
+    "time_config": _section(
+        {
+            "time_switch": _switch,
+            "days_in_advance": _integer(*DAYS_IN_ADVANCE),
+            "opening_hour": _seconds_of_day,
+            "start_time": _seconds_of_day,
+            "end_time": _seconds_of_day,
+            "max_duration": _integer(*MAX_DURATION_HOURS),
+        }
+    ),
+    "reserve_scope_config": _section(
+        {
+            "allow_all_users": _switch,
+            "allow_users": _list_of(_person),
+            "allow_depts": _list_of(_department),
+        }
+    ),
+}
+
+
+def _whole_number(value: Any) -> int | None:
+    if type(value) is int:
+        return value
+    if isinstance(value, str) and _DIGITS.fullmatch(value):
+        return int(value)
+    return None
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else _encode(value).decode()
+
+
+def _kind(value: Any) -> str:
+    names = {list: "an array", str: "a text", bool: "true or false", type(None): "null"}
+    return names.get(type(value), "a number")

@@ -1,0 +1,1 @@
+"""What the daemon lets people see: its log."""

@@ -1,0 +1,95 @@
+"""The thread that writes the log, so that a slow terminal or a stopped pipe never blocks the event loop.
+
+Two kinds of lines share it, so they never interleave: the daemon's own, which are dropped (and counted) when more than
+`CAPACITY` wait, and those of the log sink, whose caller waits until they are out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import queue
+import select
+import threading
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+CAPACITY: Final = 10_000
+CLOSE_TIMEOUT_S: Final = 2.0
+
+_Item = tuple[bytes, "asyncio.Future[None] | None"]
+
+
+class LogWriter:
+    """Writes to a file descriptor. `on_dropped` renders the line that says how many were dropped."""
+
+    def __init__(self, descriptor: int, *, on_dropped: Callable[[int], str]) -> None:
+        self._descriptor = descriptor
+        self._on_dropped = on_dropped
+        self._items: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
+        self._dropped = 0
+        self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
+        self._thread.start()
+
+    def line(self, text: str) -> None:
+        """Queue one line; dropped when too many wait."""
+        if self._items.qsize() >= CAPACITY:
+            self._dropped += 1
+            return
+        self._items.put((f"{text}\n".encode("utf-8", "backslashreplace"), None))
+
+    async def write(self, lines: list[str]) -> None:
+        """Write lines and wait until they are out. Raises `OSError`."""
+        written = asyncio.get_running_loop().create_future()
+        data = "".join(f"{line}\n" for line in lines).encode("utf-8", "backslashreplace")
+        self._items.put((data, written))
+        await written
+
+    def close(self) -> None:
+        """Write what is queued, for at most `CLOSE_TIMEOUT_S`."""
+        self._items.put(None)
+        self._thread.join(CLOSE_TIMEOUT_S)
+
+    def _run(self) -> None:
+        while (item := self._items.get()) is not None:
+            data, written = item
+            error: OSError | None = None
+            try:
+                self._say_dropped()
+                self._write_all(data)
+            except OSError as failure:
+                error = failure
+            if written is None:
+                self._dropped += error is not None
+            else:
+                _tell(written, error)
+
+    def _say_dropped(self) -> None:
+        if self._dropped:
+            text = f"{self._on_dropped(self._dropped)}\n"
+            self._write_all(text.encode())
+            self._dropped = 0
+
+    def _write_all(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            try:
+                view = view[os.write(self._descriptor, view) :]
+            except BlockingIOError:  # a terminal that somebody else made non-blocking
+                select.select([], [self._descriptor], [], 1.0)
+
+
+def _tell(written: asyncio.Future[None], error: OSError | None) -> None:
+    def resolve() -> None:
+        if written.done():
+            return
+        if error is None:
+            written.set_result(None)
+        else:
+            written.set_exception(error)
+
+    loop = written.get_loop()
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(resolve)

@@ -1,0 +1,58 @@
+"""When to try again: pure functions of what happened, that return data. The delay is then a row in the store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from reserve_listener.errors import MisconfiguredSinkError, PermanentDeliveryError, TransientDeliveryError
+from reserve_listener.model import Delivery, Outcome
+
+RETRY_AFTER_LIMIT_S: Final = 24 * 3600.0
+"""A receiver's `Retry-After` counts up to here."""
+
+MISCONFIGURED_DELAY_S: Final = 300.0
+"""How long a sink that is set up wrongly is left alone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryPolicy:
+    """Exponential with jitter from `base_s` to `cap_s`; given up after `max_age_s` in the store or `max_attempts`."""
+
+    base_s: float = 1.0
+    cap_s: float = 3600.0
+    max_age_s: float = 3 * 24 * 3600.0
+    max_attempts: int | None = None
+
+
+def decide(
+    policy: RetryPolicy, delivery: Delivery, error: Exception, *, now_ms: int, chance: float
+) -> Outcome:
+    """What a failed attempt comes to. `chance`, a random number from 0 to 1, is the jitter.
+
+    Ages count from when the event was stored. An error that is no `DeliveryError` is a defect of ours and treated as
+    one that may pass.
+    """
+    text = str(error) or type(error).__name__
+    if isinstance(error, PermanentDeliveryError):
+        return Outcome.dead(delivery, error=text)
+    attempts = delivery.attempts + 1
+    misconfigured = isinstance(error, MisconfiguredSinkError)
+    if policy.max_attempts is not None and attempts >= policy.max_attempts and not misconfigured:
+        return Outcome.dead(delivery, error=f"{text} (given up after {attempts} attempts)")
+    delay_s = _delay_s(policy, error, attempts, chance)
+    due_ms = now_ms + round(delay_s * 1000)
+    if due_ms - delivery.received_ms > policy.max_age_s * 1000:
+        return Outcome.dead(delivery, error=f"{text} (given up after {policy.max_age_s:g} s)")
+    return Outcome.retry(delivery, due_ms=due_ms, error=text)
+
+
+def _delay_s(policy: RetryPolicy, error: Exception, attempts: int, chance: float) -> float:
+    if isinstance(error, MisconfiguredSinkError):
+        ceiling = min(policy.cap_s, MISCONFIGURED_DELAY_S)
+    else:
+        # The exponent is bounded: 2**1100 is no float.
+        ceiling = min(policy.cap_s, policy.base_s * 2.0 ** min(attempts, 60))
+    delay_s = ceiling / 2 + chance * ceiling / 2
+    wished_s = error.retry_after if isinstance(error, TransientDeliveryError) else None
+    return max(delay_s, min(wished_s or 0.0, RETRY_AFTER_LIMIT_S))

@@ -1,0 +1,30 @@
+"""A local Feishu platform: endpoint, WebSocket and pushes as the platform does them, and its faults on demand.
+
+It knows the wire format (`reserve_listener.frames`) and nothing of the daemon, so a test against it cannot pass
+because both ends share a mistake. It serves on 127.0.0.1 only.
+"""
+
+from reserve_listener.simulator.events import realistic_events, sample_event
+from reserve_listener.simulator.faults import Faults, Refusal
+from reserve_listener.simulator.http import HttpServer
+from reserve_listener.simulator.platform import Simulator
+from reserve_listener.simulator.pushes import Attempt, Push
+from reserve_listener.simulator.receiver import Answer, Received, Receiver
+from reserve_listener.simulator.signal import Signal
+from reserve_listener.simulator.watcher import Watcher
+
+__all__ = [
+    "Answer",
+    "Attempt",
+    "Faults",
+    "HttpServer",
+    "Push",
+    "Received",
+    "Receiver",
+    "Refusal",
+    "Signal",
+    "Simulator",
+    "Watcher",
+    "realistic_events",
+    "sample_event",
+]

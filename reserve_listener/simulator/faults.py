@@ -1,0 +1,84 @@
+"""What can go wrong on demand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+from reserve_listener import frames
+
+if TYPE_CHECKING:
+    from random import Random
+
+
+class Refusal(NamedTuple):
+    """A refused handshake as the platform words it, in its `handshake-…` headers.
+
+    514 with `autherrcode` 1000040350 means too many connections; 403 forbidden.
+    """
+
+    status: int
+    msg: str = "refused"
+    autherrcode: int | None = None
+
+
+@dataclass(kw_only=True)
+class Faults:
+    """Faults in force; each is read anew at every step, so they can be set and taken back at any time.
+
+    The endpoint's come one before another in the order below.
+    """
+
+    endpoint_stall: float = 0.0
+    """Seconds before the endpoint says anything."""
+    endpoint_status: int = 200
+    """HTTP status of the endpoint; other than 200 the body is `{"code": …, "msg": …}` without a URL."""
+    endpoint_body: bytes | None = None
+    """Sent as the body of the endpoint's answer, e.g. bytes that are no JSON."""
+    endpoint_code: int = 0
+    """`code` in the endpoint's answer; other than 0 there is no URL. It goes before the check of the credentials."""
+    endpoint_msg: str = "simulated fault"
+    """`msg` that goes with `endpoint_code` or `endpoint_status`."""
+    endpoint_headers: dict[str, str] = field(default_factory=dict)
+    """More headers on every answer of the endpoint, e.g. `{"Retry-After": "3"}`."""
+
+    handshake_refuse: Refusal | tuple[int, str] | tuple[int, str, int] | int | None = None
+    """Refuse the WebSocket: `Refusal(status, msg, autherrcode)`, or a plain HTTP status without such headers."""
+
+    stall: bool = False
+    """Half-open: nothing is read or answered (no WebSocket pong either) nor pushed, the TCP connection stays.
+
+    Holds for all connections that are open while it is set. Once it is taken back they come to life again, and
+    what the client has sent meanwhile is read; what was pushed meanwhile is lost.
+    """
+    no_app_pong: bool = False
+    """App-level pings (control frames) stay without a pong; WebSocket pings are answered."""
+    duplicate: float = 0.0
+    """Probability (True: always) that an event is pushed twice, each with its own answer (`Push.copy`)."""
+    reorder: bool = False
+    """Of two events on a connection the second goes out first. One that stays alone goes out after 0.2 s."""
+    split: int = 1
+    """Parts that an event comes in."""
+    garbage: bool = False
+    """Before each event goes a frame that means nothing."""
+    drop_every: float = 0.0
+    """Seconds after which all connections are reset, again and again; 0 is never."""
+
+
+def garbage(random: Random) -> bytes:
+    """A message that no client can make sense of: random bytes, or a frame with something essential amiss."""
+    event = {frames.TYPE: frames.EVENT, frames.MESSAGE_ID: "garbage", frames.SUM: "1", frames.SEQ: "0"}
+    return random.choice(
+        [
+            b"",
+            random.randbytes(random.randrange(1, 200)),
+            _frame(frames.DATA, {}),
+            _frame(frames.DATA, {**event, frames.SUM: "many"}),
+            _frame(frames.CONTROL, {frames.TYPE: "nonsense"}),
+            _frame(7, event),
+        ]
+    )
+
+
+def _frame(method: int, headers: dict[str, str]) -> bytes:
+    return frames.encode(frames.new(service=1, method=method, headers=headers))

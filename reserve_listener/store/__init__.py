@@ -1,0 +1,6 @@
+"""The store: events and their deliveries on stable storage."""
+
+from reserve_listener.store.reader import StoreReader
+from reserve_listener.store.sqlite import SqliteStore
+
+__all__ = ["SqliteStore", "StoreReader"]

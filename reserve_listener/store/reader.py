@@ -1,0 +1,78 @@
+"""Reading a store from outside the daemon, for the commands that look at events."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import TYPE_CHECKING, Any, Self
+
+from reserve_listener.errors import StoreError
+from reserve_listener.model import DeliveryState, Scope, StoredEvent
+from reserve_listener.store import schema, sql
+from reserve_listener.store.sqlite import STATES
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import TracebackType
+
+_STATE_NAMES = {number: name for name, number in STATES.items()}
+
+
+class StoreReader:
+    """A read-only view of a store, also of one that a daemon is writing. Use as a context manager."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._connection: sqlite3.Connection
+
+    def __enter__(self) -> Self:
+        self._connection = schema.open_reader(self._path)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._connection.close()
+
+    def events(
+        self, *, limit: int, event_id: str | None = None, unreadable: bool = False
+    ) -> list[StoredEvent]:
+        """The newest events first, at most `limit`, each with how far it has come with every sink."""
+        values = {"limit": limit, "event_id": event_id, "unreadable": unreadable}
+        try:
+            rows = self._connection.execute(sql.LIST_EVENTS, values).fetchall()
+            return [self._event(row) for row in rows]
+        except sqlite3.Error as error:
+            raise StoreError(f"the store {self._path} cannot be read: {error}") from error
+
+    def _event(self, row: tuple[Any, ...]) -> StoredEvent:
+        seq, tenant_key, event_id, received_ms, created_ms, *scope, body, raw, problem = row
+        return StoredEvent(
+            seq=seq,
+            tenant_key=tenant_key,
+            event_id=event_id,
+            received_ms=received_ms,
+            created_ms=created_ms,
+            scope=_scope(*scope),
+            body=body,
+            raw=raw,
+            problem=problem,
+            deliveries=tuple(
+                DeliveryState(
+                    sink=sink,
+                    state=_STATE_NAMES[state],
+                    attempts=attempts,
+                    due_ms=due_ms,
+                    settled_ms=settled_ms,
+                    last_error=last_error,
+                )
+                for sink, state, attempts, due_ms, settled_ms, last_error in self._connection.execute(
+                    sql.DELIVERIES_OF, (seq,)
+                )
+            ),
+        )
+
+
+def _scope(tenant_key: str | None, scope_type: str | None, scope_id: str | None) -> Scope | None:
+    if tenant_key is None or scope_type is None or scope_id is None:
+        return None
+    return Scope(tenant_key=tenant_key, scope_type=scope_type, scope_id=scope_id)

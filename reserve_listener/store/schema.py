@@ -1,0 +1,131 @@
+"""Opening the database file: its identity, its version, its pragmas."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from importlib import resources
+from typing import TYPE_CHECKING, Final
+
+from reserve_listener.errors import StoreError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+APPLICATION_ID: Final = 0x5265734C
+"""`PRAGMA application_id` ("ResL"): tells our file from another program's."""
+
+BUSY_TIMEOUT_S: Final = 5.0
+WAL_LIMIT_BYTES: Final = 64 * 1024 * 1024
+
+
+def migrations() -> list[str]:
+    """The SQL scripts, oldest first; the n-th leads to `user_version` n."""
+    folder = resources.files("reserve_listener.store") / "migrations"
+    return [
+        file.read_text("utf-8")
+        for file in sorted(folder.iterdir(), key=lambda f: f.name)
+        if file.name.endswith(".sql")
+    ]
+
+
+def open_writer(path: Path) -> sqlite3.Connection:
+    """The one connection that writes. Creates the file (0600) and migrates it; `StoreError` says what is wrong.
+
+    The connection is made for the thread that calls this.
+    """
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        connection = sqlite3.connect(path, isolation_level=None, timeout=BUSY_TIMEOUT_S)
+    except (OSError, sqlite3.Error) as error:
+        raise StoreError(
+            f"the store {path} cannot be opened: {error}. Check the path and its owner."
+        ) from error
+    try:
+        _identify(connection, path)
+        connection.execute("PRAGMA journal_mode = WAL")
+        # A 200 goes out after the commit, so the commit is on the disk: design, invariant 1.
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute(f"PRAGMA journal_size_limit = {WAL_LIMIT_BYTES}")
+        connection.execute("PRAGMA foreign_keys = ON")
+        _migrate(connection, path)
+    except sqlite3.Error as error:
+        connection.close()
+        raise StoreError(_explain(path, error)) from error
+    except StoreError:
+        connection.close()
+        raise
+    return connection
+
+
+def open_reader(path: Path) -> sqlite3.Connection:
+    """A connection that only reads, for the commands that look at a store, also while the daemon runs."""
+    if not path.exists():
+        raise StoreError(f"there is no store at {path} yet: `reserve-listener run` creates it.")
+    try:
+        connection = sqlite3.connect(f"file:{_uri(path)}?mode=ro", uri=True, timeout=BUSY_TIMEOUT_S)
+        _identify(connection, path)
+        version = _version(connection)
+    except sqlite3.Error as error:
+        raise StoreError(_explain(path, error)) from error
+    if version != len(migrations()):
+        connection.close()
+        raise StoreError(_versions_differ(path, version))
+    return connection
+
+
+def _identify(connection: sqlite3.Connection, path: Path) -> None:
+    (found,) = connection.execute("PRAGMA application_id").fetchone()
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if found == APPLICATION_ID or (found == 0 and tables == 0):
+        return
+    raise StoreError(
+        f"{path} is a database of another program; it is left alone. Name another file in store.url."
+    )
+
+
+def _migrate(connection: sqlite3.Connection, path: Path) -> None:
+    scripts, version = migrations(), _version(connection)
+    if version > len(scripts):
+        raise StoreError(_versions_differ(path, version))
+    for number, script in enumerate(scripts[version:], start=version + 1):
+        connection.executescript(
+            f"BEGIN IMMEDIATE;\n{script}\n"
+            f"PRAGMA application_id = {APPLICATION_ID};\nPRAGMA user_version = {number};\nCOMMIT;"
+        )
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _versions_differ(path: Path, version: int) -> str:
+    known = len(migrations())
+    if version > known:
+        return (
+            f"the store {path} was written by a newer reserve-listener (schema {version}, this one knows {known})."
+            " Install that version again, or name another file in store.url."
+        )
+    return (
+        f"the store {path} was written by an older reserve-listener (schema {version}, this one needs {known})."
+        " `reserve-listener run` brings it up to date."
+    )
+
+
+def _explain(path: Path, error: sqlite3.Error) -> str:
+    name = getattr(error, "sqlite_errorname", "")
+    if name == "SQLITE_NOTADB":
+        return f"{path} is not a reserve-listener store (not a database). It is left alone; name another file in store.url."
+    if name.startswith("SQLITE_CORRUPT"):
+        return (
+            f"the store {path} is damaged ({error}). It is left alone: move it away, or restore a copy,"
+            " and start again."
+        )
+    if name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM")):
+        return f"the store {path} cannot be written or its folder cannot ({error}). Check the owner and the mode."
+    return f"the store {path} cannot be used: {error}."
+
+
+def _uri(path: Path) -> str:
+    return str(path).replace("%", "%25").replace("?", "%3f").replace("#", "%23")

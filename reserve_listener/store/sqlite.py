@@ -1,0 +1,214 @@
+"""The store on SQLite: WAL, `synchronous=FULL`, one writer thread with group commit."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+from reserve_listener.model import DEAD, DELIVERED, PENDING, Delivery, IncomingEvent, Outcome, Verdict
+from reserve_listener.store import schema, sql
+from reserve_listener.store.lock import StoreLock
+from reserve_listener.store.writer import Writer
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Callable, Collection, Sequence
+    from pathlib import Path
+
+STATES: Final = {PENDING: 0, DELIVERED: 1, DEAD: 2}
+
+WAITING_EVENTS: Final = 50_000
+WAITING_BYTES: Final = 128 * 1024 * 1024
+"""What may wait for the commit; beyond either bound a push is answered 500 at once."""
+
+CLAIM_BYTES: Final = 8 * 1024 * 1024
+"""Bodies that one claim reads at the most (at least one is always read)."""
+
+LAST_ERROR_CHARS: Final = 500
+
+
+class SqliteStore:
+    """See `protocols.Store`. `on_commit` is called on the loop after each commit that added deliveries."""
+
+    def __init__(
+        self, path: Path, *, now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000
+    ) -> None:
+        self.path = path
+        self.on_commit: Callable[[], None] = lambda: None
+        self._now_ms = now_ms
+        self._lock = StoreLock(path)
+        self._sinks: dict[str, int] = {}
+        self._waiting_events = 0
+        self._waiting_bytes = 0
+        self._writer: Writer
+
+    async def open(self, sinks: Sequence[str]) -> None:
+        """Lock, open, migrate, and make `sinks` the ones that get deliveries. Raises `StoreError`.
+
+        What a sink that is no longer configured has not got becomes dead letters ("sink removed").
+        """
+        self._lock.acquire()
+        self._writer = Writer(partial(schema.open_writer, self.path))
+        try:
+            await self._writer.open()
+            self._sinks = await self._writer.submit(
+                partial(_know_sinks, list(sinks), self._now_ms()), writes=True
+            )
+        except BaseException:
+            self._lock.release()
+            raise
+
+    async def close(self) -> None:
+        """Commit what is queued and give back file and lock."""
+        await self._writer.close()
+        self._lock.release()
+
+    # -- events in --------------------------------------------------------------------------------------------------------
+
+    def append(self, event: IncomingEvent) -> asyncio.Future[Verdict]:
+        """See `protocols.Store.append`."""
+        size = len(event.raw) + len(event.body or b"")
+        if self._waiting_events >= WAITING_EVENTS or self._waiting_bytes + size > WAITING_BYTES:
+            overloaded: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
+            overloaded.set_result(Verdict.OVERLOADED)
+            return overloaded
+        self._waiting_events += 1
+        self._waiting_bytes += size
+        future = self._writer.submit(partial(_append, event), writes=True)
+        future.add_done_callback(partial(self._appended, size))
+        return future
+
+    def _appended(self, size: int, future: asyncio.Future[Verdict]) -> None:
+        self._waiting_events -= 1
+        self._waiting_bytes -= size
+        if not future.cancelled() and future.exception() is None and future.result() is Verdict.STORED:
+            self.on_commit()
+
+    # -- deliveries out ---------------------------------------------------------------------------------------------------
+
+    async def claim(
+        self, sink: str, *, limit: int, now_ms: int, excluding: Collection[int]
+    ) -> list[Delivery]:
+        """See `protocols.Store.claim`."""
+        values = {"sink": self._sinks[sink], "now": now_ms, "excluding": json.dumps(list(excluding))}
+        claimed: list[Delivery] = await self._writer.submit(partial(_claim, values, limit), writes=False)
+        return claimed
+
+    async def next_due_ms(self, sink: str, *, after_ms: int) -> int | None:
+        """See `protocols.Store.next_due_ms`."""
+        values = (self._sinks[sink], max(after_ms, 0))
+        row = await self._writer.submit(partial(_one, sql.NEXT_DUE, values), writes=False)
+        due: int | None = row[0]
+        return due
+
+    async def settle(self, sink: str, outcomes: Sequence[Outcome]) -> None:
+        """See `protocols.Store.settle`."""
+        now = self._now_ms()
+        rows = [_outcome_row(outcome, self._sinks[sink], now) for outcome in outcomes]
+        await self._writer.submit(partial(_execute_many, sql.SETTLE, rows), writes=True)
+
+    async def backlog(self) -> dict[str, int]:
+        """Deliveries that are not settled yet, for each configured sink."""
+        rows = await self._writer.submit(partial(_all, sql.BACKLOG, ()), writes=False)
+        return dict(rows)
+
+    # -- apps -------------------------------------------------------------------------------------------------------------
+
+    async def app_known(self, app_id: str) -> bool:
+        """Whether this app was ever connected with this store."""
+        row = await self._writer.submit(partial(_one, sql.APP_KNOWN, (app_id,)), writes=False)
+        return row is not None
+
+    async def know_app(self, app_id: str) -> None:
+        """Remember that this app was connected."""
+        rows = [(app_id, self._now_ms())]
+        await self._writer.submit(partial(_execute_many, sql.KNOW_APP, rows), writes=True)
+
+
+# -- work for the writer's thread -------------------------------------------------------------------------------------------
+
+
+def _append(event: IncomingEvent, connection: sqlite3.Connection) -> Verdict:
+    scope = _scope_number(event, connection)
+    row = connection.execute(
+        sql.APPEND_EVENT,
+        (
+            event.tenant_key,
+            event.event_id,
+            scope,
+            event.created_ms,
+            event.received_ms,
+            event.raw,
+            event.body,
+            event.problem,
+        ),
+    ).fetchone()
+    if row is None:
+        return Verdict.DUPLICATE
+    if scope is None:
+        return Verdict.UNREADABLE
+    connection.execute(sql.ADD_DELIVERIES, (row[0], scope))
+    return Verdict.STORED
+
+
+def _scope_number(event: IncomingEvent, connection: sqlite3.Connection) -> int | None:
+    if event.scope is None:
+        return None
+    key = (event.scope.tenant_key, event.scope.scope_type, event.scope.scope_id)
+    row = (
+        connection.execute(sql.FIND_SCOPE, key).fetchone()
+        or connection.execute(sql.ADD_SCOPE, key).fetchone()
+    )
+    return int(row[0])
+
+
+def _claim(values: dict[str, Any], limit: int, connection: sqlite3.Connection) -> list[Delivery]:
+    claimed: list[Delivery] = []
+    size = 0
+    cursor = connection.execute(sql.CLAIM, values)
+    try:
+        for seq, event_id, scope, attempts, received_ms, body in cursor:
+            claimed.append(
+                Delivery(
+                    seq=seq,
+                    event_id=event_id,
+                    scope=scope,
+                    attempts=attempts,
+                    received_ms=received_ms,
+                    body=body,
+                )
+            )
+            size += len(body)
+            if len(claimed) >= limit or size >= CLAIM_BYTES:
+                break
+    finally:
+        cursor.close()  # an open read would keep the WAL from being checkpointed
+    return claimed
+
+
+def _outcome_row(outcome: Outcome, sink: int, now_ms: int) -> tuple[object, ...]:
+    settled_ms = None if outcome.state == PENDING else now_ms
+    error = None if outcome.error is None else outcome.error[:LAST_ERROR_CHARS]
+    return (STATES[outcome.state], outcome.attempts, outcome.due_ms, settled_ms, error, outcome.seq, sink)
+
+
+def _know_sinks(names: list[str], now_ms: int, connection: sqlite3.Connection) -> dict[str, int]:
+    connection.execute(sql.FORGET_SINKS, (json.dumps(names),))
+    numbers = {name: int(connection.execute(sql.KNOW_SINK, (name,)).fetchone()[0]) for name in names}
+    connection.execute(sql.BURY_REMOVED, (now_ms,))
+    return numbers
+
+
+def _execute_many(statement: str, rows: Sequence[tuple[object, ...]], connection: sqlite3.Connection) -> None:
+    connection.executemany(statement, rows)
+
+
+def _one(statement: str, values: tuple[object, ...], connection: sqlite3.Connection) -> Any:
+    return connection.execute(statement, values).fetchone()
+
+
+def _all(statement: str, values: tuple[object, ...], connection: sqlite3.Connection) -> list[Any]:
+    return connection.execute(statement, values).fetchall()

@@ -1,0 +1,216 @@
+"""Keeping the long connection: connecting, connected, lost, waiting (until), connecting, and so on.
+
+What must stay true: there is a connection, or a next attempt at a known time; each change of state is one log line.
+Nothing is final, except the platform's refusal of an app that this store has never seen connected. Tenacity does the
+waiting; cancelling the task interrupts it at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import structlog
+import tenacity
+
+from reserve_listener.errors import RefusedAtStartError
+from reserve_listener.transports.failures import ConnectionLostError, Failure, Kind, classify
+from reserve_listener.transports.timing import Timing
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+STABLE_S: Final = 60.0
+"""A connection that lasted so long sets the backoff back to its beginning."""
+
+JITTER: Final = 0.2
+
+log = structlog.get_logger("connection")
+
+
+class Connection(Protocol):
+    """A transport that is opened, lost and closed; see `transports.long_connection`."""
+
+    timing: Timing
+
+    async def open(self) -> None:
+        """Connect, or raise what `classify` understands. Bounded in time."""
+
+    async def wait_lost(self) -> ConnectionLostError:
+        """Why the connection ended, once it has. Safe to cancel."""
+
+    def stop_receiving(self) -> None:
+        """Leave what arrives from now on unanswered."""
+
+    async def flush(self) -> None:
+        """Send the answers that are ready. Bounded in time."""
+
+    async def close(self) -> None:
+        """Give everything back. Does not raise; bounded in time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backoff:
+    """Seconds: full jitter from `base_s` to `cap_s`; `refused_s` while somebody has to mend something."""
+
+    base_s: float = 1.0
+    cap_s: float = 60.0
+    refused_s: float = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Where the connection stands: connecting, connected, lost or waiting (`until`, on the monotonic clock)."""
+
+    name: str
+    since: float
+    until: float | None = None
+    reason: str | None = None
+
+
+class Supervisor:
+    """Owns the connection. `connect` makes a new, closed one for each attempt; it may raise `ConfigError`."""
+
+    def __init__(
+        self,
+        connect: Callable[[Timing], Connection],
+        *,
+        backoff: Backoff,
+        app_known: Callable[[], Awaitable[bool]],
+        on_connected: Callable[[], Awaitable[None]],
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        chance: Callable[[], float] = random.random,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.state = State("starting", clock())
+        self._connect = connect
+        self._backoff = backoff
+        self._app_known = app_known
+        self._on_connected = on_connected
+        self._sleep = sleep
+        self._chance = chance
+        self._clock = clock
+        self._timing = Timing()
+        self._current: Connection | None = None
+
+    async def run(self) -> None:
+        """For ever, until cancelled. Raises `RefusedAtStartError` for an app that was never connected."""
+        while True:
+            retrying = tenacity.AsyncRetrying(
+                retry=tenacity.retry_if_exception(_may_pass),
+                wait=self._wait,
+                sleep=self._sleep,
+                before_sleep=self._announce,
+                reraise=True,
+            )
+            failure: Failure = await retrying(self._session)
+            await self._first_retry(failure)
+
+    def finish(self) -> None:
+        """Stop hearing: what arrives now is pushed again. The connection stays up for answers."""
+        if self._current is not None:
+            self._current.stop_receiving()
+
+    async def close(self) -> None:
+        """Send the answers that are ready and close."""
+        if self._current is not None:
+            await self._current.flush()
+            await self._current.close()
+            self._current = None
+
+    # -- one attempt --------------------------------------------------------------------------------------------------------
+
+    async def _session(self) -> Failure:
+        """Connect and stay until the connection is lost. Returns when it had been stable, else raises."""
+        self._become("connecting")
+        connection = self._connect(self._timing)
+        try:
+            await connection.open()
+        except BaseException as error:
+            await connection.close()
+            if isinstance(error, Exception):
+                await self._judge(classify(error))
+            raise
+        self._current = connection
+        return await self._stay(connection)
+
+    async def _stay(self, connection: Connection) -> Failure:
+        connected_at = self._clock()
+        self._become("connected")
+        log.info("connection.connected", ping_interval_s=connection.timing.ping_interval_s)
+        await self._on_connected()
+        lost = await connection.wait_lost()
+        lasted_s = self._clock() - connected_at
+        self._timing = connection.timing
+        self._become("lost", reason=str(lost))
+        log.warning("connection.lost", reason=str(lost), lasted_s=round(lasted_s, 1))
+        self._current = None
+        await connection.close()
+        if lasted_s < STABLE_S:
+            raise lost
+        return classify(lost)
+
+    async def _judge(self, failure: Failure) -> None:
+        if failure.kind is Kind.REFUSED_CREDENTIALS and not await self._app_known():
+            raise RefusedAtStartError(
+                f"the platform refuses this app: {failure.reason}. {failure.hint or ''}".rstrip()
+            )
+
+    # -- waiting ------------------------------------------------------------------------------------------------------------
+
+    def _wait(self, retry: tenacity.RetryCallState) -> float:
+        """Seconds until the next attempt; tenacity asks after each failure."""
+        failure = classify(_error_of(retry))
+        if failure.kind is not Kind.PASSING:
+            delay_s = self._backoff.refused_s * (1 + JITTER * (2 * self._chance() - 1))
+        elif failure.by_server and retry.attempt_number == 1:
+            delay_s = self._timing.reconnect_nonce_s * self._chance()
+        else:
+            ceiling_s = min(
+                self._backoff.cap_s, self._backoff.base_s * 2.0 ** min(retry.attempt_number - 1, 60)
+            )
+            delay_s = max(
+                ceiling_s * self._chance(), min(self._timing.reconnect_interval_s, self._backoff.cap_s)
+            )
+        wished_s = min(failure.retry_after_s or 0.0, max(self._backoff.refused_s, self._backoff.cap_s))
+        return max(delay_s, wished_s)
+
+    def _announce(self, retry: tenacity.RetryCallState) -> None:
+        failure = classify(_error_of(retry))
+        delay_s = retry.next_action.sleep if retry.next_action is not None else 0.0
+        self._become("waiting", until=self._clock() + delay_s, reason=failure.reason)
+        tell = log.warning if failure.kind is Kind.PASSING else log.error
+        facts: dict[str, Any] = {"hint": failure.hint} if failure.hint else {}
+        tell(
+            "connection.waiting",
+            reason=failure.reason,
+            attempt=retry.attempt_number,
+            delay_s=round(delay_s, 2),
+            **facts,
+        )
+
+    async def _first_retry(self, failure: Failure) -> None:
+        """After a stable connection: at once, or spread by the server's nonce when the server closed it."""
+        if failure.by_server:
+            delay_s = self._timing.reconnect_nonce_s * self._chance()
+            self._become("waiting", until=self._clock() + delay_s, reason=failure.reason)
+            log.info("connection.waiting", reason=failure.reason, attempt=0, delay_s=round(delay_s, 2))
+            await self._sleep(delay_s)
+
+    def _become(self, name: str, *, until: float | None = None, reason: str | None = None) -> None:
+        self.state = State(name, self._clock(), until, reason)
+        if name == "connecting":
+            log.info("connection.connecting")
+
+
+def _may_pass(error: BaseException) -> bool:
+    # Tenacity also catches BaseException: a cancellation must go through.
+    return isinstance(error, Exception) and not isinstance(error, RefusedAtStartError)
+
+
+def _error_of(retry: tenacity.RetryCallState) -> BaseException:
+    error = retry.outcome.exception() if retry.outcome is not None else None
+    return error if error is not None else RuntimeError("no outcome")

@@ -1,0 +1,1 @@
+"""The transports: bytes from the platform to intake."""

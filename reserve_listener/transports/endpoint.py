@@ -1,0 +1,105 @@
+"""Asking the platform where to connect: `POST {domain}/callback/ws/endpoint`.
+
+The answer's URL holds an access_key and a ticket: it is a credential and is never logged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import parse_qs, urlsplit
+
+import httpx2
+import msgspec
+
+from reserve_listener import __version__
+from reserve_listener.transports.failures import EndpointError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+PATH: Final = "/callback/ws/endpoint"
+ANSWER_BYTES: Final = 64 * 1024
+SHOWN_CHARS: Final = 200
+LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where to connect. `client_config` is what the platform wishes, as it came: see `timing`."""
+
+    url: str
+    client_config: Mapping[str, Any]
+
+
+def is_loopback(url: str) -> bool:
+    """Whether the address is this machine, where plain http and ws are allowed and proxies are not used."""
+    return urlsplit(url).hostname in LOOPBACK
+
+
+async def fetch(
+    *, domain: str, app_id: str, app_secret: str, timeout_s: float, proxy: str | None = None
+) -> Endpoint:
+    """One call, at most `timeout_s` long. Raises `EndpointError`, or what httpx2 raises."""
+    local = is_loopback(domain)
+    async with (
+        asyncio.timeout(timeout_s),
+        httpx2.AsyncClient(timeout=timeout_s, proxy=None if local else proxy, trust_env=not local) as client,
+        client.stream(
+            "POST",
+            domain.rstrip("/") + PATH,
+            json={"AppID": app_id, "AppSecret": app_secret},
+            headers={"locale": "en", "user-agent": f"reserve-listener/{__version__}"},
+        ) as response,
+    ):
+        body = b""
+        async for piece in response.aiter_bytes():
+            body += piece
+            if len(body) > ANSWER_BYTES:
+                raise EndpointError("the endpoint's answer is too long", status=response.status_code)
+    return read_answer(response.status_code, response.headers.get("retry-after"), body, encrypted=not local)
+
+
+def read_answer(status: int, retry_after: str | None, body: bytes, *, encrypted: bool) -> Endpoint:
+    """The answer as an `Endpoint`; `EndpointError` when it is a refusal or not what it should be."""
+    answer = _decode(body)
+    message = answer.get("msg") if answer is not None else None
+    shown = message[:SHOWN_CHARS] if isinstance(message, str) else ""
+    if status != httpx2.codes.OK:
+        raise EndpointError(f"HTTP {status} {shown}".rstrip(), status=status, retry_after=retry_after)
+    code = answer.get("code") if answer is not None else None
+    if answer is None or type(code) is not int:
+        raise EndpointError("the endpoint's answer is not the platform's JSON", status=status)
+    if code != 0:
+        raise EndpointError(shown or "no reason given", code=code)
+    return _endpoint(answer.get("data"), encrypted=encrypted)
+
+
+def _endpoint(data: Any, *, encrypted: bool) -> Endpoint:
+    url = data.get("URL") if isinstance(data, dict) else None
+    try:
+        parts = urlsplit(url if isinstance(url, str) else "")
+        query = parse_qs(parts.query)
+        known = (
+            parts.scheme in ("ws", "wss")
+            and parts.hostname
+            and query["device_id"]
+            and int(query["service_id"][0])
+        )
+    except (ValueError, KeyError):
+        known = False
+    if not known:
+        raise EndpointError("the endpoint's answer holds no usable address")
+    if encrypted and parts.scheme != "wss":
+        raise EndpointError("the endpoint names an address without TLS")
+    config = data.get("ClientConfig")
+    return Endpoint(url=str(url), client_config=config if isinstance(config, dict) else {})
+
+
+def _decode(body: bytes) -> dict[str, Any] | None:
+    try:
+        answer = msgspec.json.decode(body)
+    except (ValueError, RecursionError):
+        return None
+    return answer if isinstance(answer, dict) else None

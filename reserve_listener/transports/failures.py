@@ -1,0 +1,154 @@
+"""What a failure to connect, or the loss of a connection, means. Pure; the table is in `tests/test_failures.py`.
+
+Endpoint codes and handshake headers: lark_oapi/ws/const.py and `_parse_ws_conn_exception` in lark_oapi/ws/client.py.
+"""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+from reserve_listener.errors import ConfigError
+
+SYSTEM_BUSY: Final = 1
+FORBIDDEN: Final = 403
+AUTH_FAILED: Final = 514
+INTERNAL_ERROR: Final = 1000040343
+NO_CREDENTIAL: Final = 1000040344
+INVALID_APP_ID: Final = 1000040346
+TOO_MANY_CONNECTIONS: Final = 1000040350
+
+PASSING_CODES: Final = frozenset({SYSTEM_BUSY, INTERNAL_ERROR})
+
+HINTS: Final = {
+    FORBIDDEN: "the app may not connect: it must be a custom (self-built) app, enabled, with the event subscribed over"
+    " a long connection",
+    AUTH_FAILED: "check lark.app_id and lark.app_secret against Credentials & Basic Info in the developer console",
+    NO_CREDENTIAL: "check that lark.app_id and lark.app_secret are not empty",
+    INVALID_APP_ID: "check lark.app_id, and lark.domain: Feishu apps live on open.feishu.cn, Lark apps on"
+    " open.larksuite.com",
+    TOO_MANY_CONNECTIONS: "an app may have 50 connections: stop other clients of this app",
+}
+
+
+class Kind(Enum):
+    """How to go on."""
+
+    PASSING = "passing"
+    """Try again with backoff."""
+    REFUSED = "refused"
+    """Try again at the slow pace: somebody has to mend something."""
+    REFUSED_CREDENTIALS = "refused_credentials"
+    """As REFUSED; final for an app that was never connected."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A failure, classified. `reason` and `hint` are for people; `retry_after_s` is the server's own wish."""
+
+    kind: Kind
+    reason: str
+    hint: str | None = None
+    retry_after_s: float | None = None
+    by_server: bool = False
+    """The server closed a connection that worked: the first retry is spread by its ReconnectNonce."""
+
+
+class EndpointError(Exception):
+    """The endpoint answered, but not with an address. Exactly one of `code` (its own) and `status` (HTTP) may be set."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: int | None = None,
+        status: int | None = None,
+        retry_after: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.status = status
+        self.retry_after = retry_after
+
+
+class ConnectionLostError(Exception):
+    """A connection that worked is gone. `by_server`: it was closed from the other side."""
+
+    def __init__(self, message: str, *, by_server: bool) -> None:
+        super().__init__(message)
+        self.by_server = by_server
+
+
+def classify(error: BaseException) -> Failure:  # noqa: PLR0911  # a table, written as one
+    """What `error` means for the next attempt."""
+    if isinstance(error, EndpointError):
+        return _endpoint(error)
+    if isinstance(error, ConnectionLostError):
+        return Failure(Kind.PASSING, str(error), by_server=error.by_server)
+    if isinstance(error, ConfigError):  # a secret's file that cannot be read just now
+        return Failure(Kind.REFUSED, str(error))
+    headers = _handshake_headers(error)
+    if headers is not None:
+        return _handshake(error, headers)
+    if isinstance(error, TimeoutError):
+        return Failure(Kind.PASSING, "no answer in time")
+    if isinstance(error, ssl.SSLCertVerificationError) or "CERTIFICATE_VERIFY_FAILED" in str(error):
+        return Failure(
+            Kind.PASSING,
+            f"the server's certificate is not trusted: {error}",
+            hint="check lark.domain, the clock, and a proxy that opens TLS",
+        )
+    return Failure(Kind.PASSING, f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
+
+
+def _endpoint(error: EndpointError) -> Failure:
+    retry_after_s = _digits(error.retry_after)
+    if error.code is None:
+        return Failure(Kind.PASSING, str(error), retry_after_s=retry_after_s)
+    reason = f"the endpoint refused with code {error.code}: {error}"
+    hint = HINTS.get(error.code)
+    if error.code in PASSING_CODES:
+        return Failure(Kind.PASSING, reason, hint, retry_after_s)
+    if error.code == TOO_MANY_CONNECTIONS:
+        return Failure(Kind.REFUSED, reason, hint, retry_after_s)
+    return Failure(
+        Kind.REFUSED_CREDENTIALS, reason, hint or "look the code up in the platform's documentation"
+    )
+
+
+def _handshake(error: BaseException, headers: dict[str, str]) -> Failure:
+    """A refused WebSocket handshake: by the platform's headers, or plain HTTP, which may pass."""
+    status, auth_code = (
+        _integer(headers.get("handshake-status")),
+        _integer(headers.get("handshake-autherrcode")),
+    )
+    message = headers.get("handshake-msg", "")[:200]
+    retry_after_s = _digits(headers.get("retry-after"))
+    if status == FORBIDDEN or (status == AUTH_FAILED and auth_code == TOO_MANY_CONNECTIONS):
+        code = auth_code if status == AUTH_FAILED and auth_code is not None else FORBIDDEN
+        return Failure(Kind.REFUSED, f"the handshake was refused: {message}", HINTS.get(code), retry_after_s)
+    reason = f"the handshake was refused: {message}" if message else f"the handshake failed: {error}"
+    return Failure(Kind.PASSING, reason, retry_after_s=retry_after_s)
+
+
+def _handshake_headers(error: BaseException) -> dict[str, str] | None:
+    """The answer's headers of a websockets `InvalidStatus`, lower-cased; None for anything else."""
+    response = getattr(error, "response", None)
+    headers = getattr(response, "headers", None)
+    raw_items = getattr(headers, "raw_items", None)
+    if raw_items is None or not hasattr(response, "status_code"):
+        return None
+    return {str(key).lower(): str(value) for key, value in raw_items()}
+
+
+def _integer(text: str | None) -> int | None:
+    try:
+        return int(text) if text is not None else None
+    except ValueError:
+        return None
+
+
+def _digits(text: str | None) -> float | None:
+    return float(text[:6]) if text is not None and text.isascii() and text.isdigit() else None

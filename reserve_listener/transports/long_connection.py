@@ -1,0 +1,298 @@
+"""The long connection, through `lark_oapi.ws.Client`: the one place that knows the SDK client's private names.
+
+The SDK connects (address, handshake, its headers); everything after the handshake is ours, since its own loops can be
+alive and connected to nothing for ever (endpoint call without timeout, pongs never checked, 1 MiB frames). The names
+touched are listed in `TOUCHED`; `tests/test_sdk.py` fails loudly when a new version moves one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import structlog
+from websockets.exceptions import ConnectionClosed
+
+from reserve_listener import frames
+from reserve_listener.transports import endpoint, sdk
+from reserve_listener.transports.failures import ConnectionLostError
+from reserve_listener.transports.frame_handler import FrameHandler
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from reserve_listener.protocols import Accept
+    from reserve_listener.transports.timing import Timing
+
+TOUCHED: Final = (
+    "_connect",
+    "_get_conn_url",
+    "_receive_message_loop",
+    "_handle_message",
+    "_configure",
+    "_conn",
+    "_service_id",
+    "_cache",
+)
+MODULE_NAMES: Final = ("loop", "_ws_connect_kwargs", "LogLevel")
+
+HANDSHAKE_TIMEOUT_S: Final = 10.0
+CLOSE_TIMEOUT_S: Final = 1.0
+WAITING_ANSWERS: Final = 100_000
+"""Answers that wait for a peer that does not read; beyond it the connection is given up."""
+UNANSWERED_PINGS: Final = 2
+"""So many of our own pings without a pong mean that the peer is gone."""
+
+log = structlog.get_logger("connection")
+
+
+class LarkSettings(Protocol):
+    """What a connection needs of `[lark]`."""
+
+    @property
+    def app_id(self) -> str:
+        """`cli_…`."""
+
+    @property
+    def domain(self) -> str:
+        """The platform's address, without a path."""
+
+    @property
+    def endpoint_timeout(self) -> float:
+        """Seconds."""
+
+    @property
+    def liveness_timeout(self) -> float:
+        """Seconds within which a dead peer is found."""
+
+
+def build_dispatcher(handle: Callable[[bytes], None]) -> Any:
+    """The SDK's dispatcher with our handler registered the SDK's way.
+
+    The handler turns the typed event back into JSON. The daemon does not go through it, since the typed model drops
+    unknown keys: raw bytes reach intake first, and the dispatcher's registry says which types are ours. With an
+    unmodified SDK client the handler yields the same event (`tests/test_contract.py`).
+    """
+    lark = sdk.load()
+
+    def on_reserve_config_updated(event: Any) -> None:
+        handle(lark.json.marshal(event).encode())
+
+    return (
+        lark.dispatcher.builder("", "")
+        .register_p2_vc_reserve_config_updated_v1(on_reserve_config_updated)
+        .build()
+    )
+
+
+def is_registered(dispatcher: Any) -> Callable[[str], bool]:
+    """Whether the dispatcher has a handler for a key such as `p2.vc.reserve_config.updated_v1`."""
+    registry = dispatcher._processorMap  # noqa: SLF001  # there is no public way to ask
+    return lambda key: key in registry
+
+
+class LongConnection:
+    """One connection from `open` to `close`. Made anew for each attempt, so nothing of an old one lingers."""
+
+    def __init__(
+        self,
+        settings: LarkSettings,
+        *,
+        app_secret: str,
+        proxy: str | None,
+        dispatcher: Any,
+        accept: Accept,
+        timing: Timing,
+    ) -> None:
+        self.timing = timing
+        self._settings = settings
+        self._app_secret = app_secret
+        self._proxy = proxy
+        self._dispatcher = dispatcher
+        self._handler = FrameHandler(accept, self._queue, self._configure)
+        self._answers: asyncio.Queue[bytes] = asyncio.Queue(WAITING_ANSWERS)
+        self._lost: asyncio.Future[ConnectionLostError] = asyncio.get_running_loop().create_future()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._receiving = True
+        self._client: Any = None
+
+    async def open(self) -> None:
+        """Connect, or raise what `failures.classify` understands. Takes at most both timeouts together."""
+        place = await endpoint.fetch(
+            domain=self._settings.domain,
+            app_id=self._settings.app_id,
+            app_secret=self._app_secret,
+            timeout_s=self._settings.endpoint_timeout,
+            proxy=self._proxy,
+        )
+        self._configure(dict(place.client_config))
+        self._client = self._make_client(place.url)
+        async with asyncio.timeout(HANDSHAKE_TIMEOUT_S + CLOSE_TIMEOUT_S):
+            await self._client._connect()  # noqa: SLF001  # see TOUCHED
+        for work in (self._answer_loop, self._ping_loop):
+            self._tasks.append(asyncio.create_task(work(), name=f"connection-{work.__name__.strip('_')}"))
+
+    async def wait_lost(self) -> ConnectionLostError:
+        """Why the connection ended, once it has."""
+        return await asyncio.shield(self._lost)
+
+    def stop_receiving(self) -> None:
+        """Leave what arrives from now on unanswered: the platform pushes it again, to another client or later."""
+        self._receiving = False
+
+    async def flush(self) -> None:
+        """Wait until the answers queued so far are on their way."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                await self._answers.join()
+
+    async def close(self) -> None:
+        """Tear the client down whole: tasks, socket, the SDK's cache. Does not raise."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._client is not None:
+            await self._client.tear_down()
+
+    # -- what the client and the frame handler call -------------------------------------------------------------------------
+
+    def _make_client(self, url: str) -> Any:
+        lark = sdk.load()
+        lark.client.loop = asyncio.get_running_loop()  # type: ignore[attr-defined]  # see MODULE_NAMES
+        local = endpoint.is_loopback(url)
+        kwargs = {
+            "max_size": frames.MAX_FRAME_BYTES,
+            "compression": None,
+            "proxy": None if local else (self._proxy or True),
+            "open_timeout": HANDSHAKE_TIMEOUT_S,
+            "close_timeout": CLOSE_TIMEOUT_S,
+            "ping_interval": self._settings.liveness_timeout / 3,
+            "ping_timeout": self._settings.liveness_timeout / 3,
+        }
+        lark.client._ws_connect_kwargs = lambda _headers=None: kwargs  # type: ignore[attr-defined]  # noqa: SLF001  # the SDK forces proxy=None and 1 MiB
+        return _client_class()(self._settings.app_id, url, self._dispatcher, self._on_message, self._on_end)
+
+    def _on_message(self, message: bytes | str) -> None:
+        if self._receiving:
+            self._handler.handle(message)
+
+    def _on_end(self, error: ConnectionClosed) -> None:
+        if not self._lost.done():
+            self._lost.set_result(_lost(error))
+
+    def _configure(self, config: dict[str, Any]) -> None:
+        self.timing = self.timing.updated(config)
+
+    def _queue(self, answer: bytes) -> None:
+        try:
+            self._answers.put_nowait(answer)
+        except asyncio.QueueFull:
+            self._give_up("the peer takes no answers")
+
+    def _give_up(self, reason: str) -> None:
+        if not self._lost.done():
+            self._lost.set_result(ConnectionLostError(reason, by_server=False))
+
+    # -- tasks --------------------------------------------------------------------------------------------------------------
+
+    async def _answer_loop(self) -> None:
+        while True:
+            answer = await self._answers.get()
+            try:
+                await self._client._conn.send(answer)  # noqa: SLF001  # see TOUCHED
+            except ConnectionClosed:
+                return  # the receive loop reports it; what was not answered is pushed again and known then
+            finally:
+                self._answers.task_done()
+
+    async def _ping_loop(self) -> None:
+        service = int(self._client._service_id)  # noqa: SLF001  # see TOUCHED
+        ping = frames.encode(
+            frames.new(service=service, method=frames.CONTROL, headers={frames.TYPE: frames.PING})
+        )
+        unanswered, pongs = 0, self._handler.pongs
+        while True:
+            self._queue(ping)
+            await asyncio.sleep(self.timing.ping_interval_s)
+            unanswered = unanswered + 1 if self._handler.pongs == pongs else 0
+            pongs = self._handler.pongs
+            if unanswered >= UNANSWERED_PINGS:
+                self._give_up(f"{unanswered} pings without a pong, {self.timing.ping_interval_s:g} s each")
+
+
+def _lost(error: ConnectionClosed) -> ConnectionLostError:
+    if error.rcvd is not None:
+        reason = f": {error.rcvd.reason[:200]}" if error.rcvd.reason else ""
+        return ConnectionLostError(f"closed by the server, code {error.rcvd.code}{reason}", by_server=True)
+    if error.sent is not None:
+        return ConnectionLostError(
+            f"closed by us, code {error.sent.code} {error.sent.reason}", by_server=False
+        )
+    return ConnectionLostError("the connection broke off", by_server=False)
+
+
+_classes: list[Any] = []
+
+
+def _client_class() -> Any:
+    """The subclass of the SDK's client, made once the SDK is loaded."""
+    if not _classes:
+        _classes.append(_subclass(sdk.load().client))
+    return _classes[0]
+
+
+def _subclass(module: Any) -> Any:  # noqa: C901  # a class body, not a branch
+    class ListenerClient(module.Client):  # type: ignore[misc]  # the SDK has no types
+        def __init__(
+            self,
+            app_id: str,
+            url: str,
+            dispatcher: Any,
+            on_message: Callable[[bytes | str], None],
+            on_end: Callable[[ConnectionClosed], None],
+        ) -> None:
+            # The secret stays with the endpoint call. At INFO the SDK logs the URL, which is a credential.
+            super().__init__(
+                app_id, "", log_level=module.LogLevel.WARNING, event_handler=dispatcher, auto_reconnect=False
+            )
+            self._url = url
+            self._on_message = on_message
+            self._on_end = on_end
+            self._receiver: asyncio.Task[None] | None = None
+
+        def _get_conn_url(self) -> str:
+            return self._url
+
+        async def _receive_message_loop(self) -> None:
+            """Started as a task by the SDK's `_connect`."""
+            self._receiver = asyncio.current_task()
+            if self._receiver is not None:
+                self._receiver.set_name("connection-receive")
+            try:
+                while True:
+                    await self._handle_message(await self._conn.recv())
+            except ConnectionClosed as error:
+                self._on_end(error)
+
+        async def _handle_message(self, msg: bytes | str) -> None:
+            self._on_message(msg)
+
+        def _configure(self, conf: Any) -> None:
+            """The SDK's own timing is not used; ours hears the endpoint's answer and the pongs itself."""
+
+        async def tear_down(self) -> None:
+            """Close and forget everything. `_disconnect` would take 10 s on a half-open socket, under the lock."""
+            if self._conn is not None:
+                with contextlib.suppress(Exception):
+                    async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                        await self._conn.close()
+                self._conn.transport.abort()
+            # Each discarded client would leak the task of its cache.
+            for task in (self._receiver, self._cache._cron):  # noqa: SLF001  # see TOUCHED
+                if task is not None:
+                    task.cancel()
+                    with contextlib.suppress(asyncio.CancelledError):
+                        await task
+
+    return ListenerClient

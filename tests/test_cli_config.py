@@ -1,0 +1,285 @@
+"""`check`, `config schema` and `config show`, as they are called."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from reserve_listener.cli import check as check_module
+from reserve_listener.cli.check import check
+from reserve_listener.cli.config import config_app
+from reserve_listener.errors import ConfigError
+
+if TYPE_CHECKING:
+    from typer.testing import Result
+
+HIDDEN = "hunter2-hidden"
+LARK = f'[lark]\napp_id = "cli_a"\napp_secret = "{HIDDEN}"\n'
+STORE = '[store]\nurl = "sqlite:///events.db"\n'
+HTTP = f'[[sinks]]\nname = "booking"\ntype = "http"\nurl = "https://booking.example/hook?key={HIDDEN}"\n'
+
+app = typer.Typer()
+app.command()(check)
+app.add_typer(config_app, name="config")
+
+
+@pytest.fixture(autouse=True)
+def _empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("reserve_listener.config.loading.PLACES", (Path("config.toml"),))
+    for name in list(os.environ):
+        if name.startswith("RESERVE_LISTENER_") or name.endswith("S_DIRECTORY") or name == "STATE_DIRECTORY":
+            monkeypatch.delenv(name)
+
+
+def call(*arguments: str, text: str | None = None) -> Result:
+    if text is not None:
+        Path("config.toml").write_text(text, encoding="utf-8")
+    result = CliRunner().invoke(app, arguments)
+    assert HIDDEN not in result.output
+    return result
+
+
+def items(output: str) -> dict[str, str]:
+    """What `check` says, by subject; each text begins with its mark."""
+    rows = [re.fullmatch(r"(ok|FAIL) +(.+?)  +(.+)", line) for line in output.splitlines()]
+    return {row[2]: f"{row[1]} {row[3]}" for row in rows if row}
+
+
+# config show
+
+
+def test_show_as_toml(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The configuration in effect is TOML again, with each key's origin and no secret."""
+    monkeypatch.setenv("RESERVE_LISTENER_LARK__BACKOFF_BASE", "2.5")
+    result = call("config", "show", text=LARK + HTTP)
+    assert result.exit_code == 0
+    for line in (
+        '# file: "config.toml"',
+        'app_id = "cli_a"  # file',
+        'app_secret = "********"  # file',
+        "# app_secret_file is not set",
+        "backoff_base = 2.5  # environment RESERVE_LISTENER_LARK__BACKOFF_BASE",
+        "backoff_cap = 60  # default",
+        'url = "https://booking.example/hook?********"  # file',
+    ):
+        assert line in result.output.splitlines()
+    tables = tomllib.loads(result.output)
+    assert tables.keys() == {"lark", "store", "delivery", "sinks"}
+    assert tables["sinks"][0]["max_in_flight"] == 16
+
+
+def test_what_is_shown_loads_again() -> None:
+    """A secret from a file is shown as a comment beside its file's key: the output is a valid configuration."""
+    Path("secret").write_text(HIDDEN, encoding="utf-8")
+    shown = call(
+        "config",
+        "show",
+        text='[lark]\napp_id = "a\\u007f\\"é"\napp_secret_file = "secret"\nbackoff_cap = 86399.125',
+    )
+    assert '# app_secret = "********"  # lark.app_secret_file' in shown.output.splitlines()
+    again = call("config", "show", text=shown.output)
+    assert tomllib.loads(again.output) == tomllib.loads(shown.output)
+    assert tomllib.loads(again.output)["lark"]["backoff_cap"] == 86399.125
+
+
+def test_show_as_json() -> None:
+    """--json gives one object: the file, the tables, and the origins by key."""
+    shown = json.loads(call("config", "show", "--json", text=LARK).output)
+    assert shown["file"] == "config.toml"
+    assert shown["config"]["lark"]["app_secret"] == "********"
+    assert shown["config"]["sinks"] == [{"name": "console", "type": "log"}]
+    assert shown["origins"]["sinks[0].name"] == "default"
+    assert shown["origins"]["lark.app_id"] == "file"
+    assert shown["origins"]["store.url"] == "default"
+
+
+def test_show_under_systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What systemd gave is told as such."""
+    (tmp_path / "app_secret").write_text(HIDDEN, encoding="utf-8")
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    monkeypatch.setenv("STATE_DIRECTORY", "/var/lib/rl")
+    monkeypatch.setenv("RESERVE_LISTENER_LARK__APP_ID", "cli_e")
+    result = call("config", "show")
+    assert result.output.startswith("# file: none found")
+    assert f'app_secret_file = "{tmp_path}/app_secret"  # credential' in result.output
+    assert 'url = "sqlite:////var/lib/rl/events.db"  # default ($STATE_DIRECTORY)' in result.output
+
+
+def test_show_a_wrong_configuration() -> None:
+    """A mistake reaches main() as a ConfigError, which is exit code 78."""
+    result = call("config", "show", "-c", "nope.toml")
+    assert isinstance(result.exception, ConfigError)
+
+
+# config schema
+
+
+def test_schema() -> None:
+    """The schema is JSON, names its dialect, and describes the sections."""
+    schema = json.loads(call("config", "schema").output)
+    assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+    assert schema["properties"]["sinks"]["items"]["discriminator"]["propertyName"] == "type"
+    assert schema["$defs"]["LarkConfig"]["properties"]["backoff_base"]["default"] == 1
+
+
+# check
+
+
+def test_check_of_what_is_well(tmp_path: Path) -> None:
+    """Each item gets a line; nothing is created by looking."""
+    file_sink = '[[sinks]]\nname = "audit"\ntype = "file"\npath = "audit.jsonl"\n[[sinks]]\nname = "l"\ntype = "log"\n'
+    result = call("check", text=LARK + STORE + HTTP + file_sink)
+    assert result.exit_code == 0
+    assert items(result.output) == {
+        "configuration": "ok config.toml",
+        "lark.app_secret": "ok given as a value; app_secret_file keeps it out of the configuration",
+        "store": "ok events.db: will be created",
+        'sink "booking"': "ok https://booking.example: not contacted, this check is offline",
+        'sink "audit"': "ok audit.jsonl: will be created",
+        'sink "l"': "ok the daemon's log",
+    }
+    assert [path.name for path in tmp_path.iterdir()] == ["config.toml"]
+
+
+def test_check_of_files_that_are_there() -> None:
+    """Files in place are looked at and left as they are."""
+    Path("events.db").write_bytes(b"SQLite format 3\x00" + bytes(100))
+    Path("audit.jsonl").write_text("{}\n", encoding="utf-8")
+    sink = '[[sinks]]\nname = "audit"\ntype = "file"\npath = "audit.jsonl"\n'
+    result = call("check", text=LARK + STORE + sink)
+    assert result.exit_code == 0
+    assert items(result.output)["store"] == "ok events.db: exists"
+    assert items(result.output)['sink "audit"'] == "ok audit.jsonl: exists, events are appended"
+    assert sorted(path.name for path in Path().iterdir()) == ["audit.jsonl", "config.toml", "events.db"]
+
+
+def test_check_of_a_secret_file() -> None:
+    """Where the secret is read from is told."""
+    Path("secret").write_text(HIDDEN, encoding="utf-8")
+    result = call("check", text='[lark]\napp_id = "a"\napp_secret_file = "secret"\n' + STORE)
+    assert items(result.output)["lark.app_secret"] == "ok read from secret"
+
+
+def test_check_of_a_credential(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That a credential is fixed until a restart is told."""
+    (tmp_path / "app_secret").write_text(HIDDEN, encoding="utf-8")
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    result = call("check", text='[lark]\napp_id = "a"\n' + STORE)
+    assert "restart" in items(result.output)["lark.app_secret"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "subject", "expected"),
+    [
+        ('[store]\nurl = "sqlite:///a-directory"', "store", "FAIL a-directory: is not a regular file"),
+        ('[store]\nurl = "sqlite:///config.toml"', "store", "FAIL config.toml: is not an SQLite database"),
+        ('[store]\nurl = "sqlite:///config.toml/x/e.db"', "store", "FAIL config.toml"),
+        (
+            '[[sinks]]\nname="a"\ntype="file"\npath="no/e.jsonl"',
+            'sink "a"',
+            "FAIL no: there is no such directory; create it",
+        ),
+        (
+            '[[sinks]]\nname="a"\ntype="file"\npath="a-directory"',
+            'sink "a"',
+            "FAIL a-directory: is not a regular file",
+        ),
+        (
+            '[[sinks]]\nname="a"\ntype="file"\npath="/dev/null"',
+            'sink "a"',
+            "FAIL /dev/null: is not a regular file",
+        ),
+        ('[[sinks]]\nname="a"\ntype="file"\npath="config.toml/e"', 'sink "a"', "FAIL config.toml"),
+        (
+            '[[sinks]]\nname="a"\ntype="http"\nurl="https://h"\nca_bundle="no.pem"',
+            'sink "a"',
+            "FAIL ca_bundle no.pem: No such file",
+        ),
+        (
+            '[[sinks]]\nname="a"\ntype="http"\nurl="https://h"\nca_bundle="config.toml"',
+            'sink "a"',
+            "FAIL ca_bundle config.toml",
+        ),
+    ],
+)
+def test_check_of_what_is_wrong(settings: str, subject: str, expected: str) -> None:
+    """An item that would not work is told with its reason, and makes the exit code 78."""
+    Path("a-directory").mkdir()
+    result = call("check", text=LARK + settings)
+    assert result.exit_code == 78
+    assert items(result.output)[subject].startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("settings", "subject", "path"),
+    [
+        (STORE, "store", "events.db"),
+        (STORE, "store", "."),
+        ('[[sinks]]\nname="a"\ntype="file"\npath="e.jsonl"', 'sink "a"', "e.jsonl"),
+        ('[[sinks]]\nname="a"\ntype="file"\npath="e.jsonl"', 'sink "a"', "."),
+    ],
+)
+def test_check_of_places_that_are_closed(
+    settings: str, subject: str, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file or directory that this user may not write is told; root may everything, so access() is scripted."""
+    for name in ("events.db", "e.jsonl"):
+        Path(name).touch()
+    monkeypatch.setattr("os.access", lambda asked, *_, **__: Path(asked) != Path(path))
+    result = call("check", text=LARK + settings)
+    assert result.exit_code == 78
+    assert items(result.output)[subject].startswith(f"FAIL {path}: this user (uid ")
+
+
+def test_check_of_a_wrong_configuration() -> None:
+    """Each mistake in the configuration is an item of its own."""
+    result = call("check", text="[lark]\nzzz = 1")
+    assert result.exit_code == 78
+    lines = result.output.splitlines()
+    assert len(lines) == 3
+    assert all(line.startswith("FAIL configuration  config.toml: lark.") for line in lines)
+
+
+def test_check_marks_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal gets ✓ and ✗, everything else plain words."""
+    monkeypatch.setattr(check_module, "_takes_symbols", lambda: True)
+    result = call("check", text=LARK + '[store]\nurl = "sqlite:///config.toml"')
+    assert [line[0] for line in result.output.splitlines()] == ["✓", "✓", "✗", "✓"]
+
+
+# For all of them
+
+
+def test_help_has_an_example() -> None:
+    """Each command explains its options and shows how it is called."""
+    for command in (["check"], ["config", "schema"], ["config", "show"]):
+        assert f"Example: reserve-listener {' '.join(command)}" in " ".join(
+            call(*command, "--help").output.split()
+        )
+
+
+def test_nothing_heavy_is_imported() -> None:
+    """The commands' modules import neither pydantic nor the SDK; the SDK is not needed for a check, either."""
+    Path("config.toml").write_text(LARK + STORE, encoding="utf-8")
+    code = (
+        "import sys\n"
+        "from reserve_listener.cli.check import check\n"
+        "from reserve_listener.cli.config import config_app\n"
+        "assert not {'pydantic', 'lark_oapi'} & sys.modules.keys()\n"
+        "check(None)\n"
+        "assert not {'lark_oapi', 'httpx2', 'ssl'} & sys.modules.keys()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    assert done.returncode == 0
