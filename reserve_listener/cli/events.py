@@ -121,7 +121,7 @@ def _table(events: "list[StoredEvent]") -> None:
     for event in events:
         row = _summary(event)
         scope = f"{row['scope_type']} {row['scope_id']}" if event.scope else f"unreadable: {event.problem}"
-        states = ", ".join(f"{delivery.sink} {delivery.state}" for delivery in event.deliveries) or "–"
+        states = ", ".join(f"{delivery.sink} {delivery.state}" for delivery in event.deliveries) or "-"
         # Text, not markup: what the platform sends is shown as it is.
         table.add_row(*(Text(_printable(cell)) for cell in (row["received"], event.event_id, scope, states)))
     Console().print(table)

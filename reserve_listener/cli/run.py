@@ -1,6 +1,6 @@
 """`reserve-listener run`: the daemon."""
 
-from enum import Enum
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -8,7 +8,7 @@ import typer
 from reserve_listener.cli.options import ConfigOption
 
 
-class LogLevel(str, Enum):
+class LogLevel(StrEnum):
     """What the daemon says of itself."""
 
     debug = "debug"
@@ -17,7 +17,7 @@ class LogLevel(str, Enum):
     error = "error"
 
 
-class LogFormat(str, Enum):
+class LogFormat(StrEnum):
     """How it is written."""
 
     auto = "auto"

@@ -1,0 +1,142 @@
+"""The real daemon as a real process, for tests that start, signal and kill it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sqlite3
+import sys
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from reserve_listener.simulator import Simulator
+
+COMMAND = (sys.executable, "-m", "reserve_listener")
+STOP_TIMEOUT_S = 30.0
+
+
+def environment(**extra: str) -> dict[str, str]:
+    """The environment without anything that configures a daemon."""
+    return {k: v for k, v in os.environ.items() if not k.startswith("RESERVE_LISTENER_")} | extra
+
+
+def write_config(
+    folder: Path, simulator: Simulator, receiver_url: str, *, lark: str = "", more: str = ""
+) -> Path:
+    """A configuration with the three sinks, its store and its file in `folder`."""
+    path = folder / "config.toml"
+    (folder / "secret").write_text(f"{simulator.app_secret}\n")
+    path.write_text(
+        f"""
+[lark]
+app_id = "{simulator.app_id}"
+app_secret_file = "{folder}/secret"
+domain = "{simulator.domain}"
+backoff_base = 0.05
+backoff_cap = 0.2
+{lark}
+
+[store]
+url = "sqlite:///{folder}/events.db"
+
+[[sinks]]
+name = "console"
+type = "log"
+
+[[sinks]]
+name = "audit"
+type = "file"
+path = "{folder}/events.jsonl"
+
+[[sinks]]
+name = "booking"
+type = "http"
+url = "{receiver_url}/hook"
+{more}
+"""
+    )
+    return path
+
+
+class Daemon:
+    """`reserve-listener run`; its output goes to `<folder>/log.jsonl`, over restarts."""
+
+    def __init__(self, folder: Path, config: Path, *options: str) -> None:
+        self.folder = folder
+        self.process: asyncio.subprocess.Process
+        self._arguments = ("run", "-c", str(config), *options)
+
+    async def start(self) -> None:
+        """Start the process; says nothing of the connection."""
+        with (self.folder / "log.jsonl").open("ab") as out, (self.folder / "stderr.txt").open("ab") as err:
+            self.process = await asyncio.create_subprocess_exec(
+                *COMMAND, *self._arguments, stdout=out, stderr=err, env=environment()
+            )
+
+    async def stop(self, number: int = signal.SIGTERM) -> int:
+        """Send a signal and wait; the exit code."""
+        self.process.send_signal(number)
+        return await self.ended()
+
+    async def ended(self) -> int:
+        """The exit code, once there is one."""
+        return await asyncio.wait_for(self.process.wait(), STOP_TIMEOUT_S)
+
+    def log(self) -> list[dict[str, Any]]:
+        """Whole lines of the log so far; a line torn by a kill is left out."""
+        lines = []
+        for line in (self.folder / "log.jsonl").read_bytes().splitlines():
+            with suppress(ValueError):
+                lines.append(json.loads(line))
+        return lines
+
+    def stderr(self) -> str:
+        """What went to standard error so far."""
+        return (self.folder / "stderr.txt").read_text()
+
+    def logged_ids(self) -> list[str]:
+        """The ids that the log sink wrote."""
+        return [line["event_id"] for line in self.log() if line["event"] == "reserve_config.updated"]
+
+    def file_ids(self) -> list[str]:
+        """The ids in the file sink's file; every line must be whole."""
+        path = self.folder / "events.jsonl"
+        return [json.loads(line)["id"] for line in path.read_bytes().splitlines()] if path.exists() else []
+
+    def pending(self) -> int:
+        """Deliveries that are not settled, read from the store."""
+        return int(self.query("SELECT count(*) FROM deliveries WHERE state = 0")[0][0])
+
+    def query(self, statement: str) -> list[tuple[Any, ...]]:
+        """Look into the store."""
+        connection = sqlite3.connect(f"file:{self.folder}/events.db?mode=ro", uri=True)
+        try:
+            return connection.execute(statement).fetchall()
+        finally:
+            connection.close()
+
+
+@asynccontextmanager
+async def running(folder: Path, config: Path, *options: str) -> AsyncIterator[Daemon]:
+    """A started daemon that is gone at the end, however the test ends."""
+    daemon = Daemon(folder, config, *options)
+    await daemon.start()
+    try:
+        yield daemon
+    finally:
+        with suppress(ProcessLookupError):
+            daemon.process.kill()
+        await daemon.process.wait()
+
+
+async def until(condition: Any, timeout_s: float = 20.0) -> None:
+    """Wait for a condition in another process: there is no event to wait for, so it is asked again and again."""
+    async with asyncio.timeout(timeout_s):
+        while not condition():
+            await asyncio.sleep(0.02)
