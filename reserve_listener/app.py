@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
@@ -17,77 +19,127 @@ from reserve_listener.config import (
     HttpSink as HttpSinkConfig,
     signing_key,
 )
-from reserve_listener.delivery import Worker
+from reserve_listener.delivery import Workers
+from reserve_listener.errors import ConfigError, StoreError
 from reserve_listener.intake import Intake
-from reserve_listener.retry import RetryPolicy
+from reserve_listener.observability.heartbeat import Heartbeat
+from reserve_listener.observability.notify import Notifier
 from reserve_listener.sinks.file import FileSink
 from reserve_listener.sinks.http import HttpSink
 from reserve_listener.sinks.log import LogSink
 from reserve_listener.store import SqliteStore
-from reserve_listener.supervision import Backoff, Supervisor
+from reserve_listener.supervision import Backoff, State, Supervisor
 from reserve_listener.transports.long_connection import LongConnection, build_dispatcher, is_registered
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Callable, Sequence
 
+    from reserve_listener.observability.logs import Logs
     from reserve_listener.protocols import Sink
     from reserve_listener.transports.timing import Timing
 
 IO_THREADS: Final = 8
-CLOSE_TIMEOUT_S: Final = 5.0
-STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+STOP_MARGIN_S: Final = 15.0
+"""What a stop may take beyond the drain: verdicts, answers, closing."""
+
+PUSHED_AGAIN_MS: Final = int(7.1 * 3600 * 1000)
+"""How long the platform pushes an unanswered event again (after 15 s, 5 min, 1 h, 6 h)."""
+
+SEEN_EVERY_S: Final = 300.0
+"""How often the store is told that the app is still connected: a gap is known this precisely."""
+
+RELOADABLE: Final = frozenset({"sinks", "log", "delivery"})
 
 log = structlog.get_logger("daemon")
 
-WriteEvents: TypeAlias = "Callable[[Sequence[dict[str, Any]]], Awaitable[None]]"
 
+class Signals:
+    """What people ask of a running daemon.
 
-class StopSignals:
-    """The first signal asks for a clean stop, the second for an immediate one. What was answered is kept either way."""
+    The first SIGTERM or SIGINT asks for a clean stop, the second for an immediate one; what was answered is kept either
+    way. SIGHUP reloads, except when it says that the terminal the daemon runs in is gone: then it stops.
+    """
 
     def __init__(self) -> None:
         self.stop = asyncio.Event()
         self.now = asyncio.Event()
+        self.reload = asyncio.Event()
 
     def install(self) -> None:
-        """Hear SIGTERM, SIGINT and SIGHUP on the running loop."""
-        for number in STOP_SIGNALS:
-            asyncio.get_running_loop().add_signal_handler(number, self.hear, number)
+        """Hear them on the running loop."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.ask_stop, number)
+        if has_terminal():
+            loop.add_signal_handler(signal.SIGHUP, self.ask_stop, signal.SIGHUP)
+        else:
+            loop.add_signal_handler(signal.SIGHUP, self.reload.set)
 
-    def hear(self, number: int) -> None:
-        """One signal."""
+    def ask_stop(self, number: int) -> None:
+        """One signal to stop."""
         log.info("daemon.signal", signal=signal.Signals(number).name)
         (self.now if self.stop.is_set() else self.stop).set()
 
 
+def has_terminal() -> bool:
+    """Whether this process has a controlling terminal."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
+
+
 class App:
-    """One daemon. `write_events` writes the log sink's lines; see `observability.logs.Logs`."""
+    """One daemon. `reload` loads the configuration anew, as at start, or raises `ConfigError`."""
 
-    def __init__(self, config: Config, *, write_events: WriteEvents) -> None:
+    def __init__(
+        self, config: Config, *, logs: Logs, reload: Callable[[], Config], notifier: Notifier | None = None
+    ) -> None:
         self._config = config
-        self._write_events = write_events
-        self._sinks: list[Sink] = []
-        self._workers: list[Worker] = []
+        self._logs = logs
+        self._reload = reload
+        self._notifier = notifier or Notifier()
+        self._store = SqliteStore(config.store.path)
+        self._seen_at = time.monotonic()
+        self._supervisor: Supervisor
+        self._intake: Intake
+        self._workers: Workers
 
-    async def run(self, signals: StopSignals) -> None:
+    async def run(self, signals: Signals) -> None:
         """Start, serve until told to stop, drain, close. Raises `ReserveListenerError` for what a person must mend."""
         pool = ThreadPoolExecutor(IO_THREADS, thread_name_prefix="io")
         asyncio.get_running_loop().set_default_executor(pool)
-        store = SqliteStore(self._config.store.path)
-        await store.open([sink.name for sink in self._config.sinks])
+        await self._store.open([sink.name for sink in self._config.sinks])
         try:
-            await self._serve(store, signals)
+            await self._serve(signals)
         finally:
-            for sink in self._sinks:
-                await sink.close()
-            pending = await store.backlog()
-            await store.close()
+            pending = await self._backlog()
+            await self._store.close()
             log.info("daemon.stopped", pending=pending)
+            self._notifier.close()
             pool.shutdown(wait=False, cancel_futures=True)
 
-    async def _serve(self, store: SqliteStore, signals: StopSignals) -> None:
+    async def _serve(self, signals: Signals) -> None:
+        await self._build()
+        running = [
+            asyncio.create_task(self._supervisor.run(), name="supervisor"),
+            asyncio.create_task(self._workers.wait_failed(), name="workers"),
+            asyncio.create_task(self._store.ended(), name="store"),
+            asyncio.create_task(self._heartbeat().run(), name="heartbeat"),
+            asyncio.create_task(self._hear_reloads(signals.reload), name="reload"),
+        ]
+        try:
+            await _first_end(running, signals.stop)
+        finally:
+            self._notifier.stopping(self._config.delivery.drain_timeout + STOP_MARGIN_S)
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+            await self._stop(signals.now)
+
+    async def _build(self) -> None:
         lark = self._config.lark
-        pending = await store.backlog()
         log.info(
             "daemon.started",
             version=__version__,
@@ -95,72 +147,131 @@ class App:
             domain=lark.domain,
             store=str(self._config.store.path),
             sinks=[sink.name for sink in self._config.sinks],
-            pending=pending,
+            pending=await self._backlog(),
         )
-        self._sinks += [make_sink(sink, self._write_events) for sink in self._config.sinks]
-        self._workers = [Worker(sink, store, policy=RetryPolicy()) for sink in self._sinks]
-        store.on_commit = self._wake
-        dispatcher = build_dispatcher(lambda raw: _accept(intake, raw))
-        intake = Intake(store, knows=is_registered(dispatcher))
-        supervisor = self._supervisor(store, dispatcher, intake)
-        connection = asyncio.create_task(supervisor.run(), name="supervisor")
-        workers = [
-            asyncio.create_task(worker.run(), name=f"worker-{worker.sink.name}") for worker in self._workers
-        ]
-        try:
-            await _first_end([connection, *workers], signals.stop)
-        finally:
-            connection.cancel()
-            await asyncio.gather(connection, return_exceptions=True)
-            await self._stop_hearing(supervisor, intake)
-            await self._drain(workers, signals.now)
-
-    def _supervisor(self, store: SqliteStore, dispatcher: Any, intake: Intake) -> Supervisor:
-        lark = self._config.lark
-
-        def connect(timing: Timing) -> LongConnection:
-            return LongConnection(
-                lark,
-                app_secret=lark.read_app_secret().get_secret_value(),
-                proxy=lark.proxy.get_secret_value() if lark.proxy is not None else None,
-                dispatcher=dispatcher,
-                accept=intake.accept,
-                timing=timing,
-            )
-
-        return Supervisor(
-            connect,
+        sinks = [make_sink(sink, self._logs) for sink in self._config.sinks]
+        dispatcher = build_dispatcher(self._accept_typed)
+        self._intake = Intake(self._store, knows=is_registered(dispatcher))
+        self._workers = Workers(self._store)
+        self._store.on_commit = self._workers.wake
+        self._workers.start(sinks)
+        self._supervisor = Supervisor(
+            lambda timing: self._connection(dispatcher, timing),
             backoff=Backoff(base_s=lark.backoff_base, cap_s=lark.backoff_cap, refused_s=lark.refused_backoff),
-            app_known=lambda: store.app_known(lark.app_id),
-            on_connected=lambda: store.know_app(lark.app_id),
+            app_known=self._app_known,
+            on_connected=self._on_connected,
+            on_state=self._on_state,
+            refused_hint="the secret is a systemd credential: once it is mended, restart the unit"
+            if lark.app_secret_is_credential
+            else None,
         )
 
-    def _wake(self) -> None:
-        for worker in self._workers:
-            worker.wake()
+    def _connection(self, dispatcher: Any, timing: Timing) -> LongConnection:
+        lark = self._config.lark
+        secret = lark.read_app_secret().get_secret_value()
+        self._logs.hide(secret)
+        return LongConnection(
+            lark,
+            app_secret=secret,
+            proxy=lark.proxy.get_secret_value() if lark.proxy is not None else None,
+            dispatcher=dispatcher,
+            accept=self._intake.accept,
+            timing=timing,
+        )
 
-    async def _stop_hearing(self, supervisor: Supervisor, intake: Intake) -> None:
-        supervisor.finish()
-        await intake.close()
-        await supervisor.close()
+    def _accept_typed(self, raw: bytes) -> None:
+        """What the handler registered with the SDK does; see `build_dispatcher`."""
+        self._intake.accept(raw)
 
-    async def _drain(self, workers: Sequence[asyncio.Task[None]], now: asyncio.Event) -> None:
-        """Give the workers `drain_timeout` for what is due; what is not delivered stays in the store."""
-        for worker in self._workers:
-            worker.drain()
+    async def _stop(self, now: asyncio.Event) -> None:
+        """Stop hearing, answer what is committed, deliver what is due; what is not delivered stays in the store."""
+        self._supervisor.finish()
+        await self._intake.close()
+        await self._supervisor.close()
         started = time.monotonic()
-        hurry = asyncio.create_task(now.wait(), name="second-signal")
-        drained = asyncio.create_task(asyncio.wait(workers), name="drained")
-        await asyncio.wait(
-            [drained, hurry], timeout=self._config.delivery.drain_timeout, return_when=asyncio.FIRST_COMPLETED
-        )
-        for task in (hurry, drained, *workers):
-            task.cancel()
-        await asyncio.wait(workers, timeout=CLOSE_TIMEOUT_S)
+        await self._workers.drain(self._config.delivery.drain_timeout, now)
         log.info("daemon.drained", took_s=round(time.monotonic() - started, 2))
 
+    # -- how it goes --------------------------------------------------------------------------------------------------------
 
-def make_sink(config: Any, write_events: WriteEvents) -> Sink:
+    def _heartbeat(self) -> Heartbeat:
+        return Heartbeat(self._notifier, progress=self._progress, woke=self._supervisor.woke)
+
+    async def _progress(self) -> str:
+        """Through the loop and the writer's thread, and back with a line for `systemctl status`."""
+        pending = await self._backlog()
+        state = self._supervisor.state
+        if state.name == "connected" and time.monotonic() - self._seen_at > SEEN_EVERY_S:
+            self._seen_at = time.monotonic()
+            with contextlib.suppress(StoreError):
+                await self._store.know_app(self._config.lark.app_id)
+        backlog = ", ".join(f"{name} {count}" for name, count in pending.items()) or "store failing"
+        problem = f"; answering 500: {self._intake.problem}" if self._intake.problem else ""
+        return f"{self._describe(state)}; pending: {backlog}{problem}"
+
+    async def _backlog(self) -> dict[str, int]:
+        try:
+            return await self._store.backlog()
+        except StoreError:
+            return {}
+
+    def _describe(self, state: State) -> str:
+        if state.until is None:
+            return state.name
+        return f"waiting {max(0.0, state.until - time.monotonic()):.0f} s ({state.reason})"
+
+    def _on_state(self, state: State) -> None:
+        # Ready once the first attempt has come to something: a refusal of an unknown app then fails the start.
+        ready = ("READY=1",) if state.name in ("connected", "waiting") else ()
+        self._notifier.send(*ready, f"STATUS={self._logs.scrub(self._describe(state))}")
+
+    async def _app_known(self) -> bool:
+        return await self._store.last_connected_ms(self._config.lark.app_id) is not None
+
+    async def _on_connected(self) -> None:
+        app_id = self._config.lark.app_id
+        since_ms = await self._store.last_connected_ms(app_id)
+        gap_ms = await self._store.know_app(app_id, gap_since_ms=since_ms, longer_than_ms=PUSHED_AGAIN_MS)
+        if gap_ms is not None:
+            log.error(
+                "connection.gap",
+                offline_s=gap_ms // 1000,
+                hint="longer than the platform pushes again: changes of that time may be lost",
+            )
+
+    # -- reload -------------------------------------------------------------------------------------------------------------
+
+    async def _hear_reloads(self, asked: asyncio.Event) -> None:
+        while True:
+            await asked.wait()
+            asked.clear()
+            self._notifier.reloading()
+            await self._apply()
+            self._notifier.send("READY=1")
+
+    async def _apply(self) -> None:
+        """Check first, then apply sinks and log level; the connection is not touched."""
+        try:
+            config = await asyncio.to_thread(self._reload)
+            sinks = [make_sink(sink, self._logs) for sink in config.sinks]
+        except ConfigError as error:
+            log.error("config.refused", error=str(error), hint="the old configuration stays in force")
+            return
+        fixed = [name for name in type(config).model_fields if name not in RELOADABLE]
+        restart = [name for name in fixed if getattr(config, name) != getattr(self._config, name)]
+        for secret in config.secret_texts():
+            self._logs.hide(secret)
+        await self._workers.halt()
+        try:
+            await self._store.set_sinks([sink.name for sink in sinks])
+        finally:
+            self._workers.start(sinks)
+        self._config = self._config.model_copy(update={name: getattr(config, name) for name in RELOADABLE})
+        self._logs.set_level(config.log.level)
+        log.info("config.applied", sinks=[sink.name for sink in sinks], restart_needed_for=restart)
+
+
+def make_sink(config: Any, logs: Logs) -> Sink:
     """The sink that a `[[sinks]]` table describes. Reads its secret files; `ConfigError` when one is amiss."""
     if isinstance(config, FileSinkConfig):
         return FileSink(config.name, config.path)
@@ -173,11 +284,7 @@ def make_sink(config: Any, write_events: WriteEvents) -> Sink:
             signing_keys=[signing_key(secret) for secret in config.read_signing_secrets()],
             ca_bundle=config.ca_bundle,
         )
-    return LogSink(config.name, write_events)
-
-
-def _accept(intake: Intake, raw: bytes) -> None:
-    intake.accept(raw)
+    return LogSink(config.name, logs.write_events)
 
 
 async def _first_end(tasks: Sequence[asyncio.Task[None]], stop: asyncio.Event) -> None:
@@ -185,8 +292,9 @@ async def _first_end(tasks: Sequence[asyncio.Task[None]], stop: asyncio.Event) -
     stopping = asyncio.create_task(stop.wait(), name="stop")
     try:
         done, _ = await asyncio.wait([*tasks, stopping], return_when=asyncio.FIRST_COMPLETED)
-        for task in done - {stopping}:
-            task.result()
-            raise RuntimeError(f"the task {task.get_name()} ended by itself")
+        for task in tasks:
+            if task in done:
+                task.result()
+                raise RuntimeError(f"the task {task.get_name()} ended by itself")
     finally:
         stopping.cancel()

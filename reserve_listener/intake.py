@@ -41,6 +41,8 @@ class Intake:
         self._store = store
         self._knows = knows
         self._now_ms = now_ms or (lambda: time.time_ns() // 1_000_000)
+        self.problem: str | None = None
+        """Why the last push was not committed; None while the store takes them."""
         self._foreign_types: set[str] = set()
         self._deadlines = _Deadlines(COMMIT_TIMEOUT_S)
         self._open = True
@@ -59,7 +61,7 @@ class Intake:
         self._waiting.add(verdict)
         verdict.add_done_callback(self._waiting.discard)
         self._deadlines.watch(verdict)
-        self._store.append(event).add_done_callback(lambda commit: _conclude(verdict, commit, event))
+        self._store.append(event).add_done_callback(lambda commit: self._conclude(verdict, commit, event))
         return verdict
 
     async def close(self) -> None:
@@ -71,6 +73,14 @@ class Intake:
 
     def _read(self, raw: bytes) -> IncomingEvent | None:
         received_ms = self._now_ms()
+        try:
+            return self._normalized(raw, received_ms)
+        except Exception as defect:  # whatever it is, the push is kept whole: to answer 500 would not mend it
+            log.exception("event.not_normalized", bytes=len(raw))
+            problem = f"a defect of reserve-listener: {type(defect).__name__}: {defect}"
+            return normalize.unreadable(raw, problem, received_ms=received_ms)
+
+    def _normalized(self, raw: bytes, received_ms: int) -> IncomingEvent | None:
         try:
             envelope = normalize.parse(raw)
         except normalize.Unreadable as problem:
@@ -92,28 +102,28 @@ class Intake:
             " Events & Callbacks in the developer console, or give it an app of its own",
         )
 
-
-def _conclude(
-    verdict: asyncio.Future[Verdict], commit: asyncio.Future[Verdict], event: IncomingEvent
-) -> None:
-    error = None if commit.cancelled() else commit.exception()
-    result = Verdict.FAILED if commit.cancelled() or error is not None else commit.result()
-    if verdict.done():
-        log.warning("event.commit_late", event_id=event.event_id, verdict=result.value)
-        return
-    verdict.set_result(result)
-    if result is Verdict.FAILED:
-        log.error("event.commit_failed", event_id=event.event_id, error=str(error))
-    elif result is Verdict.UNREADABLE:
-        log.warning(
-            "event.unreadable",
-            event_id=event.event_id,
-            problem=event.problem,
-            bytes=len(event.raw),
-            hint="kept whole: reserve-listener events list --unreadable",
-        )
-    elif result is Verdict.OVERLOADED:
-        log.warning("event.overloaded", event_id=event.event_id)
+    def _conclude(
+        self, verdict: asyncio.Future[Verdict], commit: asyncio.Future[Verdict], event: IncomingEvent
+    ) -> None:
+        error = None if commit.cancelled() else commit.exception()
+        result = Verdict.FAILED if commit.cancelled() or error is not None else commit.result()
+        self.problem = None if result.committed else str(error or result.value)
+        if verdict.done():
+            log.warning("event.commit_late", event_id=event.event_id, verdict=result.value)
+            return
+        verdict.set_result(result)
+        if result is Verdict.FAILED:
+            log.error("event.commit_failed", event_id=event.event_id, error=str(error))
+        elif result is Verdict.UNREADABLE:
+            log.warning(
+                "event.unreadable",
+                event_id=event.event_id,
+                problem=event.problem,
+                bytes=len(event.raw),
+                hint="kept whole: reserve-listener events list --unreadable",
+            )
+        elif result is Verdict.OVERLOADED:
+            log.warning("event.overloaded", event_id=event.event_id)
 
 
 class _Deadlines:
@@ -131,8 +141,12 @@ class _Deadlines:
             self._timer = loop.call_later(self._timeout_s, self._sweep)
 
     def close(self) -> None:
+        """Stop the timer; what still waits for its commit is told that it failed."""
         if self._timer is not None:
             self._timer.cancel()
+        for _, verdict in self._queue:
+            if not verdict.done():
+                verdict.set_result(Verdict.FAILED)
 
     def _sweep(self) -> None:
         loop = asyncio.get_running_loop()

@@ -7,6 +7,7 @@ keys stay where they stood. The rules are those of the event's page (vc.reserve_
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 from collections.abc import Callable
@@ -93,10 +94,18 @@ def unreadable(
     return IncomingEvent(
         tenant_key=tenant_key if isinstance(tenant_key, str) else "",
         event_id=f"sha256:{hashlib.sha256(raw).hexdigest()}",
-        raw=blank_tokens(raw) if envelope is None else _encode(drop_tokens(envelope, deep=True)),
+        raw=_without_tokens(raw, envelope),
         received_ms=received_ms,
         problem=problem,
     )
+
+
+def _without_tokens(raw: bytes, envelope: dict[str, Any] | None) -> bytes:
+    if envelope is not None:
+        # What msgspec still reads may be nested too deeply to walk through or to write.
+        with contextlib.suppress(RecursionError):
+            return _encode(drop_tokens(envelope, deep=True))
+    return blank_tokens(raw)
 
 
 def _readable(envelope: dict[str, Any], *, received_ms: int) -> IncomingEvent:

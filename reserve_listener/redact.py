@@ -7,14 +7,22 @@ from typing import Any, Final
 
 MASK: Final = "********"
 
-_TOKEN_IN_BYTES: Final = re.compile(rb'("token"\s*:\s*)"(?:[^"\\]|\\.)*(?:"|\Z)', re.DOTALL | re.IGNORECASE)
+# Possessive, so that a payload of quotes and backslashes takes no more than linear time. A payload may be cut off within
+# an escape.
+_TOKEN_IN_BYTES: Final = re.compile(
+    rb'("token"\s*+:\s*+)"(?:[^"\\]|\\.)*+(?:\\?\Z|")', re.DOTALL | re.IGNORECASE
+)
+# The same in JSON that stands as a text within JSON, its quotes escaped.
+_ESCAPED_TOKEN_IN_BYTES: Final = re.compile(
+    rb'("token(\\+)"\s*+:\s*+\2)".*?(?:\2"|\Z)', re.DOTALL | re.IGNORECASE
+)
 # `key=value`, `"key": "value"`, `key: value` of the names that carry credentials on the long connection (the URL's
 # access_key and ticket), in the endpoint's answer and in the event.
 _SECRET_IN_TEXT: Final = re.compile(
     r"""(?ix)
     ( (?<![a-z]) (?: access_key | ticket | app_?secret | token | verification_token | encrypt_key | authorization
                    | signing_secret )
-      ["'\\]* \s* [=:] \s* ["'\\]* )
+      ["'\\]* \s* [=:] \s* ["'\\]* (?: (?: bearer | basic ) \s+ )? )
     [^\s"'&,;\\}\])]+
     """
 )
@@ -44,11 +52,12 @@ def _drop_deep(value: Any) -> Any:
 
 def blank_tokens(raw: bytes) -> bytes:
     """Bytes that do not parse, with every `"token":"…"` blanked, also one that is cut off at the end."""
-    return _TOKEN_IN_BYTES.sub(rb'\1""', raw)
+    return _ESCAPED_TOKEN_IN_BYTES.sub(rb'\1"\2"', _TOKEN_IN_BYTES.sub(rb'\1""', raw))
 
 
 def scrub(text: str, secrets: tuple[str, ...] = ()) -> str:
     """A text for the log: the configured secrets and everything that looks like a credential masked."""
     for secret in secrets:
-        text = text.replace(secret, MASK)
+        if secret:
+            text = text.replace(secret, MASK)
     return _SECRET_IN_TEXT.sub(rf"\1{MASK}", text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Final
 
@@ -40,19 +41,20 @@ def decide(
     misconfigured = isinstance(error, MisconfiguredSinkError)
     if policy.max_attempts is not None and attempts >= policy.max_attempts and not misconfigured:
         return Outcome.dead(delivery, error=f"{text} (given up after {attempts} attempts)")
-    delay_s = _delay_s(policy, error, attempts, chance)
-    due_ms = now_ms + round(delay_s * 1000)
-    if due_ms - delivery.received_ms > policy.max_age_s * 1000:
+    left_s = policy.max_age_s - (now_ms - delivery.received_ms) / 1000
+    if left_s <= 0:
         return Outcome.dead(delivery, error=f"{text} (given up after {policy.max_age_s:g} s)")
-    return Outcome.retry(delivery, due_ms=due_ms, error=text)
+    delay_s = _delay_s(policy, error, attempts, chance, left_s)
+    return Outcome.retry(delivery, due_ms=now_ms + math.ceil(delay_s * 1000), error=text)
 
 
-def _delay_s(policy: RetryPolicy, error: Exception, attempts: int, chance: float) -> float:
+def _delay_s(policy: RetryPolicy, error: Exception, attempts: int, chance: float, left_s: float) -> float:
+    """The last attempt comes at `max_age_s`, not before: what is `left_s` bounds our wish, not the receiver's."""
     if isinstance(error, MisconfiguredSinkError):
         ceiling = min(policy.cap_s, MISCONFIGURED_DELAY_S)
     else:
         # The exponent is bounded: 2**1100 is no float.
         ceiling = min(policy.cap_s, policy.base_s * 2.0 ** min(attempts, 60))
-    delay_s = ceiling / 2 + chance * ceiling / 2
+    delay_s = min(ceiling / 2 + chance * ceiling / 2, left_s)
     wished_s = error.retry_after if isinstance(error, TransientDeliveryError) else None
     return max(delay_s, min(wished_s or 0.0, RETRY_AFTER_LIMIT_S))

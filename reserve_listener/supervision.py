@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import structlog
 import tenacity
 
-from reserve_listener.errors import RefusedAtStartError
+from reserve_listener.errors import RefusedAtStartError, StoreError
 from reserve_listener.transports.failures import ConnectionLostError, Failure, Kind, classify
 from reserve_listener.transports.timing import Timing
 
@@ -44,6 +44,9 @@ class Connection(Protocol):
 
     def stop_receiving(self) -> None:
         """Leave what arrives from now on unanswered."""
+
+    async def probe(self) -> None:
+        """Find out within seconds whether the peer is there; if not, the connection is lost. Does not raise."""
 
     async def flush(self) -> None:
         """Send the answers that are ready. Bounded in time."""
@@ -81,6 +84,8 @@ class Supervisor:
         backoff: Backoff,
         app_known: Callable[[], Awaitable[bool]],
         on_connected: Callable[[], Awaitable[None]],
+        on_state: Callable[[State], None] = lambda _state: None,
+        refused_hint: str | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         chance: Callable[[], float] = random.random,
         clock: Callable[[], float] = time.monotonic,
@@ -90,6 +95,10 @@ class Supervisor:
         self._backoff = backoff
         self._app_known = app_known
         self._on_connected = on_connected
+        self._on_state = on_state
+        self._refused_hint = refused_hint
+        self._hurry = asyncio.Event()
+        self._probe: asyncio.Task[None] | None = None
         self._sleep = sleep
         self._chance = chance
         self._clock = clock
@@ -102,12 +111,18 @@ class Supervisor:
             retrying = tenacity.AsyncRetrying(
                 retry=tenacity.retry_if_exception(_may_pass),
                 wait=self._wait,
-                sleep=self._sleep,
+                sleep=self._pause,
                 before_sleep=self._announce,
                 reraise=True,
             )
             failure: Failure = await retrying(self._session)
             await self._first_retry(failure)
+
+    def woke(self) -> None:
+        """The machine was asleep: look at the connection now, or try at once."""
+        self._hurry.set()
+        if self._current is not None:
+            self._probe = asyncio.create_task(self._current.probe(), name="connection-probe")
 
     def finish(self) -> None:
         """Stop hearing: what arrives now is pushed again. The connection stays up for answers."""
@@ -131,43 +146,69 @@ class Supervisor:
             await connection.open()
         except BaseException as error:
             await connection.close()
+            self._timing = connection.timing  # the endpoint may have answered before the handshake failed
             if isinstance(error, Exception):
                 await self._judge(classify(error))
             raise
         self._current = connection
-        return await self._stay(connection)
+        try:
+            return await self._stay(connection)
+        except Exception:
+            # Not when cancelled: then `close` sends the last answers over it.
+            await self._discard(connection)
+            raise
 
     async def _stay(self, connection: Connection) -> Failure:
         connected_at = self._clock()
         self._become("connected")
         log.info("connection.connected", ping_interval_s=connection.timing.ping_interval_s)
-        await self._on_connected()
+        await self._tell_connected()
         lost = await connection.wait_lost()
         lasted_s = self._clock() - connected_at
         self._timing = connection.timing
         self._become("lost", reason=str(lost))
         log.warning("connection.lost", reason=str(lost), lasted_s=round(lasted_s, 1))
-        self._current = None
-        await connection.close()
         if lasted_s < STABLE_S:
             raise lost
+        await self._discard(connection)
         return classify(lost)
 
+    async def _discard(self, connection: Connection) -> None:
+        self._current = None
+        await connection.close()
+
+    async def _tell_connected(self) -> None:
+        try:
+            await self._on_connected()
+        except (
+            StoreError
+        ) as error:  # a failing store must not cost the connection: pushes are answered 500 meanwhile
+            log.error("connection.not_recorded", error=str(error))
+
     async def _judge(self, failure: Failure) -> None:
-        if failure.kind is Kind.REFUSED_CREDENTIALS and not await self._app_known():
+        if failure.kind is Kind.REFUSED_CREDENTIALS and not await self._known():
             raise RefusedAtStartError(
                 f"the platform refuses this app: {failure.reason}. {failure.hint or ''}".rstrip()
             )
+
+    async def _known(self) -> bool:
+        try:
+            return await self._app_known()
+        except StoreError as error:  # nobody knows: then nothing is final
+            log.error("connection.not_recorded", error=str(error))
+            return True
 
     # -- waiting ------------------------------------------------------------------------------------------------------------
 
     def _wait(self, retry: tenacity.RetryCallState) -> float:
         """Seconds until the next attempt; tenacity asks after each failure."""
-        failure = classify(_error_of(retry))
+        error = _error_of(retry)
+        failure = classify(error)
         if failure.kind is not Kind.PASSING:
             delay_s = self._backoff.refused_s * (1 + JITTER * (2 * self._chance() - 1))
-        elif failure.by_server and retry.attempt_number == 1:
-            delay_s = self._timing.reconnect_nonce_s * self._chance()
+        elif isinstance(error, ConnectionLostError) and retry.attempt_number == 1:
+            # At once after a loss of our own. One that is lost again before it was stable counts as a failure.
+            delay_s = self._timing.reconnect_nonce_s * self._chance() if failure.by_server else 0.0
         else:
             ceiling_s = min(
                 self._backoff.cap_s, self._backoff.base_s * 2.0 ** min(retry.attempt_number - 1, 60)
@@ -183,7 +224,8 @@ class Supervisor:
         delay_s = retry.next_action.sleep if retry.next_action is not None else 0.0
         self._become("waiting", until=self._clock() + delay_s, reason=failure.reason)
         tell = log.warning if failure.kind is Kind.PASSING else log.error
-        facts: dict[str, Any] = {"hint": failure.hint} if failure.hint else {}
+        hints = [failure.hint, self._refused_hint if failure.kind is Kind.REFUSED_CREDENTIALS else None]
+        facts: dict[str, Any] = {"hint": "; ".join(filter(None, hints))} if any(hints) else {}
         tell(
             "connection.waiting",
             reason=failure.reason,
@@ -198,10 +240,24 @@ class Supervisor:
             delay_s = self._timing.reconnect_nonce_s * self._chance()
             self._become("waiting", until=self._clock() + delay_s, reason=failure.reason)
             log.info("connection.waiting", reason=failure.reason, attempt=0, delay_s=round(delay_s, 2))
-            await self._sleep(delay_s)
+            await self._pause(delay_s)
+
+    async def _pause(self, delay_s: float) -> None:
+        """Sleep, unless the machine wakes up meanwhile."""
+        self._hurry.clear()
+        either = [
+            asyncio.ensure_future(self._sleep(delay_s)),
+            asyncio.create_task(self._hurry.wait(), name="connection-hurry"),
+        ]
+        try:
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for each in either:
+                each.cancel()
 
     def _become(self, name: str, *, until: float | None = None, reason: str | None = None) -> None:
         self.state = State(name, self._clock(), until, reason)
+        self._on_state(self.state)
         if name == "connecting":
             log.info("connection.connecting")
 

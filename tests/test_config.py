@@ -80,6 +80,7 @@ def test_defaults() -> None:
         },
         "store": {"url": "sqlite:////var/lib/reserve-listener/events.db"},
         "delivery": {"drain_timeout": 10},
+        "log": {"level": "info"},
         "sinks": ({"name": "console", "type": "log"},),
         "webhook": None,
         "status": None,

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 DROP_EVERY: Final = 10.0
 """Seconds, for `--fault drop` without `--drop-every`."""
 ANSWER_TIMEOUT: Final = 3.0
+CLIENT_CONFIG: Final = {"ReconnectCount": -1, "ReconnectInterval": 3, "ReconnectNonce": 2, "PingInterval": 10}
+"""Shorter than the platform's 120 s and 30 s, so that a person sees a client come back after a fault."""
 
 
 class Fault(StrEnum):
@@ -71,7 +73,12 @@ def simulate(
     from reserve_listener.simulator.console import Console, Plan  # --help must not wait for it
 
     console = Console(Plan(rate=rate, events=events, seed=seed), typer.echo)
-    options: dict[str, Any] = {"port": port, "seed": seed, "time_scale": time_scale}
+    options: dict[str, Any] = {
+        "port": port,
+        "seed": seed,
+        "time_scale": time_scale,
+        "client_config": CLIENT_CONFIG,
+    }
     if app_id is not None:
         options["app_id"] = app_id
     if app_secret is not None:

@@ -126,6 +126,14 @@ class DeliveryConfig(Section):
     )
 
 
+class LogConfig(Section):
+    """`[log]`: what the daemon says of itself."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="The least serious lines that are written; --log-level goes over it."
+    )
+
+
 class _Sink(Section):
     name: values.SinkName = Field(
         description="Unique; the store knows the sink by it. a-z, 0-9, - and _, 64 characters at the most."
@@ -212,6 +220,7 @@ class Config(Section):
     lark: LarkConfig = Field(description="The app, and how its events come in.")
     store: StoreConfig = Field(default_factory=StoreConfig, description="Where events are kept.")
     delivery: DeliveryConfig = Field(default_factory=DeliveryConfig, description="What holds for all sinks.")
+    log: LogConfig = Field(default_factory=LogConfig, description="What the daemon says of itself.")
     sinks: tuple[Annotated[Sink, Field(discriminator="type")], ...] = Field(
         default=DEFAULT_SINKS, description='Where events go. Without any: one log sink, "console".'
     )

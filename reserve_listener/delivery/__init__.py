@@ -1,5 +1,6 @@
 """Delivery: one worker per sink carries its own rows out of the store."""
 
 from reserve_listener.delivery.worker import Worker
+from reserve_listener.delivery.workers import Workers
 
-__all__ = ["Worker"]
+__all__ = ["Worker", "Workers"]

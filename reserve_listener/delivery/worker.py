@@ -54,6 +54,7 @@ class Worker:
         self._chance = chance
         self._wake = asyncio.Event()
         self._draining = False
+        self._halted = False
         self._more = True
         """Whether the store may hold due deliveries that are not in hand."""
         self._claimed_ms = 0
@@ -73,6 +74,16 @@ class Worker:
         self._draining = True
         self._wake.set()
 
+    def halt(self) -> None:
+        """Begin nothing new and return from `run` when the attempts under way have ended."""
+        self._halted = True
+        self.drain()
+
+    @property
+    def leaving(self) -> bool:
+        """Whether `run` was asked to return."""
+        return self._draining
+
     async def run(self) -> None:
         """Deliver until drained. Cancelling breaks off attempts; what they came to is found out after a restart."""
         try:
@@ -80,7 +91,7 @@ class Worker:
                 try:
                     await self._turn()
                 except StoreError as error:
-                    log.exception(
+                    log.error(
                         "delivery.store_failed", sink=self.sink.name, error=str(error), delay_s=STORE_PAUSE_S
                     )
                     self._more = True
@@ -91,8 +102,9 @@ class Worker:
             await asyncio.gather(*self._attempts, return_exceptions=True)
 
     def _finished(self) -> bool:
-        idle = not (self._attempts or self._ready or self._unsettled or self._more)
-        return self._draining and idle
+        busy = bool(self._attempts or self._unsettled)
+        wanting = not self._halted and bool(self._ready or self._more)
+        return self._draining and not busy and not wanting
 
     async def _turn(self) -> None:
         self._collect()
@@ -131,12 +143,15 @@ class Worker:
             self._unsettled = outcomes + self._unsettled
             raise
         self._in_hand.difference_update(outcome.seq for outcome in outcomes)
+        # A wish for a time before the last claim (the clock was set back) would never be looked for.
+        due = [outcome.due_ms - 1 for outcome in outcomes if outcome.state not in (DELIVERED, DEAD)]
+        self._claimed_ms = min([self._claimed_ms, *due])
 
     # -- attempts -----------------------------------------------------------------------------------------------------------
 
     async def _claim(self) -> None:
         slots = self.sink.batch_size * self.sink.max_in_flight
-        if not self._more or len(self._ready) >= slots:
+        if self._halted or not self._more or len(self._ready) >= slots:
             return
         self._more = False
         self._claimed_ms = self._now_ms()
@@ -148,7 +163,7 @@ class Worker:
         self._in_hand.update(delivery.seq for delivery in claimed)
 
     def _start(self) -> None:
-        while self._ready and len(self._attempts) < self.sink.max_in_flight:
+        while self._ready and not self._halted and len(self._attempts) < self.sink.max_in_flight:
             batch = self._next_batch()
             if not batch:
                 return
@@ -207,7 +222,11 @@ class Worker:
 
     async def _wait(self) -> None:
         """Until something is to be done: new deliveries, the end of an attempt, the next due time, the drain."""
-        if self._more and len(self._ready) < self.sink.batch_size * self.sink.max_in_flight:
+        if (
+            self._more
+            and not self._halted
+            and len(self._ready) < self.sink.batch_size * self.sink.max_in_flight
+        ):
             return
         await self._sleep(await self._until_due())
 

@@ -7,6 +7,7 @@ Two kinds of lines share it, so they never interleave: the daemon's own, which a
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import queue
 import select
@@ -30,6 +31,7 @@ class LogWriter:
         self._on_dropped = on_dropped
         self._items: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
         self._dropped = 0
+        self._torn = False
         self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
         self._thread.start()
 
@@ -67,18 +69,21 @@ class LogWriter:
                 _tell(written, error)
 
     def _say_dropped(self) -> None:
-        if self._dropped:
-            text = f"{self._on_dropped(self._dropped)}\n"
-            self._write_all(text.encode())
-            self._dropped = 0
+        if dropped := self._dropped:
+            self._write_all(f"{self._on_dropped(dropped)}\n".encode())
+            self._dropped -= dropped
 
     def _write_all(self, data: bytes) -> None:
-        view = memoryview(data)
+        # What a full disk cut off is ended, so that the next line is a line of its own.
+        view = memoryview(b"\n" + data if self._torn else data)
         while view:
             try:
-                view = view[os.write(self._descriptor, view) :]
+                written = os.write(self._descriptor, view)
             except BlockingIOError:  # a terminal that somebody else made non-blocking
                 select.select([], [self._descriptor], [], 1.0)
+                continue
+            view = view[written:]
+            self._torn = bool(view)
 
 
 def _tell(written: asyncio.Future[None], error: OSError | None) -> None:
@@ -90,6 +95,5 @@ def _tell(written: asyncio.Future[None], error: OSError | None) -> None:
         else:
             written.set_exception(error)
 
-    loop = written.get_loop()
-    if not loop.is_closed():
-        loop.call_soon_threadsafe(resolve)
+    with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        written.get_loop().call_soon_threadsafe(resolve)

@@ -6,6 +6,7 @@ Other libraries' records (the SDK's among them) go through the same chain. Log e
 from __future__ import annotations
 
 import io
+import json
 import logging
 import os
 import sys
@@ -25,6 +26,12 @@ if TYPE_CHECKING:
 
 LEVELS: Final = ("debug", "info", "warning", "error")
 FORMATS: Final = ("auto", "console", "json")
+MESSAGE_CHARS: Final = 2_000
+"""What is shown of another library's message."""
+
+_PRIORITIES: Final = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
+
+_LEVELS: Final = ((logging.INFO, "debug"), (logging.WARNING, "info"), (logging.ERROR, "warning"))
 
 _encode = msgspec.json.Encoder(enc_hook=str).encode
 
@@ -33,14 +40,24 @@ class Logs:
     """The daemon's log. Made once by `run`; `close` writes what is queued."""
 
     def __init__(
-        self, *, level: str, log_format: str, secrets: Sequence[str] = (), stream: TextIO | None = None
+        self,
+        *,
+        level: str,
+        log_format: str,
+        secrets: Sequence[str] = (),
+        stream: TextIO | None = None,
+        level_fixed: bool = False,
     ) -> None:
+        self._level_fixed = level_fixed
         stream = sys.stdout if stream is None else stream
         terminal = stream.isatty()
         console = log_format == "console" or (log_format == "auto" and terminal)
-        self._secrets = tuple(secret for secret in secrets if secret)
+        # The longest first: one that begins another must not leave the other's end behind.
+        self._secrets = tuple(sorted(filter(None, secrets), key=len, reverse=True))
         colors = console and terminal and "NO_COLOR" not in os.environ
         self._render = _console(colors=colors) if console else _json
+        if not console and _is_journal(stream, os.environ.get("JOURNAL_STREAM", "")):
+            self._render = _for_journal
         self._stamp = structlog.processors.TimeStamper(
             fmt="%H:%M:%S.%f" if console else "iso", utc=not console, key="timestamp"
         )
@@ -51,6 +68,20 @@ class Logs:
         """The log sink's lines: written whatever the level is, and waited for. Raises `OSError`."""
         rendered = [self._rendered({"level": "info", **line}) for line in lines]
         await self._writer.write(rendered)
+
+    def hide(self, secret: str) -> None:
+        """Mask this text, too, from now on: a secret that was read again."""
+        if secret and secret not in self._secrets:
+            self._secrets = tuple(sorted((*self._secrets, secret), key=len, reverse=True))
+
+    def scrub(self, text: str) -> str:
+        """A text for people outside the log, masked as the log is."""
+        return scrub(text, self._secrets)
+
+    def set_level(self, level: str) -> None:
+        """Write lines from this level on, unless a level was fixed on the command line."""
+        if not self._level_fixed:
+            self._configure(level)
 
     def close(self) -> None:
         """Write what is queued; later lines go nowhere."""
@@ -73,7 +104,7 @@ class Logs:
             cache_logger_on_first_use=False,
         )
         root = logging.getLogger()
-        root.handlers = [_Bridge()]
+        root.handlers = [_Bridge(self.scrub)]
         root.setLevel(max(number, logging.WARNING) if number > logging.DEBUG else logging.INFO)
         logging.captureWarnings(capture=True)
         warnings.simplefilter("default")
@@ -90,7 +121,9 @@ class Logs:
             return {key: self._scrubbed(item) for key, item in value.items()}
         if isinstance(value, (list, tuple)):
             return [self._scrubbed(item) for item in value]
-        return value
+        if value is None or isinstance(value, (bool, int, float)):
+            return value
+        return scrub(str(value), self._secrets)  # an exception, a URL, a path: what is written is its text
 
     def _rendered(self, line: MutableMapping[str, Any]) -> str:
         return self._render(self._stamp(None, "info", line))
@@ -109,21 +142,35 @@ class _LineLogger:
 class _Bridge(logging.Handler):
     """Records of other libraries, through the same chain."""
 
+    def __init__(self, mask: Callable[[str], str]) -> None:
+        super().__init__()
+        self._mask = mask
+
     def emit(self, record: logging.LogRecord) -> None:
         log = structlog.get_logger()
-        level = {10: "debug", 20: "info", 30: "warning"}.get(record.levelno, "error")
+        level = next((name for bound, name in _LEVELS if record.levelno < bound), "error")
         try:
             message = record.getMessage()
         except Exception:  # noqa: BLE001  # a library's broken format string is no reason to fail
             message = str(record.msg)
+        # Masked before it is cut: half a secret is not recognised.
+        message = self._mask(message)[:MESSAGE_CHARS]
         getattr(log, level)(
-            "library.log", logger=record.name, message=message[:2000], exc_info=record.exc_info or None
+            "library.log", logger=record.name, message=message, exc_info=record.exc_info or None
         )
 
 
 def _json(event: MutableMapping[str, Any]) -> str:
     ordered = {key: event[key] for key in ("timestamp", "level", "event") if key in event}
-    return _encode({**ordered, **event}).decode()
+    line = {**ordered, **event}
+    try:
+        return _encode(line).decode()
+    except (
+        TypeError,
+        ValueError,
+        OverflowError,
+    ):  # no text in UTF-8, a key that is no text: never the caller's error
+        return json.dumps(line, default=str, skipkeys=True)
 
 
 def _console(*, colors: bool) -> Callable[[MutableMapping[str, Any]], str]:
@@ -148,6 +195,20 @@ def _flat(event: MutableMapping[str, Any]) -> dict[str, Any]:
             elif name not in ("scope_id", "scope_type"):
                 flat[name] = _short(section)
     return flat
+
+
+def _for_journal(event: MutableMapping[str, Any]) -> str:
+    """A JSON line with the priority that the journal reads from its beginning (sd-daemon(3))."""
+    return f"<{_PRIORITIES.get(event.get('level', 'info'), 6)}>{_json(event)}"
+
+
+def _is_journal(stream: TextIO, journal_stream: str) -> bool:
+    """Whether the stream is the journal's own: `$JOURNAL_STREAM` is its device and inode (systemd.exec(5))."""
+    try:
+        status = os.fstat(stream.fileno())
+    except (OSError, ValueError):
+        return False
+    return journal_stream == f"{status.st_dev}:{status.st_ino}"
 
 
 def _short(value: Any) -> Any:

@@ -4,16 +4,18 @@ It knows the wire format (`reserve_listener.frames`) and nothing of the daemon, 
 because both ends share a mistake. It serves on 127.0.0.1 only.
 """
 
-from reserve_listener.simulator.events import realistic_events, sample_event
+from reserve_listener.simulator.events import APP_ID, realistic_events, sample_event
 from reserve_listener.simulator.faults import Faults, Refusal
 from reserve_listener.simulator.http import HttpServer
-from reserve_listener.simulator.platform import Simulator
+from reserve_listener.simulator.platform import APP_SECRET, Simulator
 from reserve_listener.simulator.pushes import Attempt, Push
 from reserve_listener.simulator.receiver import Answer, Received, Receiver
 from reserve_listener.simulator.signal import Signal
 from reserve_listener.simulator.watcher import Watcher
 
 __all__ = [
+    "APP_ID",
+    "APP_SECRET",
     "Answer",
     "Attempt",
     "Faults",

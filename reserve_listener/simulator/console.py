@@ -74,10 +74,10 @@ class Console(Watcher):
         self._simulator = simulator
         self._events = realistic_events(self._random, app_id=simulator.app_id)
         keys = sys.stdin.isatty()
-        self._say(_greeting(simulator))
-        if keys:
-            self._say(f"{KEYS}\n")
         with _signals(self._stop.set), _keyboard(self._pressed) if keys else contextlib.nullcontext():
+            self._say(_greeting(simulator))
+            if keys:
+                self._say(f"{KEYS}\n")
             async with asyncio.TaskGroup() as tasks:
                 side = [
                     tasks.create_task(self._push_at_rate(), name="simulate-rate"),

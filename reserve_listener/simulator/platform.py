@@ -15,6 +15,7 @@ import msgspec
 
 from reserve_listener import frames
 from reserve_listener.simulator.endpoint import Endpoint
+from reserve_listener.simulator.events import APP_ID as APP_ID  # noqa: PLC0414
 from reserve_listener.simulator.faults import Faults
 from reserve_listener.simulator.gateway import SERVICE_ID, Gateway
 from reserve_listener.simulator.http import HttpServer
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from reserve_listener.simulator.connection import Connection
     from reserve_listener.simulator.pushes import Push
 
-APP_ID: Final = "cli_5a1e7c0ffee5a1e7"
 APP_SECRET: Final = "simulated0secret0simulated0secret"  # noqa: S105  # opens nothing but this simulator
 RETRY_DELAYS: Final = (15.0, 300.0, 3600.0, 21600.0)
 CLIENT_CONFIG: Final = {

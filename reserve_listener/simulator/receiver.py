@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -39,24 +41,33 @@ class Answer:
     body: bytes = b""
 
 
-Answers: TypeAlias = (
-    "int | Answer | list[int] | list[Answer] | list[int | Answer] | Callable[[Received], int | Answer]"
-)
+Answers: TypeAlias = "int | Answer | Sequence[int | Answer] | Callable[[Received], int | Answer]"
 
 
 class Receiver:
     """An ASGI app; serve it with `HttpServer(receiver)`.
 
-    `answer` says how: one status or `Answer` for all, a list that is used up one a request (200 when empty), or a
+    `answer` says how: one status or `Answer` for all, a sequence that is used up one a request (200 when empty), or a
     callable that is given the request. `received` fills in the order of arrival, before the answer goes out.
     """
 
     def __init__(self, answer: Answers = 200) -> None:
+        self._script: deque[int | Answer] = deque()
         self.answer = answer
         self.received: list[Received] = []
         self.open_requests = 0
         self.most_open_requests = 0
         self._signal = Signal()
+
+    @property
+    def answer(self) -> Answers:
+        """How to answer from now on."""
+        return self._answer
+
+    @answer.setter
+    def answer(self, answer: Answers) -> None:
+        self._answer = answer
+        self._script = deque(answer if isinstance(answer, Sequence) else ())
 
     async def wait_for(self, count: int, timeout: float = 5.0) -> list[Received]:  # noqa: ASYNC109
         """All requests so far, once there are `count`; `TimeoutError` after `timeout` seconds."""
@@ -89,9 +100,9 @@ class Receiver:
         await response(scope, receive, send)
 
     def _next(self, received: Received) -> Answer:
-        answer = self.answer
-        if isinstance(answer, list):
-            answer = answer.pop(0) if answer else 200
+        answer = self._answer
+        if isinstance(answer, Sequence):
+            answer = self._script.popleft() if self._script else 200
         elif callable(answer):
             answer = answer(received)
         return Answer(status=answer) if isinstance(answer, int) else answer

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
+import threading
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 MODE: Final = 0o640
 OUR_LINES_BEGIN: Final = b'{"specversion":"1.0",'
 TAIL_BYTES: Final = 64 * 1024
+CLOSE_TIMEOUT_S: Final = 5.0
 
 log = structlog.get_logger("sink.file")
 
@@ -38,6 +40,8 @@ class FileSink:
         self.name = name
         self.path = path
         self._file: int | None = None
+        self._turn = threading.Lock()
+        """An attempt that was cancelled goes on in its thread: nobody may close or write beneath it."""
 
     async def deliver(self, deliveries: Sequence[Delivery]) -> None:
         """See `protocols.Sink.deliver`. Blocks in a thread of the pool."""
@@ -49,24 +53,38 @@ class FileSink:
 
     async def close(self) -> None:
         """See `protocols.Sink.close`."""
+        await asyncio.to_thread(self._close)
+
+    def _close(self) -> None:
+        # A disk that hangs must not hang the end of the daemon: the file is then left to the kernel.
+        if self._turn.acquire(timeout=CLOSE_TIMEOUT_S):
+            try:
+                self._let_go()
+            finally:
+                self._turn.release()
+
+    def _let_go(self) -> None:
         file, self._file = self._file, None
         if file is not None:
-            await asyncio.to_thread(os.close, file)
+            os.close(file)
 
     def _append(self, lines: bytes) -> None:
-        file = self._current()
-        before = os.fstat(file).st_size
-        try:
-            _write_all(file, lines)
-            os.fsync(file)
-        except OSError:
-            os.ftruncate(file, before)
-            raise
+        with self._turn:
+            file = self._current()
+            before = os.fstat(file).st_size
+            try:
+                _write_all(file, lines)
+                os.fsync(file)
+            except OSError:
+                try:
+                    os.ftruncate(file, before)
+                finally:
+                    self._let_go()  # opened anew, it is mended should the cut have failed too
+                raise
 
     def _current(self) -> int:
         if self._file is not None and not self._is_named(self._file):
-            os.close(self._file)
-            self._file = None
+            self._let_go()
         if self._file is None:
             self._file = self._open()
         return self._file
@@ -98,29 +116,29 @@ class FileSink:
     def _mend(self, file: int) -> None:
         """End the file with a whole line. Ours, cut short by a crash, is taken off; anybody else's is only ended."""
         size = os.fstat(file).st_size
-        start, torn = _last_line(file, size)
-        if not torn:
+        start = _last_line(file, size)
+        if start == size:
             return
-        ours = torn[: len(OUR_LINES_BEGIN)] == OUR_LINES_BEGIN[: len(torn)]
+        torn = os.pread(file, len(OUR_LINES_BEGIN), start)
+        ours = torn == OUR_LINES_BEGIN[: len(torn)]
         if ours:
             os.ftruncate(file, start)
         else:
             _write_all(file, b"\n")
         os.fsync(file)
-        log.warning("file.mended", sink=self.name, path=str(self.path), torn_bytes=len(torn), taken_off=ours)
+        log.warning("file.mended", sink=self.name, path=str(self.path), torn_bytes=size - start, taken_off=ours)
 
 
-def _last_line(file: int, size: int) -> tuple[int, bytes]:
-    """Where the last, unended line begins, and that line (its beginning is enough); empty when the file ends well."""
-    end, torn = size, b""
+def _last_line(file: int, size: int) -> int:
+    """Where the last, unended line begins; `size` when the file ends well."""
+    end = size
     while end > 0:
         start = max(0, end - TAIL_BYTES)
-        piece = os.pread(file, end - start, start)
-        at = piece.rfind(b"\n")
+        at = os.pread(file, end - start, start).rfind(b"\n")
         if at >= 0:
-            return start + at + 1, piece[at + 1 :] + torn
-        end, torn = start, piece + torn
-    return 0, torn
+            return start + at + 1
+        end = start
+    return 0
 
 
 def _write_all(file: int, data: bytes) -> None:

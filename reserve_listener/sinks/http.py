@@ -69,7 +69,11 @@ class HttpSink:
             timeout=timeout_s,
             limits=httpx2.Limits(max_connections=max_in_flight, max_keepalive_connections=max_in_flight),
             follow_redirects=False,
-            headers={"content-type": CONTENT_TYPE, "user-agent": f"reserve-listener/{__version__}"},
+            headers={
+                "content-type": CONTENT_TYPE,
+                "user-agent": f"reserve-listener/{__version__}",
+                "accept-encoding": "identity",  # the answer is shown as it comes
+            },
         )
 
     async def deliver(self, deliveries: Sequence[Delivery]) -> None:
@@ -83,6 +87,8 @@ class HttpSink:
 
     async def _post(self, delivery: Delivery) -> None:
         headers = self._headers(delivery)
+        response: httpx2.Response | None = None
+        answer = ""
         try:
             # httpx2's timeouts are per read and write; a peer that drips bytes must not hold a slot for ever.
             async with (
@@ -90,10 +96,13 @@ class HttpSink:
                 self._client.stream("POST", self._url, content=delivery.body, headers=headers) as response,
             ):
                 answer = await _bounded_body(response)
+        # The status says it all: a body that drips or breaks off must not have the event sent again.
         except TimeoutError as error:
-            raise TransientDeliveryError(f"no answer within {self._timeout_s:g} s") from error
+            if response is None:
+                raise TransientDeliveryError(f"no answer within {self._timeout_s:g} s") from error
         except httpx2.TransportError as error:
-            raise TransientDeliveryError(_describe(error)) from error
+            if response is None:
+                raise TransientDeliveryError(_describe(error)) from error
         if response.status_code not in SUCCESS:
             raise judge(
                 response.status_code, response.headers.get("retry-after"), answer, now_s=self._now_s()
@@ -103,7 +112,7 @@ class HttpSink:
         timestamp = str(int(self._now_s()))
         # A header is ASCII; an id that is not still has to be the same for every attempt.
         event_id = delivery.event_id.encode("ascii", "backslashreplace").decode()
-        event_id = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in event_id)
+        event_id = "".join(c if c.isprintable() and c != " " else f"\\x{ord(c):02x}" for c in event_id)
         headers = {"webhook-id": event_id, "webhook-timestamp": timestamp}
         if self._signing_keys:
             signed = f"{event_id}.{timestamp}.".encode() + delivery.body

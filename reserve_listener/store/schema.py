@@ -65,13 +65,19 @@ def open_reader(path: Path) -> sqlite3.Connection:
         raise StoreError(f"there is no store at {path} yet: `reserve-listener run` creates it.")
     try:
         connection = sqlite3.connect(f"file:{_uri(path)}?mode=ro", uri=True, timeout=BUSY_TIMEOUT_S)
-        _identify(connection, path)
-        version = _version(connection)
     except sqlite3.Error as error:
         raise StoreError(_explain(path, error)) from error
-    if version != len(migrations()):
+    try:
+        _identify(connection, path)
+        version = _version(connection)
+        if version != len(migrations()):
+            raise StoreError(_versions_differ(path, version))
+    except sqlite3.Error as error:
         connection.close()
-        raise StoreError(_versions_differ(path, version))
+        raise StoreError(_explain(path, error)) from error
+    except StoreError:
+        connection.close()
+        raise
     return connection
 
 

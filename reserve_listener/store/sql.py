@@ -67,7 +67,9 @@ INSERT INTO apps (app_id, last_connected_ms) VALUES (?, ?)
 ON CONFLICT (app_id) DO UPDATE SET last_connected_ms = excluded.last_connected_ms
 """
 
-APP_KNOWN: Final = "SELECT 1 FROM apps WHERE app_id = ?"
+APP_LAST_CONNECTED: Final = "SELECT last_connected_ms FROM apps WHERE app_id = ?"
+
+RECORD_GAP: Final = "INSERT OR IGNORE INTO gaps (app_id, from_ms, to_ms) VALUES (?, ?, ?)"
 
 LIST_EVENTS: Final = """
 SELECT e.seq, e.tenant_key, e.event_id, e.received_ms, e.created_ms,

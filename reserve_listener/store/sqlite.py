@@ -54,12 +54,15 @@ class SqliteStore:
         self._writer = Writer(partial(schema.open_writer, self.path))
         try:
             await self._writer.open()
-            self._sinks = await self._writer.submit(
-                partial(_know_sinks, list(sinks), self._now_ms()), writes=True
-            )
+            await self.set_sinks(sinks)
         except BaseException:
-            self._lock.release()
+            await self.close()
             raise
+
+    async def set_sinks(self, names: Sequence[str]) -> None:
+        """From now on these sinks get deliveries. What a sink that is none of them has not got becomes dead letters."""
+        work = partial(_know_sinks, list(names), self._now_ms())
+        self._sinks = await self._writer.submit(work, writes=True)
 
     async def close(self) -> None:
         """Commit what is queued and give back file and lock."""
@@ -115,17 +118,28 @@ class SqliteStore:
         rows = await self._writer.submit(partial(_all, sql.BACKLOG, ()), writes=False)
         return dict(rows)
 
+    async def ended(self) -> None:
+        """Returns only when the writer's thread has ended."""
+        await self._writer.ended()
+
     # -- apps -------------------------------------------------------------------------------------------------------------
 
-    async def app_known(self, app_id: str) -> bool:
-        """Whether this app was ever connected with this store."""
-        row = await self._writer.submit(partial(_one, sql.APP_KNOWN, (app_id,)), writes=False)
-        return row is not None
+    async def last_connected_ms(self, app_id: str) -> int | None:
+        """When this app was last seen connected with this store; None: never."""
+        row = await self._writer.submit(partial(_one, sql.APP_LAST_CONNECTED, (app_id,)), writes=False)
+        return None if row is None else int(row[0])
 
-    async def know_app(self, app_id: str) -> None:
-        """Remember that this app was connected."""
-        rows = [(app_id, self._now_ms())]
-        await self._writer.submit(partial(_execute_many, sql.KNOW_APP, rows), writes=True)
+    async def know_app(
+        self, app_id: str, *, gap_since_ms: int | None = None, longer_than_ms: int = 0
+    ) -> int | None:
+        """Remember that this app is connected now. A gap that is longer than that is recorded, and its length returned."""
+        now = self._now_ms()
+        gap_ms = now - gap_since_ms if gap_since_ms is not None else 0
+        if gap_ms > longer_than_ms > 0:
+            gap = [(app_id, gap_since_ms, now)]
+            await self._writer.submit(partial(_execute_many, sql.RECORD_GAP, gap), writes=True)
+        await self._writer.submit(partial(_execute_many, sql.KNOW_APP, [(app_id, now)]), writes=True)
+        return gap_ms if gap_ms > longer_than_ms > 0 else None
 
 
 # -- work for the writer's thread -------------------------------------------------------------------------------------------
@@ -191,7 +205,10 @@ def _claim(values: dict[str, Any], limit: int, connection: sqlite3.Connection) -
 
 def _outcome_row(outcome: Outcome, sink: int, now_ms: int) -> tuple[object, ...]:
     settled_ms = None if outcome.state == PENDING else now_ms
-    error = None if outcome.error is None else outcome.error[:LAST_ERROR_CHARS]
+    error = None
+    if outcome.error is not None:
+        # A lone surrogate (a path that is not UTF-8) is no text to SQLite.
+        error = outcome.error[:LAST_ERROR_CHARS].encode("utf-8", "backslashreplace").decode()
     return (STATES[outcome.state], outcome.attempts, outcome.due_ms, settled_ms, error, outcome.seq, sink)
 
 

@@ -29,6 +29,11 @@ _MEDIUM_FAILED: Final = (
     "SQLITE_READONLY",
     "SQLITE_CORRUPT",
     "SQLITE_CANTOPEN",
+    "SQLITE_BUSY",  # another program holds the file: each try waits for the whole busy timeout
+    "SQLITE_LOCKED",
+    "SQLITE_PROTOCOL",
+    "SQLITE_NOTADB",
+    "SQLITE_NOMEM",
 )
 """Errors that are the medium's and not a single job's: running the jobs one by one would not help."""
 
@@ -72,6 +77,10 @@ class Writer:
             return future
         self._jobs.put(Job(work, future, writes))
         return future
+
+    async def ended(self) -> None:
+        """Returns when the thread has ended: asked to, or not."""
+        await asyncio.shield(self._closed)
 
     async def close(self) -> None:
         """Finish what is queued, close the connection, end the thread."""

@@ -14,6 +14,7 @@ import httpx2
 import msgspec
 
 from reserve_listener import __version__
+from reserve_listener.redact import scrub
 from reserve_listener.transports.failures import EndpointError
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 PATH: Final = "/callback/ws/endpoint"
 ANSWER_BYTES: Final = 64 * 1024
 SHOWN_CHARS: Final = 200
+MAX_SERVICE_ID: Final = 2**31 - 1
+"""It goes into each ping as an int32."""
 LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
@@ -45,7 +48,7 @@ async def fetch(
     local = is_loopback(domain)
     async with (
         asyncio.timeout(timeout_s),
-        httpx2.AsyncClient(timeout=timeout_s, proxy=None if local else proxy, trust_env=not local) as client,
+        httpx2.AsyncClient(timeout=timeout_s, proxy=proxy, trust_env=not local) as client,
         client.stream(
             "POST",
             domain.rstrip("/") + PATH,
@@ -58,21 +61,27 @@ async def fetch(
             body += piece
             if len(body) > ANSWER_BYTES:
                 raise EndpointError("the endpoint's answer is too long", status=response.status_code)
-    return read_answer(response.status_code, response.headers.get("retry-after"), body, encrypted=not local)
+    retry_after = response.headers.get("retry-after")
+    return read_answer(response.status_code, retry_after, body, encrypted=not local, secret=app_secret)
 
 
-def read_answer(status: int, retry_after: str | None, body: bytes, *, encrypted: bool) -> Endpoint:
-    """The answer as an `Endpoint`; `EndpointError` when it is a refusal or not what it should be."""
+def read_answer(
+    status: int, retry_after: str | None, body: bytes, *, encrypted: bool, secret: str = ""
+) -> Endpoint:
+    """The answer as an `Endpoint`; `EndpointError` when it is a refusal or not what it should be.
+
+    `secret` is masked in the error, should something on the way echo the request.
+    """
     answer = _decode(body)
     message = answer.get("msg") if answer is not None else None
-    shown = message[:SHOWN_CHARS] if isinstance(message, str) else ""
+    shown = scrub(message, (secret,))[:SHOWN_CHARS] if isinstance(message, str) else ""
     if status != httpx2.codes.OK:
         raise EndpointError(f"HTTP {status} {shown}".rstrip(), status=status, retry_after=retry_after)
     code = answer.get("code") if answer is not None else None
     if answer is None or type(code) is not int:
         raise EndpointError("the endpoint's answer is not the platform's JSON", status=status)
     if code != 0:
-        raise EndpointError(shown or "no reason given", code=code)
+        raise EndpointError(shown or "no reason given", code=code, retry_after=retry_after)
     return _endpoint(answer.get("data"), encrypted=encrypted)
 
 
@@ -84,8 +93,11 @@ def _endpoint(data: Any, *, encrypted: bool) -> Endpoint:
         known = (
             parts.scheme in ("ws", "wss")
             and parts.hostname
+            and parts.port != 0  # reading it raises for one out of range
+            and parts.username is None
+            and not parts.fragment
             and query["device_id"]
-            and int(query["service_id"][0])
+            and 0 < int(query["service_id"][0]) <= MAX_SERVICE_ID
         )
     except (ValueError, KeyError):
         known = False

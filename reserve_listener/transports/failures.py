@@ -6,11 +6,15 @@ Endpoint codes and handshake headers: lark_oapi/ws/const.py and `_parse_ws_conn_
 from __future__ import annotations
 
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from reserve_listener.errors import ConfigError
+from reserve_listener.redact import scrub
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 SYSTEM_BUSY: Final = 1
 FORBIDDEN: Final = 403
@@ -81,17 +85,23 @@ class ConnectionLostError(Exception):
         self.by_server = by_server
 
 
-def classify(error: BaseException) -> Failure:  # noqa: PLR0911  # a table, written as one
-    """What `error` means for the next attempt."""
+def classify(error: BaseException) -> Failure:
+    """What `error` means for the next attempt. The reason is for people: an address in it has lost its credentials."""
+    failure = _classified(error)
+    return replace(failure, reason=scrub(failure.reason))
+
+
+def _classified(error: BaseException) -> Failure:  # noqa: PLR0911  # a table, written as one
     if isinstance(error, EndpointError):
         return _endpoint(error)
     if isinstance(error, ConnectionLostError):
         return Failure(Kind.PASSING, str(error), by_server=error.by_server)
     if isinstance(error, ConfigError):  # a secret's file that cannot be read just now
         return Failure(Kind.REFUSED, str(error))
-    headers = _handshake_headers(error)
-    if headers is not None:
-        return _handshake(error, headers)
+    for link in _chain(error):
+        headers = _handshake_headers(link)
+        if headers is not None:
+            return _handshake(link, headers)
     if isinstance(error, TimeoutError):
         return Failure(Kind.PASSING, "no answer in time")
     if isinstance(error, ssl.SSLCertVerificationError) or "CERTIFICATE_VERIFY_FAILED" in str(error):
@@ -131,6 +141,17 @@ def _handshake(error: BaseException, headers: dict[str, str]) -> Failure:
         return Failure(Kind.REFUSED, f"the handshake was refused: {message}", HINTS.get(code), retry_after_s)
     reason = f"the handshake was refused: {message}" if message else f"the handshake failed: {error}"
     return Failure(Kind.PASSING, reason, retry_after_s=retry_after_s)
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """The error and those it was raised in the handling of.
+
+    The SDK puts an exception of its own in the place of websockets' `InvalidStatus`, and stumbles (`int(None)`) over
+    headers that are not as it expects; the answer's headers are further down.
+    """
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def _handshake_headers(error: BaseException) -> dict[str, str] | None:

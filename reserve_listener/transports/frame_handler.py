@@ -60,6 +60,8 @@ class FrameHandler:
                 raise frames.FrameError(f"unknown method {frame.method}")
         except (frames.FrameError, PartsError, ValueError, RecursionError) as error:
             log.warning("connection.garbage_frame", error=str(error)[:200], bytes=len(message))
+        except Exception as error:  # noqa: BLE001  # ours, not the peer's; unanswered, so it is pushed again
+            log.error("connection.frame_failed", error=f"{type(error).__name__}: {error}"[:200])  # no payload in a traceback
 
     def _control(self, frame: Any) -> None:
         if frames.headers_of(frame).get(frames.TYPE) != frames.PONG:
@@ -80,13 +82,16 @@ class FrameHandler:
         total = int(headers.get(frames.SUM) or 1)
         if total > 1:
             seq = int(headers.get(frames.SEQ) or 0)
-            payload = self._parts.add(headers.get(frames.MESSAGE_ID, ""), total, seq, frame.payload)
+            message_id = headers.get(frames.MESSAGE_ID)
+            if not message_id:
+                raise frames.FrameError("a part of a message without an id")
+            payload = self._parts.add(message_id, total, seq, frame.payload)
         if payload is not None:
             verdict = self._accept(payload)
             verdict.add_done_callback(partial(self._answer, frame, time.monotonic()))
 
     def _answer(self, frame: Any, started: float, verdict: asyncio.Future[Verdict]) -> None:
-        committed = not verdict.cancelled() and verdict.result().committed
+        committed = not verdict.cancelled() and verdict.exception() is None and verdict.result().committed
         frame.headers.add(key=frames.BIZ_RT, value=str(round((time.monotonic() - started) * 1000)))
         frame.payload = ANSWER_OK if committed else ANSWER_AGAIN
         self._send(frames.encode(frame))

@@ -39,6 +39,7 @@ MODULE_NAMES: Final = ("loop", "_ws_connect_kwargs", "LogLevel")
 
 HANDSHAKE_TIMEOUT_S: Final = 10.0
 CLOSE_TIMEOUT_S: Final = 1.0
+PROBE_TIMEOUT_S: Final = 5.0
 WAITING_ANSWERS: Final = 100_000
 """Answers that wait for a peer that does not read; beyond it the connection is given up."""
 UNANSWERED_PINGS: Final = 2
@@ -131,7 +132,9 @@ class LongConnection:
         async with asyncio.timeout(HANDSHAKE_TIMEOUT_S + CLOSE_TIMEOUT_S):
             await self._client._connect()  # noqa: SLF001  # see TOUCHED
         for work in (self._answer_loop, self._ping_loop):
-            self._tasks.append(asyncio.create_task(work(), name=f"connection-{work.__name__.strip('_')}"))
+            task = asyncio.create_task(work(), name=f"connection-{work.__name__.strip('_')}")
+            task.add_done_callback(self._on_task_end)
+            self._tasks.append(task)
 
     async def wait_lost(self) -> ConnectionLostError:
         """Why the connection ended, once it has."""
@@ -140,6 +143,14 @@ class LongConnection:
     def stop_receiving(self) -> None:
         """Leave what arrives from now on unanswered: the platform pushes it again, to another client or later."""
         self._receiving = False
+
+    async def probe(self) -> None:
+        """Find out within seconds whether the peer is there; if not, the connection is lost."""
+        try:
+            async with asyncio.timeout(PROBE_TIMEOUT_S):
+                await (await self._client._conn.ping())  # noqa: SLF001  # see TOUCHED
+        except (TimeoutError, ConnectionClosed):
+            self._give_up("no answer after the machine was asleep")
 
     async def flush(self) -> None:
         """Wait until the answers queued so far are on their way."""
@@ -164,9 +175,11 @@ class LongConnection:
         kwargs = {
             "max_size": frames.MAX_FRAME_BYTES,
             "compression": None,
-            "proxy": None if local else (self._proxy or True),
+            # A proxy that is configured is used; those of the environment not for this machine.
+            "proxy": self._proxy or (None if local else True),
             "open_timeout": HANDSHAKE_TIMEOUT_S,
-            "close_timeout": CLOSE_TIMEOUT_S,
+            # A third each for the wait, the missing pong and the close: a dead peer is found within the timeout.
+            "close_timeout": min(CLOSE_TIMEOUT_S, self._settings.liveness_timeout / 3),
             "ping_interval": self._settings.liveness_timeout / 3,
             "ping_timeout": self._settings.liveness_timeout / 3,
         }
@@ -177,9 +190,15 @@ class LongConnection:
         if self._receiving:
             self._handler.handle(message)
 
-    def _on_end(self, error: ConnectionClosed) -> None:
+    def _on_end(self, error: Exception) -> None:
         if not self._lost.done():
             self._lost.set_result(_lost(error))
+
+    def _on_task_end(self, task: asyncio.Task[None]) -> None:
+        """A side task that dies takes the connection with it: without pings or answers it would be one in name only."""
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, Exception):
+            self._on_end(error)
 
     def _configure(self, config: dict[str, Any]) -> None:
         self.timing = self.timing.updated(config)
@@ -221,8 +240,10 @@ class LongConnection:
                 self._give_up(f"{unanswered} pings without a pong, {self.timing.ping_interval_s:g} s each")
 
 
-def _lost(error: ConnectionClosed) -> ConnectionLostError:
-    if error.rcvd is not None:
+def _lost(error: Exception) -> ConnectionLostError:
+    if not isinstance(error, ConnectionClosed):
+        return ConnectionLostError(f"{type(error).__name__}: {error}"[:200], by_server=False)
+    if error.rcvd is not None and not (error.sent is not None and error.rcvd_then_sent is False):
         reason = f": {error.rcvd.reason[:200]}" if error.rcvd.reason else ""
         return ConnectionLostError(f"closed by the server, code {error.rcvd.code}{reason}", by_server=True)
     if error.sent is not None:
@@ -250,7 +271,7 @@ def _subclass(module: Any) -> Any:  # noqa: C901  # a class body, not a branch
             url: str,
             dispatcher: Any,
             on_message: Callable[[bytes | str], None],
-            on_end: Callable[[ConnectionClosed], None],
+            on_end: Callable[[Exception], None],
         ) -> None:
             # The secret stays with the endpoint call. At INFO the SDK logs the URL, which is a credential.
             super().__init__(
@@ -272,7 +293,7 @@ def _subclass(module: Any) -> Any:  # noqa: C901  # a class body, not a branch
             try:
                 while True:
                     await self._handle_message(await self._conn.recv())
-            except ConnectionClosed as error:
+            except Exception as error:  # noqa: BLE001  # whatever it was, nothing is received any more: it must be known
                 self._on_end(error)
 
         async def _handle_message(self, msg: bytes | str) -> None:
@@ -283,16 +304,18 @@ def _subclass(module: Any) -> Any:  # noqa: C901  # a class body, not a branch
 
         async def tear_down(self) -> None:
             """Close and forget everything. `_disconnect` would take 10 s on a half-open socket, under the lock."""
-            if self._conn is not None:
-                with contextlib.suppress(Exception):
-                    async with asyncio.timeout(CLOSE_TIMEOUT_S):
-                        await self._conn.close()
-                self._conn.transport.abort()
-            # Each discarded client would leak the task of its cache.
-            for task in (self._receiver, self._cache._cron):  # noqa: SLF001  # see TOUCHED
-                if task is not None:
+            try:
+                if self._conn is not None:
+                    with contextlib.suppress(Exception):
+                        async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                            await self._conn.close()
+            finally:  # also when we are cancelled meanwhile
+                if self._conn is not None:
+                    self._conn.transport.abort()
+                # Each discarded client would leak the task of its cache.
+                tasks = [task for task in (self._receiver, self._cache._cron) if task is not None]  # noqa: SLF001  # see TOUCHED
+                for task in tasks:
                     task.cancel()
-                    with contextlib.suppress(asyncio.CancelledError):
-                        await task
+                await asyncio.wait(tasks)
 
     return ListenerClient

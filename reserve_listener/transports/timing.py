@@ -39,4 +39,6 @@ class Timing:
 
 
 def _number(value: Any) -> float | None:
-    return float(value) if type(value) in (int, float) and 0 <= value < float("inf") else None
+    if type(value) not in (int, float) or not 0 <= value < float("inf"):
+        return None
+    return float(min(value, DAY_S))  # an int can be larger than any float

@@ -53,3 +53,11 @@ CREATE TABLE apps (
     app_id            TEXT    PRIMARY KEY,
     last_connected_ms INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
+
+-- Times without a connection that were longer than the platform pushes again: events of them may be lost.
+CREATE TABLE gaps (
+    app_id  TEXT    NOT NULL,
+    from_ms INTEGER NOT NULL,
+    to_ms   INTEGER NOT NULL,
+    PRIMARY KEY (app_id, from_ms)
+) STRICT, WITHOUT ROWID;

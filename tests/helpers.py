@@ -1,0 +1,137 @@
+"""What several tests build on: events, deliveries, a sink that does as it is told."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from reserve_listener import normalize
+from reserve_listener.model import Delivery, IncomingEvent, Scope
+from reserve_listener.simulator import sample_event
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+NOW_MS = 1_790_000_000_000
+
+
+def event(
+    event_id: str = "e1", scope: str = "omm_a", *, tenant: str = "t1", received_ms: int = NOW_MS
+) -> IncomingEvent:
+    """A push, normalised by the real thing."""
+    envelope = sample_event(event_id=event_id, scope_id=scope, tenant_key=tenant, create_time_ms=received_ms)
+    return normalize.incoming(msgspec.json.encode(envelope), envelope, received_ms=received_ms)
+
+
+def small_event(
+    event_id: str, scope: str = "omm_a", *, size: int = 2, received_ms: int = NOW_MS
+) -> IncomingEvent:
+    """A push of a given size, for tests that count bytes."""
+    return IncomingEvent(
+        tenant_key="t1",
+        event_id=event_id,
+        raw=b"{}",
+        received_ms=received_ms,
+        created_ms=received_ms,
+        scope=Scope(tenant_key="t1", scope_type="room", scope_id=scope),
+        body=b"x" * size,
+    )
+
+
+def unreadable_event(raw: bytes = b"nonsense") -> IncomingEvent:
+    """A push that no sink gets."""
+    return normalize.unreadable(raw, "not JSON", received_ms=NOW_MS)
+
+
+def delivery(
+    seq: int = 1,
+    body: bytes = b'{"specversion":"1.0","id":"e1"}',
+    *,
+    event_id: str | None = None,
+    attempts: int = 0,
+    received_ms: int = NOW_MS,
+) -> Delivery:
+    """What a sink is handed."""
+    return Delivery(
+        seq=seq,
+        event_id=event_id or f"e{seq}",
+        scope=1,
+        attempts=attempts,
+        received_ms=received_ms,
+        body=body,
+    )
+
+
+class Clock:
+    """Milliseconds that pass when told to."""
+
+    def __init__(self, now_ms: int = NOW_MS) -> None:
+        self.now_ms = now_ms
+
+    def __call__(self) -> int:
+        return self.now_ms
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass."""
+        self.now_ms += round(seconds * 1000)
+
+
+class ScriptedSink:
+    """Keeps what it is handed and does what `script` says; sees when two attempts of one scope overlap."""
+
+    def __init__(
+        self,
+        name: str = "scripted",
+        *,
+        batch_size: int = 1,
+        max_in_flight: int = 1,
+        script: Callable[[Sequence[Delivery]], Awaitable[None]] | None = None,
+    ) -> None:
+        self.name = name
+        self.batch_size = batch_size
+        self.max_in_flight = max_in_flight
+        self.script = script
+        self.attempts: list[tuple[str, ...]] = []
+        """The event ids of each attempt, in order of their beginning."""
+        self.delivered: dict[int, list[str]] = defaultdict(list)
+        """By scope, in order of success."""
+        self.overlaps: list[int] = []
+        self.most_at_once = 0
+        self._under_way: list[int] = []
+        self._open = 0
+
+    @property
+    def ids(self) -> list[str]:
+        """All that was delivered, whatever the scope."""
+        return [event_id for ids in self.delivered.values() for event_id in ids]
+
+    async def deliver(self, deliveries: Sequence[Delivery]) -> None:
+        """See `protocols.Sink.deliver`."""
+        self.attempts.append(tuple(one.event_id for one in deliveries))
+        scopes = {one.scope for one in deliveries}
+        self.overlaps += [scope for scope in scopes if scope in self._under_way]
+        self._under_way += scopes
+        self._open += 1
+        self.most_at_once = max(self.most_at_once, self._open)
+        try:
+            if self.script is not None:
+                await self.script(deliveries)
+            for one in deliveries:
+                self.delivered[one.scope].append(one.event_id)
+        finally:
+            self._open -= 1
+            for scope in scopes:
+                self._under_way.remove(scope)
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+
+async def until(condition: Callable[[], object], timeout_s: float = 10.0) -> None:
+    """Wait for a condition that has no event of its own."""
+    async with asyncio.timeout(timeout_s):
+        while not condition():
+            await asyncio.sleep(0.002)
