@@ -113,8 +113,13 @@ def new(
 
 
 def headers_of(frame: Any) -> dict[str, str]:
-    """The frame's headers; of a key that stands twice the first counts, as in the SDK."""
+    """The frame's headers; of a key that stands twice the first counts, as in the SDK.
+
+    `FrameError` for one that is not UTF-8: protobuf hands it out as bytes, and the SDK's refuses the frame.
+    """
     headers: dict[str, str] = {}
     for header in frame.headers:
+        if not (isinstance(header.key, str) and isinstance(header.value, str)):
+            raise FrameError("a header is not UTF-8")
         headers.setdefault(header.key, header.value)
     return headers

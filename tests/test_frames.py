@@ -113,9 +113,6 @@ def test_garbage_is_a_frame_error(garbage: bytes) -> None:
         frames.decode(garbage)
 
 
-@pytest.mark.xfail(
-    reason="protobuf hands out bytes for a string that is no UTF-8; frames.py lets them through"
-)
 def test_a_header_that_is_no_utf8_is_a_frame_error() -> None:
     """A header that is no UTF-8 is refused when the frame is read or when its headers are."""
     good = frames.encode(frames.new(service=1, method=frames.DATA, headers={"type": "event"}))
