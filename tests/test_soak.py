@@ -38,6 +38,7 @@ async def test_reconnects_leak_nothing(tmp_path: Path, reconnects: int, events_e
                     await until(lambda: daemon.pending() == 0)
                     lines.append((process.memory_info().rss, process.num_fds(), process.num_threads()))
             rss, files, threads = zip(*lines, strict=True)
+            print(f"rss MiB {[each // MIB for each in rss]} descriptors {files} threads {threads}")
             assert max(rss) - min(rss) < 12 * MIB
             assert max(files) - min(files) <= 3
             assert len(set(threads)) <= 2  # the pool of 8 may still grow by one
