@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test lint types long check pins clean
+.PHONY: help demo test lint types long systemd check pins clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -24,7 +24,12 @@ types: $(READY) ## mypy --strict
 	$(BIN)/mypy
 
 long: $(READY) ## the tests that take minutes: kills under load
-	$(BIN)/pytest -m long $(ARGS)
+	$(BIN)/pytest -m long --ignore=tests/systemd $(ARGS)
+
+systemd: $(READY) ## the units under a real systemd, in a container (as root; ARGS="-k reload" narrows)
+	@[ "$$(id -u)" = 0 ] && which systemd-nspawn debootstrap >/dev/null || \
+	  { echo "make systemd: as root, after apt-get install systemd-container debootstrap" >&2; exit 1; }
+	$(BIN)/pytest -m long tests/systemd $(ARGS)
 
 pins: $(READY) ## write requirements/*.txt anew from pyproject.toml (needs uv)
 	cd requirements && for group in run dev; do \

@@ -19,9 +19,11 @@ from reserve_listener.config import (
     HttpSink as HttpSinkConfig,
     signing_key,
 )
+from reserve_listener.control import ControlServer, socket_path
 from reserve_listener.delivery import Workers
 from reserve_listener.errors import ConfigError, StoreError
 from reserve_listener.intake import Intake
+from reserve_listener.model import Filters
 from reserve_listener.observability.heartbeat import Heartbeat
 from reserve_listener.observability.notify import Notifier
 from reserve_listener.sinks.file import FileSink
@@ -111,9 +113,12 @@ class App:
         pool = ThreadPoolExecutor(IO_THREADS, thread_name_prefix="io")
         asyncio.get_running_loop().set_default_executor(pool)
         await self._store.open([sink.name for sink in self._config.sinks])
+        control = ControlServer(socket_path(self._config.store.path), self._control)
         try:
+            await control.open()
             await self._serve(signals)
         finally:
+            await control.close()
             pending = await self._backlog()
             await self._store.close()
             log.info("daemon.stopped", pending=pending)
@@ -238,6 +243,12 @@ class App:
                 offline_s=gap_ms // 1000,
                 hint="longer than the platform pushes again: changes of that time may be lost",
             )
+
+    async def _control(self, request: dict[str, Any]) -> dict[str, Any]:
+        """What `dead-letters retry` and its like ask; see `cli.operate`."""
+        count = await self._store.operate(request["operation"], Filters(**request["filters"]))
+        log.info("control.done", operation=request["operation"], deliveries=count)
+        return {"count": count}
 
     # -- reload -------------------------------------------------------------------------------------------------------------
 

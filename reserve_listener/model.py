@@ -132,6 +132,30 @@ class Outcome:
         return cls(seq=delivery.seq, state=DEAD, attempts=delivery.attempts + 1, error=error)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filters:
+    """What a person asks for; what is None matches everything. `since_ms`: stored at that time or later."""
+
+    sink: str | None = None
+    scope_id: str | None = None
+    event_id: str | None = None
+    since_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetter:
+    """A delivery that was given up. `configured`: whether its sink still is."""
+
+    seq: int
+    sink: str
+    configured: bool
+    event_id: str
+    scope: Scope
+    attempts: int
+    settled_ms: int
+    last_error: str | None
+
+
 PENDING: Final = "pending"
 DELIVERED: Final = "delivered"
 DEAD: Final = "dead"

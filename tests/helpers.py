@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from reserve_listener import normalize
-from reserve_listener.model import Delivery, IncomingEvent, Scope
+from reserve_listener.model import Delivery, Filters, IncomingEvent, Scope, StoredEvent
 from reserve_listener.simulator import sample_event
+from reserve_listener.store import StoreReader
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
+    from pathlib import Path
 
 NOW_MS = 1_790_000_000_000
 
@@ -128,6 +130,14 @@ class ScriptedSink:
 
     async def close(self) -> None:
         """Nothing is held."""
+
+
+def stored(
+    path: Path, *, limit: int = 10_000, unreadable: bool = False, event_id: str | None = None
+) -> list[StoredEvent]:
+    """What a reader finds in a store, the newest first."""
+    with StoreReader(path) as reader:
+        return reader.events(Filters(event_id=event_id), limit=limit, unreadable=unreadable)
 
 
 async def until(condition: Callable[[], object], timeout_s: float = 10.0) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -27,7 +28,7 @@ def test_every_command_and_option_is_explained() -> None:
             assert getattr(parameter, "help", None), f"{name} {parameter.name}"
 
 
-def _commands(command: object, name: str) -> list[tuple[str, object]]:
+def _commands(command: Any, name: str) -> list[tuple[str, Any]]:
     children = getattr(command, "commands", None)
     if children is None:
         return [(name, command)]

@@ -44,9 +44,7 @@ def test_the_first_delays_double_from_the_base_to_the_cap() -> None:
     """Without jitter's upper half the delays are 1, 2, 4 … 32 s, then half the cap for ever."""
     policy = RetryPolicy(base_s=1, cap_s=60)
     delays = [
-        decide(
-            policy, delivery(attempts=made), TransientDeliveryError("x"), now_ms=NOW_MS, chance=0.0
-        ).due_ms
+        decide(policy, delivery(attempts=made), TransientDeliveryError("x"), now_ms=NOW_MS, chance=0.0).due_ms
         - NOW_MS
         for made in range(8)
     ]

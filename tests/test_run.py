@@ -319,7 +319,7 @@ async def test_the_connection_comes_back_after_drops_and_refusals(
         platform.faults.endpoint_code = 403
         await platform.drop()
         await until(lambda: any("code 403" in line.get("reason", "") for line in daemon.log()))
-        platform.faults.endpoint_code = None
+        platform.faults.endpoint_code = 0
         await platform.connected(20)
         (event,) = events(1)
         assert await platform.push(event).answered(10) == 200
@@ -342,7 +342,7 @@ async def test_kill_9_loses_nothing_that_was_answered(
             for _ in range(kills):
                 await platform.connected(30)
                 answered = len(platform.acknowledged)
-                await platform.until(lambda answered=answered: len(platform.acknowledged) > answered, 30)
+                await _more_than(platform, answered)
                 await asyncio.sleep(chance.random() * 0.3)  # at any moment: this is the point of the test
                 daemon.process.kill()
                 await daemon.process.wait()
@@ -365,6 +365,10 @@ async def test_kill_9_loses_nothing_that_was_answered(
             for request in receiver.received:
                 bodies.setdefault(request.headers["webhook-id"], set()).add(request.body)
             assert all(len(each) == 1 for each in bodies.values())
+
+
+async def _more_than(platform: Simulator, answered: int) -> None:
+    await platform.until(lambda: len(platform.acknowledged) > answered, 30)
 
 
 async def _load(platform: Simulator, stop: asyncio.Event) -> None:

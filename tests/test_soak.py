@@ -60,7 +60,7 @@ async def test_a_flapping_link_loses_nothing(tmp_path: Path) -> None:
                 await platform.connected(20)
                 await platform.push_many(sample_event() for _ in range(5))
                 pushed += 5
-            faults.drop_every = None
+            platform.faults.drop_every = 0
             await platform.until(lambda: len(platform.acknowledged) == pushed, 20)
             await until(lambda: daemon.pending() == 0)
             assert sorted(daemon.file_ids()) == sorted(platform.acknowledged)

@@ -5,13 +5,28 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from reserve_listener.cli.filters import (
+    EventOption,
+    ScopeOption,
+    SinceOption,
+    SinkOption,
+    act,
+    described,
+    known_sink,
+    make_filters,
+)
 from reserve_listener.cli.options import ConfigOption, JsonOption
+from reserve_listener.cli.tables import print_table, printable
 from reserve_listener.errors import ReserveListenerError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
-    from reserve_listener.model import StoredEvent
+    from reserve_listener.model import Filters, StoredEvent
+
+FOLLOW_S = 0.5
+FOLLOWED_AT_ONCE = 10_000
 
 events_app = typer.Typer(help="Look at the events in the store.", no_args_is_help=True)
 
@@ -19,6 +34,10 @@ events_app = typer.Typer(help="Look at the events in the store.", no_args_is_hel
 @events_app.command("list")
 def list_events(
     config: ConfigOption = None,
+    sink: SinkOption = None,
+    scope: ScopeOption = None,
+    since: SinceOption = None,
+    event_id: EventOption = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many, the newest ones.")] = 20,
     unreadable: Annotated[
         bool, typer.Option("--unreadable", help="Only pushes that could not be normalised.")
@@ -27,9 +46,10 @@ def list_events(
 ) -> None:
     """List the newest events, the oldest of them first.
 
-    Example: reserve-listener events list -n 50
+    Example: reserve-listener events list -n 50 --since 2h
     """
-    found = _read(config, limit=limit, unreadable=unreadable)[::-1]
+    filters = make_filters(sink, scope, since, event_id)
+    found = _read(config, filters, limit=limit, unreadable=unreadable)
     if as_json:
         typer.echo(json.dumps([_summary(event) for event in found], ensure_ascii=False, indent=2))
         return
@@ -49,7 +69,7 @@ def show_event(
 
     Example: reserve-listener events show 5e3702a84e847582be8db7fb73283c02
     """
-    found = _read(config, limit=10, event_id=event_id)
+    found = _read(config, make_filters(None, None, None, event_id), limit=10)
     if not found:
         raise ReserveListenerError(
             f"there is no event {event_id} in the store. `events list` shows what there is."
@@ -62,14 +82,79 @@ def show_event(
         typer.echo(json.dumps(event, ensure_ascii=False, indent=2))
 
 
+@events_app.command("tail")
+def tail_events(
+    config: ConfigOption = None,
+    sink: SinkOption = None,
+    scope: ScopeOption = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on with what comes, until Ctrl-C.")
+    ] = False,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many to begin with.")] = 10,
+    as_json: JsonOption = False,
+) -> None:
+    """Print the newest events, a line each, and with -f those that come. --json: what sinks receive.
+
+    Example: reserve-listener events tail -f --scope omm_3c5dd7e09bac0c1758fcf9511bd1a771
+    """
+    from contextlib import suppress
+
+    filters = make_filters(sink, scope, None, None)
+    with suppress(KeyboardInterrupt):
+        for event in _newest(config, filters, limit=limit, follow=follow):
+            if not as_json:
+                typer.echo("  ".join(printable(cell) for cell in _cells(event)))
+            elif event.body is not None:
+                typer.echo(event.body.decode())
+
+
+@events_app.command("replay")
+def replay_events(
+    config: ConfigOption = None,
+    sink: SinkOption = None,
+    scope: ScopeOption = None,
+    since: SinceOption = None,
+    event_id: EventOption = None,
+) -> None:
+    """Deliver events once more, all that match, to every configured sink or to one.
+
+    Receivers see the same ids again, and out of order: they compare `time`.
+
+    Example: reserve-listener events replay --sink booking --since 2d
+    """
+    filters = make_filters(sink, scope, since, event_id)
+    count = act(config, "replay", filters, question=f"Deliver all events {described(filters)} once more?")
+    typer.echo(f"{count} deliveries will be made once more.")
+
+
+def _newest(
+    config: "Path | None", filters: "Filters", *, limit: int, follow: bool
+) -> "Iterator[StoredEvent]":
+    """The newest events, oldest first; with `follow` also those to come. Looks at the store twice a second."""
+    import time
+
+    after_seq = 0
+    while True:
+        found = _read(config, filters, limit=limit, after_seq=after_seq)
+        yield from found
+        if not follow:
+            return
+        after_seq = found[-1].seq if found else after_seq
+        limit = FOLLOWED_AT_ONCE
+        time.sleep(FOLLOW_S)
+
+
 def _read(
-    config: "Path | None", *, limit: int, event_id: str | None = None, unreadable: bool = False
+    config: "Path | None", filters: "Filters", *, limit: int, unreadable: bool = False, after_seq: int = 0
 ) -> "list[StoredEvent]":
+    """The newest events that match, the oldest of them first."""
     from reserve_listener.config import load
     from reserve_listener.store import StoreReader
 
-    with StoreReader(load(config).store.path) as store:
-        return store.events(limit=limit, event_id=event_id, unreadable=unreadable)
+    path = load(config).store.path
+    known_sink(path, filters.sink)
+    with StoreReader(path) as store:
+        return store.events(filters, limit=limit, unreadable=unreadable, after_seq=after_seq)[::-1]
 
 
 def _summary(event: "StoredEvent") -> dict[str, Any]:
@@ -111,22 +196,11 @@ def _parsed(raw: bytes | None) -> Any:
 
 
 def _table(events: "list[StoredEvent]") -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for column in ("received", "event", "scope", "deliveries"):
-        table.add_column(column, overflow="fold")
-    for event in events:
-        row = _summary(event)
-        scope = f"{row['scope_type']} {row['scope_id']}" if event.scope else f"unreadable: {event.problem}"
-        states = ", ".join(f"{delivery.sink} {delivery.state}" for delivery in event.deliveries) or "-"
-        # Text, not markup: what the platform sends is shown as it is.
-        table.add_row(*(Text(_printable(cell)) for cell in (row["received"], event.event_id, scope, states)))
-    Console().print(table)
+    print_table(("received", "event", "scope", "deliveries"), map(_cells, events))
 
 
-def _printable(text: str) -> str:
-    """Without control characters: a payload must not drive the terminal."""
-    return "".join(character if character.isprintable() else "�" for character in text)
+def _cells(event: "StoredEvent") -> tuple[str, str, str, str]:
+    row = _summary(event)
+    scope = f"{row['scope_type']} {row['scope_id']}" if event.scope else f"unreadable: {event.problem}"
+    states = ", ".join(f"{delivery.sink} {delivery.state}" for delivery in event.deliveries) or "-"
+    return row["received"], event.event_id, scope, states

@@ -6,6 +6,7 @@ import typer
 
 from reserve_listener.cli.check import check
 from reserve_listener.cli.config import config_app
+from reserve_listener.cli.dead_letters import dead_letters_app
 from reserve_listener.cli.demo import demo
 from reserve_listener.cli.events import events_app
 from reserve_listener.cli.run import run
@@ -28,6 +29,7 @@ app.command()(check)
 app.command()(demo)
 app.command()(simulate)
 app.add_typer(events_app, name="events")
+app.add_typer(dead_letters_app, name="dead-letters")
 app.add_typer(config_app, name="config")
 app.command()(version)
 

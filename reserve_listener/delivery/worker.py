@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 STORE_PAUSE_S: Final = 1.0
 """How long a worker leaves a failing store alone."""
 
+READY_LIMIT: Final = 2_000
+READY_BYTES: Final = 32 * 1024 * 1024
+"""What is held in memory behind scopes under way, so that others can pass a scope that is slow."""
+
 log = structlog.get_logger("delivery")
 
 Attempt = asyncio.Task[list[Outcome]]
@@ -150,9 +154,9 @@ class Worker:
     # -- attempts -----------------------------------------------------------------------------------------------------------
 
     async def _claim(self) -> None:
-        slots = self.sink.batch_size * self.sink.max_in_flight
-        if self._halted or not self._more or len(self._ready) >= slots:
+        if not self._more or not self._room():
             return
+        slots = self.sink.batch_size * self.sink.max_in_flight
         self._more = False
         self._claimed_ms = self._now_ms()
         claimed = await self._store.claim(
@@ -162,8 +166,20 @@ class Worker:
         self._ready.extend(claimed)
         self._in_hand.update(delivery.seq for delivery in claimed)
 
+    def _place_free(self) -> bool:
+        return len(self._attempts) < self.sink.max_in_flight
+
+    def _room(self) -> bool:
+        """Whether a claim is wanted. With a place free, all that is ready waits for scopes under way: let others pass."""
+        if self._halted:
+            return False
+        if len(self._ready) < self.sink.batch_size * self.sink.max_in_flight:
+            return True
+        held_bytes = sum(len(delivery.body) for delivery in self._ready)
+        return self._place_free() and len(self._ready) < READY_LIMIT and held_bytes < READY_BYTES
+
     def _start(self) -> None:
-        while self._ready and not self._halted and len(self._attempts) < self.sink.max_in_flight:
+        while self._ready and not self._halted and self._place_free():
             batch = self._next_batch()
             if not batch:
                 return
@@ -222,19 +238,13 @@ class Worker:
 
     async def _wait(self) -> None:
         """Until something is to be done: new deliveries, the end of an attempt, the next due time, the drain."""
-        if (
-            self._more
-            and not self._halted
-            and len(self._ready) < self.sink.batch_size * self.sink.max_in_flight
-        ):
+        if self._more and self._room():
             return
         await self._sleep(await self._until_due())
 
     async def _until_due(self) -> float | None:
-        if self._draining or self._ready:
-            return (
-                None  # nothing new is wanted, or every slot is taken and the next end of an attempt wakes us
-            )
+        if self._draining or not (self._place_free() and self._room()):
+            return None  # nothing new is wanted, or the end of an attempt wakes us
         # What came due by the last claim was seen by it: only what is due after it can be news.
         due_ms = await self._store.next_due_ms(self.sink.name, after_ms=self._claimed_ms)
         if due_ms is None:

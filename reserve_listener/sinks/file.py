@@ -101,7 +101,10 @@ class FileSink:
         # O_NONBLOCK: opening a FIFO that nobody reads must not hang; it means nothing for a file.
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
         created = not self.path.exists()
-        file = os.open(self.path, flags, MODE)
+        try:
+            file = os.open(self.path, flags, MODE)
+        except IsADirectoryError as error:
+            raise MisconfiguredSinkError(f"{self.path} is not a regular file: name another path") from error
         try:
             if not stat.S_ISREG(os.fstat(file).st_mode):
                 raise MisconfiguredSinkError(f"{self.path} is not a regular file: name another path")
@@ -126,7 +129,9 @@ class FileSink:
         else:
             _write_all(file, b"\n")
         os.fsync(file)
-        log.warning("file.mended", sink=self.name, path=str(self.path), torn_bytes=size - start, taken_off=ours)
+        log.warning(
+            "file.mended", sink=self.name, path=str(self.path), torn_bytes=size - start, taken_off=ours
+        )
 
 
 def _last_line(file: int, size: int) -> int:

@@ -2,5 +2,6 @@
 
 from reserve_listener.store.reader import StoreReader
 from reserve_listener.store.sqlite import SqliteStore
+from reserve_listener.store.stopped import operate
 
-__all__ = ["SqliteStore", "StoreReader"]
+__all__ = ["SqliteStore", "StoreReader", "operate"]

@@ -21,7 +21,7 @@ INSERT INTO deliveries (seq, sink, scope) SELECT ?, id, ? FROM sinks WHERE confi
 
 # A failed delivery has a due time; while it lies ahead, later deliveries of the same scope stay behind it.
 CLAIM: Final = """
-SELECT d.seq, e.event_id, d.scope, d.attempts, e.received_ms, e.body
+SELECT d.seq, e.event_id, d.scope, d.attempts, e.received_ms + d.held_ms, e.body
 FROM deliveries AS d INDEXED BY deliveries_pending
 JOIN events AS e ON e.seq = d.seq
 WHERE d.sink = :sink AND d.state = 0 AND d.due_ms <= :now
@@ -47,6 +47,8 @@ KNOW_SINK: Final = """
 INSERT INTO sinks (name) VALUES (?) ON CONFLICT (name) DO UPDATE SET configured = 1 RETURNING id
 """
 
+SINKS: Final = "SELECT name FROM sinks ORDER BY id"
+
 FORGET_SINKS: Final = """
 UPDATE sinks SET configured = 0 WHERE name NOT IN (SELECT value FROM json_each(?))
 """
@@ -71,12 +73,55 @@ APP_LAST_CONNECTED: Final = "SELECT last_connected_ms FROM apps WHERE app_id = ?
 
 RECORD_GAP: Final = "INSERT OR IGNORE INTO gaps (app_id, from_ms, to_ms) VALUES (?, ?, ?)"
 
+# What a person asks for: every filter that is given has to fit. A sink that is not configured has no worker.
+_MATCHING = """
+(:event_id IS NULL OR e.event_id = :event_id)
+  AND (:scope_id IS NULL OR c.scope_id = :scope_id)
+  AND (:since_ms IS NULL OR e.received_ms >= :since_ms)
+  AND (:sink IS NULL OR k.name = :sink)
+"""
+
+_DEAD = f"""
+FROM deliveries AS d INDEXED BY deliveries_dead
+JOIN events AS e ON e.seq = d.seq JOIN scopes AS c ON c.id = d.scope JOIN sinks AS k ON k.id = d.sink
+WHERE d.state = 2 AND {_MATCHING}
+"""  # fixed texts only
+
+LIST_DEAD: Final = f"""
+SELECT d.seq, k.name, k.configured, e.event_id, c.tenant_key, c.scope_type, c.scope_id, d.attempts, d.settled_ms, d.last_error
+{_DEAD} ORDER BY d.settled_ms, d.seq LIMIT :limit
+"""
+
+RETRY_DEAD: Final = f"""
+UPDATE deliveries SET state = 0, attempts = 0, due_ms = 0, settled_ms = NULL,
+  held_ms = :now_ms - (SELECT received_ms FROM events WHERE events.seq = deliveries.seq)
+WHERE (seq, sink) IN (SELECT d.seq, d.sink {_DEAD} AND k.configured)
+"""  # noqa: S608
+
+DROP_DEAD: Final = f"DELETE FROM deliveries WHERE (seq, sink) IN (SELECT d.seq, d.sink {_DEAD})"  # noqa: S608
+
+# Once more to every configured sink; what is still pending stays as it is.
+REPLAY: Final = f"""
+INSERT INTO deliveries (seq, sink, scope, held_ms)
+SELECT e.seq, k.id, e.scope, :now_ms - e.received_ms
+FROM events AS e JOIN scopes AS c ON c.id = e.scope JOIN sinks AS k ON k.configured
+WHERE e.body IS NOT NULL AND {_MATCHING}
+ON CONFLICT (seq, sink) DO UPDATE
+SET state = 0, attempts = 0, due_ms = 0, settled_ms = NULL, last_error = NULL, held_ms = excluded.held_ms
+WHERE state <> 0
+"""  # noqa: S608
+
 LIST_EVENTS: Final = """
 SELECT e.seq, e.tenant_key, e.event_id, e.received_ms, e.created_ms,
        s.tenant_key, s.scope_type, s.scope_id, e.body, e.raw, e.problem
 FROM events AS e LEFT JOIN scopes AS s ON s.id = e.scope
 WHERE (:event_id IS NULL OR e.event_id = :event_id)
+  AND (:scope_id IS NULL OR s.scope_id = :scope_id)
+  AND (:since_ms IS NULL OR e.received_ms >= :since_ms)
+  AND (:sink IS NULL OR e.seq IN (
+    SELECT d.seq FROM deliveries AS d JOIN sinks AS k ON k.id = d.sink WHERE k.name = :sink))
   AND (NOT :unreadable OR e.body IS NULL)
+  AND e.seq > :after_seq
 ORDER BY e.seq DESC LIMIT :limit
 """
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
     from pathlib import Path
 
+    from reserve_listener.model import Filters
+
 STATES: Final = {PENDING: 0, DELIVERED: 1, DEAD: 2}
 
 WAITING_EVENTS: Final = 50_000
@@ -26,6 +29,8 @@ WAITING_BYTES: Final = 128 * 1024 * 1024
 
 CLAIM_BYTES: Final = 8 * 1024 * 1024
 """Bodies that one claim reads at the most (at least one is always read)."""
+
+OPERATIONS: Final = {"retry": sql.RETRY_DEAD, "drop": sql.DROP_DEAD, "replay": sql.REPLAY}
 
 LAST_ERROR_CHARS: Final = 500
 
@@ -112,6 +117,14 @@ class SqliteStore:
         now = self._now_ms()
         rows = [_outcome_row(outcome, self._sinks[sink], now) for outcome in outcomes]
         await self._writer.submit(partial(_execute_many, sql.SETTLE, rows), writes=True)
+
+    async def operate(self, operation: str, filters: Filters) -> int:
+        """`retry` or `drop` dead letters, or `replay` events, all that match; how many deliveries it concerned."""
+        values = asdict(filters) | {"now_ms": self._now_ms()}
+        count: int = await self._writer.submit(partial(_operate, OPERATIONS[operation], values), writes=True)
+        if count:
+            self.on_commit()
+        return count
 
     async def backlog(self) -> dict[str, int]:
         """Deliveries that are not settled yet, for each configured sink."""
@@ -210,6 +223,10 @@ def _outcome_row(outcome: Outcome, sink: int, now_ms: int) -> tuple[object, ...]
         # A lone surrogate (a path that is not UTF-8) is no text to SQLite.
         error = outcome.error[:LAST_ERROR_CHARS].encode("utf-8", "backslashreplace").decode()
     return (STATES[outcome.state], outcome.attempts, outcome.due_ms, settled_ms, error, outcome.seq, sink)
+
+
+def _operate(statement: str, values: dict[str, Any], connection: sqlite3.Connection) -> int:
+    return connection.execute(statement, values).rowcount
 
 
 def _know_sinks(names: list[str], now_ms: int, connection: sqlite3.Connection) -> dict[str, int]:

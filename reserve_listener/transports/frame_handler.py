@@ -52,6 +52,8 @@ class FrameHandler:
             if isinstance(message, str):
                 raise frames.FrameError("a text message")
             frame = frames.decode(message)
+            if not frame.IsInitialized():
+                raise frames.FrameError("required fields are missing")  # it could not go back as the answer
             if frame.method == frames.CONTROL:
                 self._control(frame)
             elif frame.method == frames.DATA:

@@ -40,12 +40,14 @@ CREATE TABLE deliveries (
     due_ms     INTEGER NOT NULL DEFAULT 0,  -- not before; 0 until an attempt has failed
     settled_ms INTEGER,
     last_error TEXT,
+    held_ms    INTEGER NOT NULL DEFAULT 0,  -- time that does not count for its age: before a retry or replay by hand
     PRIMARY KEY (seq, sink)
 ) STRICT, WITHOUT ROWID;
 -- What a worker claims, in order.
 CREATE INDEX deliveries_pending ON deliveries (sink, seq) WHERE state = 0;
 -- What holds back its scope, or waits for its time: few rows, since only failed attempts have a due time.
 CREATE INDEX deliveries_waiting ON deliveries (sink, scope, seq, due_ms) WHERE state = 0 AND due_ms > 0;
+CREATE INDEX deliveries_dead ON deliveries (sink, seq) WHERE state = 2;
 CREATE INDEX deliveries_due ON deliveries (sink, due_ms) WHERE state = 0 AND due_ms > 0;
 
 -- Apps that were connected at least once: a refusal at start is final only for others.

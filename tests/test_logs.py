@@ -1,0 +1,475 @@
+"""The log: every line whole, nothing secret in it, and never the reason that the daemon waits."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import io
+import json
+import logging
+import os
+import threading
+import time
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import structlog
+
+from reserve_listener.model import IncomingEvent
+from reserve_listener.observability import log_writer as writer_module, logs as logs_module
+from reserve_listener.observability.log_writer import LogWriter
+from reserve_listener.observability.logs import LEVELS, Logs
+from reserve_listener.sinks.log import LogSink
+from tests.helpers import delivery, event, until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+SECRETS = ("hunter2-app-secret", "hunter2", "sign|ing.key*")
+
+
+@pytest.fixture(autouse=True)
+def untouched_logging() -> Iterator[None]:
+    """What `Logs` sets up for the whole process is taken back."""
+    root = logging.getLogger()
+    handlers, level = root.handlers, root.level
+    with warnings.catch_warnings():
+        yield
+    logging.captureWarnings(capture=False)
+    root.handlers, root.level = handlers, level
+    structlog.reset_defaults()
+
+
+class Output:
+    """A file as the log's stream, and what was written to it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.stream = path.open("w")
+        self._made: list[Logs] = []
+
+    def logs(self, **more: Any) -> Logs:
+        logs = Logs(
+            **{"level": "info", "log_format": "json", "secrets": SECRETS, "stream": self.stream, **more}
+        )
+        self._made.append(logs)
+        return logs
+
+    def text(self) -> str:
+        """All that was logged; ends the logs."""
+        self.close()
+        return self.path.read_text()
+
+    def lines(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.text().splitlines()]
+
+    def close(self) -> None:
+        while self._made:
+            self._made.pop().close()
+        self.stream.close()
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Iterator[Output]:
+    output = Output(tmp_path / "log")
+    yield output
+    output.close()
+
+
+def test_a_line_is_json_with_time_level_and_event_first(output: Output) -> None:
+    """Keys come in a constant order, values keep their types, other objects are their text."""
+    output.logs()
+    structlog.get_logger("x").info(
+        "daemon.started", count=3, ratio=0.5, on=True, none=None, path=Path("/a"), names=("a",)
+    )
+    (line,) = output.lines()
+    assert list(line)[:3] == ["timestamp", "level", "event"]
+    del line["timestamp"]
+    assert line == {
+        "level": "info",
+        "event": "daemon.started",
+        "count": 3,
+        "ratio": 0.5,
+        "on": True,
+        "none": None,
+        "path": "/a",
+        "names": ["a"],
+    }
+
+
+@pytest.mark.parametrize("level", LEVELS)
+async def test_the_level_holds_for_the_daemon_and_not_for_the_sink(output: Output, level: str) -> None:
+    """Lines below the level are left out; the log sink's events are written whatever it is."""
+    logs = output.logs(level=level)
+    log = structlog.get_logger()
+    for name in LEVELS:
+        getattr(log, name)(f"daemon.{name}")
+    await LogSink("console", logs.write_events).deliver([delivery(1, event().body or b"")])
+    events = [line["event"] for line in output.lines()]
+    expected = [f"daemon.{name}" for name in LEVELS[LEVELS.index(level) :]]
+    assert events == [*expected, "reserve_config.updated"]
+
+
+async def test_a_sink_line_carries_its_event_whole(output: Output) -> None:
+    """What stands in the log is the data of the event, with time stamp and level like any line."""
+    logs = output.logs(level="error")
+    body = event("e1").body or b""
+    await LogSink("console", logs.write_events).deliver([delivery(1, body)])
+    (line,) = output.lines()
+    assert line["data"] == json.loads(body)["data"]
+    assert (line["level"], line["event_id"], line["sink"]) == ("info", "e1", "console")
+    assert line["timestamp"].endswith("Z")
+
+
+# -- nothing secret -------------------------------------------------------------------------------------------------------
+
+
+class Url:
+    """An object that is its text in a log."""
+
+    def __str__(self) -> str:
+        return "wss://x/ws?access_key=AK123&ticket=TK456"
+
+
+def raise_secret() -> None:
+    raise ValueError(
+        "connect to wss://h/ws?device=1&access_key=AK123&ticket=TK456 with hunter2-app-secret failed"
+    )
+
+
+LEAKS: dict[str, Callable[[], None]] = {
+    "text": lambda: structlog.get_logger().info("x", text="the hunter2-app-secret and sign|ing.key* here"),
+    "event": lambda: structlog.get_logger().info("got hunter2-app-secret"),
+    "url": lambda: structlog.get_logger().info(
+        "x", url="wss://x/ws?access_key=AK123&ticket=TK456&service_id=1"
+    ),
+    "nested": lambda: structlog.get_logger().info("x", a=[{"b": ("hunter2", {"c": "ticket=TK456"})}]),
+    "object": lambda: structlog.get_logger().info(
+        "x", url=Url(), error=ValueError("hunter2"), kinds={"hunter2"}
+    ),
+    "bytes": lambda: structlog.get_logger().info("x", frame=b"access_key=AK123&ticket=TK456 hunter2"),
+    "exception": lambda: _logged(structlog.get_logger().exception),
+    "library": lambda: logging.getLogger("Lark").warning("connected to %s, %s", Url(), "hunter2-app-secret"),
+    "library exception": lambda: _logged(logging.getLogger("Lark").exception),
+    "library dict": lambda: logging.getLogger("Lark").error("%s", {"ticket": "TK456", "access_key": "AK123"}),
+    "cut message": lambda: logging.getLogger("Lark").error("%s", "y" * 1990 + "hunter2-app-secret"),
+    "broken format": lambda: logging.getLogger("Lark").error("%d ticket=TK456", "hunter2"),
+    "warning": lambda: warnings.warn("access_key=AK123", UserWarning, stacklevel=1),
+}
+
+
+def _logged(say: Callable[[str], None]) -> None:
+    try:
+        raise_secret()
+    except ValueError:
+        say("it failed")
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+@pytest.mark.parametrize("name", LEAKS)
+def test_no_secret_is_written(output: Output, name: str, log_format: str) -> None:
+    """Configured secrets and what looks like a credential are masked, wherever in a line they stand."""
+    output.logs(log_format=log_format)
+    LEAKS[name]()
+    text = output.text()
+    assert len(text.splitlines()) >= 1
+    for secret in ("hunter2", "hunter", "AK123", "TK456", "app-secret", "ing.key"):
+        # What a source line of a traceback shows is this file's own text.
+        shown = "\n".join(
+            line for line in text.replace("\\n", "\n").splitlines() if "raise ValueError(" not in line
+        )
+        assert secret not in shown
+    if name != "broken format":
+        assert "****" in text or name == "cut message"
+
+
+def test_what_is_beside_a_secret_stays(output: Output) -> None:
+    """Masking takes the values and leaves the rest of the line readable."""
+    output.logs()
+    structlog.get_logger().info("x", url="wss://x/ws?access_key=AK123&ticket=TK456&service_id=1")
+    assert output.lines()[0]["url"] == "wss://x/ws?access_key=********&ticket=********&service_id=1"
+
+
+# -- other libraries ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("number", "level"),
+    [(20, "info"), (25, "info"), (30, "warning"), (35, "warning"), (40, "error"), (50, "error")],
+)
+def test_records_of_libraries_become_lines(output: Output, number: int, level: str) -> None:
+    """A record comes out with its logger's name at its level, or the next lower one we have."""
+    output.logs(level="debug")
+    logging.getLogger("some.library").log(number, "hello %s", "world")
+    (line,) = output.lines()
+    assert (line["event"], line["logger"], line["message"], line["level"]) == (
+        "library.log",
+        "some.library",
+        "hello world",
+        level,
+    )
+
+
+def test_chatter_of_libraries_stays_out(output: Output) -> None:
+    """At info only warnings of libraries are written: their infos hold addresses of connections."""
+    output.logs(level="info")
+    logging.getLogger("some.library").info("connected")
+    assert output.lines() == []
+
+
+STRANGE: dict[str, dict[str, Any]] = {
+    "lone surrogate": {"path": "\udce4"},
+    "huge number": {"number": 10**40},
+    "keys of any kind": {"map": {(1, 2): 3, None: 4}},
+    "no number": {"number": float("nan")},
+    "an event": {"one": event()},
+    "line breaks": {"text": "one\ntwo\r\u2028three"},
+}
+
+
+@pytest.mark.parametrize("name", STRANGE)
+def test_no_value_makes_the_logging_code_raise(output: Output, name: str) -> None:
+    """Whatever is logged, the caller goes on and exactly one line comes out."""
+    output.logs()
+    structlog.get_logger().info("x", **STRANGE[name])
+    text = output.text()
+    assert text.count("\n") == 1
+    assert json.loads(text)["event"] == "x"
+
+
+# -- the writer's thread ----------------------------------------------------------------------------------------------------
+
+
+class Pipe:
+    """A pipe that nobody reads until told to: what a stopped terminal is to the daemon."""
+
+    def __init__(self) -> None:
+        self.read_end, self.write_end = os.pipe()
+        fcntl.fcntl(self.write_end, fcntl.F_SETPIPE_SZ, 4096)
+        self._data = bytearray()
+        self._thread = threading.Thread(target=self._read)
+
+    def flow(self) -> None:
+        self._thread.start()
+
+    def _read(self) -> None:
+        while piece := os.read(self.read_end, 65536):
+            self._data += piece
+
+    def end(self) -> list[str]:
+        os.close(self.write_end)
+        self._thread.join(10)
+        os.close(self.read_end)
+        return self._data.decode().splitlines()
+
+
+async def test_a_blocked_log_drops_and_counts_the_daemons_lines_and_no_event(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """While nobody reads nothing waits for the log; then every event is there, and a line says how many others are not."""
+    monkeypatch.setattr(writer_module, "CAPACITY", 100)
+    pipe = Pipe()
+    writer = LogWriter(pipe.write_end, on_dropped=lambda count: f"dropped {count}")
+    started = time.monotonic()
+    for number in range(1_000):
+        writer.line(f"daemon {number:04} {'x' * 100}")
+    assert time.monotonic() - started < 2
+    events = [asyncio.create_task(writer.write([f"event {number}"])) for number in range(200)]
+    done, _ = await asyncio.wait(events, timeout=0.05)
+    assert not done
+    pipe.flow()
+    async with asyncio.timeout(10):
+        await asyncio.gather(*events)
+    writer.close()
+    lines = pipe.end()
+    assert [line for line in lines if line.startswith("event")] == [
+        f"event {number}" for number in range(200)
+    ]
+    daemon = [line for line in lines if line.startswith("daemon")]
+    dropped = [int(line.split()[1]) for line in lines if line.startswith("dropped")]
+    assert len(daemon) + sum(dropped) == 1_000
+    assert sum(dropped) > 800
+    assert set(map(len, daemon)) == {len("daemon 0000 ") + 100}
+
+
+async def test_an_event_is_written_when_write_returns(tmp_path: Path) -> None:
+    """`write` returns after the bytes are out, not when they are queued."""
+    descriptor = os.open(tmp_path / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    writer = LogWriter(descriptor, on_dropped=str)
+    await writer.write(["one", "two"])
+    assert (tmp_path / "log").read_text() == "one\ntwo\n"
+    writer.close()
+    os.close(descriptor)
+
+
+async def test_a_log_that_cannot_be_written_is_heard_by_the_sink_and_counted() -> None:
+    """On a full disk `write` raises OSError and daemon lines are counted as dropped; the thread lives on."""
+    descriptor = os.open("/dev/full", os.O_WRONLY)
+    writer = LogWriter(descriptor, on_dropped=lambda count: f"dropped {count}")
+    for number in range(3):
+        writer.line(f"daemon {number}")
+    for _ in range(2):
+        with pytest.raises(OSError, match="No space left"):
+            await writer.write(["event"])
+    read_end, write_end = os.pipe()
+    os.dup2(write_end, descriptor)
+    await writer.write(["event"])
+    writer.close()
+    assert os.read(read_end, 1000) == b"dropped 3\nevent\n"
+    for open_one in (descriptor, read_end, write_end):
+        os.close(open_one)
+
+
+async def test_a_line_cut_off_by_a_full_disk_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What comes after half a line begins on a line of its own."""
+    descriptor = os.open(tmp_path / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    writer = LogWriter(descriptor, on_dropped=str)
+    real = os.write
+    room = [4, 0]
+
+    def little(file: int, data: memoryview) -> int:
+        if file != descriptor or not room:
+            return real(file, data)
+        if size := room.pop(0):
+            return real(file, data[:size])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "write", little)
+    with pytest.raises(OSError, match="No space left"):
+        await writer.write(["event one"])
+    await writer.write(["event one"])
+    await writer.write(["event two"])
+    writer.close()
+    os.close(descriptor)
+    assert (tmp_path / "log").read_text() == "even\nevent one\nevent two\n"
+
+
+async def test_a_non_blocking_terminal_is_waited_for() -> None:
+    """A descriptor that somebody else made non-blocking loses nothing."""
+    pipe = Pipe()
+    os.set_blocking(pipe.write_end, False)
+    writer = LogWriter(pipe.write_end, on_dropped=str)
+    written = asyncio.create_task(writer.write([f"event {number:05}" for number in range(5_000)]))
+    await asyncio.wait([written], timeout=0.05)
+    assert not written.done()
+    pipe.flow()
+    async with asyncio.timeout(10):
+        await written
+    writer.close()
+    assert pipe.end() == [f"event {number:05}" for number in range(5_000)]
+
+
+async def test_a_caller_who_goes_away_disturbs_nobody(tmp_path: Path) -> None:
+    """A cancelled write, and one whose loop is closed, leave the thread at work."""
+    descriptor = os.open(tmp_path / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    writer = LogWriter(descriptor, on_dropped=str)
+    cancelled = asyncio.create_task(writer.write(["cancelled"]))
+    await asyncio.sleep(0)
+    cancelled.cancel()
+
+    def on_a_loop_of_its_own() -> None:
+        loop = asyncio.new_event_loop()
+        one = loop.create_task(writer.write(["elsewhere"]))
+        loop.run_until_complete(asyncio.sleep(0))
+        one.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            loop.run_until_complete(one)
+        loop.close()
+
+    await asyncio.to_thread(on_a_loop_of_its_own)
+    await writer.write(["last"])
+    writer.close()
+    os.close(descriptor)
+    assert (tmp_path / "log").read_text().splitlines()[-1] == "last"
+
+
+def test_close_does_not_wait_for_a_blocked_log_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With nobody reading, `close` returns after its timeout."""
+    monkeypatch.setattr(writer_module, "CLOSE_TIMEOUT_S", 0.05)
+    pipe = Pipe()
+    writer = LogWriter(pipe.write_end, on_dropped=str)
+    for _ in range(100):
+        writer.line("x" * 100)
+    started = time.monotonic()
+    writer.close()
+    assert time.monotonic() - started < 2
+    pipe.flow()
+    writer._thread.join(10)
+    assert pipe.end() == ["x" * 100] * 100
+
+
+async def test_lines_of_several_threads_do_not_interleave(output: Output) -> None:
+    """Daemon lines from threads and events of the sink come out as whole lines, none missing."""
+    logs = output.logs()
+
+    def chatter(name: int) -> None:
+        for number in range(200):
+            structlog.get_logger().info("x", who=name, number=number, filler="y" * 200)
+
+    threads = [asyncio.to_thread(chatter, name) for name in range(4)]
+    sink = LogSink("console", logs.write_events)
+    events = [sink.deliver([delivery(number, event(f"e{number}").body or b"")]) for number in range(100)]
+    await asyncio.gather(*threads, *events)
+    lines = output.lines()
+    assert len(lines) == 900
+    for name in range(4):
+        assert [line["number"] for line in lines if line.get("who") == name] == list(range(200))
+
+
+# -- on a terminal --------------------------------------------------------------------------------------------------------
+
+
+async def test_the_console_format_is_one_line_for_an_event(output: Output) -> None:
+    """For people the data are dotted keys on one line, without colours where there is no terminal."""
+    logs = output.logs(log_format="console")
+    await LogSink("console", logs.write_events).deliver([delivery(1, event("e1").body or b"")])
+    text = output.text()
+    assert text.count("\n") == 1
+    assert "reserve_config.updated" in text
+    assert "time.opening_hour=28800" in text
+    assert "approve.approvers=[0]" in text
+    assert "\x1b" not in text
+
+
+@pytest.mark.parametrize(("no_color", "colours"), [(False, True), (True, False)])
+def test_a_terminal_gets_colours_unless_no_color_is_set(
+    monkeypatch: pytest.MonkeyPatch, *, no_color: bool, colours: bool
+) -> None:
+    """`auto` is colourful on a terminal, and NO_COLOR is heeded."""
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    if no_color:
+        monkeypatch.setenv("NO_COLOR", "1")
+    master, slave = os.openpty()
+    with open(slave, "w", closefd=False) as stream:
+        logs = Logs(level="info", log_format="auto", stream=stream)
+        structlog.get_logger().warning("daemon.started", name="x")
+        logs.close()
+        text = os.read(master, 10_000).decode()
+    os.close(master)
+    os.close(slave)
+    assert "daemon.started" in text
+    assert ("\x1b[" in text) is colours
+
+
+def test_a_stream_without_a_descriptor_falls_back_to_standard_output() -> None:
+    """What has no file descriptor (a test's capture) is no reason to fail."""
+    assert logs_module._descriptor(io.StringIO()) == 1
+
+
+def test_the_event_struct_is_logged_without_raising() -> None:
+    """The guard that the value of STRANGE is what it says."""
+    assert isinstance(STRANGE["an event"]["one"], IncomingEvent)
+
+
+async def test_close_writes_what_is_queued(output: Output) -> None:
+    """Every line that was logged before `close` is in the file after it."""
+    output.logs()
+    for number in range(500):
+        structlog.get_logger().info("x", number=number)
+    assert [line["number"] for line in output.lines()] == list(range(500))
+    await until(lambda: True)
