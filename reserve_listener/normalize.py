@@ -143,7 +143,7 @@ def _readable(envelope: dict[str, Any], *, received_ms: int) -> IncomingEvent:
         raw=_encode(drop_tokens(envelope)),
         received_ms=received_ms,
         created_ms=created_ms,
-        scope=Scope(tenant_key=tenant_key, scope_type=_text(data.get("scope_type")), scope_id=subject),
+        scope=Scope(tenant_key=tenant_key, scope_type=_text(data.get("scope_type", "")), scope_id=subject),
         body=_encode(body),
     )
 

@@ -121,7 +121,7 @@ class Supervisor:
     def woke(self) -> None:
         """The machine was asleep: look at the connection now, or try at once."""
         self._hurry.set()
-        if self._current is not None:
+        if self._current is not None and (self._probe is None or self._probe.done()):
             self._probe = asyncio.create_task(self._current.probe(), name="connection-probe")
 
     def finish(self) -> None:
@@ -131,6 +131,9 @@ class Supervisor:
 
     async def close(self) -> None:
         """Send the answers that are ready and close."""
+        if self._probe is not None:
+            self._probe.cancel()
+            await asyncio.gather(self._probe, return_exceptions=True)
         if self._current is not None:
             await self._current.flush()
             await self._current.close()
@@ -213,9 +216,10 @@ class Supervisor:
             ceiling_s = min(
                 self._backoff.cap_s, self._backoff.base_s * 2.0 ** min(retry.attempt_number - 1, 60)
             )
-            delay_s = max(
-                ceiling_s * self._chance(), min(self._timing.reconnect_interval_s, self._backoff.cap_s)
-            )
+            delay_s = ceiling_s * self._chance()
+            if not isinstance(error, ConnectionLostError):
+                # The platform's interval is for attempts that fail; two hiccups of a link must not cost a minute.
+                delay_s = max(delay_s, min(self._timing.reconnect_interval_s, self._backoff.cap_s))
         wished_s = min(failure.retry_after_s or 0.0, max(self._backoff.refused_s, self._backoff.cap_s))
         return max(delay_s, wished_s)
 
@@ -245,8 +249,12 @@ class Supervisor:
     async def _pause(self, delay_s: float) -> None:
         """Sleep, unless the machine wakes up meanwhile."""
         self._hurry.clear()
+
+        async def sleep() -> None:
+            await self._sleep(delay_s)
+
         either = [
-            asyncio.ensure_future(self._sleep(delay_s)),
+            asyncio.create_task(sleep(), name="connection-backoff"),
             asyncio.create_task(self._hurry.wait(), name="connection-hurry"),
         ]
         try:
@@ -254,6 +262,7 @@ class Supervisor:
         finally:
             for each in either:
                 each.cancel()
+            await asyncio.gather(*either, return_exceptions=True)
 
     def _become(self, name: str, *, until: float | None = None, reason: str | None = None) -> None:
         self.state = State(name, self._clock(), until, reason)

@@ -155,7 +155,7 @@ LEAKS: dict[str, Callable[[], None]] = {
     "library": lambda: logging.getLogger("Lark").warning("connected to %s, %s", Url(), "hunter2-app-secret"),
     "library exception": lambda: _logged(logging.getLogger("Lark").exception),
     "library dict": lambda: logging.getLogger("Lark").error("%s", {"ticket": "TK456", "access_key": "AK123"}),
-    "cut message": lambda: logging.getLogger("Lark").error("%s", "y" * 1990 + "hunter2-app-secret"),
+    "cut message": lambda: logging.getLogger("Lark").error("%s", "y" * 1988 + "sign|ing.key*"),
     "broken format": lambda: logging.getLogger("Lark").error("%d ticket=TK456", "hunter2"),
     "warning": lambda: warnings.warn("access_key=AK123", UserWarning, stacklevel=1),
 }

@@ -287,7 +287,8 @@ async def test_headers_that_drip_end_at_the_timeout() -> None:
 
     async with raw_server(answer) as address:
         started = time.monotonic()
-        error = await failure(f"http://{address}/", timeout_s=0.3)
+        async with asyncio.timeout(3):
+            error = await failure(f"http://{address}/", timeout_s=0.3)
     assert isinstance(error, TransientDeliveryError)
     assert str(error) == "no answer within 0.3 s"
     assert 0.25 < time.monotonic() - started < 3

@@ -223,6 +223,16 @@ async def test_the_interval_is_a_lower_bound(interval_s: float, slept: list[floa
     assert stage.slept == slept
 
 
+async def test_a_flapping_link_does_not_wait_for_the_interval() -> None:
+    """The platform's interval is for attempts that fail: a link that breaks again is tried with backoff alone."""
+    timing = Timing(reconnect_interval_s=120.0)
+    stage = Stage(
+        Lost(after_s=1, timing=timing), Lost(after_s=1, timing=timing), Lost(after_s=1, timing=timing)
+    )
+    await stage.play()
+    assert stage.slept == [0.0, 2.0, 4.0]
+
+
 async def test_the_interval_of_an_answer_counts_though_the_handshake_failed() -> None:
     """What the endpoint wished is followed also when no connection came of it."""
     stage = Stage(BUSY)

@@ -149,7 +149,7 @@ class LongConnection:
         try:
             async with asyncio.timeout(PROBE_TIMEOUT_S):
                 await (await self._client._conn.ping())  # noqa: SLF001  # see TOUCHED
-        except (TimeoutError, ConnectionClosed):
+        except (TimeoutError, ConnectionClosed, OSError, RuntimeError):
             self._give_up("no answer after the machine was asleep")
 
     async def flush(self) -> None:

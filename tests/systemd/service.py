@@ -10,7 +10,6 @@ from tests.daemon import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from reserve_listener.simulator import Simulator
     from tests.systemd.machine import Machine
@@ -132,9 +131,3 @@ path = "{self.state}/events.jsonl"
     def _real_state(self) -> str:
         # /var/lib/reserve-listener is a link: DynamicUser keeps state in /var/lib/private.
         return self.state.replace("/var/lib/", "/var/lib/private/", 1)
-
-
-def build_wheel(python: str, source: Path, folder: Path) -> list[str]:
-    """The command that builds the wheel of `source` into `folder`."""
-    options = ("--quiet", "--disable-pip-version-check", "--no-deps", "--no-build-isolation")
-    return [python, "-m", "pip", "wheel", *options, "--wheel-dir", str(folder), str(source)]

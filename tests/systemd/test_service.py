@@ -7,8 +7,6 @@ import base64
 import os
 import secrets
 import shutil
-import subprocess
-import sys
 from contextlib import AsyncExitStack, suppress
 from typing import TYPE_CHECKING
 
@@ -16,16 +14,11 @@ import pytest
 
 from reserve_listener.simulator import Answer, HttpServer, Receiver, Simulator, sample_event
 from reserve_listener.simulator.events import TOKEN
-from tests.systemd.machine import ROOT, booted
-from tests.systemd.service import Service, build_wheel
+from tests.systemd.service import Service
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
-    from pathlib import Path
-
     from tests.systemd.machine import Machine
 
-QUICK_RETRIES = (0.3,) * 40
 KILLS = 10
 BUSY = 1
 PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
@@ -38,39 +31,6 @@ pytestmark = [
         not all(map(shutil.which, TOOLS)), reason="apt-get install systemd-container debootstrap"
     ),
 ]
-
-
-@pytest.fixture(scope="session")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("wheel")
-    subprocess.run(build_wheel(sys.executable, ROOT, folder), check=True, timeout=120)
-    (wheel,) = folder.glob("*.whl")
-    return wheel
-
-
-@pytest.fixture
-def machine(tmp_path: Path, wheel: Path) -> Iterator[Machine]:
-    """A booted Debian with the daemon installed as docs/service.md says."""
-    with booted(tmp_path / "console.log") as machine:
-        shutil.copy(wheel, machine.root / "root")
-        pip = ("/opt/reserve-listener/bin/pip", "install", "--quiet", "--no-index", "--no-deps")
-        machine.run_now(*pip, f"/root/{wheel.name}")
-        for unit in (ROOT / "systemd").glob("*.service"):
-            machine.write(f"/etc/systemd/system/{unit.name}", unit.read_text())
-        machine.run_now("systemctl", "daemon-reload")
-        yield machine
-
-
-@pytest.fixture
-async def platform() -> AsyncIterator[Simulator]:
-    """A platform on this machine's loopback, with an app secret that nothing else knows."""
-    async with Simulator(retry_delays=QUICK_RETRIES, app_secret=secrets.token_hex(16)) as simulator:
-        yield simulator
-
-
-@pytest.fixture
-def service(machine: Machine, platform: Simulator) -> Service:
-    return Service(machine, platform)
 
 
 async def pushed(platform: Simulator) -> str:
