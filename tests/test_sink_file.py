@@ -97,6 +97,16 @@ async def test_a_line_of_ours_torn_by_a_crash_is_taken_off(
     ]
 
 
+async def test_nuls_left_by_a_power_cut_are_taken_off(sink: FileSink, path: Path) -> None:
+    """A tail that the file system had promised and not written, with or without our line's beginning, goes."""
+    for tail in (b"\0" * 4096, b'{"specversion"' + b"\0" * 50):
+        path.write_bytes(b'{"whole":1}\n' + tail)
+        fresh = FileSink("audit", path)
+        await fresh.deliver([delivery()])
+        await fresh.close()
+        assert path.read_bytes() == b'{"whole":1}\n' + delivery().body + b"\n"
+
+
 async def test_a_long_torn_line_of_ours_is_taken_off(sink: FileSink, path: Path) -> None:
     """A torn line longer than what is read at once is found to its beginning."""
     path.write_bytes(text_of(1) + line(2, size=300_000).body[:-1])
@@ -119,8 +129,9 @@ async def test_an_unended_line_of_somebody_else_is_ended_and_kept(
 async def test_a_huge_file_without_lines_is_looked_through_in_little_memory(
     sink: FileSink, path: Path
 ) -> None:
-    """A sparse gigabyte without a line end is ended within seconds; it is read piece by piece and not kept."""
+    """A sparse gigabyte that is not ours and without a line end is ended within seconds; it is read piece by piece and not kept."""
     with path.open("wb") as file:
+        file.write(b"somebody else's")
         file.truncate(1 << 30)
     async with asyncio.timeout(20):
         await sink.deliver([line(1)])

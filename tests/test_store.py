@@ -6,6 +6,7 @@ import asyncio
 import random
 import sqlite3
 import stat
+import threading
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -107,6 +108,27 @@ async def test_text_of_any_kind_comes_back_as_it_went_in(store: SqliteStore) -> 
     for number, event_id in enumerate(ids):
         assert await store.append(event(event_id, scope=f"{event_id}{number}")) is Verdict.STORED
     assert await due(store) == ids
+
+
+async def test_a_writer_that_dies_leaves_nobody_waiting(tmp_path: Path) -> None:
+    """Should the writer's thread end by itself, `ended` returns, and who asks it gets an error instead of silence."""
+
+    class Dying(BaseException):
+        pass
+
+    def die(_connection: sqlite3.Connection) -> None:
+        raise Dying
+
+    store = SqliteStore(tmp_path / "dying.db")
+    await store.open(["log"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(threading, "excepthook", lambda _: None)  # the thread's end is expected
+        store._writer.submit(die, writes=False)
+        async with asyncio.timeout(5):
+            await store.ended()
+            with pytest.raises(StoreError):
+                await store.backlog()
+            await store.close()
 
 
 async def test_event_and_deliveries_are_one_transaction(store: SqliteStore, path: Path) -> None:

@@ -122,7 +122,8 @@ class FileSink:
         start = _last_line(file, size)
         if start == size:
             return
-        torn = os.pread(file, len(OUR_LINES_BEGIN), start)
+        # After a power cut a file system may leave NULs where the data had not reached the disk yet.
+        torn = os.pread(file, len(OUR_LINES_BEGIN), start).rstrip(b"\0")
         ours = torn == OUR_LINES_BEGIN[: len(torn)]
         if ours:
             os.ftruncate(file, start)

@@ -104,7 +104,17 @@ class Writer:
                 pass
         finally:
             connection.close()
-            self._tell(_resolve_one, self._closed, None)
+            self._tell(self._thread_ended)
+
+    def _thread_ended(self) -> None:
+        """On the loop, as `submit` is: whether asked to end or not, nobody is left waiting in the queue."""
+        self._accepting = False
+        with contextlib.suppress(queue.Empty):
+            while True:
+                job = self._jobs.get_nowait()
+                if job is not None and not job.future.done():
+                    job.future.set_exception(StoreError("the store's writer has ended"))
+        _resolve_one(self._closed, None)
 
     def _turn(self, connection: sqlite3.Connection) -> bool:
         jobs, more = self._collect()

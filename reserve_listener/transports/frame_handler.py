@@ -63,7 +63,9 @@ class FrameHandler:
         except (frames.FrameError, PartsError, ValueError, RecursionError) as error:
             log.warning("connection.garbage_frame", error=str(error)[:200], bytes=len(message))
         except Exception as error:  # noqa: BLE001  # ours, not the peer's; unanswered, so it is pushed again
-            log.error("connection.frame_failed", error=f"{type(error).__name__}: {error}"[:200])  # no payload in a traceback
+            log.error(
+                "connection.frame_failed", error=f"{type(error).__name__}: {error}"[:200]
+            )  # no payload in a traceback
 
     def _control(self, frame: Any) -> None:
         if frames.headers_of(frame).get(frames.TYPE) != frames.PONG:
