@@ -1,8 +1,37 @@
-"""What holds for every test."""
+"""What holds for every test, and the world around a daemon that many of them need."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
+
+from reserve_listener.simulator import HttpServer, Receiver, Simulator
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+QUICK_RETRIES = (0.3, 0.3, 0.3, 0.3)
+
+
+@pytest.fixture
+def receiver() -> Receiver:
+    """What the http sink posts to; tell it how to answer."""
+    return Receiver()
+
+
+@pytest.fixture
+async def server(receiver: Receiver) -> AsyncIterator[HttpServer]:
+    """The receiver, served."""
+    async with HttpServer(receiver) as server:
+        yield server
+
+
+@pytest.fixture
+async def platform() -> AsyncIterator[Simulator]:
+    """The local platform; it pushes again soon."""
+    async with Simulator(retry_delays=QUICK_RETRIES) as simulator:
+        yield simulator
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

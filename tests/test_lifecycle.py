@@ -12,7 +12,6 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import psutil
-import pytest
 
 from reserve_listener.observability.heartbeat import Heartbeat
 from reserve_listener.observability.notify import Notifier
@@ -22,23 +21,6 @@ from tests.daemon import COMMAND, Daemon, environment, running, until, write_con
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
-
-
-@pytest.fixture
-def receiver() -> Receiver:
-    return Receiver()
-
-
-@pytest.fixture
-async def server(receiver: Receiver) -> AsyncIterator[HttpServer]:
-    async with HttpServer(receiver) as server:
-        yield server
-
-
-@pytest.fixture
-async def platform() -> AsyncIterator[Simulator]:
-    async with Simulator(retry_delays=(0.3, 0.3, 0.3, 0.3)) as simulator:
-        yield simulator
 
 
 class Supervisory:

@@ -15,25 +15,7 @@ from reserve_listener.simulator import HttpServer, Receiver, Simulator, sample_e
 from tests.daemon import COMMAND, environment, running, until, write_config
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from pathlib import Path
-
-
-@pytest.fixture
-def receiver() -> Receiver:
-    return Receiver()
-
-
-@pytest.fixture
-async def server(receiver: Receiver) -> AsyncIterator[HttpServer]:
-    async with HttpServer(receiver) as server:
-        yield server
-
-
-@pytest.fixture
-async def platform() -> AsyncIterator[Simulator]:
-    async with Simulator() as simulator:
-        yield simulator
 
 
 async def cli(*arguments: str) -> tuple[int, str, str]:

@@ -12,31 +12,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from reserve_listener.simulator import Faults, HttpServer, Receiver, Simulator, sample_event
+from tests.conftest import QUICK_RETRIES
 from tests.daemon import Daemon, running, until, write_config
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
 TOKEN = "verification0token0of0the0app000"
-QUICK_RETRIES = (0.3, 0.3, 0.3, 0.3)
-
-
-@pytest.fixture
-def receiver() -> Receiver:
-    return Receiver()
-
-
-@pytest.fixture
-async def server(receiver: Receiver) -> AsyncIterator[HttpServer]:
-    async with HttpServer(receiver) as server:
-        yield server
-
-
-@pytest.fixture
-async def platform() -> AsyncIterator[Simulator]:
-    async with Simulator(retry_delays=QUICK_RETRIES) as simulator:
-        yield simulator
 
 
 def events(count: int, scopes: int = 50) -> Iterator[dict[str, Any]]:
