@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test lint types long systemd check pins clean
+.PHONY: help demo test lint types long systemd bench pins clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -30,6 +30,9 @@ systemd: $(READY) ## the units under a real systemd, in a container (as root; AR
 	@[ "$$(id -u)" = 0 ] && which systemd-nspawn debootstrap >/dev/null || \
 	  { echo "make systemd: as root, after apt-get install systemd-container debootstrap" >&2; exit 1; }
 	$(BIN)/pytest -m long tests/systemd $(ARGS)
+
+bench: $(READY) ## answers per second against the SDK's own client and a blind one (minutes)
+	$(BIN)/python benchmarks/answers.py $(ARGS)
 
 pins: $(READY) ## write requirements/*.txt anew from pyproject.toml (needs uv)
 	cd requirements && for group in run dev; do \

@@ -134,7 +134,8 @@ async def main(rounds: int, events: int, output: Path | None) -> None:
             "lark-oapi": version("lark-oapi"),
             "events": events,
         }
-        output.write_text(json.dumps({"facts": facts, "results": results}, indent=2))
+        text = json.dumps({"facts": facts, "results": results}, indent=2)
+        await asyncio.to_thread(output.write_text, text)
 
 
 if __name__ == "__main__":

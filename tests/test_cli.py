@@ -105,6 +105,14 @@ def test_events_list_as_json_is_an_array(config: Path) -> None:
     assert only["problem"] == "not \x1b[31mJSON"
 
 
+def test_looking_at_the_store_needs_no_secret(config: Path) -> None:
+    """The secret of a unit is the unit's alone: `events list` works without it."""
+    config.write_text(config.read_text().replace('app_secret = "s3cret"', 'app_secret_file = "/nowhere"'))
+    assert cli("events", "list", "-c", str(config)).returncode == 0
+    assert cli("dead-letters", "list", "-c", str(config)).stdout == "No dead letters.\n"
+    assert cli("run", "-c", str(config)).returncode == 78
+
+
 def test_events_show_has_the_event_and_what_came(config: Path) -> None:
     """`events show` prints the CloudEvents object and the raw payload; an unknown id is one readable error."""
     (shown,) = json.loads(cli("events", "show", "good-1", "--json", "-c", str(config)).stdout)

@@ -56,4 +56,4 @@ def test_the_template_differs_only_in_its_folders() -> None:
     """An instance of the template is the plain unit with a folder of its own in each place."""
     plain, template = ((UNITS / name).read_text() for name in NAMES)
     _comment, _, rest = template.partition("\n")
-    assert rest.replace("/%i", "").replace(" for %i", "") == plain
+    assert rest.replace("/%i", "").replace("-%i", "").replace(" for %i", "") == plain

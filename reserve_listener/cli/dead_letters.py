@@ -43,7 +43,7 @@ def list_dead_letters(
     from reserve_listener.config import load
     from reserve_listener.store import StoreReader
 
-    store = load(config).store.path
+    store = load(config, secrets=False).store.path
     known_sink(store, sink)
     with StoreReader(store) as reader:
         found = reader.dead_letters(make_filters(sink, scope, since, event_id), limit=limit)

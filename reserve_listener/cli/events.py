@@ -151,7 +151,7 @@ def _read(
     from reserve_listener.config import load
     from reserve_listener.store import StoreReader
 
-    path = load(config).store.path
+    path = load(config, secrets=False).store.path
     known_sink(path, filters.sink)
     with StoreReader(path) as store:
         return store.events(filters, limit=limit, unreadable=unreadable, after_seq=after_seq)[::-1]

@@ -61,7 +61,7 @@ def act(config: Path | None, operation: str, filters: "Filters", *, question: st
     from reserve_listener.control import ask
     from reserve_listener.store import operate
 
-    store = load(config).store.path
+    store = load(config, secrets=False).store.path
     known_sink(store, filters.sink)
     if sys.stdin.isatty() and sys.stdout.isatty():
         typer.confirm(question, abort=True)

@@ -36,21 +36,29 @@ class Loaded:
     """Of keys that the file does not set: "environment NAME", "credential", "default ($STATE_DIRECTORY)"."""
 
 
-def load(path: Path | None = None, *, environ: Mapping[str, str] = os.environ) -> Config:
+def load(
+    path: Path | None = None, *, environ: Mapping[str, str] = os.environ, secrets: bool = True
+) -> Config:
     """The configuration: the file, the environment over it, secrets read.
+
+    `secrets=False` leaves them alone, for commands that only want to know where the store is: those of a unit are
+    nobody's but the unit's.
 
     `path` is what -c names; without it the usual places are searched. Blocks for a few small reads. Raises
     ConfigError with every mistake that was found, a line each.
     """
-    return load_explained(path, environ=environ).config
+    return load_explained(path, environ=environ, secrets=secrets).config
 
 
-def load_explained(path: Path | None = None, *, environ: Mapping[str, str] = os.environ) -> Loaded:
+def load_explained(
+    path: Path | None = None, *, environ: Mapping[str, str] = os.environ, secrets: bool = True
+) -> Loaded:
     """What `load` does, with the file that was read and the origins of keys."""
     file = find_config(path, environ)
-    draft = _Draft(file=file, environ=environ, values=_read_toml(file) if file else {})
+    draft = _Draft(file=file, environ=environ, values=_read_toml(file) if file else {}, secrets=secrets)
     draft.lay_environment_over()
-    draft.resolve_secrets()
+    if secrets:
+        draft.resolve_secrets()
     draft.fill_in_state_directory()
     config = draft.validated()
     if config is None or draft.problems:
@@ -115,6 +123,7 @@ class _Draft:
     file: Path | None
     environ: Mapping[str, str]
     values: dict[str, Any]
+    secrets: bool = True
     origins: dict[tuple[str, str], str] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
@@ -225,7 +234,7 @@ class _Draft:
         self._refuse_what_is_not_in_this_version()
 
     def _require_app_secret(self, lark: Mapping[str, Any]) -> None:
-        needed = lark.get("transport", "long_connection") == "long_connection"
+        needed = self.secrets and lark.get("transport", "long_connection") == "long_connection"
         if needed and not lark.keys() & {"app_secret", "app_secret_file"}:
             advice = "set app_secret_file or app_secret, or give the unit a credential of the name app_secret"
             self.problems.append(f"{self.at(('lark', 'app_secret'))}: missing; {advice}")

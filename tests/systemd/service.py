@@ -25,7 +25,7 @@ class Service:
         self.simulator = simulator
         self.unit = f"reserve-listener@{instance}.service" if instance else "reserve-listener.service"
         self.etc = "/etc/reserve-listener" + (f"/{instance}" if instance else "")
-        self.state = "/var/lib/reserve-listener" + (f"/{instance}" if instance else "")
+        self.state = "/var/lib/reserve-listener" + (f"-{instance}" if instance else "")
         self.configure()
         self.set_secret(simulator.app_secret)
 
