@@ -14,6 +14,7 @@ import sys
 import termios
 import time
 import warnings
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import httpx2
@@ -36,7 +37,8 @@ from reserve_listener.simulator import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterator
+    from types import ModuleType
 
     Answering = Callable[[dict[str, Any]], int | None]
 
@@ -151,20 +153,42 @@ class Sdk:
         return client
 
 
+_whole_sdk: dict[str, ModuleType] = {}
+
+
+@contextmanager
+def whole_sdk() -> Iterator[Any]:
+    """The SDK as everybody imports it. Other tests load it lean into this process, so this is a copy of our own."""
+    theirs, logger = _taken_out(), logging.getLogger("Lark")
+    handlers = list(logger.handlers)
+    sys.modules.update(_whole_sdk)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import lark_oapi as lark  # noqa: PLC0415
+        yield lark
+    finally:
+        _whole_sdk.update(_taken_out())
+        sys.modules.update(theirs)
+        logger.handlers = handlers  # the SDK's import adds one that writes to standard output
+
+
+def _taken_out() -> dict[str, ModuleType]:
+    names = [name for name in sys.modules if name.partition(".")[0] == "lark_oapi"]
+    return {name: sys.modules.pop(name) for name in names}
+
+
 @pytest.fixture
 async def sdk(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Sdk]:
     """The SDK, quiet and on this test's loop; its tasks are ended afterwards."""
     before = asyncio.all_tasks()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import lark_oapi as lark  # noqa: PLC0415
-        import lark_oapi.ws.client as module  # noqa: PLC0415
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda *_: None)  # its receive task raises where nobody looks
-    monkeypatch.setattr(module, "loop", loop)
-    monkeypatch.setattr(module.logger, "disabled", True)
-    made = Sdk(lark)
-    yield made
+    with whole_sdk() as lark:
+        monkeypatch.setattr(lark.ws.client, "loop", loop)
+        monkeypatch.setattr(lark.ws.client.logger, "disabled", True)
+        made = Sdk(lark)
+        yield made
     for client in made.clients:
         client._cache._cron.cancel()
     left = {task for task in asyncio.all_tasks() - before if task is not asyncio.current_task()}
