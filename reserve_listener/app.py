@@ -103,7 +103,7 @@ class App:
         self._reload = reload
         self._notifier = notifier or Notifier()
         self._store = SqliteStore(config.store.path)
-        self._seen_at = time.monotonic()
+        self._started = self._seen_at = time.monotonic()
         self._supervisor: Supervisor
         self._intake: Intake
         self._workers: Workers
@@ -115,6 +115,7 @@ class App:
         await self._store.open([sink.name for sink in self._config.sinks])
         control = ControlServer(socket_path(self._config.store.path), self._control)
         try:
+            await self._build()
             await control.open()
             await self._serve(signals)
         finally:
@@ -126,7 +127,6 @@ class App:
             pool.shutdown(wait=False, cancel_futures=True)
 
     async def _serve(self, signals: Signals) -> None:
-        await self._build()
         running = [
             asyncio.create_task(self._supervisor.run(), name="supervisor"),
             asyncio.create_task(self._workers.wait_failed(), name="workers"),
@@ -220,6 +220,18 @@ class App:
         except StoreError:
             return {}
 
+    async def _status(self) -> dict[str, Any]:
+        state = self._supervisor.state
+        return {
+            "healthy": state.name == "connected" and self._intake.problem is None,
+            "version": __version__,
+            "pid": os.getpid(),
+            "running_s": round(time.monotonic() - self._started),
+            "connection": self._logs.scrub(self._describe(state)),
+            "problem": self._intake.problem,
+            "pending": await self._backlog(),
+        }
+
     def _describe(self, state: State) -> str:
         if state.until is None:
             return state.name
@@ -245,7 +257,9 @@ class App:
             )
 
     async def _control(self, request: dict[str, Any]) -> dict[str, Any]:
-        """What `dead-letters retry` and its like ask; see `cli.operate`."""
+        """What `status`, and `dead-letters retry` and its like, ask over the control socket."""
+        if request["operation"] == "status":
+            return await self._status()
         count = await self._store.operate(request["operation"], Filters(**request["filters"]))
         log.info("control.done", operation=request["operation"], deliveries=count)
         return {"count": count}

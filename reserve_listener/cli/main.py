@@ -11,6 +11,7 @@ from reserve_listener.cli.demo import demo
 from reserve_listener.cli.events import events_app
 from reserve_listener.cli.run import run
 from reserve_listener.cli.simulate import simulate
+from reserve_listener.cli.status import status
 from reserve_listener.cli.version import version
 from reserve_listener.errors import ReserveListenerError
 
@@ -28,6 +29,7 @@ app.command()(run)
 app.command()(check)
 app.command()(demo)
 app.command()(simulate)
+app.command()(status)
 app.add_typer(events_app, name="events")
 app.add_typer(dead_letters_app, name="dead-letters")
 app.add_typer(config_app, name="config")
