@@ -277,23 +277,26 @@ class App:
     async def _apply(self) -> None:
         """Check first, then apply sinks and log level; the connection is not touched."""
         try:
-            config = await asyncio.to_thread(self._reload)
-            sinks = [make_sink(sink, self._logs) for sink in config.sinks]
-        except ConfigError as error:
+            config, sinks = await asyncio.to_thread(self._prepare)
+            await self._store.set_sinks([sink.name for sink in sinks])
+        except (ConfigError, StoreError) as error:
             log.error("config.refused", error=str(error), hint="the old configuration stays in force")
             return
+        await self._workers.halt()
+        self._workers.start(sinks)
         fixed = [name for name in type(config).model_fields if name not in RELOADABLE]
         restart = [name for name in fixed if getattr(config, name) != getattr(self._config, name)]
-        for secret in config.secret_texts():
-            self._logs.hide(secret)
-        await self._workers.halt()
-        try:
-            await self._store.set_sinks([sink.name for sink in sinks])
-        finally:
-            self._workers.start(sinks)
         self._config = self._config.model_copy(update={name: getattr(config, name) for name in RELOADABLE})
         self._logs.set_level(config.log.level)
         log.info("config.applied", sinks=[sink.name for sink in sinks], restart_needed_for=restart)
+
+    def _prepare(self) -> tuple[Config, list[Sink]]:
+        """Everything that can be refused; reads files, so it runs in a thread."""
+        config = self._reload()
+        sinks = [make_sink(sink, self._logs) for sink in config.sinks]
+        for secret in config.secret_texts():
+            self._logs.hide(secret)
+        return config, sinks
 
 
 def make_sink(config: Any, logs: Logs) -> Sink:
@@ -301,14 +304,19 @@ def make_sink(config: Any, logs: Logs) -> Sink:
     if isinstance(config, FileSinkConfig):
         return FileSink(config.name, config.path)
     if isinstance(config, HttpSinkConfig):
-        return HttpSink(
-            config.name,
-            config.url,
-            timeout_s=config.timeout,
-            max_in_flight=config.max_in_flight,
-            signing_keys=[signing_key(secret) for secret in config.read_signing_secrets()],
-            ca_bundle=config.ca_bundle,
-        )
+        keys = [signing_key(secret) for secret in config.read_signing_secrets()]
+        try:
+            return HttpSink(
+                config.name,
+                config.url,
+                timeout_s=config.timeout,
+                max_in_flight=config.max_in_flight,
+                signing_keys=keys,
+                ca_bundle=config.ca_bundle,
+            )
+        except OSError as error:  # ssl's errors are, too
+            reason = error.strerror or str(error)
+            raise ConfigError(f'sink "{config.name}": ca_bundle: {config.ca_bundle}: {reason}') from error
     return LogSink(config.name, logs.write_events)
 
 

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import psutil
+import pytest
 
 from reserve_listener.observability.heartbeat import Heartbeat
 from reserve_listener.observability.notify import Notifier
@@ -163,6 +164,43 @@ async def test_sighup_refuses_a_bad_configuration_and_keeps_the_old_one(
         event = sample_event()
         await platform.push(event).answered()
         await until(lambda: daemon.file_ids() == [event["header"]["event_id"]])
+        assert await daemon.stop() == 0
+
+
+@pytest.mark.parametrize("content", [None, "no certificates"])
+async def test_sighup_refuses_a_ca_bundle_that_cannot_be_used(
+    tmp_path: Path, platform: Simulator, server: HttpServer, content: str | None
+) -> None:
+    """A file that is only looked into when its sink is made is checked before anything is touched, too."""
+    config = write_config(tmp_path, platform, server.url)
+    if content is not None:
+        (tmp_path / "ca.pem").write_text(content)
+    async with under_systemd(tmp_path, config) as (daemon, _):
+        await platform.connected(20)
+        config.write_text(config.read_text() + f'ca_bundle = "{tmp_path}/ca.pem"\n')
+        daemon.process.send_signal(signal.SIGHUP)
+        await until(lambda: any(line["event"] == "config.refused" for line in daemon.log()))
+        (refused,) = [line for line in daemon.log() if line["event"] == "config.refused"]
+        assert "ca_bundle" in refused["error"]
+        assert await platform.push(sample_event()).answered() == 200
+        await until(lambda: len(daemon.file_ids()) == 1)
+        assert await daemon.stop() == 0
+
+
+async def test_a_storm_of_sighups_delivers_each_event_once(
+    tmp_path: Path, platform: Simulator, server: HttpServer, receiver: Receiver
+) -> None:
+    """Reloads one after the other under load: no event is lost, and attempts under way end before they are made again."""
+    config = write_config(tmp_path, platform, server.url)
+    async with under_systemd(tmp_path, config) as (daemon, _):
+        await platform.connected(20)
+        for number in range(20):
+            daemon.process.send_signal(signal.SIGHUP)
+            await platform.push_many(sample_event(scope_id=f"omm_{number}") for _ in range(20))
+        await until(lambda: daemon.pending() == 0)
+        assert sorted(daemon.file_ids()) == sorted(platform.acknowledged) == sorted(daemon.logged_ids())
+        assert sorted(r.headers["webhook-id"] for r in receiver.received) == sorted(platform.acknowledged)
+        assert platform.endpoint_calls == 1
         assert await daemon.stop() == 0
 
 

@@ -67,7 +67,8 @@ class SqliteStore:
     async def set_sinks(self, names: Sequence[str]) -> None:
         """From now on these sinks get deliveries. What a sink that is none of them has not got becomes dead letters."""
         work = partial(_know_sinks, list(names), self._now_ms())
-        self._sinks = await self._writer.submit(work, writes=True)
+        # Those that are gone keep their numbers: a worker of theirs may still be at its last attempt.
+        self._sinks |= await self._writer.submit(work, writes=True)
 
     async def close(self) -> None:
         """Commit what is queued and give back file and lock."""
