@@ -143,6 +143,14 @@ def test_a_pipe_that_closes_early_is_no_traceback(config: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_a_closed_standard_output_is_a_sentence(config: Path) -> None:
+    """With nowhere to write to, a command says so and does not begin: the store would become its output."""
+    command = " ".join([*COMMAND, "run", "-c", str(config), ">&-"])
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "error: standard output is closed. Redirect it instead, e.g. >/dev/null.\n"
+
+
 def test_the_demo_ends_by_itself_with_0() -> None:
     """`demo --events 2` shows each change in each sink and ends."""
     done = cli("demo", "--events", "2")

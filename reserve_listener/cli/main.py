@@ -39,6 +39,8 @@ app.command()(version)
 def main() -> None:
     """The console script. A `ReserveListenerError` is shown as it stands and gives the exit code."""
     try:
+        if sys.stdout is None:  # `>&-`: the next file opened would take its place
+            raise ReserveListenerError("standard output is closed. Redirect it instead, e.g. >/dev/null.")
         app()
     except ReserveListenerError as error:
         sys.stderr.write(f"error: {error}\n")
