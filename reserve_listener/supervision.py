@@ -104,6 +104,8 @@ class Supervisor:
         self._clock = clock
         self._timing = Timing()
         self._current: Connection | None = None
+        self._was_connected = False
+        """The store may have failed to note it: after a connection nothing is final."""
 
     async def run(self) -> None:
         """For ever, until cancelled. Raises `RefusedAtStartError` for an app that was never connected."""
@@ -163,6 +165,7 @@ class Supervisor:
 
     async def _stay(self, connection: Connection) -> Failure:
         connected_at = self._clock()
+        self._was_connected = True
         self._become("connected")
         log.info("connection.connected", ping_interval_s=connection.timing.ping_interval_s)
         await self._tell_connected()
@@ -195,6 +198,8 @@ class Supervisor:
             )
 
     async def _known(self) -> bool:
+        if self._was_connected:
+            return True
         try:
             return await self._app_known()
         except StoreError as error:  # nobody knows: then nothing is final

@@ -74,7 +74,10 @@ class Workers:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         for worker in workers.values():
-            await worker.sink.close()
+            try:
+                await worker.sink.close()
+            except Exception as error:  # noqa: BLE001  # one sink's end must not be another's
+                log.error("delivery.close_failed", sink=worker.sink.name, error=str(error))
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         worker = self._workers.get(task)
