@@ -744,3 +744,33 @@ def test_origins_name_the_layer() -> None:
     explained = load_explained(environ={"RESERVE_LISTENER_LARK__APP_ID": "e"})
     assert explained.file == Path("config.toml")
     assert explained.origins == {("lark", "app_id"): "environment RESERVE_LISTENER_LARK__APP_ID"}
+
+
+@pytest.mark.parametrize(
+    "taken", ["e.db", "e.db-wal", "e.db.lock", "secret", "config.toml", "x/../e.db", "link", "one.jsonl"]
+)
+def test_a_file_sink_never_writes_to_a_file_that_is_taken(tmp_path: Path, taken: str) -> None:
+    """The store, its companions, a secret, the configuration, another sink's file, by any spelling: refused."""
+    (tmp_path / "x").mkdir()
+    (tmp_path / "secret").write_text("s3cret")
+    (tmp_path / "link").symlink_to(tmp_path / "e.db")
+    config = tmp_path / "config.toml"
+    text = f"""
+[lark]
+app_id = "cli_x"
+app_secret_file = "{tmp_path}/secret"
+[store]
+url = "sqlite:///{tmp_path}/e.db"
+[[sinks]]
+name = "one"
+type = "file"
+path = "{tmp_path}/one.jsonl"
+[[sinks]]
+name = "two"
+type = "file"
+path = "{tmp_path}/"""
+    config.write_text(f'{text}{taken}"\n')
+    with pytest.raises(ConfigError, match=r'sink "two": path: .* is .*; name another path'):
+        load(config, environ={})
+    config.write_text(f'{text}two.jsonl"\n')
+    assert len(load(config, environ={}).sinks) == 2

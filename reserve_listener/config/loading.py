@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pydantic import ValidationError
 
 from reserve_listener.config import environment, problems, secret_files, values
+from reserve_listener.config.files import collisions
 from reserve_listener.config.model import Config, duplicates
 from reserve_listener.config.shown import path_text
 from reserve_listener.errors import ConfigError
@@ -61,6 +62,10 @@ def load_explained(
         draft.resolve_secrets()
     draft.fill_in_state_directory()
     config = draft.validated()
+    if config is not None:
+        draft.problems += [
+            f'{draft.at(("sinks",))}: sink "{name}": path: {why}' for name, why in collisions(config, file)
+        ]
     if config is None or draft.problems:
         raise ConfigError("\n".join(dict.fromkeys(draft.problems)))
     return Loaded(config=config, file=file, origins=draft.origins)

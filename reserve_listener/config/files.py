@@ -1,0 +1,49 @@
+"""A file sink's path is its alone: the store, its companions, a secret or another sink would lose what is written."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from reserve_listener.config.model import Config, FileSink, HttpSink
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+COMPANIONS = ("", "-wal", "-shm", "-journal", ".lock", ".sock")
+
+
+def collisions(config: Config, file: Path | None) -> Iterator[tuple[str, str]]:
+    """The name of each file sink whose path is taken, and what it is. Links and other spellings are seen through."""
+    taken = {_identity(path): what for path, what in _ours(config, file)}
+    for sink in config.sinks:
+        if isinstance(sink, FileSink):
+            identity = _identity(sink.path)
+            if identity in taken:
+                yield sink.name, f"{sink.path} is {taken[identity]}; name another path"
+            else:
+                taken[identity] = f'the file of the sink "{sink.name}"'
+
+
+def _ours(config: Config, file: Path | None) -> Iterator[tuple[Path, str]]:
+    store = config.store.path
+    for ending in COMPANIONS:
+        yield store.with_name(store.name + ending), "a file of the store"
+    if file is not None:
+        yield file, "the configuration"
+    if config.lark.app_secret_file is not None:
+        yield config.lark.app_secret_file, "the file of the app's secret"
+    for sink in config.sinks:
+        if isinstance(sink, HttpSink):
+            for path in filter(None, (sink.signing_secret_file, sink.ca_bundle)):
+                yield path, f'a file that the sink "{sink.name}" reads'
+
+
+def _identity(path: Path) -> tuple[int, int] | str:
+    """Device and inode of a file that is there, so that hard links count; else its path with links resolved."""
+    try:
+        status = path.stat()
+    except OSError:
+        return os.path.realpath(path)
+    return status.st_dev, status.st_ino
