@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 QUICK_RETRIES = (0.3, 0.3, 0.3, 0.3)
+NO_WAITS = {"ReconnectCount": 0, "ReconnectInterval": 0, "ReconnectNonce": 0, "PingInterval": 0}
+"""With the platform's usual nonce a reconnect waits for up to 30 s."""
 
 
 @pytest.fixture
@@ -29,8 +31,8 @@ async def server(receiver: Receiver) -> AsyncIterator[HttpServer]:
 
 @pytest.fixture
 async def platform() -> AsyncIterator[Simulator]:
-    """The local platform; it pushes again soon."""
-    async with Simulator(retry_delays=QUICK_RETRIES) as simulator:
+    """The local platform; it pushes again soon and spreads no reconnects."""
+    async with Simulator(retry_delays=QUICK_RETRIES, client_config=dict(NO_WAITS)) as simulator:
         yield simulator
 
 

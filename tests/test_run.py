@@ -287,12 +287,6 @@ async def test_the_connection_comes_back_after_drops_and_refusals(
     tmp_path: Path, platform: Simulator, server: HttpServer
 ) -> None:
     """Closed, reset, refused for a while: the daemon is connected again and the next event flows."""
-    platform.client_config = {
-        "ReconnectCount": 0,
-        "ReconnectInterval": 0,
-        "ReconnectNonce": 0,
-        "PingInterval": 0,
-    }
     config = write_config(tmp_path, platform, server.url, lark="refused_backoff = 0.2")
     async with running(tmp_path, config) as daemon:
         await platform.connected(20)

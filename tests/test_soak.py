@@ -8,13 +8,13 @@ import psutil
 import pytest
 
 from reserve_listener.simulator import Faults, HttpServer, Receiver, Simulator, sample_event
+from tests.conftest import NO_WAITS
 from tests.daemon import running, until, write_config
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 MIB = 1024 * 1024
-NO_WAITS = {"ReconnectCount": 0, "ReconnectInterval": 0, "ReconnectNonce": 0, "PingInterval": 0}
 
 
 @pytest.mark.parametrize(

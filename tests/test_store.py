@@ -129,6 +129,7 @@ async def test_a_writer_that_dies_leaves_nobody_waiting(tmp_path: Path) -> None:
             with pytest.raises(StoreError):
                 await store.backlog()
             await store.close()
+            await asyncio.to_thread(store._writer._thread.join)  # it raises at its very end
 
 
 async def test_event_and_deliveries_are_one_transaction(store: SqliteStore, path: Path) -> None:
