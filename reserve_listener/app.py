@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final
@@ -13,31 +11,27 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 from reserve_listener import __version__
-from reserve_listener.config import (
-    Config,
-    FileSink as FileSinkConfig,
-    HttpSink as HttpSinkConfig,
-    signing_key,
-)
 from reserve_listener.control import ControlServer, socket_path
 from reserve_listener.delivery import Workers
-from reserve_listener.errors import ConfigError, StoreError
+from reserve_listener.errors import ConfigError, ReserveListenerError, StoreError
+from reserve_listener.health import MIB, Health
 from reserve_listener.intake import Intake
 from reserve_listener.model import Filters
 from reserve_listener.observability.heartbeat import Heartbeat
 from reserve_listener.observability.notify import Notifier
+from reserve_listener.outlets import make_outlet, route_of, sample_delivery, try_sink
 from reserve_listener.sinks.file import FileSink
-from reserve_listener.sinks.http import HttpSink
-from reserve_listener.sinks.log import LogSink
-from reserve_listener.store import SqliteStore
+from reserve_listener.store import OPERATIONS, Retention, SqliteStore
 from reserve_listener.supervision import Backoff, State, Supervisor
 from reserve_listener.transports.long_connection import LongConnection, build_dispatcher, is_registered
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
+    from reserve_listener.config import Config
+    from reserve_listener.delivery import Outlet
     from reserve_listener.observability.logs import Logs
-    from reserve_listener.protocols import Sink
+    from reserve_listener.signals import Signals
     from reserve_listener.transports.timing import Timing
 
 IO_THREADS: Final = 8
@@ -50,46 +44,25 @@ PUSHED_AGAIN_MS: Final = int(7.1 * 3600 * 1000)
 SEEN_EVERY_S: Final = 300.0
 """How often the store is told that the app is still connected: a gap is known this precisely."""
 
+APPLY_TIMEOUT_S: Final = 20.0
+"""How long a stop waits for a reload under way."""
+
+DAY_MS: Final = 24 * 3600 * 1000
+
 RELOADABLE: Final = frozenset({"sinks", "log", "delivery"})
 
 log = structlog.get_logger("daemon")
 
 
-class Signals:
-    """What people ask of a running daemon.
+class IoPool(ThreadPoolExecutor):
+    """The loop's pool: name resolution, and short reads of files.
 
-    The first SIGTERM or SIGINT asks for a clean stop, the second for an immediate one; what was answered is kept either
-    way. SIGHUP reloads, except when it says that the terminal the daemon runs in is gone: then it stops.
+    Its threads may hang (a resolver, a network disk). The end of the daemon must not wait for them, as asyncio would.
     """
 
-    def __init__(self) -> None:
-        self.stop = asyncio.Event()
-        self.now = asyncio.Event()
-        self.reload = asyncio.Event()
-
-    def install(self) -> None:
-        """Hear them on the running loop."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self.ask_stop, number)
-        if has_terminal():
-            loop.add_signal_handler(signal.SIGHUP, self.ask_stop, signal.SIGHUP)
-        else:
-            loop.add_signal_handler(signal.SIGHUP, self.reload.set)
-
-    def ask_stop(self, number: int) -> None:
-        """One signal to stop."""
-        log.info("daemon.signal", signal=signal.Signals(number).name)
-        (self.now if self.stop.is_set() else self.stop).set()
-
-
-def has_terminal() -> bool:
-    """Whether this process has a controlling terminal."""
-    try:
-        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
-    except OSError:
-        return False
-    return True
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002, ARG002  # the base class's signature
+        """Wait for nothing; see `cli.main` for what still runs then."""
+        super().shutdown(wait=False, cancel_futures=True)
 
 
 class App:
@@ -102,17 +75,19 @@ class App:
         self._logs = logs
         self._reload = reload
         self._notifier = notifier or Notifier()
-        self._store = SqliteStore(config.store.path)
+        self._store = SqliteStore(config.store.path, max_bytes=round(config.store.max_size_mb * MIB))
         self._started = self._seen_at = time.monotonic()
+        self._reloading = False
         self._supervisor: Supervisor
         self._intake: Intake
         self._workers: Workers
+        self._health: Health
 
     async def run(self, signals: Signals) -> None:
         """Start, serve until told to stop, drain, close. Raises `ReserveListenerError` for what a person must mend."""
-        pool = ThreadPoolExecutor(IO_THREADS, thread_name_prefix="io")
-        asyncio.get_running_loop().set_default_executor(pool)
-        await self._store.open([sink.name for sink in self._config.sinks])
+        asyncio.get_running_loop().set_default_executor(IoPool(IO_THREADS, thread_name_prefix="io"))
+        sinks = self._config.sinks
+        await self._store.open([sink.name for sink in sinks], {sink.name: route_of(sink) for sink in sinks})
         control = ControlServer(socket_path(self._config.store.path), self._control)
         try:
             await self._build()
@@ -124,7 +99,6 @@ class App:
             await self._store.close()
             log.info("daemon.stopped", pending=pending)
             self._notifier.close()
-            pool.shutdown(wait=False, cancel_futures=True)
 
     async def _serve(self, signals: Signals) -> None:
         running = [
@@ -132,6 +106,7 @@ class App:
             asyncio.create_task(self._workers.wait_failed(), name="workers"),
             asyncio.create_task(self._store.ended(), name="store"),
             asyncio.create_task(self._heartbeat().run(), name="heartbeat"),
+            asyncio.create_task(self._retention().run(), name="retention"),
             asyncio.create_task(self._hear_reloads(signals.reload), name="reload"),
         ]
         try:
@@ -154,12 +129,15 @@ class App:
             sinks=[sink.name for sink in self._config.sinks],
             pending=await self._backlog(),
         )
-        sinks = [make_sink(sink, self._logs) for sink in self._config.sinks]
+        # The first attempt to connect may take so long before READY is said.
+        self._notifier.extend(lark.endpoint_timeout + STOP_MARGIN_S)
+        outlets = await asyncio.to_thread(self._outlets, self._config)
         dispatcher = build_dispatcher(self._accept_typed)
         self._intake = Intake(self._store, knows=is_registered(dispatcher))
         self._workers = Workers(self._store)
         self._store.on_commit = self._workers.wake
-        self._workers.start(sinks)
+        self._store.on_requeue = self._workers.requeue
+        self._workers.start(outlets, disabled=await self._disabled())
         self._supervisor = Supervisor(
             lambda timing: self._connection(dispatcher, timing),
             backoff=Backoff(base_s=lark.backoff_base, cap_s=lark.backoff_cap, refused_s=lark.refused_backoff),
@@ -170,10 +148,13 @@ class App:
             if lark.app_secret_is_credential
             else None,
         )
+        self._health = Health(
+            lark.app_id, self._store, self._supervisor, self._workers, scrub=self._logs.scrub
+        )
 
-    def _connection(self, dispatcher: Any, timing: Timing) -> LongConnection:
+    async def _connection(self, dispatcher: Any, timing: Timing) -> LongConnection:
         lark = self._config.lark
-        secret = lark.read_app_secret().get_secret_value()
+        secret = (await asyncio.to_thread(lark.read_app_secret)).get_secret_value()
         self._logs.hide(secret)
         return LongConnection(
             lark,
@@ -193,6 +174,7 @@ class App:
         self._supervisor.finish()
         await self._intake.close()
         await self._supervisor.close()
+        self._notifier.status(f"stopping: {await self._health.line()}")
         started = time.monotonic()
         await self._workers.drain(self._config.delivery.drain_timeout, now)
         log.info("daemon.drained", took_s=round(time.monotonic() - started, 2))
@@ -202,17 +184,21 @@ class App:
     def _heartbeat(self) -> Heartbeat:
         return Heartbeat(self._notifier, progress=self._progress, woke=self._supervisor.woke)
 
+    def _retention(self) -> Retention:
+        return Retention(self._store, keep_ms=round(self._config.store.retention_days * DAY_MS))
+
     async def _progress(self) -> str:
         """Through the loop and the writer's thread, and back with a line for `systemctl status`."""
-        pending = await self._backlog()
-        state = self._supervisor.state
-        if state.name == "connected" and time.monotonic() - self._seen_at > SEEN_EVERY_S:
-            self._seen_at = time.monotonic()
-            with contextlib.suppress(StoreError):
+        due = time.monotonic() - self._seen_at > SEEN_EVERY_S
+        with contextlib.suppress(StoreError):
+            if self._supervisor.state.name == "connected" and due:
+                self._seen_at = time.monotonic()
                 await self._store.know_app(self._config.lark.app_id)
-        backlog = ", ".join(f"{name} {count}" for name, count in pending.items()) or "store failing"
-        problem = f"; answering 500: {self._intake.problem}" if self._intake.problem else ""
-        return f"{self._describe(state)}; pending: {backlog}{problem}"
+            elif self._store.problem is not None:
+                await self._store.touch(
+                    self._config.lark.app_id
+                )  # on a quiet day nothing else would show that it is over
+        return await self._health.line()
 
     async def _backlog(self) -> dict[str, int]:
         try:
@@ -220,27 +206,13 @@ class App:
         except StoreError:
             return {}
 
-    async def _status(self) -> dict[str, Any]:
-        state = self._supervisor.state
-        return {
-            "healthy": state.name == "connected" and self._intake.problem is None,
-            "version": __version__,
-            "pid": os.getpid(),
-            "running_s": round(time.monotonic() - self._started),
-            "connection": self._logs.scrub(self._describe(state)),
-            "problem": self._intake.problem,
-            "pending": await self._backlog(),
-        }
-
-    def _describe(self, state: State) -> str:
-        if state.until is None:
-            return state.name
-        return f"waiting {max(0.0, state.until - time.monotonic()):.0f} s ({state.reason})"
+    async def _disabled(self) -> set[str]:
+        return {sink.name for sink in await self._store.sinks() if sink.disabled_ms is not None}
 
     def _on_state(self, state: State) -> None:
         # Ready once the first attempt has come to something: a refusal of an unknown app then fails the start.
-        ready = ("READY=1",) if state.name in ("connected", "waiting") else ()
-        self._notifier.send(*ready, f"STATUS={self._logs.scrub(self._describe(state))}")
+        ready = ("READY=1",) if state.name in ("connected", "waiting") and not self._reloading else ()
+        self._notifier.send(*ready, f"STATUS={self._health.connection()}")
 
     async def _app_known(self) -> bool:
         return await self._store.last_connected_ms(self._config.lark.app_id) is not None
@@ -256,13 +228,38 @@ class App:
                 hint="longer than the platform pushes again: changes of that time may be lost",
             )
 
+    # -- what people ask ----------------------------------------------------------------------------------------------------
+
     async def _control(self, request: dict[str, Any]) -> dict[str, Any]:
-        """What `status`, and `dead-letters retry` and its like, ask over the control socket."""
-        if request["operation"] == "status":
-            return await self._status()
-        count = await self._store.operate(request["operation"], Filters(**request["filters"]))
-        log.info("control.done", operation=request["operation"], deliveries=count)
+        """What `status`, `sinks`, `dead-letters retry` and their like ask over the control socket."""
+        operation = request["operation"]
+        if operation == "status":
+            return await self._health.snapshot()
+        if operation in ("disable", "enable", "test"):
+            return await self._control_sink(operation, str(request["sink"]))
+        if operation not in OPERATIONS:
+            raise KeyError(operation)
+        count = await self._store.operate(operation, Filters(**request["filters"]))
+        log.info("control.done", operation=operation, deliveries=count)
         return {"count": count}
+
+    async def _control_sink(self, operation: str, name: str) -> dict[str, Any]:
+        worker = self._workers.worker(name)
+        if worker is None:
+            raise ReserveListenerError(
+                f'the daemon has no sink "{name}". If it was just added, reload the configuration first.'
+            )
+        if operation == "test":
+            delivery = sample_delivery(self._config.lark.app_id, time.time_ns() // 1_000_000)
+            return await try_sink(worker.sink, delivery)
+        if operation == "disable":
+            changed = await self._store.disable_sink(name, "disabled by hand")
+            worker.disable()
+        else:
+            changed = await self._store.enable_sink(name)
+            worker.enable()
+        log.info("control.done", operation=operation, sink=name, changed=changed)
+        return {"changed": changed}
 
     # -- reload -------------------------------------------------------------------------------------------------------------
 
@@ -271,53 +268,67 @@ class App:
             await asked.wait()
             asked.clear()
             self._notifier.reloading()
-            await self._apply()
-            self._notifier.send("READY=1")
+            self._reloading = True
+            # Told to stop meanwhile, it is finished all the same: workers that are half exchanged would not drain.
+            applying = asyncio.create_task(self._apply(), name="apply")
+            try:
+                await asyncio.shield(applying)
+            finally:
+                self._reloading = False
+                await asyncio.wait([applying], timeout=APPLY_TIMEOUT_S)
+            self._notifier.send("READY=1", f"STATUS={self._health.connection()}")
 
     async def _apply(self) -> None:
         """Check first, then apply sinks and log level; the connection is not touched."""
         try:
-            config, sinks = await asyncio.to_thread(self._prepare)
-            await self._store.set_sinks([sink.name for sink in sinks])
+            config, outlets = await asyncio.to_thread(self._prepare)
+            names = [sink.name for sink in config.sinks]
+            await self._store.set_sinks(names, {sink.name: route_of(sink) for sink in config.sinks})
         except (ConfigError, StoreError) as error:
             log.error("config.refused", error=str(error), hint="the old configuration stays in force")
             return
-        await self._workers.halt()
-        self._workers.start(sinks)
+        except Exception as error:
+            log.exception(
+                "config.refused", error=f"a defect: {error}", hint="the old configuration stays in force"
+            )
+            return
+        keeping = self._workers.unchanged(outlets)
+        await self._workers.halt(keeping=keeping)
+        with contextlib.suppress(StoreError):  # done at the next start then
+            await self._store.bury_removed()
+        await self._start_changed(outlets, keeping)
         fixed = [name for name in type(config).model_fields if name not in RELOADABLE]
         restart = [name for name in fixed if getattr(config, name) != getattr(self._config, name)]
         self._config = self._config.model_copy(update={name: getattr(config, name) for name in RELOADABLE})
         self._logs.set_level(config.log.level)
-        log.info("config.applied", sinks=[sink.name for sink in sinks], restart_needed_for=restart)
+        log.info("config.applied", sinks=names, unchanged=sorted(keeping), restart_needed_for=restart)
 
-    def _prepare(self) -> tuple[Config, list[Sink]]:
+    async def _start_changed(self, outlets: Sequence[Outlet], keeping: Collection[str]) -> None:
+        for outlet in outlets:
+            if outlet.sink.name in keeping:
+                await outlet.sink.close()
+        try:
+            disabled = await self._disabled()
+        except StoreError:
+            disabled = set()
+        self._workers.start(
+            [outlet for outlet in outlets if outlet.sink.name not in keeping], disabled=disabled
+        )
+
+    def _prepare(self) -> tuple[Config, list[Outlet]]:
         """Everything that can be refused; reads files, so it runs in a thread."""
         config = self._reload()
-        sinks = [make_sink(sink, self._logs) for sink in config.sinks]
         for secret in config.secret_texts():
             self._logs.hide(secret)
-        return config, sinks
+        return config, self._outlets(config)
 
-
-def make_sink(config: Any, logs: Logs) -> Sink:
-    """The sink that a `[[sinks]]` table describes. Reads its secret files; `ConfigError` when one is amiss."""
-    if isinstance(config, FileSinkConfig):
-        return FileSink(config.name, config.path)
-    if isinstance(config, HttpSinkConfig):
-        keys = [signing_key(secret) for secret in config.read_signing_secrets()]
-        try:
-            return HttpSink(
-                config.name,
-                config.url,
-                timeout_s=config.timeout,
-                max_in_flight=config.max_in_flight,
-                signing_keys=keys,
-                ca_bundle=config.ca_bundle,
-            )
-        except OSError as error:  # ssl's errors are, too
-            reason = error.strerror or str(error)
-            raise ConfigError(f'sink "{config.name}": ca_bundle: {config.ca_bundle}: {reason}') from error
-    return LogSink(config.name, logs.write_events)
+    def _outlets(self, config: Config) -> list[Outlet]:
+        """The sinks; one whose file cannot be used now is said so at once, and not only when an event comes."""
+        outlets = [make_outlet(sink, self._logs.write_events) for sink in config.sinks]
+        for outlet in outlets:
+            if isinstance(outlet.sink, FileSink) and (problem := outlet.sink.problem()):
+                log.warning("sink.unusable", sink=outlet.sink.name, problem=problem)
+        return outlets
 
 
 async def _first_end(tasks: Sequence[asyncio.Task[None]], stop: asyncio.Event) -> None:

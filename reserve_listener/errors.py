@@ -40,15 +40,24 @@ class DeliveryError(Exception):
 
 
 class TransientDeliveryError(DeliveryError):
-    """May pass by itself. `retry_after` is the receiver's own wish, in seconds."""
+    """May pass by itself. `retry_after` is the receiver's own wish, in seconds.
 
-    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+    `down` is whether the receiver as a whole seems to be down, which opens the circuit breaker; an answer of the 400
+    class says that it is up.
+    """
+
+    def __init__(self, message: str, *, retry_after: float | None = None, down: bool = True) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+        self.down = down
 
 
 class MisconfiguredSinkError(DeliveryError):
-    """The sink is set up wrongly (HTTP 401, 403, 404, 405, 407, 410): retried slowly and loudly."""
+    """The sink is set up wrongly (HTTP 401, 403, 404, 405, 407): retried slowly and loudly."""
+
+
+class SinkGoneError(DeliveryError):
+    """The receiver says it is gone for good (HTTP 410): the sink is disabled until an operator enables it."""
 
 
 class PermanentDeliveryError(DeliveryError):

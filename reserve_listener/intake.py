@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 COMMIT_TIMEOUT_S: Final = 2.5
 """A commit that takes longer is answered 500. Should it land after all, dedupe covers the next push."""
 
+REFUSALS_EVERY_S: Final = 1.0
+
 TYPES_REMEMBERED: Final = 1_000
 """Foreign event types logged once each, up to this many."""
 
@@ -36,15 +38,19 @@ class Intake:
     """Takes payloads, answers with verdicts. `knows` says whether a handler is registered for a type."""
 
     def __init__(
-        self, store: Store, *, knows: Callable[[str], bool], now_ms: Callable[[], int] | None = None
+        self,
+        store: Store,
+        *,
+        knows: Callable[[str], bool],
+        now_ms: Callable[[], int] | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._knows = knows
         self._now_ms = now_ms or (lambda: time.time_ns() // 1_000_000)
-        self.problem: str | None = None
-        """Why the last push was not committed; None while the store takes them."""
+        self._refusals = _Refusals(clock)
         self._foreign_types: set[str] = set()
-        self._deadlines = _Deadlines(COMMIT_TIMEOUT_S)
+        self._deadlines = _Deadlines(COMMIT_TIMEOUT_S, self._refusals)
         self._open = True
         self._waiting: set[asyncio.Future[Verdict]] = set()
 
@@ -107,13 +113,23 @@ class Intake:
     ) -> None:
         error = None if commit.cancelled() else commit.exception()
         result = Verdict.FAILED if commit.cancelled() or error is not None else commit.result()
-        self.problem = None if result.committed else str(error or result.value)
         if verdict.done():
-            log.warning("event.commit_late", event_id=event.event_id, verdict=result.value)
-            return
-        verdict.set_result(result)
+            self._refusals.tell(
+                log.warning,
+                "event.commit_late",
+                counted=False,  # it was, when it was slow
+                event_id=event.event_id,
+                verdict=result.value,
+            )
+        else:
+            verdict.set_result(result)
+            self._tell(result, event, error)
+        if result.committed:
+            self._refusals.over()
+
+    def _tell(self, result: Verdict, event: IncomingEvent, error: BaseException | None) -> None:
         if result is Verdict.FAILED:
-            log.error("event.commit_failed", event_id=event.event_id, error=str(error))
+            self._refusals.tell(log.error, "event.commit_failed", event_id=event.event_id, error=str(error))
         elif result is Verdict.UNREADABLE:
             log.warning(
                 "event.unreadable",
@@ -123,14 +139,46 @@ class Intake:
                 hint="kept whole: reserve-listener events list --unreadable",
             )
         elif result is Verdict.OVERLOADED:
-            log.warning("event.overloaded", event_id=event.event_id)
+            self._refusals.tell(log.warning, "event.overloaded", event_id=event.event_id)
+
+
+class _Refusals:
+    """Lines about pushes that are not taken: one a second of each kind, and one when pushes are taken again.
+
+    A full disk refuses thousands of pushes a second; a line for each would fill the next disk.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._told_at: dict[str, float] = {}
+        self._untold: dict[str, int] = {}
+        self._refused = 0
+
+    def tell(self, write: Callable[..., None], event: str, *, counted: bool = True, **facts: object) -> None:
+        """One push that was not taken."""
+        self._refused += counted
+        now = self._clock()
+        if now - self._told_at.get(event, -REFUSALS_EVERY_S) < REFUSALS_EVERY_S:
+            self._untold[event] = self._untold.get(event, 0) + 1
+            return
+        self._told_at[event] = now
+        more = {"more": self._untold.pop(event)} if event in self._untold else {}
+        write(event, **facts, **more)
+
+    def over(self) -> None:
+        """A push was taken."""
+        if self._refused:
+            log.info("event.taken_again", not_taken=self._refused)
+            self._refused = 0
+            self._untold.clear()
 
 
 class _Deadlines:
     """One timer for all verdicts that wait: they come due in the order in which they came."""
 
-    def __init__(self, timeout_s: float) -> None:
+    def __init__(self, timeout_s: float, refusals: _Refusals) -> None:
         self._timeout_s = timeout_s
+        self._refusals = refusals
         self._queue: deque[tuple[float, asyncio.Future[Verdict]]] = deque()
         self._timer: asyncio.TimerHandle | None = None
 
@@ -155,6 +203,6 @@ class _Deadlines:
             _, verdict = self._queue.popleft()
             if not verdict.done():
                 verdict.set_result(Verdict.FAILED)
-                log.error("event.commit_slow", timeout_s=self._timeout_s)
+                self._refusals.tell(log.error, "event.commit_slow", timeout_s=self._timeout_s)
         if self._queue:
             self._timer = loop.call_at(self._queue[0][0], self._sweep)

@@ -101,12 +101,47 @@ class Delivery:
     attempts: int
     """Attempts made before this one."""
     received_ms: int
+    """What its age counts from: when it was stored, later by the time that does not count (`Store.claim`)."""
     body: bytes = field(repr=False)
+    raw: bytes | None = field(default=None, repr=False)
+    """What the platform sent, for a sink that `needs_raw`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claimed:
+    """What a claim found: deliveries to make, and what is known now of the scopes that have more."""
+
+    deliveries: list[Delivery]
+    waiting: dict[int, int]
+    """Scopes whose oldest delivery waits, with the time (ms) until which it does."""
+    behind: set[int]
+    """Scopes with deliveries that were looked at and not taken."""
+    seen_seq: int
+    """Up to here all was looked at."""
+    at_end: bool
+    """Whether nothing newer was there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """What a sink wants to hear; what is None lets everything through."""
+
+    scope_type: str | None = None
+    scope_ids: frozenset[str] | None = None
+    tenants: frozenset[str] | None = None
+
+    def takes(self, scope: Scope) -> bool:
+        """Whether the events of this scope are for the sink."""
+        return (
+            self.scope_type in (None, scope.scope_type)
+            and (self.scope_ids is None or scope.scope_id in self.scope_ids)
+            and (self.tenants is None or scope.tenant_key in self.tenants)
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What an attempt came to; exactly one of the three shapes that the class methods make."""
+    """What an attempt came to; exactly one of the shapes that the class methods make."""
 
     seq: int
     state: str
@@ -127,6 +162,11 @@ class Outcome:
         )
 
     @classmethod
+    def uncounted(cls, delivery: Delivery, *, due_ms: int, error: str) -> Outcome:
+        """Again, and the attempt does not count: the sink was known to be down, or is gone."""
+        return cls(seq=delivery.seq, state=PENDING, attempts=delivery.attempts, due_ms=due_ms, error=error)
+
+    @classmethod
     def dead(cls, delivery: Delivery, *, error: str) -> Outcome:
         """Given up: a dead letter."""
         return cls(seq=delivery.seq, state=DEAD, attempts=delivery.attempts + 1, error=error)
@@ -140,6 +180,19 @@ class Filters:
     scope_id: str | None = None
     event_id: str | None = None
     since_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SinkState:
+    """A sink as the store knows it."""
+
+    name: str
+    configured: bool
+    pending: int
+    dead: int
+    disabled_ms: int | None
+    """Since when it is disabled; None when it is not."""
+    disabled_reason: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

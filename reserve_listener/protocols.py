@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Collection, Sequence
 
-    from reserve_listener.model import Delivery, IncomingEvent, Outcome, Verdict
+    from reserve_listener.model import Claimed, Delivery, IncomingEvent, Outcome, Verdict
 
 
 class Accept(Protocol):
@@ -33,6 +33,8 @@ class Sink(Protocol):
     """How many events one `deliver` takes at the most."""
     max_in_flight: int
     """How many `deliver` calls may run at the same time, never two for one scope."""
+    needs_raw: bool
+    """Whether deliveries shall hold what the platform sent (`Delivery.raw`)."""
 
     async def deliver(self, deliveries: Sequence[Delivery]) -> None:
         """Carry all of them, in order, or raise `DeliveryError` for the whole batch.
@@ -52,22 +54,43 @@ class Store(Protocol):
     """
 
     def append(self, event: IncomingEvent) -> asyncio.Future[Verdict]:
-        """Store an event with one delivery per sink, in one transaction. Resolves after the commit.
+        """Store an event with one delivery for each sink that wants it, in one transaction. Resolves after the commit.
 
         Idempotent by (tenant_key, event_id). Does not block; OVERLOADED when too much waits for the commit.
         """
 
     async def claim(
-        self, sink: str, *, limit: int, now_ms: int, excluding: Collection[int]
-    ) -> list[Delivery]:
-        """The oldest due deliveries of a sink whose scope is not held back by an earlier one that waits.
+        self,
+        sink: str,
+        *,
+        limit: int,
+        per_scope: int,
+        now_ms: int,
+        after_seq: int | None,
+        skipping: Collection[int],
+        raw: bool = False,
+    ) -> Claimed:
+        """Due deliveries of events after this one (None: from the first that is pending), oldest first.
 
-        Changes nothing: what is claimed and not settled is claimed again after a restart. `excluding` are the seqs
-        that the caller has in hand.
+        Changes nothing: what is claimed and not settled is claimed again after a restart. At most `per_scope` of one
+        scope, none of those in `skipping` and of those whose oldest delivery waits; the answer names them. Looks at a
+        bounded number of rows: it may return nothing and not be at the end. An age (`Delivery.received_ms`) leaves out
+        the times during which the sink was disabled.
         """
 
-    async def next_due_ms(self, sink: str, *, after_ms: int) -> int | None:
-        """The first time after `after_ms` at which a delivery comes due; None when none waits."""
+    async def claim_scopes(
+        self, sink: str, scopes: Sequence[int], *, limit: int, per_scope: int, now_ms: int, raw: bool = False
+    ) -> Claimed:
+        """The same of these scopes, wherever their deliveries stand. `seen_seq` and `at_end` mean nothing then."""
 
     async def settle(self, sink: str, outcomes: Sequence[Outcome]) -> None:
         """Persist outcomes, all or none. Idempotent."""
+
+    async def release(self, sink: str) -> None:
+        """Make everything that waits for its time due now."""
+
+    async def bury_expired(self, sink: str, *, before_ms: int, error: str) -> int:
+        """Make dead letters of what is pending and older than that; how many. Nothing of the sink may be in hand."""
+
+    async def disable_sink(self, sink: str, reason: str) -> bool:
+        """Remember that the sink gets nothing until a person enables it. Whether it was enabled before."""

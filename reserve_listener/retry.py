@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from reserve_listener.errors import MisconfiguredSinkError, PermanentDeliveryError, TransientDeliveryError
@@ -11,6 +11,12 @@ from reserve_listener.model import Delivery, Outcome
 
 RETRY_AFTER_LIMIT_S: Final = 24 * 3600.0
 """A receiver's `Retry-After` counts up to here."""
+
+LONGEST_WAIT_MS: Final = 25 * 3600 * 1000
+"""No delivery is put off for longer: a due time beyond it was written while the clock was wrong, and counts as now."""
+
+PROBE_CAP_S: Final = 60.0
+"""A sink that is down is probed at least so often."""
 
 MISCONFIGURED_DELAY_S: Final = 300.0
 """How long a sink that is set up wrongly is left alone."""
@@ -48,6 +54,23 @@ def decide(
     return Outcome.retry(delivery, due_ms=now_ms + math.ceil(delay_s * 1000), error=text)
 
 
+def is_down(error: Exception | None) -> bool:
+    """Whether an attempt that ended so says that the sink as a whole is down. One that is refused is up."""
+    return isinstance(error, TransientDeliveryError) and error.down
+
+
+def probe_delay_s(policy: RetryPolicy, error: Exception, *, probes: int, chance: float) -> float:
+    """How long a sink that is down is left alone after so many probes: the policy's pace, `PROBE_CAP_S` at the most."""
+    pace = replace(policy, cap_s=min(policy.cap_s, PROBE_CAP_S))
+    return _delay_s(pace, error, probes + 1, chance, math.inf)
+
+
+def wished_s(error: Exception) -> float:
+    """How long the receiver wishes to be left alone."""
+    wish_s = error.retry_after if isinstance(error, TransientDeliveryError) else None
+    return max(0.0, min(wish_s or 0.0, RETRY_AFTER_LIMIT_S))
+
+
 def _delay_s(policy: RetryPolicy, error: Exception, attempts: int, chance: float, left_s: float) -> float:
     """The last attempt comes at `max_age_s`, not before: what is `left_s` bounds our wish, not the receiver's."""
     if isinstance(error, MisconfiguredSinkError):
@@ -56,5 +79,4 @@ def _delay_s(policy: RetryPolicy, error: Exception, attempts: int, chance: float
         # The exponent is bounded: 2**1100 is no float.
         ceiling = min(policy.cap_s, policy.base_s * 2.0 ** min(attempts, 60))
     delay_s = min(ceiling / 2 + chance * ceiling / 2, left_s)
-    wished_s = error.retry_after if isinstance(error, TransientDeliveryError) else None
-    return max(delay_s, min(wished_s or 0.0, RETRY_AFTER_LIMIT_S))
+    return max(delay_s, wished_s(error))

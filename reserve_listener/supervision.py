@@ -28,6 +28,9 @@ STABLE_S: Final = 60.0
 
 JITTER: Final = 0.2
 
+STORE_TIMEOUT_S: Final = 5.0
+"""How long the store may take to note a connection; meanwhile nobody looks whether it is lost."""
+
 log = structlog.get_logger("connection")
 
 
@@ -75,11 +78,11 @@ class State:
 
 
 class Supervisor:
-    """Owns the connection. `connect` makes a new, closed one for each attempt; it may raise `ConfigError`."""
+    """Owns the connection. `connect` makes a new one, not yet open, for each attempt; it may raise `ConfigError`."""
 
     def __init__(
         self,
-        connect: Callable[[Timing], Connection],
+        connect: Callable[[Timing], Awaitable[Connection]],
         *,
         backoff: Backoff,
         app_known: Callable[[], Awaitable[bool]],
@@ -146,7 +149,7 @@ class Supervisor:
     async def _session(self) -> Failure:
         """Connect and stay until the connection is lost. Returns when it had been stable, else raises."""
         self._become("connecting")
-        connection = self._connect(self._timing)
+        connection = await self._connect(self._timing)
         try:
             await connection.open()
         except BaseException as error:
@@ -185,11 +188,11 @@ class Supervisor:
 
     async def _tell_connected(self) -> None:
         try:
-            await self._on_connected()
-        except (
-            StoreError
-        ) as error:  # a failing store must not cost the connection: pushes are answered 500 meanwhile
-            log.error("connection.not_recorded", error=str(error))
+            async with asyncio.timeout(STORE_TIMEOUT_S):
+                await self._on_connected()
+        except (StoreError, TimeoutError) as error:
+            # A failing store must not cost the connection: pushes are answered 500 meanwhile.
+            log.error("connection.not_recorded", error=str(error) or "the store does not answer")
 
     async def _judge(self, failure: Failure) -> None:
         if failure.kind is Kind.REFUSED_CREDENTIALS and not await self._known():
@@ -201,9 +204,10 @@ class Supervisor:
         if self._was_connected:
             return True
         try:
-            return await self._app_known()
-        except StoreError as error:  # nobody knows: then nothing is final
-            log.error("connection.not_recorded", error=str(error))
+            async with asyncio.timeout(STORE_TIMEOUT_S):
+                return await self._app_known()
+        except (StoreError, TimeoutError) as error:  # nobody knows: then nothing is final
+            log.error("connection.not_recorded", error=str(error) or "the store does not answer")
             return True
 
     # -- waiting ------------------------------------------------------------------------------------------------------------

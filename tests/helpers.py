@@ -95,6 +95,7 @@ class ScriptedSink:
         self.name = name
         self.batch_size = batch_size
         self.max_in_flight = max_in_flight
+        self.needs_raw = False
         self.script = script
         self.attempts: list[tuple[str, ...]] = []
         """The event ids of each attempt, in order of their beginning."""

@@ -98,7 +98,9 @@ def test_show_as_json() -> None:
     shown = json.loads(call("config", "show", "--json", text=LARK).output)
     assert shown["file"] == "config.toml"
     assert shown["config"]["lark"]["app_secret"] == "********"
-    assert shown["config"]["sinks"] == [{"name": "console", "type": "log"}]
+    (console,) = shown["config"]["sinks"]
+    assert console["name"] == "console"
+    assert console["retry"] == {"base": 1.0, "cap": 3600.0, "max_age": 259_200.0}
     assert shown["origins"]["sinks[0].name"] == "default"
     assert shown["origins"]["lark.app_id"] == "file"
     assert shown["origins"]["store.url"] == "default"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hashlib
 import shutil
 import socket
 import ssl
@@ -13,21 +14,25 @@ import time
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import urlsplit
 
+import httpx2
 import pytest
 from hypothesis import given, strategies as st
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from reserve_listener.errors import (
+    ConfigError,
     DeliveryError,
     MisconfiguredSinkError,
     PermanentDeliveryError,
+    SinkGoneError,
     TransientDeliveryError,
 )
 from reserve_listener.retry import RETRY_AFTER_LIMIT_S
 from reserve_listener.simulator import Answer, HttpServer, Receiver
-from reserve_listener.sinks.http import ANSWER_SHOWN_CHARS, HttpSink, judge
+from reserve_listener.sinks.http import ANSWER_SHOWN_CHARS, HttpSink, _status_of, judge
 from tests.helpers import delivery, event
 
 if TYPE_CHECKING:
@@ -144,6 +149,76 @@ async def test_the_official_library_verifies_the_signature(
         Webhook(KEYS[0]).verify(request.body + b" ", request.headers)
 
 
+async def test_while_secrets_rotate_both_sides_of_the_change_verify(url: str, receiver: Receiver) -> None:
+    """With the old and the new secret configured, a receiver that knows only one of them accepts the request."""
+    old, new = KEYS[:2]
+    for keys, accepted in (([old], [old]), ([old, new], [old, new]), ([new], [new])):
+        async with sink_to(url, signing_keys=keys) as sink:
+            await sink.deliver([delivery()])
+        request = receiver.received[-1]
+        for key in (old, new):
+            if key in accepted:
+                Webhook(key).verify(request.body, request.headers)
+            else:
+                with pytest.raises(WebhookVerificationError):
+                    Webhook(key).verify(request.body, request.headers)
+
+
+def hashed(event_id: bytes) -> str:
+    return f"sha256-{hashlib.sha256(event_id).hexdigest()}"
+
+
+@pytest.mark.parametrize(
+    ("event_id", "sent"),
+    [
+        ("x" * 256, "x" * 256),
+        ("x" * 257, hashed(b"x" * 257)),
+        ("议" * 200, hashed("议".encode() * 200)),
+        ("\ud800" * 200, hashed(b"\xed\xa0\x80" * 200)),
+    ],
+    ids=["longest", "too long", "too long escaped", "no text"],
+)
+async def test_a_very_long_id_is_sent_as_its_hash(
+    url: str, receiver: Receiver, event_id: str, sent: str
+) -> None:
+    """An id that would make a header of more than 256 characters becomes its hash, which is what is signed."""
+    async with sink_to(url, signing_keys=KEYS[:1]) as sink:
+        for _ in range(2):
+            await sink.deliver([delivery(event_id=event_id)])
+    assert [request.headers["webhook-id"] for request in receiver.received] == [sent, sent]
+    request = receiver.received[0]
+    Webhook(KEYS[0]).verify(request.body, request.headers)
+
+
+async def test_extra_headers_are_sent_and_none_of_the_events_is_replaced(
+    url: str, receiver: Receiver
+) -> None:
+    """Authorization and the like go out, the user agent can be another one, what belongs to the event cannot."""
+    headers = {
+        "Authorization": "Bearer s3cret-t0ken",
+        "X-Room": "会议室",
+        "User-Agent": "booking/1",
+        "Content-Type": "text/plain",
+        "Webhook-Id": "forged",
+    }
+    async with sink_to(url, headers=headers) as sink:
+        await sink.deliver([delivery(event_id="e1")])
+    sent = receiver.received[0].headers
+    assert sent["authorization"] == "Bearer s3cret-t0ken"
+    assert sent["x-room"].encode("latin-1").decode() == "会议室"
+    assert sent["user-agent"] == "booking/1"
+    assert (sent["content-type"], sent["webhook-id"]) == ("application/cloudevents+json", "e1")
+
+
+async def test_a_sink_can_be_made_in_another_thread(url: str, receiver: Receiver) -> None:
+    """The constructor, which reads certificates, needs no event loop; the sink then works on the loop."""
+    sink = await asyncio.to_thread(HttpSink, "booking", url)
+    assert sink.needs_raw is False
+    await sink.deliver([delivery()])
+    await sink.close()
+    assert len(receiver.received) == 1
+
+
 async def test_connections_are_kept_and_at_most_max_in_flight(url: str, receiver: Receiver) -> None:
     """Fifty posts at once share the connections allowed, and none waits in vain."""
     receiver.answer = Answer(status=200, delay=0.005, body=b"ok")
@@ -158,7 +233,8 @@ async def test_connections_are_kept_and_at_most_max_in_flight(url: str, receiver
 MEANINGS: dict[int, type[DeliveryError] | None] = {
     **dict.fromkeys((200, 201, 202, 204, 226), None),
     **dict.fromkeys((408, 425, 429, 500, 501, 502, 503, 504, 507, 599), TransientDeliveryError),
-    **dict.fromkeys((401, 403, 404, 405, 407, 410), MisconfiguredSinkError),
+    **dict.fromkeys((401, 403, 404, 405, 407), MisconfiguredSinkError),
+    410: SinkGoneError,
     **dict.fromkeys((300, 301, 302, 307, 400, 402, 406, 409, 413, 415, 422, 451), PermanentDeliveryError),
 }
 
@@ -175,6 +251,16 @@ async def test_what_a_status_means(url: str, receiver: Receiver, status: int) ->
         with pytest.raises(meaning, match=f"^HTTP {status}: because") as caught:
             await sink.deliver([delivery()])
     assert type(caught.value) is meaning
+
+
+@pytest.mark.parametrize(
+    "status", [code for code, kind in MEANINGS.items() if kind is TransientDeliveryError]
+)
+def test_whether_the_receiver_is_down(status: int) -> None:
+    """An answer of the 400 class says that the receiver is up, one of the 500 class that it is not."""
+    error = judge(status, None, "", now_s=NOW_S)
+    assert isinstance(error, TransientDeliveryError)
+    assert error.down is (status >= 500)
 
 
 async def test_redirects_are_not_followed(url: str, receiver: Receiver) -> None:
@@ -199,6 +285,11 @@ IN_90_S = datetime.fromtimestamp(NOW_S, UTC) + timedelta(seconds=90)
         ("9" * 50, 999_999_999_999.0),
         (format_datetime(IN_90_S, usegmt=True), 90.0),
         (format_datetime(IN_90_S), 90.0),
+        (format_datetime(IN_90_S.replace(tzinfo=None)), 90.0),
+        ("120, 240", None),
+        ("1e9", None),
+        ("inf", None),
+        ("9" * 5000, 999_999_999_999.0),
         ("Sun, 06 Nov 1994 08:49:37 GMT", 0.0),
         ("soon", None),
         ("", None),
@@ -380,34 +471,54 @@ async def test_an_answer_that_is_no_http() -> None:
     assert str(error).startswith("RemoteProtocolError: ")
 
 
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A self-signed certificate for 127.0.0.1, its key in the same file."""
+def make_certificate(folder: Path, san: str = "IP:127.0.0.1,DNS:receiver.example") -> Path:
+    """A self-signed certificate, its key beside it."""
     if shutil.which("openssl") is None:
         pytest.skip("the openssl command makes the certificate, and it is missing")
-    folder = tmp_path_factory.mktemp("tls")
     command = (
         "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=test"
-        f" -addext subjectAltName=IP:127.0.0.1 -keyout {folder}/key.pem -out {folder}/cert.pem"
+        f" -addext subjectAltName={san} -keyout {folder}/key.pem -out {folder}/cert.pem"
     )
     subprocess.run(command.split(), check=True, capture_output=True)
     return folder / "cert.pem"
 
 
-async def test_a_certificate_is_verified_and_ca_bundle_makes_it_trusted(certificate: Path) -> None:
-    """A self-signed receiver is a transient error that says what is wrong; with `ca_bundle` it is delivered to."""
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The receiver's: for 127.0.0.1 and receiver.example."""
+    return make_certificate(tmp_path_factory.mktemp("tls"))
+
+
+@pytest.fixture(scope="module")
+def client_certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sink's own."""
+    return make_certificate(tmp_path_factory.mktemp("client"), "DNS:reserve-listener")
+
+
+def server_tls(certificate: Path) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, certificate.with_name("key.pem"))
+    return context
 
-    async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"HTTP/1.1 204 OK\r\n\r\n")
-        await writer.drain()
 
-    loop = asyncio.get_running_loop()
-    loop.set_exception_handler(lambda *_: None)  # the server's view of the failed handshake
-    async with raw_server(answer, context) as address:
+async def no_content(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(b"HTTP/1.1 204 OK\r\n\r\n")
+    await writer.drain()
+
+
+@pytest.fixture
+async def _quiet_handshakes() -> None:
+    """The server's view of a failed handshake is no news."""
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+
+
+@pytest.mark.usefixtures("_quiet_handshakes")
+async def test_a_certificate_is_verified_and_ca_bundle_makes_it_trusted(certificate: Path) -> None:
+    """A self-signed receiver is a transient error that says what is wrong; with `ca_bundle` it is delivered to."""
+    async with raw_server(no_content, server_tls(certificate)) as address:
         error = await failure(f"https://{address}/")
         assert isinstance(error, TransientDeliveryError)
+        assert error.down
         assert "CERTIFICATE_VERIFY_FAILED" in str(error)
         async with sink_to(f"https://{address}/", ca_bundle=certificate) as sink:
             await sink.deliver([delivery()])
@@ -424,6 +535,298 @@ async def test_tls_to_a_plain_server(url: str) -> None:
     error = await failure(url.replace("http://", "https://"))
     assert isinstance(error, TransientDeliveryError)
     assert "SSL" in str(error) or "TLS" in str(error)
+
+
+@pytest.mark.usefixtures("_quiet_handshakes")
+@pytest.mark.parametrize("one_file", [False, True])
+async def test_a_receiver_that_asks_for_a_client_certificate(
+    certificate: Path, client_certificate: Path, tmp_path: Path, *, one_file: bool
+) -> None:
+    """With `client_cert`, its key in a file of its own or in the same, mutual TLS works; without, it is transient."""
+    cert, key = client_certificate, client_certificate.with_name("key.pem")
+    context = server_tls(certificate)
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_verify_locations(cert)
+    own: dict[str, Any] = {"client_cert": cert, "client_key": key}
+    if one_file:
+        both = tmp_path / "both.pem"
+        both.write_bytes(key.read_bytes() + cert.read_bytes())
+        own = {"client_cert": both}
+    async with raw_server(no_content, context) as address:
+        async with sink_to(f"https://{address}/", ca_bundle=certificate, **own) as sink:
+            await sink.deliver([delivery()])
+        error = await failure(f"https://{address}/", ca_bundle=certificate)
+    assert isinstance(error, TransientDeliveryError)
+    assert error.down
+
+
+def test_certificates_that_cannot_be_used(
+    certificate: Path, client_certificate: Path, tmp_path: Path
+) -> None:
+    """Each file that is missing, is no certificate or does not fit is an error of the configuration that names it."""
+    nonsense, missing = tmp_path / "nonsense.pem", tmp_path / "missing.pem"
+    nonsense.write_text("nonsense")
+    stranger = certificate.with_name("key.pem")
+    locked = tmp_path / "locked.pem"
+    key = client_certificate.with_name("key.pem")
+    command = f"openssl pkcs8 -topk8 -in {key} -out {locked} -passout pass:abcd"
+    subprocess.run(command.split(), check=True, capture_output=True)
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({"ca_bundle": missing}, f"ca_bundle: {missing}: No such file"),
+        ({"ca_bundle": nonsense}, f"ca_bundle: {nonsense}: "),
+        ({"client_cert": missing}, f"client_cert: {missing}: No such file"),
+        ({"client_cert": client_certificate}, f"client_cert: {client_certificate}: "),
+        ({"client_cert": client_certificate, "client_key": missing}, f"client_key: {missing}: No such file"),
+        ({"client_cert": client_certificate, "client_key": stranger}, "key values mismatch|KEY_VALUES_MISM"),
+        ({"client_cert": client_certificate, "client_key": locked}, f"client_key: {locked}: "),
+    ]
+    for settings, name in cases:
+        with pytest.raises(ConfigError, match=f'^sink "booking": .*({name})'):
+            HttpSink("booking", "https://127.0.0.1/", **settings)
+
+
+# -- through a proxy ----------------------------------------------------------------------------------------------------
+
+PASSWORD = "pass/w0rd"
+LOGIN = base64.b64encode(f"user:{PASSWORD}".encode()).decode()
+REFUSED = b"HTTP/1.1 407 Who are you\r\ncontent-length: 0\r\n\r\n"
+
+
+class Proxy:
+    """A forward proxy that brings everything to `to`, whatever is asked for; with `refusal` it answers that instead."""
+
+    def __init__(self, to: str = "", refusal: bytes = b"") -> None:
+        self.heads: list[bytes] = []
+        self.address = ""
+        self._to = to
+        self._refusal = refusal
+        self._open: list[asyncio.StreamWriter] = []
+
+    @property
+    def url(self) -> str:
+        """With credentials."""
+        return f"http://user:{PASSWORD.replace('/', '%2F')}@{self.address}"
+
+    @property
+    def asked(self) -> list[str]:
+        """Method and target of each request."""
+        return [head.decode().partition(" HTTP/1.1")[0] for head in self.heads]
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._handle, "127.0.0.1", 0)
+        self.address = f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        for writer in self._open:
+            writer.transport.abort()
+        await self._server.wait_closed()
+
+    async def _handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._open.append(writer)
+        head = await reader.readuntil(b"\r\n\r\n")
+        self.heads.append(head)
+        if self._refusal:
+            writer.write(self._refusal)
+            await writer.drain()
+            return
+        host, _, port = self._to.partition(":")
+        theirs, to_them = await asyncio.open_connection(host, int(port))
+        self._open.append(to_them)
+        method, target, _ = head.split(b" ", 2)
+        if method == b"CONNECT":
+            writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        else:
+            to_them.write(head.replace(target, urlsplit(target).path, 1))
+        await asyncio.gather(_copy(reader, to_them), _copy(theirs, writer))
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    try:
+        while data := await reader.read(65_536):
+            writer.write(data)
+            await writer.drain()
+    except OSError:
+        pass
+    finally:
+        writer.close()
+
+
+async def test_a_proxy_of_its_own(url: str, receiver: Receiver) -> None:
+    """With `proxy` a plain request is forwarded with the proxy's credentials, also to a loopback receiver."""
+    async with Proxy(urlsplit(url).netloc) as proxy:
+        for target in (url, "http://receiver.example/hook"):
+            async with sink_to(target, proxy=proxy.url) as sink:
+                await sink.deliver([delivery()])
+        assert proxy.asked == [f"POST {url}", "POST http://receiver.example/hook"]
+        assert all(f"basic {LOGIN}".encode().lower() in head.lower() for head in proxy.heads)
+    assert len(receiver.received) == 2
+    assert all("proxy-authorization" in request.headers for request in receiver.received)
+
+
+async def test_tls_through_a_proxy(certificate: Path, client_certificate: Path) -> None:
+    """An https receiver is reached through CONNECT, verified by its own name and shown the client certificate."""
+    context = server_tls(certificate)
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_verify_locations(client_certificate)
+    own = {
+        "ca_bundle": certificate,
+        "client_cert": client_certificate,
+        "client_key": client_certificate.with_name("key.pem"),
+        "headers": {"Authorization": "Bearer s3cret-t0ken"},
+    }
+    async with raw_server(no_content, context) as address, Proxy(address) as proxy:
+        async with sink_to("https://receiver.example/hook", proxy=proxy.url, **own) as sink:
+            await sink.deliver([delivery()])
+        assert proxy.asked == ["CONNECT receiver.example:443"]
+        assert LOGIN.encode() in proxy.heads[0]
+        assert b"s3cret" not in proxy.heads[0]
+
+
+async def test_the_environments_proxy(url: str, receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """HTTP_PROXY counts for a receiver elsewhere, not for one on this machine, nor beside a `proxy` of the sink's own."""
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    address = urlsplit(url).netloc
+    async with Proxy(address) as common, Proxy(address) as own:
+        monkeypatch.setenv("http_proxy", common.url)
+        for target, proxy in ((url, None), ("http://a.example/", None), ("http://b.example/", own.url)):
+            async with sink_to(target, proxy=proxy) as sink:
+                await sink.deliver([delivery()])
+        assert common.asked == ["POST http://a.example/"]
+        assert own.asked == ["POST http://b.example/"]
+    assert len(receiver.received) == 3
+
+
+@pytest.mark.parametrize("target", ["http://receiver.example/", "https://receiver.example/"])
+async def test_a_proxy_that_wants_other_credentials(target: str) -> None:
+    """407, forwarded or in answer to CONNECT, is a misconfigured sink and says that it is the proxy."""
+    async with Proxy(refusal=REFUSED) as proxy:
+        error = await failure(target, proxy=proxy.url)
+    assert isinstance(error, MisconfiguredSinkError)
+    assert "407" in str(error)
+    assert str(error).endswith("(check the sink's proxy and its credentials)")
+
+
+@pytest.mark.parametrize("status", [b"502 Bad Gateway", b"503", b"999 ?"])
+async def test_a_proxy_that_cannot_connect(status: bytes) -> None:
+    """Any other refusal of CONNECT may pass, and counts as a receiver that is down."""
+    async with Proxy(refusal=b"HTTP/1.1 %s\r\ncontent-length: 0\r\n\r\n" % status) as proxy:
+        error = await failure("https://receiver.example/", proxy=proxy.url)
+    assert isinstance(error, TransientDeliveryError)
+    assert error.down
+    assert str(error).startswith(f"ProxyError: {status.decode()}")
+
+
+async def test_a_proxy_that_nobody_serves() -> None:
+    """A proxy that refuses the connection is transient, and its password is not in the text."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        proxy = f"http://user:s3cretpass@127.0.0.1:{unused.getsockname()[1]}"
+        error = await failure("http://receiver.example/", proxy=proxy)
+    assert isinstance(error, TransientDeliveryError)
+    assert "s3cret" not in str(error)
+
+
+@pytest.mark.parametrize(
+    "proxy",
+    [
+        "socks5://user:s3cretpass@h:1",
+        "ftp://user:s3cretpass@h",
+        "http://user:s3cret@pass:x@[h",
+        "http://h:s3cret",
+    ],
+)
+@pytest.mark.parametrize("configured", [True, False])
+def test_a_proxy_of_another_kind(monkeypatch: pytest.MonkeyPatch, proxy: str, *, configured: bool) -> None:
+    """One that cannot be used is an error of the configuration, whose text and causes hold nothing of the address."""
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    if not configured:
+        monkeypatch.setenv("all_proxy", proxy)
+    with pytest.raises(ConfigError, match=r'^sink "booking": its proxy') as caught:
+        HttpSink("booking", "https://receiver.example/", proxy=proxy if configured else None)
+    assert "s3cret" not in str(caught.value)
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__
+
+
+# -- what an error must not say -------------------------------------------------------------------------------------------
+
+
+async def test_credentials_that_a_receiver_sends_back_are_masked(url: str, receiver: Receiver) -> None:
+    """A receiver that echoes the request puts no header value into the error, not even the half that would be cut."""
+    headers = {"Authorization": "Bearer s3cret-t0ken", "X-Api-Key": "t0ps3cret", "X-Short": "1"}
+    for filler in range(0, 400, 7):
+        echo = "x" * filler + " you said s3cret-t0ken, Bearer s3cret-t0ken and t0ps3cret, 1 time"
+        receiver.answer = Answer(status=400, body=echo.encode())
+        text = str(await failure(url, headers=headers))
+        assert "s3c" not in text
+        assert "t0p" not in text
+    assert str(await failure(url, headers={"X-Short": "1"})).startswith("HTTP 400: ")
+
+
+async def test_a_credential_that_begins_another_does_not_uncover_it(url: str, receiver: Receiver) -> None:
+    """Of two header values one of which begins the other, the longer one is masked whole."""
+    receiver.answer = Answer(status=400, body=b"you said s3crettail")
+    text = str(await failure(url, headers={"X-A": "s3cr", "X-B": "s3crettail"}))
+    assert text == "HTTP 400: you said ********"
+
+
+async def test_credentials_that_a_proxy_sends_back_are_masked() -> None:
+    """Whatever a proxy says in its refusal, the password and its encoded form are not in the text."""
+    said = f"407 not {PASSWORD}, not {PASSWORD.replace('/', '%2F')}, not {LOGIN}".encode()
+    for target in ("http://receiver.example/", "https://receiver.example/"):
+        answer = b"HTTP/1.1 %s\r\ncontent-length: %d\r\n\r\n%s" % (said, len(said), said)
+        async with Proxy(refusal=answer) as proxy:
+            text = str(await failure(target, proxy=proxy.url))
+        assert "407" in text
+        assert "w0rd" not in text
+        assert LOGIN not in text
+
+
+async def test_the_environments_password_is_masked_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same holds for a proxy that the environment names without a scheme."""
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    async with Proxy(refusal=f"HTTP/1.1 407 {LOGIN} s3cretpass\r\n\r\n".encode()) as proxy:
+        monkeypatch.setenv("https_proxy", f"user:s3cretpass@{proxy.address}")
+        error = await failure("https://receiver.example/")
+    assert isinstance(error, MisconfiguredSinkError)
+    assert "s3cret" not in str(error)
+
+
+@pytest.mark.parametrize("value", ["Bearer s3cret\n", "s3cret\r\nx-evil: 1", "s3cret\x00", " s3cret"])
+async def test_a_header_that_cannot_be_sent(url: str, receiver: Receiver, value: str) -> None:
+    """A value that HTTP does not allow is a misconfigured sink, which does not quote it; nothing is sent."""
+    error = await failure(url, headers={"Authorization": value})
+    assert isinstance(error, MisconfiguredSinkError)
+    assert "s3cret" not in str(error)
+    assert error.__cause__ is None
+    assert error.__suppress_context__
+    assert not receiver.received
+
+
+async def test_a_status_line_without_end_is_shown_cut() -> None:
+    """What httpx2 quotes of a peer that speaks no HTTP is one short printable line."""
+
+    async def nonsense(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"\x1b[31m" + b"y" * 50_000 + b"\r\n\r\n")
+        await writer.drain()
+
+    async with raw_server(nonsense) as address:
+        text = str(await failure(f"http://{address}/"))
+    assert text.startswith("RemoteProtocolError: ")
+    assert len(text) <= ANSWER_SHOWN_CHARS + len("RemoteProtocolError: ")
+    assert text.isprintable()
+
+
+def test_what_httpx2_says_of_a_refused_connect() -> None:
+    """The one text that is read: httpx2 has the status of a refused CONNECT nowhere else."""
+    assert _status_of(httpx2.ProxyError("407 Proxy Authentication Required")) == 407
+    assert _status_of(httpx2.ProxyError("")) is None
+    assert _status_of(httpx2.ProxyError("tunnel broke")) is None
 
 
 async def test_closing_twice(url: str) -> None:

@@ -6,15 +6,14 @@ import asyncio
 import random
 import sqlite3
 import stat
-import threading
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from reserve_listener.errors import StoreError
-from reserve_listener.model import DEAD, DELIVERED, PENDING, Delivery, Outcome, Verdict
-from reserve_listener.store import SqliteStore, schema, sql, sqlite as sqlite_store
+from reserve_listener.model import DEAD, DELIVERED, PENDING, Claimed, Delivery, Outcome, Verdict
+from reserve_listener.store import SqliteStore, claiming, schema, sql, sqlite as sqlite_store
 from tests.helpers import NOW_MS, Clock, event, small_event, stored, unreadable_event, until
 
 if TYPE_CHECKING:
@@ -54,15 +53,17 @@ def rows(path: Path, statement: str) -> list[Any]:
         connection.close()
 
 
-async def due(store: SqliteStore, sink: str = "a", *, now_ms: int = NOW_MS, **more: Any) -> list[str]:
-    claimed = await store.claim(
-        sink, **{"limit": 100, "now_ms": now_ms, "excluding": frozenset[int](), **more}
-    )
-    return [one.event_id for one in claimed]
+async def claim(store: SqliteStore, sink: str = "a", *, now_ms: int = NOW_MS, **more: Any) -> Claimed:
+    values = {"limit": 100, "per_scope": 100, "after_seq": None, "skipping": (), **more}
+    return await store.claim(sink, now_ms=now_ms, **values)
 
 
-async def claim(store: SqliteStore, sink: str = "a", *, now_ms: int = NOW_MS) -> list[Delivery]:
-    return await store.claim(sink, limit=100, now_ms=now_ms, excluding=())
+async def due(store: SqliteStore, sink: str = "a", **more: Any) -> list[str]:
+    return [one.event_id for one in (await claim(store, sink, **more)).deliveries]
+
+
+async def first_due(store: SqliteStore, sink: str = "a") -> list[Delivery]:
+    return (await claim(store, sink)).deliveries
 
 
 # -- events in --------------------------------------------------------------------------------------------------------
@@ -91,7 +92,7 @@ async def test_an_event_is_known_by_tenant_and_id(store: SqliteStore) -> None:
     """The same event_id of another tenant is another event, and the same scope_id another scope."""
     assert await store.append(event("e1", tenant="t1")) is Verdict.STORED
     assert await store.append(event("e1", tenant="t2")) is Verdict.STORED
-    first, second = await claim(store)
+    first, second = await first_due(store)
     assert first.scope != second.scope
 
 
@@ -111,25 +112,25 @@ async def test_text_of_any_kind_comes_back_as_it_went_in(store: SqliteStore) -> 
 
 
 async def test_a_writer_that_dies_leaves_nobody_waiting(tmp_path: Path) -> None:
-    """Should the writer's thread end by itself, `ended` returns, and who asks it gets an error instead of silence."""
+    """Should the writer's thread end by itself, `ended` says why, and who asks it gets an error instead of silence."""
 
     class Dying(BaseException):
         pass
 
     def die(_connection: sqlite3.Connection) -> None:
-        raise Dying
+        raise Dying("a defect")
 
     store = SqliteStore(tmp_path / "dying.db")
     await store.open(["log"])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(threading, "excepthook", lambda _: None)  # the thread's end is expected
-        store._writer.submit(die, writes=False)
-        async with asyncio.timeout(5):
+    last = store._writer.submit(die, writes=True)
+    async with asyncio.timeout(5):
+        with pytest.raises(StoreError, match="a defect"):
             await store.ended()
-            with pytest.raises(StoreError):
-                await store.backlog()
-            await store.close()
-            await asyncio.to_thread(store._writer._thread.join)  # it raises at its very end
+        with pytest.raises(StoreError, match="a defect"):
+            await last
+        with pytest.raises(StoreError):
+            await store.backlog()
+        await store.close()
 
 
 async def test_event_and_deliveries_are_one_transaction(store: SqliteStore, path: Path) -> None:
@@ -308,17 +309,19 @@ async def test_a_claim_gives_the_oldest_first_and_changes_nothing(store: SqliteS
     assert await due(store) == everything
     assert await due(store, limit=4) == everything[:4]
     assert await due(store, limit=1) == everything[:1]
-    seqs = [one.seq for one in await claim(store)]
-    assert await due(store, limit=3, excluding=set(seqs[:5])) == everything[5:8]
-    assert await due(store, excluding=set(seqs)) == []
-    assert [one.attempts for one in await claim(store)] == [0] * 10
+    some = await claim(store, limit=5)
+    assert not some.at_end
+    assert await due(store, limit=3, after_seq=some.seen_seq) == everything[5:8]
+    rest = await claim(store, after_seq=some.seen_seq)
+    assert (rest.at_end, await due(store, after_seq=rest.seen_seq)) == (True, [])
+    assert [one.attempts for one in await first_due(store)] == [0] * 10
 
 
 async def test_a_claim_carries_the_body_and_the_time_of_storing(store: SqliteStore) -> None:
     """What a sink gets is the normalised body byte for byte, and ages count from `received_ms`."""
     one = event("e1", received_ms=NOW_MS - 5)
     await store.append(one)
-    (claimed,) = await claim(store)
+    (claimed,) = await first_due(store)
     assert (claimed.body, claimed.received_ms, claimed.event_id) == (one.body, NOW_MS - 5, "e1")
 
 
@@ -326,13 +329,13 @@ async def test_a_claim_reads_a_bounded_number_of_bytes(
     store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Bodies stop counting up at the bound, but one event larger than the bound still comes."""
-    monkeypatch.setattr(sqlite_store, "CLAIM_BYTES", 250)
+    monkeypatch.setattr(claiming, "CLAIM_BYTES", 250)
     for number in range(5):
         await store.append(small_event(f"e{number}", size=100))
     await store.append(small_event("big", scope="omm_b", size=1_000))
-    assert await due(store) == ["e0", "e1", "e2"]
-    seqs = {one.seq for one in await claim(store)}
-    assert await due(store, excluding=seqs) == ["e3", "e4", "big"]
+    some = await claim(store)
+    assert [one.event_id for one in some.deliveries] == ["e0", "e1", "e2"]
+    assert await due(store, after_seq=some.seen_seq) == ["e3", "e4", "big"]
     await store.settle("a", [Outcome(seq=seq, state=DELIVERED, attempts=1) for seq in range(1, 6)])
     assert await due(store) == ["big"]
 
@@ -340,7 +343,7 @@ async def test_a_claim_reads_a_bounded_number_of_bytes(
 async def test_a_failed_delivery_holds_back_its_own_scope_only(store: SqliteStore) -> None:
     """Later events of the scope wait for the failed one, also new ones; other scopes and other sinks pass."""
     await fill(store, ("a1", "A"), ("a2", "A"), ("b1", "B"))
-    first = (await claim(store))[0]
+    first = (await first_due(store))[0]
     await store.settle("a", [Outcome.retry(first, due_ms=NOW_MS + 1000, error="down")])
     await fill(store, ("a3", "A"), ("b2", "B"))
     assert await due(store) == ["b1", "b2"]
@@ -352,7 +355,7 @@ async def test_a_failed_delivery_holds_back_its_own_scope_only(store: SqliteStor
 async def test_what_came_before_a_failed_delivery_is_not_held_back(store: SqliteStore) -> None:
     """Only later events of the scope wait: an earlier one that is still pending goes out."""
     await fill(store, ("a1", "A"), ("a2", "A"), ("a3", "A"))
-    second = (await claim(store))[1]
+    second = (await first_due(store))[1]
     await store.settle("a", [Outcome.retry(second, due_ms=NOW_MS + 1000, error="down")])
     assert await due(store) == ["a1"]
 
@@ -361,31 +364,41 @@ async def test_what_came_before_a_failed_delivery_is_not_held_back(store: Sqlite
 async def test_a_settled_delivery_releases_its_scope(store: SqliteStore, state: str) -> None:
     """A delivery and a dead letter alike let the next event of the scope go."""
     await fill(store, ("a1", "A"), ("a2", "A"))
-    first = (await claim(store))[0]
+    first = (await first_due(store))[0]
     await store.settle("a", [Outcome.retry(first, due_ms=NOW_MS + 1000, error="down")])
     assert await due(store) == []
     await store.settle("a", [Outcome(seq=first.seq, state=state, attempts=2)])
     assert await due(store) == ["a2"]
 
 
-async def test_the_next_due_time(store: SqliteStore) -> None:
-    """None without failed deliveries; then the first time after the given one, each sink on its own."""
-    await fill(store, ("a1", "A"), ("b1", "B"), ("c1", "C"))
-    assert await store.next_due_ms("a", after_ms=NOW_MS) is None
-    one, two, _ = await claim(store)
-    await store.settle("a", [Outcome.retry(one, due_ms=NOW_MS + 500, error="x")])
-    await store.settle("a", [Outcome.retry(two, due_ms=NOW_MS + 300, error="x")])
-    assert await store.next_due_ms("a", after_ms=NOW_MS) == NOW_MS + 300
-    assert await store.next_due_ms("a", after_ms=NOW_MS + 300) == NOW_MS + 500
-    assert await store.next_due_ms("a", after_ms=NOW_MS + 500) is None
-    assert await store.next_due_ms("a", after_ms=-1) == NOW_MS + 300
-    assert await store.next_due_ms("b", after_ms=0) is None
+async def test_a_claim_says_what_it_left(store: SqliteStore) -> None:
+    """Scopes that wait are named with their time, those that are skipped or have more as being behind."""
+    await fill(store, ("a1", "A"), ("b1", "B"), ("c1", "C"), ("a2", "A"), ("c2", "C"), ("c3", "C"))
+    first, second, third, *_ = await first_due(store)
+    await store.settle("a", [Outcome.retry(first, due_ms=NOW_MS + 500, error="x")])
+    found = await claim(store, per_scope=2, skipping={second.scope})
+    assert [one.event_id for one in found.deliveries] == ["c1", "c2"]
+    assert found.waiting == {first.scope: NOW_MS + 500}
+    assert found.behind == {second.scope, third.scope}
+    of_scopes = await store.claim_scopes(
+        "a", [first.scope, second.scope, third.scope], limit=3, per_scope=2, now_ms=NOW_MS
+    )
+    assert [one.event_id for one in of_scopes.deliveries] == ["b1", "c1", "c2"]
+    assert (of_scopes.waiting, of_scopes.behind) == ({first.scope: NOW_MS + 500}, {third.scope})
+
+
+async def test_a_due_time_beyond_reason_counts_as_now(store: SqliteStore) -> None:
+    """What was put off while the clock was years ahead is not held back for years."""
+    await fill(store, ("a1", "A"))
+    (one,) = await first_due(store)
+    await store.settle("a", [Outcome.retry(one, due_ms=NOW_MS + 10**12, error="x")])
+    assert await due(store) == ["a1"]
 
 
 async def test_settling_twice_is_settling_once(store: SqliteStore, path: Path) -> None:
     """The same outcomes again change nothing, and a settled delivery does not come back to life."""
     await fill(store, ("a1", "A"), ("b1", "B"))
-    one, two = await claim(store)
+    one, two = await first_due(store)
     outcomes = [Outcome.delivered(one), Outcome.dead(two, error="no")]
     await store.settle("a", outcomes)
     before = rows(path, "SELECT * FROM deliveries ORDER BY seq, sink")
@@ -398,7 +411,7 @@ async def test_settling_twice_is_settling_once(store: SqliteStore, path: Path) -
 async def test_settle_is_all_or_none(store: SqliteStore) -> None:
     """When one row of a settle fails, none of it is stored and the caller hears it."""
     await fill(store, ("a1", "A"), ("b1", "B"))
-    one, two = await claim(store)
+    one, two = await first_due(store)
     await on_writer(
         store,
         lambda c: c.execute(
@@ -414,7 +427,7 @@ async def test_settle_is_all_or_none(store: SqliteStore) -> None:
 async def test_an_error_is_kept_short_and_whatever_its_text(store: SqliteStore, path: Path) -> None:
     """An error of any length and with a lone surrogate is stored: it must not stop the worker for ever."""
     await fill(store, ("a1", "A"))
-    (one,) = await claim(store)
+    (one,) = await first_due(store)
     await store.settle("a", [Outcome.retry(one, due_ms=NOW_MS + 1, error="\udce4" + "x" * 10_000)])
     await store.close()
     (one_event,) = stored(path)
@@ -434,7 +447,7 @@ async def test_a_store_against_a_model(store: SqliteStore) -> None:
             await fill(store, (f"e{step}", f"omm_{dice.randrange(4)}"))
             (newest,) = await on_writer(store, newest_row)
             model[f"e{step}"] = {"seq": newest[0], "scope": newest[1], "state": PENDING, "due": 0}
-        claimed = await claim(store, now_ms=now)
+        claimed = (await claim(store, now_ms=now)).deliveries
         waiting = {
             scope: min(
                 one["seq"]
@@ -476,7 +489,7 @@ def newest_row(connection: sqlite3.Connection) -> list[Any]:
 async def test_rows_of_a_removed_sink_become_dead_letters(store: SqliteStore, path: Path) -> None:
     """What a removed sink has not got is dead with "sink removed"; what it has got stays delivered; others are unharmed."""
     await fill(store, ("e1", "A"), ("e2", "A"))
-    first = (await claim(store, "b"))[0]
+    first = (await first_due(store, "b"))[0]
     await store.settle("b", [Outcome.delivered(first)])
     await store.close()
     again = await reopened(path, "a")
@@ -563,14 +576,18 @@ async def test_the_pragmas_that_durability_rests_on(store: SqliteStore) -> None:
 
 
 PLANS = {
-    "CLAIM": (
-        {"sink": 1, "now": NOW_MS, "excluding": "[]"},
-        ["SEARCH d USING INDEX deliveries_pending", "SEARCH w USING INDEX deliveries_waiting"],
+    "PENDING_FROM": ((0, 5000, 1), ["SEARCH deliveries USING PRIMARY KEY (seq>? AND seq<?)"]),
+    "PENDING_OF_SCOPE": (
+        (1, 1, 10),
+        ["SEARCH deliveries USING INDEX deliveries_pending (sink=? AND scope=?)"],
     ),
-    "NEXT_DUE": ((1, 0), ["SEARCH deliveries USING INDEX deliveries_due"]),
-    "BACKLOG": ((), ["SEARCH d USING INDEX deliveries_pending"]),
-    "BURY_REMOVED": ((0,), ["SEARCH deliveries USING INDEX deliveries_pending"]),
+    "FIRST_PENDING": ((1,), ["SEARCH deliveries USING INDEX deliveries_pending (sink=?)"]),
+    "PENDING_AGES": ((0, 5000, 1), ["SEARCH d USING PRIMARY KEY (seq>? AND seq<?)"]),
+    "RELEASE": ((1,), ["SEARCH deliveries USING INDEX deliveries_due (sink=? AND due_ms>?)"]),
+    "BACKLOG": ((10_000,), ["SEARCH deliveries USING INDEX deliveries_pending (sink=?)"]),
+    "BURY_REMOVED": ({"now_ms": 0, "limit": 10}, ["SEARCH deliveries USING INDEX deliveries_pending"]),
     "SETTLE": ((1, 1, 1, 1, "", 1, 1), ["SEARCH deliveries USING PRIMARY KEY"]),
+    "OLDEST_EVENTS": ((0, 10), ["SEARCH events USING INTEGER PRIMARY KEY (rowid>?)"]),
 }
 
 
@@ -613,7 +630,7 @@ async def test_the_loop_goes_on_while_the_writer_is_busy(store: SqliteStore) -> 
     assert not job.done()
     release.set()
     assert await job == "done"
-    assert await claimed == []
+    assert (await claimed).deliveries == []
 
 
 async def test_a_cancelled_open_gives_the_lock_back(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -298,7 +298,7 @@ async def test_a_truncated_store_is_said_to_be_damaged(path: Path) -> None:
 async def test_a_folder_in_the_place_of_the_store(path: Path) -> None:
     """A directory of that name is refused in words."""
     path.mkdir()
-    await refused(path, "cannot be opened: .*directory")
+    await refused(path, "is a directory. Name a file in store.url")
     with pytest.raises(StoreError), StoreReader(path):
         pass
 

@@ -25,6 +25,8 @@ from tests.test_long_connection import Taker, make
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
+    from reserve_listener.transports.long_connection import LongConnection
+
 BUSY = EndpointError("busy", code=1)
 WRONG = EndpointError("wrong secret", code=514)
 FULL = EndpointError("full", code=1000040350)
@@ -111,7 +113,7 @@ class Stage:
             clock=lambda: self.now,
         )
 
-    def _connect(self, timing: Timing) -> Scripted:
+    async def _connect(self, timing: Timing) -> Scripted:
         line = next(self._lines, None)
         if isinstance(line, ConfigError):
             raise line
@@ -465,10 +467,9 @@ class Live:
     def __init__(self, simulator: Simulator, *, liveness_s: float = 60.0) -> None:
         self.taken = Taker()
         self.known = True
+        self._simulator, self._liveness_s = simulator, liveness_s
         self.supervisor = Supervisor(
-            lambda timing: make(
-                simulator, self.taken, liveness_s=liveness_s, timing=timing, endpoint_timeout=0.3
-            ),
+            self._connect,
             backoff=Backoff(base_s=0.02, cap_s=0.05, refused_s=0.05),
             app_known=self._known,
             on_connected=self._connected,
@@ -476,6 +477,11 @@ class Live:
 
     async def _known(self) -> bool:
         return self.known
+
+    async def _connect(self, timing: Timing) -> LongConnection:
+        return make(
+            self._simulator, self.taken, liveness_s=self._liveness_s, timing=timing, endpoint_timeout=0.3
+        )
 
     async def _connected(self) -> None:
         self.known = True

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
 
-    from reserve_listener.model import Delivery, Outcome
+    from reserve_listener.model import Delivery
 
 QUICK = RetryPolicy(base_s=0.001, cap_s=0.002)
 SHAPES = [(1, 1), (1, 8), (20, 1), (5, 4)]
@@ -52,17 +52,12 @@ class CountingStore:
     def append(self, one: Any) -> Any:
         return self._store.append(one)
 
-    async def claim(self, sink: str, **values: Any) -> list[Delivery]:
-        self._call("claim")
-        return await self._store.claim(sink, **values)
+    def __getattr__(self, name: str) -> Any:
+        async def call(*args: Any, **values: Any) -> Any:
+            self._call(name)
+            return await getattr(self._store, name)(*args, **values)
 
-    async def next_due_ms(self, sink: str, *, after_ms: int) -> int | None:
-        self._call("next_due_ms")
-        return await self._store.next_due_ms(sink, after_ms=after_ms)
-
-    async def settle(self, sink: str, outcomes: Sequence[Outcome]) -> None:
-        self._call("settle")
-        await self._store.settle(sink, outcomes)
+        return call
 
 
 @pytest.fixture
@@ -163,7 +158,7 @@ async def test_order_per_scope_holds_over_random_failures(
     async def waver(_: Sequence[Delivery]) -> None:
         await asyncio.sleep(0)
         if dice.random() < 1 / 3:
-            raise TransientDeliveryError("not now")
+            raise TransientDeliveryError("not now", down=False)
 
     sink = ScriptedSink(batch_size=batch_size, max_in_flight=max_in_flight, script=waver)
     worker = realtime(sink, store)
@@ -227,11 +222,10 @@ async def test_a_slow_scope_with_a_long_queue_does_not_hold_back_others(
     assert sink.overlaps == []
 
 
-async def test_what_waits_in_memory_behind_a_slow_scope_is_bounded(
-    base: SqliteStore, store: CountingStore, monkeypatch: pytest.MonkeyPatch
+async def test_what_waits_behind_a_slow_scope_stays_in_the_store(
+    base: SqliteStore, store: CountingStore
 ) -> None:
-    """However long the queue behind an attempt that hangs, the worker holds a bounded part of it and then rests."""
-    monkeypatch.setattr(worker_module, "READY_LIMIT", 50)
+    """However long the queue behind an attempt that hangs, the worker holds none of it in memory and rests."""
     release = asyncio.Event()
 
     async def hang(_: Sequence[Delivery]) -> None:
@@ -241,12 +235,12 @@ async def test_what_waits_in_memory_behind_a_slow_scope_is_bounded(
     worker = realtime(sink, store)
     await fill(base, *((f"a{n:03}", "A") for n in range(300)))
     async with working(worker):
-        await until(lambda: len(worker._ready) >= 50)
+        await until(lambda: worker._pending.at_end)
         await asyncio.sleep(0.05)
         calls = store.calls.copy()
         await asyncio.sleep(0.05)
         assert store.calls == calls
-        assert len(worker._ready) <= 60
+        assert len(worker._pending.ready) == 0
 
 
 async def test_a_batch_that_fails_comes_back_whole_and_in_order(
@@ -308,9 +302,7 @@ async def test_a_misconfigured_sink_is_retried_until_max_age(base: SqliteStore, 
     while clock.now_ms < NOW_MS + 1_200_000:
         await drained(worker_of(sink, store, policy=policy, now_ms=clock))
         assert states(base)["a1"][0] == "pending"
-        due = await base.next_due_ms("scripted", after_ms=clock.now_ms)
-        assert due is not None
-        clock.now_ms = due
+        clock.now_ms = stored(base.path)[0].deliveries[0].due_ms
     assert len(sink.attempts) >= 4
     await drained(worker_of(sink, store, policy=policy, now_ms=clock))
     assert states(base)["a1"][0] == "dead"
@@ -437,17 +429,17 @@ async def test_a_failed_attempt_that_cannot_be_stored_still_holds_back_its_scope
     assert sink.ids == ["a1", "a2", "a3"]
 
 
-@pytest.mark.parametrize("call", ["claim", "next_due_ms"])
+@pytest.mark.parametrize("call", ["claim", "claim_scopes"])
 async def test_a_failing_read_is_repeated(base: SqliteStore, store: CountingStore, call: str) -> None:
     """A store that cannot be read for a while stops the worker for a while and not for good."""
     store.failures[call] = 3
     sink = ScriptedSink()
     worker = realtime(sink, store)
     base.on_commit = worker.wake
+    await fill(base, ("a1", "A"), ("a2", "A"))  # of one scope: the second is claimed by it
     async with working(worker):
         await until(lambda: store.failures[call] == 0)
-        await fill(base, ("a1", "A"))
-        await until(lambda: sink.ids == ["a1"])
+        await until(lambda: sink.ids == ["a1", "a2"])
 
 
 async def test_an_idle_worker_sleeps(base: SqliteStore, store: CountingStore) -> None:
@@ -465,7 +457,7 @@ async def test_an_idle_worker_sleeps(base: SqliteStore, store: CountingStore) ->
 
     worker._turn = counted  # type: ignore[method-assign]
     async with working(worker):
-        await until(lambda: store.calls["next_due_ms"])
+        await until(lambda: store.calls["claim"])
         await asyncio.sleep(0.02)
         before = (turns, store.calls.copy())
         for _ in range(200):

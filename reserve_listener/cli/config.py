@@ -3,7 +3,7 @@
 # Typer reads the types of commands when they run: no `from __future__ import annotations`. pydantic is imported when
 # a command runs, so that --help stays fast.
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -86,8 +86,15 @@ def _toml_line(item: "Setting") -> str:
     return f"# {line}" if item.origin == f"{item.section}.{item.key}_file" else line
 
 
-def _toml_value(value: "str | float") -> str:
+def _toml_value(value: Any) -> str:
     if isinstance(value, str):
         # A string of JSON is one of TOML but for DEL, which TOML wants escaped.
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml_value, value))}]"
+    if isinstance(value, dict):
+        pairs = ", ".join(f"{_toml_value(key)} = {_toml_value(each)}" for key, each in value.items())
+        return f"{{ {pairs} }}"
     return str(int(value) if value == int(value) else value)

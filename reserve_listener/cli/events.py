@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from reserve_listener.model import Filters, StoredEvent
 
 FOLLOW_S = 0.5
-FOLLOWED_AT_ONCE = 10_000
+FOLLOWED_AT_ONCE = 1_000
 
 events_app = typer.Typer(help="Look at the events in the store.", no_args_is_help=True)
 
@@ -93,19 +93,33 @@ def tail_events(
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many to begin with.")] = 10,
     as_json: JsonOption = False,
 ) -> None:
-    """Print the newest events, a line each, and with -f those that come. --json: what sinks receive.
+    """Print the newest events, a line each, and with -f those that come.
+
+    --json: what sinks receive, as an array, and with -f one object a line.
 
     Example: reserve-listener events tail -f --scope omm_3c5dd7e09bac0c1758fcf9511bd1a771
     """
     from contextlib import suppress
 
     filters = make_filters(sink, scope, None, None)
+    if as_json and not follow:
+        bodies = [_body(event) for event in _read(config, filters, limit=limit)]
+        typer.echo(json.dumps([body for body in bodies if body is not None], ensure_ascii=False, indent=2))
+        return
     with suppress(KeyboardInterrupt):
         for event in _newest(config, filters, limit=limit, follow=follow):
             if not as_json:
                 typer.echo("  ".join(printable(cell) for cell in _cells(event)))
-            elif event.body is not None:
-                typer.echo(event.body.decode())
+            elif (body := _body(event)) is not None:
+                typer.echo(json.dumps(body, ensure_ascii=False))
+
+
+def _body(event: "StoredEvent") -> Any:
+    """What sinks receive; nothing of an unreadable push, which is said where it disturbs no program."""
+    if event.body is None:
+        typer.echo(f"unreadable, not shown: {event.event_id} (events show {event.event_id})", err=True)
+        return None
+    return json.loads(event.body)
 
 
 @events_app.command("replay")
@@ -133,28 +147,38 @@ def _newest(
     """The newest events, oldest first; with `follow` also those to come. Looks at the store twice a second."""
     import time
 
-    after_seq = 0
+    from reserve_listener.store import StoreReader
+
+    path = _store_path(config, filters)
+    with StoreReader(path) as store:
+        found = store.events(filters, limit=limit)[::-1]
     while True:
-        found = _read(config, filters, limit=limit, after_seq=after_seq)
         yield from found
         if not follow:
             return
-        after_seq = found[-1].seq if found else after_seq
-        limit = FOLLOWED_AT_ONCE
+        after_seq = found[-1].seq if found else 0
         time.sleep(FOLLOW_S)
+        with StoreReader(path) as store:
+            while not (found := store.events_after(after_seq, filters, limit=FOLLOWED_AT_ONCE)):
+                time.sleep(FOLLOW_S)
 
 
 def _read(
-    config: "Path | None", filters: "Filters", *, limit: int, unreadable: bool = False, after_seq: int = 0
+    config: "Path | None", filters: "Filters", *, limit: int, unreadable: bool = False
 ) -> "list[StoredEvent]":
     """The newest events that match, the oldest of them first."""
-    from reserve_listener.config import load
     from reserve_listener.store import StoreReader
+
+    with StoreReader(_store_path(config, filters)) as store:
+        return store.events(filters, limit=limit, unreadable=unreadable)[::-1]
+
+
+def _store_path(config: "Path | None", filters: "Filters") -> "Path":
+    from reserve_listener.config import load
 
     path = load(config, secrets=False).store.path
     known_sink(path, filters.sink)
-    with StoreReader(path) as store:
-        return store.events(filters, limit=limit, unreadable=unreadable, after_seq=after_seq)[::-1]
+    return path
 
 
 def _summary(event: "StoredEvent") -> dict[str, Any]:

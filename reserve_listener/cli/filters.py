@@ -43,7 +43,7 @@ def known_sink(store: Path, name: str | None) -> None:
     if name is None:
         return
     with StoreReader(store) as reader:
-        names = reader.sinks()
+        names = [sink.name for sink in reader.sinks()]
     if name not in names:
         raise ReserveListenerError(
             f'the store knows no sink "{name}"; it knows {", ".join(names) or "none"}.'
@@ -61,12 +61,17 @@ def act(config: Path | None, operation: str, filters: "Filters", *, question: st
     from reserve_listener.control import ask
     from reserve_listener.store import operate
 
-    store = load(config, secrets=False).store.path
+    settings = load(config, secrets=False)
+    store = settings.store.path
     known_sink(store, filters.sink)
     if sys.stdin.isatty() and sys.stdout.isatty():
         typer.confirm(question, abort=True)
     answer = ask(store, {"operation": operation, "filters": asdict(filters)})
-    return operate(store, operation, filters) if answer is None else int(answer["count"])
+    if answer is not None:
+        return int(answer["count"])
+    from reserve_listener.outlets import route_of
+
+    return operate(store, operation, filters, {sink.name: route_of(sink) for sink in settings.sinks})
 
 
 def described(filters: "Filters") -> str:

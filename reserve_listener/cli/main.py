@@ -1,6 +1,9 @@
 """`reserve-listener`: the commands, put together. Nothing heavy is imported until a command runs."""
 
+import contextlib
+import os
 import sys
+import threading
 
 import typer
 
@@ -11,6 +14,7 @@ from reserve_listener.cli.demo import demo
 from reserve_listener.cli.events import events_app
 from reserve_listener.cli.run import run
 from reserve_listener.cli.simulate import simulate
+from reserve_listener.cli.sinks import sinks_app
 from reserve_listener.cli.status import status
 from reserve_listener.cli.version import version
 from reserve_listener.errors import ReserveListenerError
@@ -32,20 +36,36 @@ app.command()(simulate)
 app.command()(status)
 app.add_typer(events_app, name="events")
 app.add_typer(dead_letters_app, name="dead-letters")
+app.add_typer(sinks_app, name="sinks")
 app.add_typer(config_app, name="config")
 app.command()(version)
 
 
 def main() -> None:
     """The console script. A `ReserveListenerError` is shown as it stands and gives the exit code."""
+    code = _exit_code()
+    if any(thread.is_alive() and not thread.daemon for thread in threading.enumerate()[1:]):
+        # A thread that hangs in the kernel (a name server, a network disk) would keep the process for ever; all that was
+        # to be kept is on the disk.
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError, AttributeError):
+                stream.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
+def _exit_code() -> int:
     try:
         if sys.stdout is None:  # `>&-`: the next file opened would take its place
             raise ReserveListenerError("standard output is closed. Redirect it instead, e.g. >/dev/null.")
         app()
+    except SystemExit as end:  # how typer ends a command
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
     except ReserveListenerError as error:
         sys.stderr.write(f"error: {error}\n")
-        sys.exit(error.exit_code)
+        return error.exit_code
     except BrokenPipeError:
         # The reader of our output is gone (`… | head`); there is nobody left to tell.
         sys.stderr.close()
-        sys.exit(1)
+        return 1
+    return 0

@@ -49,7 +49,10 @@ def run(
     """
     import asyncio
 
-    from reserve_listener.app import App, Signals
+    from reserve_listener.signals import Signals, ignore_early_reload
+
+    ignore_early_reload()
+    from reserve_listener.app import App
     from reserve_listener.config import load
     from reserve_listener.observability.logs import Logs
 

@@ -1,10 +1,12 @@
 """`reserve-listener status`: how the running daemon is."""
 
 import json
+from typing import Any
 
 import typer
 
 from reserve_listener.cli.options import ConfigOption, JsonOption
+from reserve_listener.cli.tables import printable
 from reserve_listener.errors import ReserveListenerError
 
 
@@ -27,18 +29,28 @@ def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
         raise typer.Exit(1)
 
 
-def _text(answer: dict[str, object]) -> str:
-    pending = answer["pending"]
+def _text(answer: dict[str, Any]) -> str:
+    store = answer["store"]
+    size = "?" if store["size_mb"] is None else f"{store['size_mb']} of {store['max_size_mb']} MiB"
     lines = [
         ("version", answer["version"]),
         ("running", f"{answer['running_s']} s, process {answer['pid']}"),
         ("connection", answer["connection"]),
         ("pushes", f"answered 500: {answer['problem']}" if answer["problem"] else "taken"),
-        (
-            "pending",
-            ", ".join(f"{name} {count}" for name, count in pending.items())
-            if isinstance(pending, dict)
-            else "?",
-        ),
+        ("store", f"{store['path']}, {size}"),
+        *(("sink", _sink(sink)) for sink in answer["sinks"]),
+        *(("gap", f"{gap['from']} to {gap['to']}: changes may be lost") for gap in answer["gaps"]),
     ]
     return "\n".join(f"{name:<11} {value}" for name, value in lines)
+
+
+def _sink(sink: dict[str, Any]) -> str:
+    parts = [f"{sink['name']}: {sink['state']}", f"{sink['pending']} pending"]
+    if sink["dead_letters"]:
+        parts.append(f"{sink['dead_letters']} dead letters")
+    if sink["last_error"]:
+        since = f"since {sink['failing_since']}: " if sink["failing_since"] else ""
+        parts.append(since + printable(sink["last_error"]))
+    if sink["next_attempt"]:
+        parts.append(f"next attempt {sink['next_attempt']}")
+    return ", ".join(parts)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import SecretStr
+from pydantic import BaseModel, SecretStr
 from pydantic.json_schema import GenerateJsonSchema
 
 from reserve_listener.config.model import DEFAULT_SINKS, Config
@@ -15,7 +15,6 @@ from reserve_listener.config.shown import MASK, public_url
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pydantic import BaseModel
     from pydantic.json_schema import JsonSchemaValue
     from pydantic_core.core_schema import NullableSchema
 
@@ -24,13 +23,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """One key with its value as TOML and JSON have it; None when it is not set."""
+    """One key with its value as TOML and JSON have it (tables and arrays too); None when it is not set."""
 
     section: str
     index: int | None
     """Of a sink, its place in the list from 0; of the others None."""
     key: str
-    value: str | int | float | None
+    value: Any
     origin: str
     """"default", "file", "environment NAME", "credential", or the `*_file` key that a secret was read from."""
 
@@ -64,14 +63,20 @@ def _file_or_default(config: Config, table: BaseModel, key: str) -> str:
     return "file" if given else "default"
 
 
-def _plain(value: Any) -> str | int | float | None:
+def _plain(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        value = {key: getattr(value, key) for key in type(value).model_fields}
+    if isinstance(value, dict):
+        return {key: _plain(each) for key, each in value.items() if each is not None}
+    if isinstance(value, tuple):
+        return [_plain(each) for each in value]
     if isinstance(value, SecretStr):
         return MASK
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, str):
         return public_url(value) if value.startswith(("http://", "https://")) else value
-    return value  # type: ignore[no-any-return]
+    return value
 
 
 class _WithoutNull(GenerateJsonSchema):
@@ -84,13 +89,14 @@ class _WithoutNull(GenerateJsonSchema):
 def json_schema() -> dict[str, Any]:
     """The JSON Schema (2020-12) of the file, for editors and checkers."""
     schema = Config.model_json_schema(schema_generator=_WithoutNull)
-    _drop_null_defaults(schema)
+    _drop_nulls(schema)
     return {"$schema": _WithoutNull.schema_dialect, **schema, "title": "reserve-listener configuration"}
 
 
-def _drop_null_defaults(node: Any) -> None:
-    children = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
-    for child in children:
-        _drop_null_defaults(child)
-    if isinstance(node, dict) and "default" in node and node["default"] is None:
-        del node["default"]
+def _drop_nulls(node: Any) -> None:
+    """Take out what has no value: as a default, and within one."""
+    for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        _drop_nulls(child)
+    if isinstance(node, dict):
+        for key in [key for key, value in node.items() if value is None]:
+            del node[key]

@@ -36,7 +36,7 @@ def _ours(config: Config, file: Path | None) -> Iterator[tuple[Path, str]]:
         yield config.lark.app_secret_file, "the file of the app's secret"
     for sink in config.sinks:
         if isinstance(sink, HttpSink):
-            for path in filter(None, (sink.signing_secret_file, sink.ca_bundle)):
+            for path in sink.files():
                 yield path, f'a file that the sink "{sink.name}" reads'
 
 

@@ -12,12 +12,12 @@ from pydantic import ValidationError
 
 from reserve_listener.config import environment, problems, secret_files, values
 from reserve_listener.config.files import collisions
-from reserve_listener.config.model import Config, duplicates
+from reserve_listener.config.model import HTTP_FILE_KEYS, HTTP_SECRET_KEYS, Config, duplicates
 from reserve_listener.config.shown import path_text
 from reserve_listener.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 PLACES: Final = (Path("config.toml"), Path("/etc/reserve-listener/config.toml"))
 # Keys that may stand in a file of their own instead: KEY or KEY_file.
@@ -25,6 +25,11 @@ SECRET_KEYS: Final = (("lark", "app_secret"), ("webhook", "encrypt_key"), ("webh
 _LARGEST_FILE: Final = 1_048_576
 
 _KeyPath = tuple[int | str, ...]
+
+_READERS: Final[Mapping[str, Callable[[Path], object]]] = {
+    **dict.fromkeys(HTTP_SECRET_KEYS, secret_files.read_secret),
+    "signing_secret_file": secret_files.read_signing_secrets,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,7 +176,7 @@ class _Draft:
         sinks = self.values.get("sinks")
         for index, sink in enumerate(sinks if isinstance(sinks, list) else []):
             if isinstance(sink, dict):
-                self._check_signing_secrets(index, sink)
+                self._find_files(index, sink)
 
     def _read_secret_file(self, section: str, key: str) -> None:
         table, file_key = self.values[section], f"{key}_file"
@@ -196,16 +201,30 @@ class _Draft:
         self._read_secret_file("lark", "app_secret")
         self.origins["lark", "app_secret_file"] = "credential"
 
-    def _check_signing_secrets(self, index: int, sink: dict[str, Any]) -> None:
-        name = sink.get("signing_secret_file")
+    def _find_files(self, index: int, sink: dict[str, Any]) -> None:
+        """Where the files of an http sink are, and whether its secrets can be read."""
+        for key in HTTP_FILE_KEYS:
+            self._find_file(("sinks", index, key), sink, key, _READERS.get(key))
+        headers = sink.get("header_files")
+        if isinstance(headers, dict):
+            for name in headers:
+                at = ("sinks", index, "header_files", str(name))
+                self._find_file(at, headers, name, secret_files.read_secret)
+
+    def _find_file(
+        self, at: _KeyPath, table: dict[str, Any], key: str, read: Callable[[Path], object] | None
+    ) -> None:
+        name = table.get(key)
         if not isinstance(name, str) or not name:
             return
         path = secret_files.locate(name, self.environ)
-        sink["signing_secret_file"] = str(path)
+        table[key] = str(path)
+        if read is None:
+            return
         try:
-            secret_files.read_signing_secrets(path)
+            read(path)
         except ConfigError as error:
-            self.problems.append(f"{self.at(('sinks', index, 'signing_secret_file'))}: {error}")
+            self.problems.append(f"{self.at(at)}: {error}")
 
     def fill_in_state_directory(self) -> None:
         """The unit says where state belongs; it may name several directories, the first one is ours."""

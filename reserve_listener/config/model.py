@@ -5,11 +5,21 @@ A model can be built by hand (tests, the demo); `load` is what reads files, envi
 
 from __future__ import annotations
 
+import base64
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from reserve_listener.config import secret_files, values
 from reserve_listener.errors import ConfigError
@@ -25,6 +35,13 @@ class Section(BaseModel):
 
     # Inputs stay out of pydantic's own texts: they may be secrets.
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+def _not_below(cap: float, info: ValidationInfo, base_key: str) -> float:
+    base = info.data.get(base_key)
+    if base is not None and base > cap:
+        raise ValueError(f"must not be below {base_key} ({base:g})")
+    return cap
 
 
 class LarkConfig(Section):
@@ -98,10 +115,7 @@ class LarkConfig(Section):
     @field_validator("backoff_cap")
     @classmethod
     def _cap_not_below_base(cls, cap: float, info: ValidationInfo) -> float:
-        base = info.data.get("backoff_base")
-        if base is not None and base > cap:
-            raise ValueError(f"must not be below backoff_base ({base:g})")
-        return cap
+        return _not_below(cap, info, "backoff_base")
 
 
 class StoreConfig(Section):
@@ -110,6 +124,14 @@ class StoreConfig(Section):
     url: values.StoreUrl = Field(
         default=DEFAULT_STORE_URL,
         description="sqlite:////absolute/file.db or sqlite:///file.db, relative to the working directory.",
+    )
+
+    retention_days: values.RetentionDays = Field(
+        default=30.0, description="Days that events are kept after every sink has them; 2 at the least."
+    )
+    max_size_mb: values.StoreSize = Field(
+        default=4096.0,
+        description="MiB: beyond it the oldest delivered events are dropped early, and then pushes are refused.",
     )
 
     @property
@@ -134,9 +156,42 @@ class LogConfig(Section):
     )
 
 
+class RetryConfig(Section):
+    """`retry` of a sink: when a delivery that failed is tried again. Times are seconds."""
+
+    base: values.Seconds = Field(default=1.0, description="Seconds before the first retry, about.")
+    # Validated although it is the default: base alone can exceed it.
+    cap: values.Seconds = Field(
+        default=3600.0, description="Seconds that waits grow to, at the most.", validate_default=True
+    )
+    max_attempts: values.Attempts | None = Field(
+        default=None, description="Give up after so many attempts; by default only max_age counts."
+    )
+    max_age: values.LongSeconds = Field(
+        default=259_200.0, description="Give up when the event has been in the store for so many seconds."
+    )
+
+    @field_validator("cap")
+    @classmethod
+    def _cap_not_below_base(cls, cap: float, info: ValidationInfo) -> float:
+        return _not_below(cap, info, "base")
+
+
 class _Sink(Section):
     name: values.SinkName = Field(
         description="Unique; the store knows the sink by it. a-z, 0-9, - and _, 64 characters at the most."
+    )
+    retry: RetryConfig = Field(
+        default_factory=RetryConfig, description="When a delivery that failed is tried again."
+    )
+    scope_type: Literal["room", "level"] | None = Field(
+        default=None, description="Only changes of rooms, or only of levels."
+    )
+    scope_ids: values.Texts | None = Field(
+        default=None, description="Only changes of these rooms and levels, by id."
+    )
+    tenants: values.Texts | None = Field(
+        default=None, description="Only changes of these tenants, by tenant_key."
     )
 
 
@@ -153,6 +208,23 @@ class FileSink(_Sink):
     path: values.FilePath = Field(
         description="The file, created with mode 0640; relative to the working directory."
     )
+    rotate_mb: values.Megabytes | None = Field(
+        default=None, description="MiB after which the file is renamed and a new one begun."
+    )
+    rotate_every: Literal["hour", "day", "week"] | None = Field(
+        default=None, description="Begin a new file with each hour, day or week, by local time."
+    )
+    keep: values.Kept = Field(default=10, description="How many renamed files are kept.")
+    compress: values.Switch = Field(default=False, description="Whether renamed files are compressed (gzip).")
+
+    @model_validator(mode="after")
+    def _keep_what_is_rotated(self) -> Self:
+        set_keys = self.model_fields_set & {"keep", "compress"}
+        if set_keys and self.rotate_mb is None and self.rotate_every is None:
+            raise ValueError(
+                f"{' and '.join(sorted(set_keys))} means nothing without rotate_mb or rotate_every; set one of them"
+            )
+        return self
 
 
 class HttpSink(_Sink):
@@ -162,14 +234,70 @@ class HttpSink(_Sink):
     url: values.SinkUrl = Field(
         description="Where events are posted; https, or http in a network that you trust."
     )
+    format: Literal["cloudevents", "feishu"] = Field(
+        default="cloudevents",
+        description="What is posted: a CloudEvent, or the push as the platform itself would send it.",
+    )
     timeout: values.Seconds = Field(default=10.0, description="Seconds for the receiver to answer.")
     max_in_flight: values.InFlight = Field(default=16, description="How many posts may run at the same time.")
+    headers: values.Headers | None = Field(default=None, description="Headers to send along, name and value.")
+    header_files: values.HeaderFiles | None = Field(
+        default=None,
+        description="Headers whose value is secret: name, and the file whose only line is the value.",
+    )
+    bearer_token_file: values.FilePath | None = Field(
+        default=None, description="A file whose only line is sent as Authorization: Bearer."
+    )
+    basic_user: values.BasicUser | None = Field(
+        default=None, description="The user for HTTP basic authentication; with basic_password_file."
+    )
+    basic_password_file: values.FilePath | None = Field(
+        default=None, description="A file whose only line is the password for basic_user."
+    )
     signing_secret_file: values.FilePath | None = Field(
         default=None, description="A file of whsec_… secrets, one a line; each of them signs every post."
     )
     ca_bundle: values.FilePath | None = Field(
         default=None, description="A PEM file of the authorities to trust instead of the system's."
     )
+    client_cert_file: values.FilePath | None = Field(
+        default=None, description="A PEM file of the certificate that the daemon shows the receiver (mTLS)."
+    )
+    client_key_file: values.FilePath | None = Field(
+        default=None, description="The certificate's key, unless it is in the same file."
+    )
+    proxy: values.ProxyUrl | None = Field(
+        default=None, description="http(s)://[user:password@]host:port of the proxy to the receiver."
+    )
+    verification_token_file: values.FilePath | None = Field(
+        default=None, description='The receiver\'s verification token, for format = "feishu".'
+    )
+    encrypt_key_file: values.FilePath | None = Field(
+        default=None, description='The receiver\'s encrypt key, for format = "feishu".'
+    )
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        for wrong in self._misfits():
+            raise ValueError(wrong)
+        return self
+
+    def _misfits(self) -> Iterator[str]:
+        if (self.basic_user is None) != (self.basic_password_file is None):
+            yield "basic_user and basic_password_file belong together; set both or neither"
+        if self.basic_user is not None and self.bearer_token_file is not None:
+            yield "bearer_token_file and basic_user exclude each other; keep one of them"
+        names = Counter(name.lower() for name in (*(self.headers or ()), *(self.header_files or ())))
+        if twice := [name for name, count in names.items() if count > 1]:
+            yield f"headers and header_files set {twice[0]} more than once; keep one of them"
+        if "authorization" in names and (self.bearer_token_file or self.basic_user):
+            yield "header_files sets authorization, and so does bearer_token_file or basic_user; keep one of them"
+        if self.client_key_file is not None and self.client_cert_file is None:
+            yield "client_key_file means nothing without client_cert_file"
+        if self.client_cert_file is not None and not self.url.startswith("https://"):
+            yield "client_cert_file means nothing without an https:// url"
+        if self.format != "feishu" and (self.verification_token_file or self.encrypt_key_file):
+            yield 'verification_token_file and encrypt_key_file are for format = "feishu" only'
 
     def read_signing_secrets(self) -> tuple[SecretStr, ...]:
         """The `whsec_…` secrets as they are in the file now; none without a file. `signing_key` decodes one.
@@ -182,6 +310,76 @@ class HttpSink(_Sink):
             return secret_files.read_signing_secrets(self.signing_secret_file)
         except ConfigError as error:
             raise ConfigError(f'sink "{self.name}": signing_secret_file: {error}') from None
+
+    def read_headers(self) -> dict[str, str]:
+        """All headers to send along, those from files and Authorization included. Blocks and raises as above."""
+        headers = dict(self.headers or {})
+        for name, path in (self.header_files or {}).items():
+            headers[name] = self._read(f"header_files.{name}", path)
+        if self.bearer_token_file is not None:
+            headers["Authorization"] = f"Bearer {self._read('bearer_token_file', self.bearer_token_file)}"
+        if self.basic_user is not None and self.basic_password_file is not None:
+            password = self._read("basic_password_file", self.basic_password_file)
+            credentials = base64.b64encode(f"{self.basic_user}:{password}".encode()).decode()
+            headers["Authorization"] = f"Basic {credentials}"
+        return headers
+
+    def read_verification_token(self) -> SecretStr | None:
+        """The receiver's verification token, when there is one. Blocks and raises as above."""
+        path = self.verification_token_file
+        return None if path is None else SecretStr(self._read("verification_token_file", path))
+
+    def read_encrypt_key(self) -> SecretStr | None:
+        """The receiver's encrypt key, when there is one. Blocks and raises as above."""
+        return (
+            None
+            if self.encrypt_key_file is None
+            else SecretStr(self._read("encrypt_key_file", self.encrypt_key_file))
+        )
+
+    def secrets(self) -> Iterator[SecretStr]:
+        """Everything of the sink that is secret. Blocks and raises as above."""
+        yield from self.read_signing_secrets()
+        if self.proxy is not None:
+            yield self.proxy
+        for name, path in (self.header_files or {}).items():
+            yield SecretStr(self._read(f"header_files.{name}", path))
+        if "Authorization" in (headers := self.read_headers()):
+            yield SecretStr(headers["Authorization"].partition(" ")[2])
+        if self.basic_password_file is not None:
+            yield SecretStr(self._read("basic_password_file", self.basic_password_file))
+        yield from filter(None, (self.read_verification_token(), self.read_encrypt_key()))
+
+    def files(self) -> Iterator[Path]:
+        """The files that the sink reads."""
+        for key in HTTP_FILE_KEYS:
+            if (path := getattr(self, key)) is not None:
+                yield path
+        yield from (self.header_files or {}).values()
+
+    def _read(self, key: str, path: Path) -> str:
+        try:
+            return secret_files.read_secret(path).get_secret_value()
+        except ConfigError as error:
+            raise ConfigError(f'sink "{self.name}": {key}: {error}') from None
+
+
+HTTP_SECRET_KEYS: Final = (
+    "bearer_token_file",
+    "basic_password_file",
+    "verification_token_file",
+    "encrypt_key_file",
+)
+"""Keys of an http sink that name a file with one secret."""
+
+HTTP_FILE_KEYS: Final = (
+    *HTTP_SECRET_KEYS,
+    "signing_secret_file",
+    "ca_bundle",
+    "client_cert_file",
+    "client_key_file",
+)
+"""Keys of an http sink that name a file."""
 
 
 class WebhookConfig(Section):
@@ -255,7 +453,7 @@ class Config(Section):
                 yield secret
         for sink in self.sinks:
             if isinstance(sink, HttpSink):
-                yield from sink.read_signing_secrets()
+                yield from sink.secrets()
 
 
 def duplicates(names: Iterator[str]) -> str:

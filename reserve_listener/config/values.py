@@ -6,6 +6,7 @@ No message of a validator repeats what was found: `problems` adds that, and know
 from __future__ import annotations
 
 import ipaddress
+import re
 from pathlib import Path
 from typing import Annotated, Any, Final
 from urllib.parse import SplitResult, urlsplit
@@ -128,6 +129,51 @@ def _url_path(text: str) -> str:
     return text
 
 
+RESERVED_HEADERS: Final = frozenset(
+    {
+        "connection",
+        "content-length",
+        "content-type",
+        "host",
+        "proxy-authorization",
+        "transfer-encoding",
+        "webhook-id",
+        "webhook-signature",
+        "webhook-timestamp",
+    }
+)
+"""What the daemon says itself in each post; so it does with all that begins with x-lark-."""
+
+_HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}")
+_SECRET_WORDS: Final = ("authorization", "cookie", "token", "secret", "key", "password", "credential")
+
+
+def _header_names(headers: dict[str, Any]) -> dict[str, Any]:
+    for name in headers:
+        if not _HEADER_NAME.fullmatch(name):
+            raise ValueError(f"{name[:40]!r} is no name of a header (letters, digits, - and the like)")
+        if name.lower() in RESERVED_HEADERS or name.lower().startswith("x-lark-"):
+            raise ValueError(f"{name} is the daemon's own and cannot be set")
+    return headers
+
+
+def _headers(headers: dict[str, str]) -> dict[str, str]:
+    for name, value in headers.items():
+        if any(word in name.lower() for word in _SECRET_WORDS):
+            raise ValueError(
+                f"{name} looks like a secret: put its value in a file and name it in header_files"
+            )
+        if not (value.isascii() and value.isprintable()):
+            raise ValueError(f"the value of {name} must be ASCII text without control characters")
+    return headers
+
+
+def _basic_user(text: str) -> str:
+    if ":" in text or not text.isprintable():
+        raise ValueError('must be a user name without ":" and control characters')
+    return text
+
+
 Seconds = Annotated[float, Field(strict=True, gt=0, le=DAY_S, allow_inf_nan=False)]
 """A time in seconds, more than 0, a day at the most (longer waits overflow timers on some platforms)."""
 SecondsOrZero = Annotated[float, Field(strict=True, ge=0, le=DAY_S, allow_inf_nan=False)]
@@ -142,3 +188,15 @@ Listen = Annotated[str, AfterValidator(_listen)]
 UrlPath = Annotated[str, AfterValidator(_url_path)]
 StoreUrl = Annotated[str, AfterValidator(_store_url)]
 FilePath = Annotated[Path, BeforeValidator(_path_text)]
+Attempts = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
+LongSeconds = Annotated[float, Field(strict=True, gt=0, le=365 * DAY_S, allow_inf_nan=False)]
+RetentionDays = Annotated[float, Field(strict=True, ge=2, le=3650, allow_inf_nan=False)]
+"""Two days at least: an event has to be known for as long as it can be pushed again."""
+StoreSize = Annotated[float, Field(strict=True, ge=64, le=16 * 1024 * 1024, allow_inf_nan=False)]
+Megabytes = Annotated[float, Field(strict=True, gt=0, le=1024 * 1024, allow_inf_nan=False)]
+Kept = Annotated[int, Field(strict=True, ge=1, le=10_000)]
+Switch = Annotated[bool, Field(strict=True)]
+Texts = Annotated[tuple[Text, ...], Field(min_length=1)]
+Headers = Annotated[dict[str, str], AfterValidator(_header_names), AfterValidator(_headers)]
+HeaderFiles = Annotated[dict[str, FilePath], AfterValidator(_header_names)]
+BasicUser = Annotated[str, Field(min_length=1), AfterValidator(_basic_user)]

@@ -1,6 +1,6 @@
 """Delivery: one worker per sink carries its own rows out of the store."""
 
-from reserve_listener.delivery.worker import Worker
-from reserve_listener.delivery.workers import Workers
+from reserve_listener.delivery.worker import SinkHealth, Worker
+from reserve_listener.delivery.workers import Outlet, Workers
 
-__all__ = ["Worker", "Workers"]
+__all__ = ["Outlet", "SinkHealth", "Worker", "Workers"]

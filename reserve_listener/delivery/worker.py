@@ -1,10 +1,10 @@
 """One sink's worker: claim what is due, deliver, persist what came of it.
 
 What must stay true:
-- A delivery leaves the worker's hands (`_in_hand`) only when its outcome is committed, so it is neither lost nor taken
-  twice within one life of the process; after a crash it is claimed again.
-- Deliveries of one scope are carried one after the other, oldest first. A failed one holds back only its own scope:
-  later ones are dropped from memory and claimed again behind it.
+- A delivery leaves the worker's hands only when its outcome is committed, so it is neither lost nor taken twice within one
+  life of the process; after a crash it is claimed again.
+- Deliveries of one scope are carried one after the other, oldest first: a scope of which something is in hand is not
+  claimed. A failed delivery holds back only its own scope.
 - The loop alone starts attempts and handles their ends, so a claim never runs between a failure and its commit.
 """
 
@@ -13,14 +13,16 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections import deque
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from reserve_listener.errors import DeliveryError, MisconfiguredSinkError, StoreError
-from reserve_listener.model import DEAD, DELIVERED, Delivery, Outcome
-from reserve_listener.retry import RetryPolicy, decide
+from reserve_listener.delivery.breaker import Breaker
+from reserve_listener.delivery.pending import Pending
+from reserve_listener.errors import DeliveryError, MisconfiguredSinkError, SinkGoneError, StoreError
+from reserve_listener.model import DEAD, PENDING, Delivery, Outcome
+from reserve_listener.retry import RetryPolicy, decide, is_down
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,17 +32,31 @@ if TYPE_CHECKING:
 STORE_PAUSE_S: Final = 1.0
 """How long a worker leaves a failing store alone."""
 
-READY_LIMIT: Final = 2_000
-READY_BYTES: Final = 32 * 1024 * 1024
-"""What is held in memory behind scopes under way, so that others can pass a scope that is slow."""
+LOOK_S: Final = 60.0
+"""A wait is looked at anew at least so often: the clock may have been set."""
+
+CLAIM_AHEAD: Final = 4
+"""A claim takes so many times what can be under way."""
 
 log = structlog.get_logger("delivery")
 
-Attempt = asyncio.Task[list[Outcome]]
+Attempt = asyncio.Task[None]
+
+
+@dataclass(slots=True)
+class SinkHealth:
+    """How a sink does, for people. Times are milliseconds since the epoch."""
+
+    state: str = "ok"
+    """"ok", "failing" (the last attempt failed), "down" (probed only) or "disabled"."""
+    last_error: str | None = None
+    failing_since_ms: int | None = None
+    delivered_ms: int | None = None
+    next_attempt_ms: int | None = None
 
 
 class Worker:
-    """Carries the deliveries of one sink until told to drain."""
+    """Carries the deliveries of one sink until told to drain. `disabled`: not before `enable`."""
 
     def __init__(
         self,
@@ -48,6 +64,7 @@ class Worker:
         store: Store,
         *,
         policy: RetryPolicy,
+        disabled: bool = False,
         now_ms: Callable[[], int] | None = None,
         chance: Callable[[], float] = random.random,
     ) -> None:
@@ -59,19 +76,43 @@ class Worker:
         self._wake = asyncio.Event()
         self._draining = False
         self._halted = False
-        self._more = True
-        """Whether the store may hold due deliveries that are not in hand."""
-        self._claimed_ms = 0
-        self._ready: deque[Delivery] = deque()
-        self._in_hand: set[int] = set()
+        self._disabled = disabled
+        self._breaker = Breaker(policy)
+        self._pending = Pending()
+        self._epoch = 0
         self._busy_scopes: set[int] = set()
         self._attempts: dict[Attempt, list[Delivery]] = {}
+        self._probe: Attempt | None = None
         self._unsettled: list[Outcome] = []
+        self._gone: str | None = None
+        self._release = False
+        self._expire: str | None = None
+        self._health = SinkHealth()
 
     def wake(self) -> None:
         """New deliveries are in the store."""
-        self._more = True
+        self._pending.at_end = False
         self._wake.set()
+
+    def requeue(self) -> None:
+        """Deliveries that were settled or held back are pending again: look at all."""
+        self._epoch += 1
+        self._pending.forget()
+        self._wake.set()
+
+    def disable(self) -> None:
+        """Begin nothing until `enable`; what waits stays in the store."""
+        self._disabled = True
+        self._epoch += 1  # what a claim finds now would be older after the pause than it counts
+        self._pending.let_go()
+        self._wake.set()
+
+    def enable(self) -> None:
+        """Go on after `disable`."""
+        self._disabled = False
+        self._gone = None
+        self._release = self._breaker.up() or self._release
+        self.requeue()
 
     def drain(self) -> None:
         """Deliver what is due, then return from `run`. What waits for a later time stays in the store."""
@@ -88,6 +129,15 @@ class Worker:
         """Whether `run` was asked to return."""
         return self._draining
 
+    @property
+    def health(self) -> SinkHealth:
+        """How the sink does now."""
+        health = self._health
+        failing = "failing" if health.last_error is not None else "ok"
+        health.state = "disabled" if self._disabled else "down" if self._breaker.is_open else failing
+        health.next_attempt_ms = self._next_ms()
+        return health
+
     async def run(self) -> None:
         """Deliver until drained. Cancelling breaks off attempts; what they came to is found out after a restart."""
         try:
@@ -98,16 +148,21 @@ class Worker:
                     log.error(
                         "delivery.store_failed", sink=self.sink.name, error=str(error), delay_s=STORE_PAUSE_S
                     )
-                    self._more = True
                     await self._sleep(STORE_PAUSE_S)
         finally:
+            self._collect()  # what has ended by now is not made again: see `save`
             for attempt in self._attempts:
                 attempt.cancel()
             await asyncio.gather(*self._attempts, return_exceptions=True)
+            self._attempts.clear()
+
+    async def save(self) -> None:
+        """After `run` was cancelled: persist the outcomes of the attempts that had ended. Raises `StoreError`."""
+        await self._settle()
 
     def _finished(self) -> bool:
         busy = bool(self._attempts or self._unsettled)
-        wanting = not self._halted and bool(self._ready or self._more)
+        wanting = self._slots() > 0 and (bool(self._pending.ready) or self._pending.unfinished)
         return self._draining and not busy and not wanting
 
     async def _turn(self) -> None:
@@ -119,104 +174,93 @@ class Worker:
         if not self._unsettled and not self._finished():
             await self._wait()
 
+    def _slots(self) -> int:
+        """How many deliveries may be under way at the same time now."""
+        if self._halted or self._disabled:
+            return 0
+        if self._breaker.is_open:
+            return int(self._breaker.may_probe(self._now_ms()))
+        return self.sink.batch_size * self.sink.max_in_flight
+
     # -- the ends of attempts -----------------------------------------------------------------------------------------------
 
     def _collect(self) -> None:
         for attempt in [attempt for attempt in self._attempts if attempt.done()]:
             deliveries = self._attempts.pop(attempt)
             self._busy_scopes.difference_update(delivery.scope for delivery in deliveries)
-            outcomes = attempt.result()
-            self._unsettled += outcomes
-            scopes = {delivery.seq: delivery.scope for delivery in deliveries}
-            held = {scopes[outcome.seq] for outcome in outcomes if outcome.state not in (DELIVERED, DEAD)}
-            if held:
-                self._let_go(held)
+            probing, self._probe = attempt is self._probe, None if attempt is self._probe else self._probe
+            error = asyncio.CancelledError() if attempt.cancelled() else attempt.exception()
+            self._unsettled += self._outcomes(deliveries, error, probing=probing)
 
-    def _let_go(self, scopes: set[int]) -> None:
-        dropped = [delivery for delivery in self._ready if delivery.scope in scopes]
-        self._ready = deque(delivery for delivery in self._ready if delivery.scope not in scopes)
-        self._in_hand.difference_update(delivery.seq for delivery in dropped)
+    def _outcomes(
+        self, deliveries: list[Delivery], error: BaseException | None, *, probing: bool
+    ) -> list[Outcome]:
+        if error is None:
+            self._is_up()
+            self._health.last_error, self._health.failing_since_ms = None, None
+            self._health.delivered_ms = self._now_ms()
+            return [Outcome.delivered(delivery) for delivery in deliveries]
+        if not isinstance(
+            error, Exception
+        ):  # a sink that cancels itself: its deliveries stay in the store all the same
+            error = RuntimeError(type(error).__name__)
+        self._health.last_error = str(error) or type(error).__name__
+        self._health.failing_since_ms = self._health.failing_since_ms or self._now_ms()
+        self._pending.let_go(frozenset(delivery.scope for delivery in deliveries))
+        return self._failed(deliveries, error, probing=probing)
 
-    async def _settle(self) -> None:
-        if not self._unsettled:
-            return
-        outcomes, self._unsettled = self._unsettled, []
-        try:
-            await self._store.settle(self.sink.name, outcomes)
-        except BaseException:
-            self._unsettled = outcomes + self._unsettled
-            raise
-        self._in_hand.difference_update(outcome.seq for outcome in outcomes)
-        # A wish for a time before the last claim (the clock was set back) would never be looked for.
-        due = [outcome.due_ms - 1 for outcome in outcomes if outcome.state not in (DELIVERED, DEAD)]
-        self._claimed_ms = min([self._claimed_ms, *due])
-
-    # -- attempts -----------------------------------------------------------------------------------------------------------
-
-    async def _claim(self) -> None:
-        if not self._more or not self._room():
-            return
-        slots = self.sink.batch_size * self.sink.max_in_flight
-        self._more = False
-        self._claimed_ms = self._now_ms()
-        claimed = await self._store.claim(
-            self.sink.name, limit=4 * slots, now_ms=self._claimed_ms, excluding=self._in_hand
-        )
-        self._more = self._more or bool(claimed)
-        self._ready.extend(claimed)
-        self._in_hand.update(delivery.seq for delivery in claimed)
-
-    def _place_free(self) -> bool:
-        return len(self._attempts) < self.sink.max_in_flight
-
-    def _room(self) -> bool:
-        """Whether a claim is wanted. With a place free, all that is ready waits for scopes under way: let others pass."""
-        if self._halted:
-            return False
-        if len(self._ready) < self.sink.batch_size * self.sink.max_in_flight:
-            return True
-        held_bytes = sum(len(delivery.body) for delivery in self._ready)
-        return self._place_free() and len(self._ready) < READY_LIMIT and held_bytes < READY_BYTES
-
-    def _start(self) -> None:
-        while self._ready and not self._halted and self._place_free():
-            batch = self._next_batch()
-            if not batch:
-                return
-            self._busy_scopes.update(delivery.scope for delivery in batch)
-            attempt = asyncio.create_task(
-                self._attempt(batch), name=f"delivery-{self.sink.name}-{batch[0].seq}"
+    def _failed(self, deliveries: list[Delivery], error: Exception, *, probing: bool) -> list[Outcome]:
+        chance = self._chance()  # one for all: a batch that failed together comes back together
+        if isinstance(error, SinkGoneError):
+            return self._sink_gone(deliveries, error)
+        if not is_down(error):
+            self._is_up()
+        elif self._breaker.down(error, now_ms=self._now_ms(), chance=chance, probing=probing):
+            self._pending.let_go()
+            self._release = True  # the breaker's pace is everybody's now: any of them may be the probe
+            log.error(
+                "delivery.sink_down",
+                sink=self.sink.name,
+                error=str(error),
+                delay_s=(self._breaker.probe_ms - self._now_ms()) / 1000,
+                hint="it is probed from now on; everything waits in the store",
             )
-            attempt.add_done_callback(lambda _: self._wake.set())
-            self._attempts[attempt] = batch
+        elif self._breaker.is_open and not probing:
+            self._release = True  # the same for what had begun before
+        if probing and self._breaker.is_open:
+            self._expire = str(error)
+            return [self._probed(delivery, error) for delivery in deliveries]
+        return [self._judged(delivery, error, chance) for delivery in deliveries]
 
-    def _next_batch(self) -> list[Delivery]:
-        batch: list[Delivery] = []
-        passed: list[Delivery] = []
-        while self._ready and len(batch) < self.sink.batch_size:
-            delivery = self._ready.popleft()
-            (passed if delivery.scope in self._busy_scopes else batch).append(delivery)
-        self._ready.extendleft(reversed(passed))
-        return batch
+    def _is_up(self) -> None:
+        if self._breaker.up():
+            self._release, self._expire = True, None
+            log.info("delivery.sink_up", sink=self.sink.name)
 
-    async def _attempt(self, batch: list[Delivery]) -> list[Outcome]:
-        started = time.monotonic()
-        try:
-            await self.sink.deliver(batch)
-        except Exception as error:  # noqa: BLE001  # whatever a sink does, its deliveries stay in the store
-            chance = self._chance()  # one for all: a batch that failed together comes back together
-            return [self._failed(delivery, error, chance) for delivery in batch]
-        log.debug(
-            "delivery.done",
+    def _sink_gone(self, deliveries: list[Delivery], error: Exception) -> list[Outcome]:
+        if not self._disabled:
+            log.error(
+                "delivery.sink_disabled",
+                sink=self.sink.name,
+                error=str(error),
+                hint=f"what is for it waits; when it is back: reserve-listener sinks enable {self.sink.name}",
+            )
+        self.disable()
+        self._gone = str(error)
+        return [Outcome.uncounted(delivery, due_ms=0, error=str(error)) for delivery in deliveries]
+
+    def _probed(self, delivery: Delivery, error: Exception) -> Outcome:
+        due_ms = self._breaker.probe_ms
+        log.warning(
+            "delivery.probe_failed",
             sink=self.sink.name,
-            events=len(batch),
-            event_id=batch[0].event_id,
-            attempt=batch[0].attempts + 1,
-            took_s=round(time.monotonic() - started, 4),
+            event_id=delivery.event_id,
+            error=str(error),
+            delay_s=(due_ms - self._now_ms()) / 1000,
         )
-        return [Outcome.delivered(delivery) for delivery in batch]
+        return Outcome.uncounted(delivery, due_ms=due_ms, error=str(error) or type(error).__name__)
 
-    def _failed(self, delivery: Delivery, error: Exception, chance: float) -> Outcome:
+    def _judged(self, delivery: Delivery, error: Exception, chance: float) -> Outcome:
         now_ms = self._now_ms()
         outcome = decide(self._policy, delivery, error, now_ms=now_ms, chance=chance)
         facts = {
@@ -234,27 +278,162 @@ class Worker:
             log.warning("delivery.retry", **facts, delay_s=(outcome.due_ms - now_ms) / 1000, exc_info=defect)
         return outcome
 
+    # -- what is persisted --------------------------------------------------------------------------------------------------
+
+    async def _settle(self) -> None:
+        if self._unsettled:
+            outcomes, self._unsettled = self._unsettled, []
+            try:
+                await self._store.settle(self.sink.name, outcomes)
+            except BaseException:
+                self._unsettled = outcomes + self._unsettled
+                raise
+            self._settled(outcomes)
+        if self._gone is not None:
+            await self._store.disable_sink(self.sink.name, self._gone)
+            self._gone = None
+        if self._release:
+            await self._store.release(self.sink.name)
+            self._release = False
+            self._pending.mature_all()
+        if self._expire is not None and not self._attempts:
+            await self._bury_expired(self._expire)
+            self._expire = None
+
+    def _settled(self, outcomes: list[Outcome]) -> None:
+        scopes = self._pending.settled(outcome.seq for outcome in outcomes)
+        for scope, outcome in zip(scopes, outcomes, strict=True):
+            if outcome.state == PENDING and outcome.due_ms:
+                self._pending.wait(scope, outcome.due_ms)
+            elif outcome.state == PENDING:
+                self._pending.put_behind(scope)
+
+    async def _bury_expired(self, error: str) -> None:
+        """While a sink is down hardly anything is tried: what is too old by now is given up all the same."""
+        self._pending.let_go()
+        before_ms = self._now_ms() - round(self._policy.max_age_s * 1000)
+        text = f"{error} (given up after {self._policy.max_age_s:g} s)"
+        buried = await self._store.bury_expired(self.sink.name, before_ms=before_ms, error=text)
+        if buried:
+            log.error("delivery.expired", sink=self.sink.name, events=buried, error=text)
+            self.requeue()
+
+    # -- attempts -----------------------------------------------------------------------------------------------------------
+
+    async def _claim(self) -> None:
+        """Fill what is ready: first scopes whose turn it is again, then what is new."""
+        pending, slots = self._pending, self._slots()
+        if slots <= len(pending.ready):
+            return
+        now_ms, epoch = self._now_ms(), self._epoch
+        pending.mature(now_ms)
+        limit = 1 if self._breaker.is_open else CLAIM_AHEAD * slots
+        per_scope = self.sink.batch_size
+        if scopes := list(pending.claimable(limit)):
+            claimed = await self._store.claim_scopes(
+                self.sink.name,
+                scopes,
+                limit=limit,
+                per_scope=per_scope,
+                now_ms=now_ms,
+                raw=self.sink.needs_raw,
+            )
+            if epoch != self._epoch:
+                return
+            pending.take(claimed, asked=scopes)
+        if slots <= len(pending.ready) or pending.at_end:
+            return
+        pending.at_end = True  # unless woken meanwhile
+        try:
+            claimed = await self._store.claim(
+                self.sink.name,
+                limit=limit,
+                per_scope=per_scope,
+                now_ms=now_ms,
+                after_seq=pending.cursor,
+                skipping=pending.skipping,
+                raw=self.sink.needs_raw,
+            )
+        except BaseException:
+            pending.at_end = False
+            raise
+        if epoch == self._epoch:
+            pending.cursor = claimed.seen_seq
+            pending.at_end = pending.at_end and claimed.at_end
+            pending.take(claimed)
+
+    def _start(self) -> None:
+        while self._pending.ready and self._place_free():
+            batch = self._next_batch()
+            if not batch:
+                return
+            self._busy_scopes.update(delivery.scope for delivery in batch)
+            attempt = asyncio.create_task(
+                self._attempt(batch), name=f"delivery-{self.sink.name}-{batch[0].seq}"
+            )
+            attempt.add_done_callback(lambda _: self._wake.set())
+            self._attempts[attempt] = batch
+            if self._breaker.is_open:
+                self._probe = attempt
+
+    def _place_free(self) -> bool:
+        if self._breaker.is_open and self._attempts:
+            return False
+        return self._slots() > 0 and len(self._attempts) < self.sink.max_in_flight
+
+    def _next_batch(self) -> list[Delivery]:
+        ready, size = self._pending.ready, 1 if self._breaker.is_open else self.sink.batch_size
+        batch: list[Delivery] = []
+        passed: list[Delivery] = []
+        while ready and len(batch) < size:
+            delivery = ready.popleft()
+            (passed if delivery.scope in self._busy_scopes else batch).append(delivery)
+        ready.extendleft(reversed(passed))
+        return batch
+
+    async def _attempt(self, batch: list[Delivery]) -> None:
+        started = time.monotonic()
+        await self.sink.deliver(batch)
+        log.debug(
+            "delivery.done",
+            sink=self.sink.name,
+            events=len(batch),
+            event_id=batch[0].event_id,
+            attempt=batch[0].attempts + 1,
+            took_s=round(time.monotonic() - started, 4),
+        )
+
     # -- waiting ------------------------------------------------------------------------------------------------------------
 
     async def _wait(self) -> None:
         """Until something is to be done: new deliveries, the end of an attempt, the next due time, the drain."""
-        if self._more and self._room():
+        if self._slots() > len(self._pending.ready) and self._pending.unfinished:
             return
-        await self._sleep(await self._until_due())
+        next_ms = None if self._draining or self._is_full() else self._next_ms()
+        await self._sleep(
+            None if next_ms is None else min(max(0.0, (next_ms - self._now_ms()) / 1000), LOOK_S)
+        )
 
-    async def _until_due(self) -> float | None:
-        if self._draining or not (self._place_free() and self._room()):
-            return None  # nothing new is wanted, or the end of an attempt wakes us
-        # What came due by the last claim was seen by it: only what is due after it can be news.
-        due_ms = await self._store.next_due_ms(self.sink.name, after_ms=self._claimed_ms)
-        if due_ms is None:
+    def _is_full(self) -> bool:
+        """Whether only the end of an attempt lets another begin, whatever is due meanwhile."""
+        if self._breaker.is_open:
+            return bool(self._attempts)
+        return len(self._pending.ready) >= self._slots()
+
+    def _next_ms(self) -> int | None:
+        if self._halted or self._disabled:
             return None
-        return max(0.0, (due_ms - self._now_ms()) / 1000)
+        due_ms = self._pending.next_due_ms
+        if not self._breaker.is_open:
+            return due_ms
+        if self._pending.ready or self._pending.unfinished:
+            return self._breaker.probe_ms
+        return None if due_ms is None else max(due_ms, self._breaker.probe_ms)
 
     async def _sleep(self, timeout_s: float | None) -> None:
         try:
             async with asyncio.timeout(timeout_s):
                 await self._wake.wait()
         except TimeoutError:
-            self._more = True
+            pass
         self._wake.clear()

@@ -3,22 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-from reserve_listener.delivery.worker import Worker
-from reserve_listener.retry import RetryPolicy
+from reserve_listener.delivery.worker import SinkHealth, Worker
+from reserve_listener.errors import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from reserve_listener.protocols import Sink, Store
+    from reserve_listener.retry import RetryPolicy
 
-STOP_TIMEOUT_S: Final = 5.0
-"""How long attempts under way may take to end when a worker has to go."""
+HALT_TIMEOUT_S: Final = 15.0
+"""How long attempts under way may take to end when a sink is replaced."""
+
+SAVE_TIMEOUT_S: Final = 2.0
 
 log = structlog.get_logger("delivery")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outlet:
+    """A sink with all that its worker needs to know. `settings`: equal for two that need not be exchanged."""
+
+    sink: Sink
+    policy: RetryPolicy
+    settings: Any = None
 
 
 class Workers:
@@ -26,62 +39,102 @@ class Workers:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._workers: dict[asyncio.Task[None], Worker] = {}
+        self._workers: dict[str, tuple[Worker, Outlet, asyncio.Task[None]]] = {}
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    def start(self, sinks: Sequence[Sink]) -> None:
-        """Start a worker for each sink."""
-        for sink in sinks:
-            worker = Worker(sink, self._store, policy=RetryPolicy())
-            task = asyncio.create_task(worker.run(), name=f"worker-{sink.name}")
+    def start(self, outlets: Iterable[Outlet], *, disabled: Collection[str] = ()) -> None:
+        """Start a worker for each; of those in `disabled` it begins nothing."""
+        for outlet in outlets:
+            name = outlet.sink.name
+            worker = Worker(outlet.sink, self._store, policy=outlet.policy, disabled=name in disabled)
+            task = asyncio.create_task(worker.run(), name=f"worker-{name}")
+            self._workers[name] = (worker, outlet, task)
             task.add_done_callback(self._ended)
-            self._workers[task] = worker
 
     def wake(self) -> None:
         """New deliveries are in the store."""
-        for worker in self._workers.values():
+        for worker, *_ in self._workers.values():
             worker.wake()
+
+    def requeue(self) -> None:
+        """Deliveries that were settled are pending again."""
+        for worker, *_ in self._workers.values():
+            worker.requeue()
+
+    def worker(self, name: str) -> Worker | None:
+        """The worker of the sink of this name."""
+        return self._workers[name][0] if name in self._workers else None
+
+    def health(self) -> dict[str, SinkHealth]:
+        """How each sink does."""
+        return {name: worker.health for name, (worker, *_) in self._workers.items()}
+
+    def unchanged(self, outlets: Sequence[Outlet]) -> set[str]:
+        """The names of those that run already just as they shall."""
+        return {
+            outlet.sink.name
+            for outlet in outlets
+            if outlet.settings is not None
+            and outlet.sink.name in self._workers
+            and self._workers[outlet.sink.name][1].settings == outlet.settings
+        }
 
     async def wait_failed(self) -> None:
         """Raises the error of the first worker that ended by itself."""
         await asyncio.shield(self._failed)
 
-    async def halt(self) -> None:
-        """End all workers: attempts under way may finish, nothing new is begun. Closes their sinks."""
-        for worker in self._workers.values():
-            worker.halt()
-        await self._end(STOP_TIMEOUT_S)
+    async def halt(self, *, keeping: Collection[str] = ()) -> None:
+        """End workers: attempts under way may finish, nothing new is begun. Closes their sinks."""
+        leaving = [name for name in self._workers if name not in keeping]
+        for name in leaving:
+            self._workers[name][0].halt()
+        await self._end(leaving, HALT_TIMEOUT_S)
 
     async def drain(self, timeout_s: float, hurry: asyncio.Event) -> None:
-        """Deliver what is due for at most `timeout_s`, or until `hurry`; then `halt`."""
-        for worker in self._workers.values():
+        """Deliver what is due for at most `timeout_s`, or until `hurry`; then end all workers."""
+        for worker, *_ in self._workers.values():
             worker.drain()
-        if self._workers:
+        tasks = [task for *_, task in self._workers.values()]
+        if tasks:
             hurrying = asyncio.create_task(hurry.wait(), name="second-signal")
-            drained = asyncio.create_task(asyncio.wait(self._workers), name="drained")
+            drained = asyncio.create_task(asyncio.wait(tasks), name="drained")
             await asyncio.wait([drained, hurrying], timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
             hurrying.cancel()
             drained.cancel()
-        await self._end(0)
+        await self._end(list(self._workers), 0)
 
-    async def _end(self, timeout_s: float) -> None:
-        workers, self._workers = self._workers, {}
-        tasks = list(workers)
-        if tasks and timeout_s:
-            await asyncio.wait(tasks, timeout=timeout_s)
-        for task in tasks:
-            task.remove_done_callback(self._ended)
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        for worker in workers.values():
-            try:
-                await worker.sink.close()
-            except Exception as error:  # noqa: BLE001  # one sink's end must not be another's
-                log.error("delivery.close_failed", sink=worker.sink.name, error=str(error))
+    async def _end(self, names: Sequence[str], timeout_s: float) -> None:
+        ending = [self._workers[name] for name in names]
+        tasks = [task for *_, task in ending]
+        try:
+            if tasks and timeout_s:
+                await asyncio.wait(tasks, timeout=timeout_s)
+        finally:  # also when told to stop meanwhile: then `drain` finds only what is left
+            for name in names:
+                self._workers.pop(name, None)
+            for task in tasks:
+                task.remove_done_callback(self._ended)
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            for worker, *_ in ending:
+                await _put_away(worker)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        worker = self._workers.get(task)
+        worker = next((worker for worker, _, each in self._workers.values() if each is task), None)
         if worker is None or worker.leaving or self._failed.done():
             return
         error = None if task.cancelled() else task.exception()
         self._failed.set_exception(error or RuntimeError(f"{task.get_name()} ended by itself"))
+
+
+async def _put_away(worker: Worker) -> None:
+    """What a worker has found out is kept, and its sink closed; neither may keep the others from it."""
+    try:
+        async with asyncio.timeout(SAVE_TIMEOUT_S):
+            await worker.save()
+    except (StoreError, TimeoutError) as error:
+        log.warning("delivery.not_saved", sink=worker.sink.name, error=str(error) or "no commit in time")
+    try:
+        await worker.sink.close()
+    except Exception as error:  # noqa: BLE001  # one sink's end must not be another's
+        log.error("delivery.close_failed", sink=worker.sink.name, error=str(error))

@@ -52,9 +52,8 @@ class Heartbeat:
         """For ever, until cancelled."""
         asleep = self._asleep()
         while True:
-            if self._notifier.active:
-                status = await self._progress()
-                self._notifier.send("WATCHDOG=1", f"STATUS={status}")
+            status = await self._progress()
+            self._notifier.send("WATCHDOG=1", f"STATUS={status}")
             await self._sleep(self._tick_s)
             before, asleep = asleep, self._asleep()
             if asleep - before > ASLEEP_S:

@@ -49,6 +49,10 @@ class Notifier:
         """A reload begins; `send("READY=1")` ends it."""
         self.send("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
 
+    def extend(self, within_s: float) -> None:
+        """What is under way, the start or the stop, may take so long from now."""
+        self.send(f"EXTEND_TIMEOUT_USEC={int(within_s * 1e6)}")
+
     def stopping(self, within_s: float) -> None:
         """The stop begins and may take so long."""
         self.send("STOPPING=1", f"EXTEND_TIMEOUT_USEC={int(within_s * 1e6)}")

@@ -1,116 +1,186 @@
 """The file sink: a JSON line for each event, on the disk (fsync) before it counts as delivered.
 
 What must stay true: the file holds whole lines only. A batch that fails is cut off again, and a line torn by a crash is
-mended when the file is opened; both were never counted as delivered, so they come again.
+mended when the file is opened; both were never counted as delivered, so they come again. Nothing that others wrote is cut:
+the file is locked for as long as it is open, and a batch is cut off only when it is the last thing in it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import os
 import stat
 import threading
-from typing import TYPE_CHECKING, Final
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-from reserve_listener.errors import MisconfiguredSinkError, TransientDeliveryError
+from reserve_listener.errors import DeliveryError, MisconfiguredSinkError, TransientDeliveryError
+from reserve_listener.sinks.file_thread import FileThread
+from reserve_listener.sinks.rotation import (
+    MODE,
+    Every,
+    Rotation,
+    is_named,
+    lock,
+    next_name,
+    sync_folder,
+    tidy,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Sequence
 
     from reserve_listener.model import Delivery
 
-MODE: Final = 0o640
 OUR_LINES_BEGIN: Final = b'{"specversion":"1.0",'
 TAIL_BYTES: Final = 64 * 1024
 CLOSE_TIMEOUT_S: Final = 5.0
+WARNING_EVERY_S: Final = 60.0
 
 log = structlog.get_logger("sink.file")
 
 
 class FileSink:
-    """Appends to `path` (created 0640). Opens it anew when another file has taken its name (logrotate)."""
+    """Appends to `path` (created 0640). Opens it anew when another file has taken its name (logrotate).
+
+    All work on the disk is done by a thread of its own; a second one, also its own, tidies up rotated files.
+    """
 
     batch_size = 500
     max_in_flight = 1
+    needs_raw = False
 
-    def __init__(self, name: str, path: Path) -> None:
+    def __init__(
+        self,
+        name: str,
+        path: Path,
+        *,
+        rotate_bytes: int | None = None,
+        rotate_every: Every | None = None,
+        keep: int = 10,
+        compress: bool = False,
+        now_s: Callable[[], float] = time.time,
+    ) -> None:
         self.name = name
         self.path = path
+        self._rotation = Rotation(bytes_=rotate_bytes, every=rotate_every, keep=keep, compress=compress)
+        self._now_s = now_s
         self._file: int | None = None
-        self._turn = threading.Lock()
-        """An attempt that was cancelled goes on in its thread: nobody may close or write beneath it."""
+        self._since_s = 0.0
+        """When the first data of the file was written, or the last before it was opened."""
+        self._thread = FileThread(f"file-{name}")
+        self._tidier = FileThread(f"file-{name}-tidy")
+        self._stop_tidying = threading.Event()
+        self._warned_s: dict[str, float] = {}
 
     async def deliver(self, deliveries: Sequence[Delivery]) -> None:
-        """See `protocols.Sink.deliver`. Blocks in a thread of the pool."""
+        """See `protocols.Sink.deliver`. Cancelled, an attempt goes on in its thread if it has begun; the next waits for it."""
         lines = b"".join(delivery.body + b"\n" for delivery in deliveries)
-        try:
-            await asyncio.to_thread(self._append, lines)
-        except OSError as error:
-            raise TransientDeliveryError(f"{self.path}: {error.strerror or error}") from error
+        await self._thread.submit(lambda: self._attempt(lines))
 
     async def close(self) -> None:
-        """See `protocols.Sink.close`."""
-        await asyncio.to_thread(self._close)
+        """See `protocols.Sink.close`. A disk that hangs is not waited for: its file is closed when it wakes up."""
+        self._stop_tidying.set()
+        closed = self._thread.submit(self._close)
+        self._thread.end()
+        await asyncio.wait([closed], timeout=CLOSE_TIMEOUT_S)
+
+    def problem(self) -> str | None:
+        """Why the path cannot be used as it is now; None when nothing speaks against it. Blocks for a few look-ups."""
+        folder = self._real().parent
+        try:
+            if not stat.S_ISREG(self.path.stat().st_mode):
+                return self._not_a_file()
+            usable = os.access(self.path, os.R_OK | os.W_OK)
+        except FileNotFoundError as error:
+            if not folder.is_dir():
+                return self._words(error)
+            usable = os.access(folder, os.W_OK | os.X_OK)
+        except OSError as error:
+            return self._words(error)
+        if not usable:
+            return self._words(PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+        if self._rotation.on and not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+            return f"{self.path} cannot be rotated: let the daemon's user read and write the folder {folder}"
+        return None
+
+    # -- in the sink's thread ----------------------------------------------------------------------------------------------
 
     def _close(self) -> None:
-        # A disk that hangs must not hang the end of the daemon: the file is then left to the kernel.
-        if self._turn.acquire(timeout=CLOSE_TIMEOUT_S):
-            try:
-                self._let_go()
-            finally:
-                self._turn.release()
+        with contextlib.suppress(OSError):  # every batch is on the disk already
+            self._let_go()
+        self._tidier.end(join=True)
+        self._stop_tidying.clear()
 
     def _let_go(self) -> None:
         file, self._file = self._file, None
         if file is not None:
             os.close(file)
 
+    def _attempt(self, lines: bytes) -> None:
+        try:
+            self._append(lines)
+        except OSError as error:
+            raise TransientDeliveryError(self._words(error)) from error
+
     def _append(self, lines: bytes) -> None:
-        with self._turn:
-            file = self._current()
-            before = os.fstat(file).st_size
+        file = self._current()
+        size, now_s = os.fstat(file).st_size, self._now_s()
+        if self._rotation.due(size=size, batch=len(lines), since_s=self._since_s, now_s=now_s):
+            file = self._rotate(file, now_s)
+        before = os.fstat(file).st_size
+        if before == 0:
+            self._since_s = now_s
+        written = 0
+        try:
+            while written < len(lines):
+                written += os.write(file, memoryview(lines)[written:])
+            os.fsync(file)
+        except OSError:
             try:
-                _write_all(file, lines)
-                os.fsync(file)
-            except OSError:
-                try:
+                # Cut short or added to by others meanwhile: then only a torn last line is taken off, at the opening.
+                if os.fstat(file).st_size == before + written:
                     os.ftruncate(file, before)
-                finally:
-                    self._let_go()  # opened anew, it is mended should the cut have failed too
-                raise
+            finally:
+                self._let_go()  # opened anew, it is mended should the cut have failed too
+            raise
 
     def _current(self) -> int:
-        if self._file is not None and not self._is_named(self._file):
+        if self._file is not None and not is_named(self._file, self.path):
             self._let_go()
         if self._file is None:
             self._file = self._open()
+            self._tidy_up()
         return self._file
-
-    def _is_named(self, file: int) -> bool:
-        ours = os.fstat(file)
-        try:
-            named = self.path.stat()
-        except FileNotFoundError:
-            return False
-        return (ours.st_dev, ours.st_ino) == (named.st_dev, named.st_ino)
 
     def _open(self) -> int:
         # O_NONBLOCK: opening a FIFO that nobody reads must not hang; it means nothing for a file.
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
-        created = not self.path.exists()
         try:
             file = os.open(self.path, flags, MODE)
-        except IsADirectoryError as error:
-            raise MisconfiguredSinkError(f"{self.path} is not a regular file: name another path") from error
+        except OSError as error:
+            if error.errno in (errno.EISDIR, errno.ENXIO):  # a folder, a socket
+                raise MisconfiguredSinkError(self._not_a_file()) from error
+            raise
         try:
-            if not stat.S_ISREG(os.fstat(file).st_mode):
-                raise MisconfiguredSinkError(f"{self.path} is not a regular file: name another path")
+            found = os.fstat(file)
+            if not stat.S_ISREG(found.st_mode):
+                raise MisconfiguredSinkError(self._not_a_file())
+            if not lock(file):
+                raise TransientDeliveryError(
+                    f"{self.path} is being written by another process or by the previous configuration"
+                )
+            if not is_named(file, self.path):  # rotated, and maybe compressed, before we had the lock
+                raise TransientDeliveryError(f"{self.path} was replaced while it was being opened")
+            self._since_s = found.st_mtime
             self._mend(file)
-            if created:
-                _sync_folder(self.path.parent)
+            if found.st_size == 0:
+                sync_folder(self._real().parent)
         except BaseException:
             os.close(file)
             raise
@@ -128,11 +198,74 @@ class FileSink:
         if ours:
             os.ftruncate(file, start)
         else:
-            _write_all(file, b"\n")
+            os.write(file, b"\n")
         os.fsync(file)
         log.warning(
             "file.mended", sink=self.name, path=str(self.path), torn_bytes=size - start, taken_off=ours
         )
+
+    # -- rotation ----------------------------------------------------------------------------------------------------------
+
+    def _rotate(self, file: int, now_s: float) -> int:
+        """The file to write to: a new one, or the present one when that cannot be had."""
+        path = self._real()
+        size = os.fstat(file).st_size
+        try:
+            rotated = next_name(path, now_s)
+            os.rename(path, rotated)  # noqa: PTH104  # the calls by their names: the order matters
+            try:
+                sync_folder(path.parent)
+                new = self._open()
+            except (OSError, DeliveryError):
+                if not path.exists():
+                    os.rename(rotated, path)  # noqa: PTH104  # see above
+                raise
+        except (OSError, DeliveryError) as error:
+            self._warn("file.rotation_failed", error)
+            return self._current()  # never one that has lost its name: a line torn in it would not be mended
+        self._file = new
+        os.close(file)
+        log.info("file.rotated", sink=self.name, path=str(path), rotated_path=str(rotated), size_bytes=size)
+        self._tidy_up()
+        return new
+
+    def _tidy_up(self) -> None:
+        if self._rotation.on:
+            self._tidier.post(self._tidy)
+
+    def _tidy(self) -> None:
+        rotation = self._rotation
+        failed = tidy(self._real(), keep=rotation.keep, compress=rotation.compress, stop=self._stop_tidying)
+        for error in failed:
+            self._warn("file.tidying_failed", error)
+
+    def _warn(self, event: str, error: Exception) -> None:
+        now_s = self._now_s()
+        if abs(now_s - self._warned_s.get(event, float("-inf"))) < WARNING_EVERY_S:
+            return
+        self._warned_s[event] = now_s
+        facts: dict[str, Any] = {"sink": self.name, "path": str(self.path), "error": str(error)}
+        log.warning(event, **facts)
+
+    # -- paths and words ---------------------------------------------------------------------------------------------------
+
+    def _real(self) -> Path:
+        """A path that is a link: files are rotated, and folders flushed, where the file itself is."""
+        return Path(os.path.realpath(self.path))
+
+    def _not_a_file(self) -> str:
+        return f"{self.path} is not a regular file: name another path"
+
+    def _words(self, error: OSError) -> str:
+        reason = f"{self.path}: {error.strerror or error}"
+        folder = self._real().parent
+        if isinstance(error, FileNotFoundError):
+            return f"{reason}: create the folder {folder}"
+        if isinstance(error, NotADirectoryError):
+            return f"{reason}: name another path"
+        if isinstance(error, PermissionError):
+            return f"{reason}: let the daemon's user write the file and its folder"
+        return reason
 
 
 def _last_line(file: int, size: int) -> int:
@@ -145,18 +278,3 @@ def _last_line(file: int, size: int) -> int:
             return start + at + 1
         end = start
     return 0
-
-
-def _write_all(file: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(file, view) :]
-
-
-def _sync_folder(folder: Path) -> None:
-    """A new file's name is on the disk only when its folder is."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,7 +1,10 @@
-"""The HTTP sink: each event is POSTed as CloudEvents JSON with Standard Webhooks 1.0.0 headers.
+"""The HTTP sink: each event is POSTed, as CloudEvents JSON or in another `Form`, with Standard Webhooks 1.0.0 headers.
 
 `webhook-id` is the event id, the same over all attempts; `webhook-timestamp` is the attempt's; `webhook-signature` holds
 one `v1,` HMAC-SHA256 for each signing secret over `id.timestamp.body`, so that secrets can be rotated.
+
+What must stay true: no text of an error holds a credential of the request or is longer than a line, whatever the receiver,
+the proxy and httpx2 put into it.
 """
 
 from __future__ import annotations
@@ -12,21 +15,28 @@ import hashlib
 import hmac
 import ssl
 import time
+from datetime import UTC
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
+from urllib.parse import unquote, urlsplit
+from urllib.request import getproxies
 
 import httpx2
 
 from reserve_listener import __version__
+from reserve_listener.config.values import is_loopback
 from reserve_listener.errors import (
+    ConfigError,
     DeliveryError,
     MisconfiguredSinkError,
     PermanentDeliveryError,
+    SinkGoneError,
     TransientDeliveryError,
 )
+from reserve_listener.redact import scrub
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from reserve_listener.model import Delivery
@@ -35,15 +45,48 @@ CONTENT_TYPE: Final = "application/cloudevents+json"
 ANSWER_BYTES: Final = 16 * 1024
 """What is read of an answer; a longer one costs its connection."""
 ANSWER_SHOWN_CHARS: Final = 200
+ID_CHARS: Final = 256
+"""A longer event id is sent as its hash: receivers refuse long headers."""
+SHORTEST_SECRET: Final = 4
+"""What is shorter cannot be told from a word of the text."""
 
 SUCCESS: Final = range(200, 300)
 SERVER_ERRORS: Final = range(500, 600)
 PASSING: Final = frozenset({408, 425, 429})
-MISCONFIGURED: Final = frozenset({401, 403, 404, 405, 407, 410})
+MISCONFIGURED: Final = frozenset({401, 403, 404, 405, 407})
+GONE: Final = 410
+PROXY_AUTHENTICATION: Final = 407
+
+
+class Form(Protocol):
+    """What a POST carries: one for each `format` of the configuration."""
+
+    needs_raw: bool
+    """Whether it is made of `Delivery.raw`."""
+    secrets: tuple[str, ...]
+    """What no error may quote."""
+
+    def compose(self, delivery: Delivery, now_s: float) -> tuple[bytes, dict[str, str]]:
+        """Body and headers of an attempt at `now_s`. The body means the same each time. Does not block."""
+
+
+class CloudEvents:
+    """`format = "cloudevents"`: the event as it is stored, the same bytes each time."""
+
+    needs_raw = False
+    secrets = ()
+
+    def compose(self, delivery: Delivery, now_s: float) -> tuple[bytes, dict[str, str]]:  # noqa: ARG002  # no time in it
+        """See `Form`."""
+        return delivery.body, {"content-type": CONTENT_TYPE}
 
 
 class HttpSink:
-    """POSTs to `url`. TLS is verified; redirects are not followed."""
+    """POSTs to `url`. TLS is verified; redirects are not followed.
+
+    `proxy` goes before the environment's (HTTP_PROXY, …), which counts for receivers on other machines only. The
+    constructor blocks (it reads certificates) and may run in any thread; `ConfigError` when they or a proxy are amiss.
+    """
 
     batch_size = 1
 
@@ -56,6 +99,11 @@ class HttpSink:
         max_in_flight: int = 16,
         signing_keys: Sequence[bytes] = (),
         ca_bundle: Path | None = None,
+        client_cert: Path | None = None,
+        client_key: Path | None = None,
+        headers: Mapping[str, str] | None = None,
+        proxy: str | None = None,
+        form: Form | None = None,
         now_s: Callable[[], float] = time.time,
     ) -> None:
         self.name = name
@@ -64,17 +112,29 @@ class HttpSink:
         self._timeout_s = timeout_s
         self._signing_keys = tuple(signing_keys)
         self._now_s = now_s
-        self._client = httpx2.AsyncClient(
-            verify=ssl.create_default_context(cafile=str(ca_bundle)) if ca_bundle else True,
-            timeout=timeout_s,
-            limits=httpx2.Limits(max_connections=max_in_flight, max_keepalive_connections=max_in_flight),
-            follow_redirects=False,
-            headers={
-                "content-type": CONTENT_TYPE,
-                "user-agent": f"reserve-listener/{__version__}",
-                "accept-encoding": "identity",  # the answer is shown as it comes
-            },
-        )
+        self._form = form or CloudEvents()
+        self.needs_raw = self._form.needs_raw
+        use_environment = not is_loopback(urlsplit(url).hostname or "")
+        tls = _tls(name, ca_bundle, client_cert, client_key)
+        try:
+            proxies = [proxy] if proxy else _environment_proxies() if use_environment else []
+            self._secrets = _secrets(
+                [*self._form.secrets, *_of_headers(headers or {}), *_of_proxies(proxies)]
+            )
+            self._client = httpx2.AsyncClient(
+                verify=tls,
+                proxy=_proxy(proxy) if proxy else None,
+                trust_env=use_environment,
+                timeout=timeout_s,
+                limits=httpx2.Limits(max_connections=max_in_flight, max_keepalive_connections=max_in_flight),
+                follow_redirects=False,
+                headers=_constant_headers(headers or {}),
+            )
+        except (ValueError, ImportError, httpx2.InvalidURL):  # not chained: they quote the address
+            raise ConfigError(
+                f'sink "{name}": its proxy (`proxy`, or HTTP_PROXY, HTTPS_PROXY and ALL_PROXY of the environment)'
+                " cannot be used: it must be http://host:port or https://host:port"
+            ) from None
 
     async def deliver(self, deliveries: Sequence[Delivery]) -> None:
         """See `protocols.Sink.deliver`."""
@@ -86,14 +146,14 @@ class HttpSink:
         await self._client.aclose()
 
     async def _post(self, delivery: Delivery) -> None:
-        headers = self._headers(delivery)
+        body, headers = self._request(delivery)
         response: httpx2.Response | None = None
-        answer = ""
+        answer = b""
         try:
             # httpx2's timeouts are per read and write; a peer that drips bytes must not hold a slot for ever.
             async with (
                 asyncio.timeout(self._timeout_s),
-                self._client.stream("POST", self._url, content=delivery.body, headers=headers) as response,
+                self._client.stream("POST", self._url, content=body, headers=headers) as response,
             ):
                 answer = await _bounded_body(response)
         # The status says it all: a body that drips or breaks off must not have the event sent again.
@@ -102,22 +162,102 @@ class HttpSink:
                 raise TransientDeliveryError(f"no answer within {self._timeout_s:g} s") from error
         except httpx2.TransportError as error:
             if response is None:
-                raise TransientDeliveryError(_describe(error)) from error
+                raise self._meaning(error) from None  # its text may hold what ours must not
         if response.status_code not in SUCCESS:
-            raise judge(
-                response.status_code, response.headers.get("retry-after"), answer, now_s=self._now_s()
-            )
+            text = self._shown(answer.decode("utf-8", "replace"))
+            raise judge(response.status_code, response.headers.get("retry-after"), text, now_s=self._now_s())
 
-    def _headers(self, delivery: Delivery) -> dict[str, str]:
-        timestamp = str(int(self._now_s()))
-        # A header is ASCII; an id that is not still has to be the same for every attempt.
-        event_id = delivery.event_id.encode("ascii", "backslashreplace").decode()
-        event_id = "".join(c if c.isprintable() and c != " " else f"\\x{ord(c):02x}" for c in event_id)
-        headers = {"webhook-id": event_id, "webhook-timestamp": timestamp}
+    def _request(self, delivery: Delivery) -> tuple[bytes, dict[str, str]]:
+        now_s = self._now_s()
+        body, headers = self._form.compose(delivery, now_s)
+        event_id, timestamp = _webhook_id(delivery.event_id), str(int(now_s))
+        headers |= {"webhook-id": event_id, "webhook-timestamp": timestamp}
         if self._signing_keys:
-            signed = f"{event_id}.{timestamp}.".encode() + delivery.body
+            signed = f"{event_id}.{timestamp}.".encode() + body
             headers["webhook-signature"] = " ".join(sign(key, signed) for key in self._signing_keys)
-        return headers
+        return body, headers
+
+    def _meaning(self, error: httpx2.TransportError) -> DeliveryError:
+        kind = type(error).__name__
+        if isinstance(error, httpx2.LocalProtocolError):
+            # It quotes the value, as a Python literal in which a secret may be spelled another way.
+            return MisconfiguredSinkError(f"{kind}: the request cannot be sent (check the sink's headers)")
+        shown = self._shown(str(error))
+        text = f"{kind}: {shown}" if shown else kind
+        if isinstance(error, httpx2.ProxyError) and _status_of(error) in MISCONFIGURED:
+            return MisconfiguredSinkError(f"{text} (check the sink's proxy and its credentials)")
+        return TransientDeliveryError(text)
+
+    def _shown(self, text: str) -> str:
+        """Somebody else's text as one short printable line without our credentials."""
+        line = "".join(c if c.isprintable() else "?" for c in " ".join(text[:ANSWER_BYTES].split()))
+        return scrub(line, self._secrets)[:ANSWER_SHOWN_CHARS]  # cut last: half a secret is not masked
+
+
+def _tls(
+    name: str, ca_bundle: Path | None, client_cert: Path | None, client_key: Path | None
+) -> ssl.SSLContext:
+    what = f"ca_bundle: {ca_bundle}"
+    try:
+        context = ssl.create_default_context(cafile=ca_bundle) if ca_bundle else httpx2.create_ssl_context()
+        if client_cert is not None:
+            what = f"client_cert: {client_cert}" + (f", client_key: {client_key}" if client_key else "")
+            # Without a password at hand OpenSSL would ask for one on the terminal, and wait.
+            context.load_cert_chain(client_cert, client_key, password="")
+    except OSError as error:  # ssl's errors are, too
+        raise ConfigError(f'sink "{name}": {what}: {error.strerror or error}') from error
+    return context
+
+
+def _proxy(url: str) -> httpx2.Proxy:
+    # Left to itself, httpcore2 reads the certificates anew for each connection to a proxy that speaks TLS.
+    return httpx2.Proxy(url, ssl_context=httpx2.create_ssl_context() if url.startswith("https:") else None)
+
+
+def _constant_headers(headers: Mapping[str, str]) -> httpx2.Headers:
+    """Those of every request; `headers` may replace ours here, and none of what belongs to an event."""
+    constant = httpx2.Headers(
+        {
+            "user-agent": f"reserve-listener/{__version__}",
+            "accept-encoding": "identity",  # the answer is shown as it comes
+        }
+    )
+    constant.update([(name.encode(), value.encode()) for name, value in headers.items()])
+    return constant
+
+
+def _environment_proxies() -> list[str]:
+    return [url for kind, url in getproxies().items() if kind in ("http", "https", "all")]
+
+
+def _of_headers(headers: Mapping[str, str]) -> Iterable[str]:
+    for name, value in headers.items():
+        yield value
+        if name.lower() in ("authorization", "proxy-authorization"):
+            yield value.partition(" ")[2]  # without "Bearer" or "Basic"
+
+
+def _of_proxies(urls: Iterable[str]) -> Iterable[str]:
+    for url in urls:
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+        if parts.password:
+            login = f"{unquote(parts.username or '')}:{unquote(parts.password)}"
+            yield from (parts.password, unquote(parts.password), base64.b64encode(login.encode()).decode())
+
+
+def _secrets(found: Iterable[str]) -> tuple[str, ...]:
+    """Those worth masking, the longest first: a short one may be a part of it."""
+    stripped = {" ".join(secret.split()) for secret in found}
+    return tuple(sorted((one for one in stripped if len(one) >= SHORTEST_SECRET), key=len, reverse=True))
+
+
+def _webhook_id(event_id: str) -> str:
+    """A header is ASCII, and short; what is not still has to be the same for every attempt."""
+    text = event_id.encode("ascii", "backslashreplace").decode()
+    text = "".join(c if c.isprintable() and c != " " else f"\\x{ord(c):02x}" for c in text)
+    if len(text) <= ID_CHARS:
+        return text
+    return f"sha256-{hashlib.sha256(event_id.encode('utf-8', 'surrogatepass')).hexdigest()}"
 
 
 def sign(key: bytes, signed: bytes) -> str:
@@ -129,10 +269,20 @@ def judge(status: int, retry_after: str | None, answer: str, *, now_s: float) ->
     """What an answer other than 2xx means."""
     text = f"HTTP {status}" + (f": {answer}" if answer else "")
     if status in PASSING or status in SERVER_ERRORS:
-        return TransientDeliveryError(text, retry_after=_seconds(retry_after, now_s=now_s))
+        wish = _seconds(retry_after, now_s=now_s)
+        return TransientDeliveryError(text, retry_after=wish, down=status in SERVER_ERRORS)
     if status in MISCONFIGURED:
-        return MisconfiguredSinkError(f"{text} (check the sink's url and credentials)")
+        what = "proxy and its credentials" if status == PROXY_AUTHENTICATION else "url and credentials"
+        return MisconfiguredSinkError(f"{text} (check the sink's {what})")
+    if status == GONE:
+        return SinkGoneError(text)
     return PermanentDeliveryError(text)
+
+
+def _status_of(refusal: httpx2.ProxyError) -> int | None:
+    """The proxy's answer to CONNECT, which only stands in the text: "407 Proxy Authentication Required"."""
+    status = str(refusal)[:3]
+    return int(status) if status.isascii() and status.isdigit() else None
 
 
 def _seconds(retry_after: str | None, *, now_s: float) -> float | None:
@@ -143,21 +293,18 @@ def _seconds(retry_after: str | None, *, now_s: float) -> float | None:
     if value.isascii() and value.isdigit():
         return float(value[:12])
     try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - now_s)
+        date = parsedate_to_datetime(value)
+        # One without a zone ("-0000") is meant in UTC, not in the zone of this machine.
+        return max(0.0, (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - now_s)
     except (ValueError, OverflowError):
         return None
 
 
-async def _bounded_body(response: httpx2.Response) -> str:
-    """The beginning of the answer as one printable line. A short one is read whole, so its connection is kept."""
+async def _bounded_body(response: httpx2.Response) -> bytes:
+    """The beginning of the answer. A short one is read whole, so its connection is kept."""
     body = b""
     async for piece in response.aiter_raw():  # never unpacked: it is only shown
         body += piece[: ANSWER_BYTES - len(body)]
         if len(body) >= ANSWER_BYTES:
             break
-    text = " ".join(body.decode("utf-8", "replace").split())[:ANSWER_SHOWN_CHARS]
-    return "".join(c if c.isprintable() else "?" for c in text)
-
-
-def _describe(error: httpx2.TransportError) -> str:
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return body

@@ -21,6 +21,7 @@ class LogSink:
 
     batch_size = 200
     max_in_flight = 1
+    needs_raw = False
 
     def __init__(self, name: str, write: Callable[[Sequence[dict[str, Any]]], Awaitable[None]]) -> None:
         self.name = name

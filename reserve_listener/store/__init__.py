@@ -1,7 +1,9 @@
 """The store: events and their deliveries on stable storage."""
 
+from reserve_listener.store.operations import OPERATIONS
 from reserve_listener.store.reader import StoreReader
+from reserve_listener.store.retention import Retention
 from reserve_listener.store.sqlite import SqliteStore
-from reserve_listener.store.stopped import operate
+from reserve_listener.store.stopped import disable_sink, enable_sink, operate
 
-__all__ = ["SqliteStore", "StoreReader", "operate"]
+__all__ = ["OPERATIONS", "Retention", "SqliteStore", "StoreReader", "disable_sink", "enable_sink", "operate"]

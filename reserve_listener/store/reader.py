@@ -7,9 +7,9 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Self
 
 from reserve_listener.errors import StoreError
-from reserve_listener.model import DeadLetter, DeliveryState, Filters, Scope, StoredEvent
+from reserve_listener.model import DeadLetter, DeliveryState, Filters, Scope, SinkState, StoredEvent
 from reserve_listener.store import schema, sql
-from reserve_listener.store.sqlite import STATES
+from reserve_listener.store.sqlite import STATES, sink_states
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,27 +37,28 @@ class StoreReader:
         self._connection.close()
 
     def events(
-        self,
-        filters: Filters = EVERYTHING,
-        *,
-        limit: int,
-        unreadable: bool = False,
-        after_seq: int = 0,
+        self, filters: Filters = EVERYTHING, *, limit: int, unreadable: bool = False
     ) -> list[StoredEvent]:
-        """The newest events first, at most `limit`, each with how far it has come with every sink.
+        """The newest events first, at most `limit`, each with how far it has come with every sink."""
+        return self._events(sql.NEWEST_EVENTS, filters, limit=limit, unreadable=unreadable, after_seq=0)
 
-        `after_seq`: only those that were stored after that one.
-        """
-        values = asdict(filters) | {"limit": limit, "unreadable": unreadable, "after_seq": after_seq}
+    def events_after(self, after_seq: int, filters: Filters = EVERYTHING, *, limit: int) -> list[StoredEvent]:
+        """Those that were stored after that one, in order, at most `limit`."""
+        return self._events(sql.EVENTS_AFTER, filters, limit=limit, unreadable=False, after_seq=after_seq)
+
+    def _events(self, statement: str, filters: Filters, **values: int) -> list[StoredEvent]:
         try:
-            rows = self._connection.execute(sql.LIST_EVENTS, values).fetchall()
+            rows = self._connection.execute(statement, asdict(filters) | values).fetchall()
             return [self._event(row) for row in rows]
         except sqlite3.Error as error:
             raise StoreError(f"the store {self._path} cannot be read: {error}") from error
 
-    def sinks(self) -> list[str]:
-        """The names of all sinks that the store ever knew."""
-        return [name for (name,) in self._connection.execute(sql.SINKS)]
+    def sinks(self) -> list[SinkState]:
+        """All sinks that the store ever knew, with what is in it for them."""
+        try:
+            return sink_states(self._connection)
+        except sqlite3.Error as error:
+            raise StoreError(f"the store {self._path} cannot be read: {error}") from error
 
     def dead_letters(self, filters: Filters, *, limit: int) -> list[DeadLetter]:
         """The dead letters, those first that were given up first; at most `limit`."""

@@ -7,7 +7,7 @@ import sqlite3
 from importlib import resources
 from typing import TYPE_CHECKING, Final
 
-from reserve_listener.errors import StoreError
+from reserve_listener.errors import ConfigError, StoreError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,7 +16,17 @@ APPLICATION_ID: Final = 0x5265734C
 """`PRAGMA application_id` ("ResL"): tells our file from another program's."""
 
 BUSY_TIMEOUT_S: Final = 5.0
-WAL_LIMIT_BYTES: Final = 64 * 1024 * 1024
+WAL_LIMIT_BYTES: Final = 16 * 1024 * 1024
+
+
+class DamagedStoreError(StoreError):
+    """The file is no sound store: opening it again will not help."""
+
+
+class WrongStoreError(StoreError):
+    """What `store.url` names is not a store of ours: a directory, another program's file."""
+
+    exit_code = ConfigError.exit_code
 
 
 def migrations() -> list[str]:
@@ -34,6 +44,8 @@ def open_writer(path: Path) -> sqlite3.Connection:
 
     The connection is made for the thread that calls this.
     """
+    if path.is_dir():
+        raise WrongStoreError(f"the store {path} is a directory. Name a file in store.url.")
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
@@ -52,11 +64,21 @@ def open_writer(path: Path) -> sqlite3.Connection:
         _migrate(connection, path)
     except sqlite3.Error as error:
         connection.close()
-        raise StoreError(_explain(path, error)) from error
+        raise _explained(path, error) from error
     except StoreError:
         connection.close()
         raise
     return connection
+
+
+def require_sound(connection: sqlite3.Connection, path: Path) -> None:
+    """Look through the file after it was said to be damaged; seconds for a large one. Raises `DamagedStoreError`."""
+    try:
+        (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    except sqlite3.Error as error:
+        raise _explained(path, error) from error
+    if found != "ok":
+        raise _damaged(path, found)
 
 
 def open_reader(path: Path) -> sqlite3.Connection:
@@ -66,7 +88,7 @@ def open_reader(path: Path) -> sqlite3.Connection:
     try:
         connection = sqlite3.connect(f"file:{_uri(path)}?mode=ro", uri=True, timeout=BUSY_TIMEOUT_S)
     except sqlite3.Error as error:
-        raise StoreError(_explain(path, error)) from error
+        raise _explained(path, error) from error
     try:
         _identify(connection, path)
         version = _version(connection)
@@ -74,7 +96,7 @@ def open_reader(path: Path) -> sqlite3.Connection:
             raise StoreError(_versions_differ(path, version))
     except sqlite3.Error as error:
         connection.close()
-        raise StoreError(_explain(path, error)) from error
+        raise _explained(path, error) from error
     except StoreError:
         connection.close()
         raise
@@ -86,7 +108,7 @@ def _identify(connection: sqlite3.Connection, path: Path) -> None:
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     if found == APPLICATION_ID or (found == 0 and tables == 0):
         return
-    raise StoreError(
+    raise WrongStoreError(
         f"{path} is a database of another program; it is left alone. Name another file in store.url."
     )
 
@@ -119,18 +141,25 @@ def _versions_differ(path: Path, version: int) -> str:
     )
 
 
-def _explain(path: Path, error: sqlite3.Error) -> str:
+def _explained(path: Path, error: sqlite3.Error) -> StoreError:
     name = getattr(error, "sqlite_errorname", "")
     if name == "SQLITE_NOTADB":
-        return f"{path} is not a reserve-listener store (not a database). It is left alone; name another file in store.url."
-    if name.startswith("SQLITE_CORRUPT"):
-        return (
-            f"the store {path} is damaged ({error}). It is left alone: move it away, or restore a copy,"
-            " and start again."
+        return WrongStoreError(
+            f"{path} is not a reserve-listener store (not a database). It is left alone; name another file in store.url."
         )
+    if name.startswith("SQLITE_CORRUPT"):
+        return _damaged(path, str(error))
     if name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM")):
-        return f"the store {path} cannot be written or its folder cannot ({error}). Check the owner and the mode."
-    return f"the store {path} cannot be used: {error}."
+        return StoreError(
+            f"the store {path} cannot be written or its folder cannot ({error}). Check the owner and the mode."
+        )
+    return StoreError(f"the store {path} cannot be used: {error}.")
+
+
+def _damaged(path: Path, found: str) -> StoreError:
+    return DamagedStoreError(
+        f"the store {path} is damaged ({found}). It is left alone: move it away, or restore a copy, and start again."
+    )
 
 
 def _uri(path: Path) -> str:

@@ -15,27 +15,37 @@ FIND_SCOPE: Final = "SELECT id FROM scopes WHERE tenant_key = ? AND scope_type =
 
 ADD_SCOPE: Final = "INSERT INTO scopes (tenant_key, scope_type, scope_id) VALUES (?, ?, ?) RETURNING id"
 
-ADD_DELIVERIES: Final = """
-INSERT INTO deliveries (seq, sink, scope) SELECT ?, id, ? FROM sinks WHERE configured
+ADD_DELIVERY: Final = "INSERT INTO deliveries (seq, sink, scope) VALUES (?, ?, ?)"
+
+# What a claim looks at: the pending deliveries of a sink in order of arrival, within bounds. The plus signs keep SQLite
+# off the index by scope, which would have to be sorted.
+PENDING_FROM: Final = """
+SELECT seq, scope, attempts, due_ms, held_ms FROM deliveries
+WHERE seq > ? AND seq <= ? AND +sink = ? AND +state = 0 ORDER BY seq
 """
 
-# A failed delivery has a due time; while it lies ahead, later deliveries of the same scope stay behind it.
-CLAIM: Final = """
-SELECT d.seq, e.event_id, d.scope, d.attempts, e.received_ms + d.held_ms, e.body
-FROM deliveries AS d INDEXED BY deliveries_pending
-JOIN events AS e ON e.seq = d.seq
-WHERE d.sink = :sink AND d.state = 0 AND d.due_ms <= :now
-  AND d.seq NOT IN (SELECT value FROM json_each(:excluding))
-  AND NOT EXISTS (
-    SELECT 1 FROM deliveries AS w INDEXED BY deliveries_waiting
-    WHERE w.sink = d.sink AND w.scope = d.scope AND w.seq < d.seq
-      AND w.state = 0 AND w.due_ms > 0 AND w.due_ms > :now)
-ORDER BY d.seq
+PENDING_OF_SCOPE: Final = """
+SELECT seq, scope, attempts, due_ms, held_ms FROM deliveries INDEXED BY deliveries_pending
+WHERE sink = ? AND scope = ? AND state = 0 ORDER BY seq LIMIT ?
 """
 
-NEXT_DUE: Final = """
-SELECT min(due_ms) FROM deliveries INDEXED BY deliveries_due
-WHERE sink = ? AND state = 0 AND due_ms > 0 AND due_ms > ?
+FIRST_PENDING: Final = (
+    "SELECT min(seq) FROM deliveries INDEXED BY deliveries_pending WHERE sink = ? AND state = 0"
+)
+
+NEWEST: Final = "SELECT max(seq) FROM events"
+
+EVENT_TO_DELIVER: Final = "SELECT event_id, received_ms, body FROM events WHERE seq = ?"
+
+EVENT_TO_FORWARD: Final = "SELECT event_id, received_ms, body, raw FROM events WHERE seq = ?"
+
+PENDING_AGES: Final = """
+SELECT d.seq, e.received_ms + d.held_ms FROM deliveries AS d JOIN events AS e ON e.seq = d.seq
+WHERE d.seq > ? AND d.seq <= ? AND +d.sink = ? AND +d.state = 0 ORDER BY d.seq
+"""
+
+RELEASE: Final = """
+UPDATE deliveries INDEXED BY deliveries_due SET due_ms = 0 WHERE sink = ? AND state = 0 AND due_ms > 0
 """
 
 SETTLE: Final = """
@@ -47,29 +57,78 @@ KNOW_SINK: Final = """
 INSERT INTO sinks (name) VALUES (?) ON CONFLICT (name) DO UPDATE SET configured = 1 RETURNING id
 """
 
-SINKS: Final = "SELECT name FROM sinks ORDER BY id"
+DISABLE_SINK: Final = """
+UPDATE sinks SET disabled_ms = ?, disabled_reason = ? WHERE name = ? AND disabled_ms IS NULL
+"""
+
+ADD_PAUSE: Final = """
+INSERT OR IGNORE INTO pauses (sink, from_ms, to_ms)
+SELECT id, disabled_ms, ? FROM sinks WHERE name = ? AND disabled_ms IS NOT NULL
+"""
+
+ENABLE_SINK: Final = (
+    "UPDATE sinks SET disabled_ms = NULL, disabled_reason = NULL WHERE name = ? AND disabled_ms IS NOT NULL"
+)
+
+PAUSES: Final = "SELECT sink, from_ms, to_ms FROM pauses ORDER BY sink, from_ms"
+
+SINK_STATES: Final = """
+SELECT name, configured,
+  (SELECT count(*) FROM deliveries INDEXED BY deliveries_pending WHERE sink = s.id AND state = 0),
+  (SELECT count(*) FROM deliveries INDEXED BY deliveries_dead WHERE sink = s.id AND state = 2),
+  disabled_ms, disabled_reason
+FROM sinks AS s ORDER BY id
+"""
+
+CONFIGURED_SINKS: Final = "SELECT id, name FROM sinks WHERE configured ORDER BY id"
 
 FORGET_SINKS: Final = """
 UPDATE sinks SET configured = 0 WHERE name NOT IN (SELECT value FROM json_each(?))
 """
 
 BURY_REMOVED: Final = """
-UPDATE deliveries SET state = 2, settled_ms = ?, last_error = 'sink removed'
-WHERE state = 0 AND sink IN (SELECT id FROM sinks WHERE NOT configured)
+UPDATE deliveries SET state = 2, settled_ms = :now_ms, last_error = 'sink removed'
+WHERE (seq, sink) IN (
+  SELECT seq, sink FROM deliveries INDEXED BY deliveries_pending
+  WHERE state = 0 AND sink IN (SELECT id FROM sinks WHERE NOT configured) LIMIT :limit)
 """
 
-BACKLOG: Final = """
-SELECT s.name, count(d.seq) FROM sinks AS s
-LEFT JOIN deliveries AS d INDEXED BY deliveries_pending ON d.sink = s.id AND d.state = 0
-WHERE s.configured GROUP BY s.name
+BURY: Final = """
+UPDATE deliveries SET state = 2, settled_ms = ?, last_error = ? WHERE seq = ? AND sink = ? AND state = 0
 """
+
+# Counted up to a bound: it is asked for again and again.
+BACKLOG: Final = """
+SELECT s.name, (SELECT count(*) FROM (
+  SELECT 1 FROM deliveries INDEXED BY deliveries_pending WHERE sink = s.id AND state = 0 LIMIT ?))
+FROM sinks AS s WHERE s.configured ORDER BY s.name
+"""
+
+# Retention. What is pending or a dead letter is never dropped.
+OLDEST_EVENTS: Final = """
+SELECT seq, received_ms, NOT EXISTS (
+  SELECT 1 FROM deliveries AS d WHERE d.seq = events.seq AND d.state <> 1), raw IS NULL
+FROM events WHERE seq > ? ORDER BY seq LIMIT ?
+"""
+
+DROP_DELIVERIES_OF: Final = "DELETE FROM deliveries WHERE seq = ?"
+
+DROP_EVENT: Final = "DELETE FROM events WHERE seq = ?"
+
+# The key stays: a push of it is still known.
+STRIP_EVENT: Final = "UPDATE events SET raw = NULL, body = NULL, problem = NULL WHERE seq = ?"
 
 KNOW_APP: Final = """
 INSERT INTO apps (app_id, last_connected_ms) VALUES (?, ?)
 ON CONFLICT (app_id) DO UPDATE SET last_connected_ms = excluded.last_connected_ms
 """
 
+# Writes a page without changing anything.
+TOUCH: Final = "UPDATE apps SET last_connected_ms = last_connected_ms WHERE app_id = ?"
+
 APP_LAST_CONNECTED: Final = "SELECT last_connected_ms FROM apps WHERE app_id = ?"
+
+GAPS: Final = "SELECT from_ms, to_ms FROM gaps WHERE app_id = ? AND to_ms > ? ORDER BY from_ms"
 
 RECORD_GAP: Final = "INSERT OR IGNORE INTO gaps (app_id, from_ms, to_ms) VALUES (?, ?, ?)"
 
@@ -92,26 +151,36 @@ SELECT d.seq, k.name, k.configured, e.event_id, c.tenant_key, c.scope_type, c.sc
 {_DEAD} ORDER BY d.settled_ms, d.seq LIMIT :limit
 """
 
+# A dead letter that is tried again and given up again meanwhile is not tried once more.
+_SOME_DEAD = f"SELECT d.seq, d.sink {_DEAD} AND d.settled_ms <= :now_ms"
+
 RETRY_DEAD: Final = f"""
 UPDATE deliveries SET state = 0, attempts = 0, due_ms = 0, settled_ms = NULL,
   held_ms = :now_ms - (SELECT received_ms FROM events WHERE events.seq = deliveries.seq)
-WHERE (seq, sink) IN (SELECT d.seq, d.sink {_DEAD} AND k.configured)
+WHERE (seq, sink) IN ({_SOME_DEAD} AND k.configured LIMIT :limit)
 """  # noqa: S608
 
-DROP_DEAD: Final = f"DELETE FROM deliveries WHERE (seq, sink) IN (SELECT d.seq, d.sink {_DEAD})"  # noqa: S608
+DROP_DEAD: Final = f"DELETE FROM deliveries WHERE (seq, sink) IN ({_SOME_DEAD} LIMIT :limit)"  # noqa: S608
 
-# Once more to every configured sink; what is still pending stays as it is.
-REPLAY: Final = f"""
-INSERT INTO deliveries (seq, sink, scope, held_ms)
-SELECT e.seq, k.id, e.scope, :now_ms - e.received_ms
-FROM events AS e JOIN scopes AS c ON c.id = e.scope JOIN sinks AS k ON k.configured
-WHERE e.body IS NOT NULL AND {_MATCHING}
+TO_REPLAY: Final = """
+SELECT e.seq, e.scope, c.tenant_key, c.scope_type, c.scope_id, e.received_ms
+FROM events AS e JOIN scopes AS c ON c.id = e.scope
+WHERE e.seq > :after AND e.seq <= :top AND e.body IS NOT NULL
+  AND (:event_id IS NULL OR e.event_id = :event_id)
+  AND (:scope_id IS NULL OR c.scope_id = :scope_id)
+  AND (:since_ms IS NULL OR e.received_ms >= :since_ms)
+ORDER BY e.seq LIMIT :limit
+"""
+
+# Once more; what is still pending stays as it is.
+REPLAY: Final = """
+INSERT INTO deliveries (seq, sink, scope, held_ms) VALUES (?, ?, ?, ?)
 ON CONFLICT (seq, sink) DO UPDATE
 SET state = 0, attempts = 0, due_ms = 0, settled_ms = NULL, last_error = NULL, held_ms = excluded.held_ms
 WHERE state <> 0
-"""  # noqa: S608
+"""
 
-LIST_EVENTS: Final = """
+_EVENTS = """
 SELECT e.seq, e.tenant_key, e.event_id, e.received_ms, e.created_ms,
        s.tenant_key, s.scope_type, s.scope_id, e.body, e.raw, e.problem
 FROM events AS e LEFT JOIN scopes AS s ON s.id = e.scope
@@ -121,9 +190,12 @@ WHERE (:event_id IS NULL OR e.event_id = :event_id)
   AND (:sink IS NULL OR e.seq IN (
     SELECT d.seq FROM deliveries AS d JOIN sinks AS k ON k.id = d.sink WHERE k.name = :sink))
   AND (NOT :unreadable OR e.body IS NULL)
-  AND e.seq > :after_seq
-ORDER BY e.seq DESC LIMIT :limit
+  AND e.seq > :after_seq AND e.raw IS NOT NULL
 """
+
+NEWEST_EVENTS: Final = f"{_EVENTS} ORDER BY e.seq DESC LIMIT :limit"
+
+EVENTS_AFTER: Final = f"{_EVENTS} ORDER BY e.seq LIMIT :limit"
 
 DELIVERIES_OF: Final = """
 SELECT s.name, d.state, d.attempts, d.due_ms, d.settled_ms, d.last_error

@@ -5,21 +5,32 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from reserve_listener.model import DEAD, DELIVERED, PENDING, Delivery, IncomingEvent, Outcome, Verdict
-from reserve_listener.store import schema, sql
+from reserve_listener.errors import StoreError
+from reserve_listener.model import (
+    DEAD,
+    DELIVERED,
+    PENDING,
+    Claimed,
+    IncomingEvent,
+    Outcome,
+    Route,
+    SinkState,
+    Verdict,
+)
+from reserve_listener.store import claiming, operations, sql
 from reserve_listener.store.lock import StoreLock
 from reserve_listener.store.writer import Writer
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from pathlib import Path
 
     from reserve_listener.model import Filters
+    from reserve_listener.store.operations import Pruned
 
 STATES: Final = {PENDING: 0, DELIVERED: 1, DEAD: 2}
 
@@ -27,53 +38,100 @@ WAITING_EVENTS: Final = 50_000
 WAITING_BYTES: Final = 128 * 1024 * 1024
 """What may wait for the commit; beyond either bound a push is answered 500 at once."""
 
-CLAIM_BYTES: Final = 8 * 1024 * 1024
-"""Bodies that one claim reads at the most (at least one is always read)."""
-
-OPERATIONS: Final = {"retry": sql.RETRY_DEAD, "drop": sql.DROP_DEAD, "replay": sql.REPLAY}
-
 LAST_ERROR_CHARS: Final = 500
+BACKLOG_COUNTED: Final = 10_000
+
+ROW_FACTOR: Final = 1.3
+"""What an event takes in the file, rows of deliveries and indexes included, for each byte of it."""
 
 
 class SqliteStore:
-    """See `protocols.Store`. `on_commit` is called on the loop after each commit that added deliveries."""
+    """See `protocols.Store`.
+
+    `on_commit` is called on the loop after each commit that added deliveries, `on_requeue` when deliveries that had been
+    settled, or held back, are pending again.
+
+    `max_bytes`: the size at which pushes are refused; `Retention` keeps the store below it if it can.
+    """
 
     def __init__(
-        self, path: Path, *, now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000
+        self,
+        path: Path,
+        *,
+        max_bytes: int | None = None,
+        now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         self.path = path
+        self.max_bytes = max_bytes
         self.on_commit: Callable[[], None] = lambda: None
+        self.on_requeue: Callable[[], None] = lambda: None
+        self.grown = asyncio.Event()
+        """Set when the store has grown so much that its size should be looked at."""
         self._now_ms = now_ms
         self._lock = StoreLock(path)
         self._sinks: dict[str, int] = {}
+        self._routes: Mapping[str, tuple[int, Route]] = {}
+        self._pauses: Mapping[int, claiming.Pauses] = {}
         self._waiting_events = 0
         self._waiting_bytes = 0
+        self._size_bytes = 0
+        self._grown_bytes = 0
         self._writer: Writer
 
-    async def open(self, sinks: Sequence[str]) -> None:
+    async def open(self, sinks: Sequence[str], routes: Mapping[str, Route] | None = None) -> None:
         """Lock, open, migrate, and make `sinks` the ones that get deliveries. Raises `StoreError`.
 
         What a sink that is no longer configured has not got becomes dead letters ("sink removed").
         """
         self._lock.acquire()
-        self._writer = Writer(partial(schema.open_writer, self.path))
+        self._writer = Writer(self.path)
         try:
             await self._writer.open()
-            await self.set_sinks(sinks)
+            await self.set_sinks(sinks, routes)
+            await self.bury_removed()
+            await self.measure()
         except BaseException:
             await self.close()
             raise
 
-    async def set_sinks(self, names: Sequence[str]) -> None:
-        """From now on these sinks get deliveries. What a sink that is none of them has not got becomes dead letters."""
-        work = partial(_know_sinks, list(names), self._now_ms())
+    async def set_sinks(self, names: Sequence[str], routes: Mapping[str, Route] | None = None) -> None:
+        """From now on these sinks get deliveries, each of what its route takes; without one, of everything."""
+        by_name = {name: (routes or {}).get(name, Route()) for name in names}
+        numbers, self._pauses = await self._writer.submit(partial(_know_sinks, list(names)), writes=True)
+        self._routes = {name: (numbers[name], route) for name, route in by_name.items()}
         # Those that are gone keep their numbers: a worker of theirs may still be at its last attempt.
-        self._sinks |= await self._writer.submit(work, writes=True)
+        self._sinks |= numbers
+
+    async def bury_removed(self) -> None:
+        """What sinks that are no longer configured have not got becomes dead letters. Their workers have ended."""
+        while not await self._writer.submit(partial(operations.bury_removed, self._now_ms()), writes=True):
+            pass
 
     async def close(self) -> None:
         """Commit what is queued and give back file and lock."""
         await self._writer.close()
         self._lock.release()
+
+    async def ended(self) -> None:
+        """Returns when the writer has ended as asked; raises why it ended by itself."""
+        await self._writer.ended()
+
+    # -- health -----------------------------------------------------------------------------------------------------------
+
+    @property
+    def problem(self) -> str | None:
+        """Why pushes are answered 500 now; None while they are taken."""
+        return self._writer.problem or (self._full_text() if self._is_full(0) else None)
+
+    async def touch(self, app_id: str) -> None:
+        """Write something small: after a failure it tells whether the store works again. Raises `StoreError`."""
+        await self._writer.submit(partial(_execute, sql.TOUCH, (app_id,)), writes=True)
+
+    async def measure(self) -> int:
+        """The bytes that are in use in the file."""
+        self._size_bytes = await self._writer.submit(_used_bytes, writes=False)
+        self._grown_bytes = 0
+        return self._size_bytes
 
     # -- events in --------------------------------------------------------------------------------------------------------
 
@@ -84,9 +142,13 @@ class SqliteStore:
             overloaded: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
             overloaded.set_result(Verdict.OVERLOADED)
             return overloaded
+        if self._is_full(size):
+            full: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
+            full.set_exception(StoreError(self._full_text()))
+            return full
         self._waiting_events += 1
         self._waiting_bytes += size
-        future = self._writer.submit(partial(_append, event), writes=True)
+        future = self._writer.submit(partial(_append, event, tuple(self._routes.values())), writes=True)
         future.add_done_callback(partial(self._appended, size))
         return future
 
@@ -94,24 +156,59 @@ class SqliteStore:
         self._waiting_events -= 1
         self._waiting_bytes -= size
         if not future.cancelled() and future.exception() is None and future.result() is Verdict.STORED:
+            self._grow(size)
             self.on_commit()
+
+    def _grow(self, size: int) -> None:
+        self._grown_bytes += round(size * ROW_FACTOR)
+        if self.max_bytes is not None and self._grown_bytes > self.max_bytes // 100:
+            self.grown.set()
+
+    def _is_full(self, size: int) -> bool:
+        return self.max_bytes is not None and self._size_bytes + self._grown_bytes + size > self.max_bytes
+
+    def _full_text(self) -> str:
+        return (
+            f"the store {self.path} has reached store.max_size_mb, and nothing more in it may be dropped:"
+            " mend the sink that does not deliver, drop dead letters, or raise the bound"
+        )
 
     # -- deliveries out ---------------------------------------------------------------------------------------------------
 
     async def claim(
-        self, sink: str, *, limit: int, now_ms: int, excluding: Collection[int]
-    ) -> list[Delivery]:
+        self,
+        sink: str,
+        *,
+        limit: int,
+        per_scope: int,
+        now_ms: int,
+        after_seq: int | None,
+        skipping: Collection[int],
+        raw: bool = False,
+    ) -> Claimed:
         """See `protocols.Store.claim`."""
-        values = {"sink": self._sinks[sink], "now": now_ms, "excluding": json.dumps(list(excluding))}
-        claimed: list[Delivery] = await self._writer.submit(partial(_claim, values, limit), writes=False)
+        claim = claiming.Claim(
+            sink=self._sinks[sink],
+            limit=limit,
+            per_scope=per_scope,
+            now_ms=now_ms,
+            raw=raw,
+            skipping=skipping,
+        )
+        work = partial(claiming.newer, claim, after_seq, self._pauses.get(claim.sink, []))
+        claimed: Claimed = await self._writer.submit(work, writes=False)
         return claimed
 
-    async def next_due_ms(self, sink: str, *, after_ms: int) -> int | None:
-        """See `protocols.Store.next_due_ms`."""
-        values = (self._sinks[sink], max(after_ms, 0))
-        row = await self._writer.submit(partial(_one, sql.NEXT_DUE, values), writes=False)
-        due: int | None = row[0]
-        return due
+    async def claim_scopes(
+        self, sink: str, scopes: Sequence[int], *, limit: int, per_scope: int, now_ms: int, raw: bool = False
+    ) -> Claimed:
+        """See `protocols.Store.claim_scopes`."""
+        claim = claiming.Claim(
+            sink=self._sinks[sink], limit=limit, per_scope=per_scope, now_ms=now_ms, raw=raw
+        )
+        work = partial(claiming.of_scopes, claim, scopes, self._pauses.get(claim.sink, []))
+        claimed: Claimed = await self._writer.submit(work, writes=False)
+        return claimed
 
     async def settle(self, sink: str, outcomes: Sequence[Outcome]) -> None:
         """See `protocols.Store.settle`."""
@@ -119,22 +216,70 @@ class SqliteStore:
         rows = [_outcome_row(outcome, self._sinks[sink], now) for outcome in outcomes]
         await self._writer.submit(partial(_execute_many, sql.SETTLE, rows), writes=True)
 
+    async def release(self, sink: str) -> None:
+        """See `protocols.Store.release`."""
+        await self._writer.submit(partial(_execute, sql.RELEASE, (self._sinks[sink],)), writes=True)
+
+    async def bury_expired(self, sink: str, *, before_ms: int, error: str) -> int:
+        """See `protocols.Store.bury_expired`."""
+        number = self._sinks[sink]
+        buried = 0
+        after_seq: int | None = None
+        while True:
+            work = partial(
+                operations.bury_expired,
+                number,
+                after_seq,
+                before_ms,
+                self._now_ms(),
+                shortened(error),
+                self._pauses.get(number, []),
+            )
+            count, after_seq = await self._writer.submit(work, writes=True)
+            buried += int(count)
+            if after_seq is None:
+                return buried
+
+    async def disable_sink(self, sink: str, reason: str) -> bool:
+        """The sink gets nothing until it is enabled; what waits for it stays. Whether it was enabled before."""
+        values = (self._now_ms(), shortened(reason), sink)
+        return bool(await self._writer.submit(partial(_execute, sql.DISABLE_SINK, values), writes=True))
+
+    async def enable_sink(self, sink: str) -> bool:
+        """Undo `disable_sink`. The time between does not count for the age of what waited. Whether it was disabled."""
+        changed, self._pauses = await self._writer.submit(
+            partial(_enable_sink, sink, self._now_ms()), writes=True
+        )
+        return bool(changed)
+
+    async def sinks(self) -> list[SinkState]:
+        """All sinks that the store knows, with what is in it for them."""
+        return await self._writer.submit(sink_states, writes=False)  # type: ignore[no-any-return]
+
     async def operate(self, operation: str, filters: Filters) -> int:
         """`retry` or `drop` dead letters, or `replay` events, all that match; how many deliveries it concerned."""
-        values = asdict(filters) | {"now_ms": self._now_ms()}
-        count: int = await self._writer.submit(partial(_operate, OPERATIONS[operation], values), writes=True)
-        if count:
-            self.on_commit()
-        return count
+        work = operations.Operation(
+            name=operation, filters=filters, routes=self._routes, now_ms=self._now_ms()
+        )
+        step = work.first()
+        while not step.done:
+            step = await self._writer.submit(partial(work.step, step), writes=True)
+        if step.count:
+            self.on_requeue()
+        return step.count
 
     async def backlog(self) -> dict[str, int]:
-        """Deliveries that are not settled yet, for each configured sink."""
-        rows = await self._writer.submit(partial(_all, sql.BACKLOG, ()), writes=False)
+        """Deliveries that are not settled yet, for each configured sink; counted up to `BACKLOG_COUNTED`."""
+        rows = await self._writer.submit(partial(_all, sql.BACKLOG, (BACKLOG_COUNTED,)), writes=False)
         return dict(rows)
 
-    async def ended(self) -> None:
-        """Returns only when the writer's thread has ended."""
-        await self._writer.ended()
+    async def prune(self, after_seq: int, before_ms: int, *, strip: bool) -> Pruned:
+        """One chunk of retention; see `operations.prune`."""
+        pruned: Pruned = await self._writer.submit(
+            lambda connection: operations.prune(after_seq, before_ms, strip=strip, connection=connection),
+            writes=True,
+        )
+        return pruned
 
     # -- apps -------------------------------------------------------------------------------------------------------------
 
@@ -150,16 +295,39 @@ class SqliteStore:
         now = self._now_ms()
         gap_ms = now - gap_since_ms if gap_since_ms is not None else 0
         if gap_ms > longer_than_ms > 0:
-            gap = [(app_id, gap_since_ms, now)]
-            await self._writer.submit(partial(_execute_many, sql.RECORD_GAP, gap), writes=True)
-        await self._writer.submit(partial(_execute_many, sql.KNOW_APP, [(app_id, now)]), writes=True)
+            gap = (app_id, gap_since_ms, now)
+            await self._writer.submit(partial(_execute, sql.RECORD_GAP, gap), writes=True)
+        await self._writer.submit(partial(_execute, sql.KNOW_APP, (app_id, now)), writes=True)
         return gap_ms if gap_ms > longer_than_ms > 0 else None
+
+    async def gaps(self, app_id: str, *, since_ms: int) -> list[tuple[int, int]]:
+        """Times without a connection, from and to (ms), of which events may be lost; those that ended since."""
+        rows = await self._writer.submit(partial(_all, sql.GAPS, (app_id, since_ms)), writes=False)
+        return [(from_ms, to_ms) for from_ms, to_ms in rows]
 
 
 # -- work for the writer's thread -------------------------------------------------------------------------------------------
 
 
-def _append(event: IncomingEvent, connection: sqlite3.Connection) -> Verdict:
+def _know_sinks(
+    names: list[str], connection: sqlite3.Connection
+) -> tuple[dict[str, int], Mapping[int, claiming.Pauses]]:
+    connection.execute(sql.FORGET_SINKS, (json.dumps(names),))
+    numbers = {name: int(connection.execute(sql.KNOW_SINK, (name,)).fetchone()[0]) for name in names}
+    return numbers, claiming.pauses_by_sink(connection.execute(sql.PAUSES))
+
+
+def _enable_sink(
+    sink: str, now_ms: int, connection: sqlite3.Connection
+) -> tuple[int, Mapping[int, claiming.Pauses]]:
+    connection.execute(sql.ADD_PAUSE, (now_ms, sink))
+    changed = connection.execute(sql.ENABLE_SINK, (sink,)).rowcount
+    return changed, claiming.pauses_by_sink(connection.execute(sql.PAUSES))
+
+
+def _append(
+    event: IncomingEvent, sinks: Sequence[tuple[int, Route]], connection: sqlite3.Connection
+) -> Verdict:
     scope = _scope_number(event, connection)
     row = connection.execute(
         sql.APPEND_EVENT,
@@ -176,9 +344,11 @@ def _append(event: IncomingEvent, connection: sqlite3.Connection) -> Verdict:
     ).fetchone()
     if row is None:
         return Verdict.DUPLICATE
-    if scope is None:
+    if event.scope is None:
         return Verdict.UNREADABLE
-    connection.execute(sql.ADD_DELIVERIES, (row[0], scope))
+    for sink, route in sinks:
+        if route.takes(event.scope):
+            connection.execute(sql.ADD_DELIVERY, (row[0], sink, scope))
     return Verdict.STORED
 
 
@@ -193,48 +363,42 @@ def _scope_number(event: IncomingEvent, connection: sqlite3.Connection) -> int |
     return int(row[0])
 
 
-def _claim(values: dict[str, Any], limit: int, connection: sqlite3.Connection) -> list[Delivery]:
-    claimed: list[Delivery] = []
-    size = 0
-    cursor = connection.execute(sql.CLAIM, values)
-    try:
-        for seq, event_id, scope, attempts, received_ms, body in cursor:
-            claimed.append(
-                Delivery(
-                    seq=seq,
-                    event_id=event_id,
-                    scope=scope,
-                    attempts=attempts,
-                    received_ms=received_ms,
-                    body=body,
-                )
-            )
-            size += len(body)
-            if len(claimed) >= limit or size >= CLAIM_BYTES:
-                break
-    finally:
-        cursor.close()  # an open read would keep the WAL from being checkpointed
-    return claimed
-
-
 def _outcome_row(outcome: Outcome, sink: int, now_ms: int) -> tuple[object, ...]:
     settled_ms = None if outcome.state == PENDING else now_ms
-    error = None
-    if outcome.error is not None:
-        # A lone surrogate (a path that is not UTF-8) is no text to SQLite.
-        error = outcome.error[:LAST_ERROR_CHARS].encode("utf-8", "backslashreplace").decode()
+    error = None if outcome.error is None else shortened(outcome.error)
     return (STATES[outcome.state], outcome.attempts, outcome.due_ms, settled_ms, error, outcome.seq, sink)
 
 
-def _operate(statement: str, values: dict[str, Any], connection: sqlite3.Connection) -> int:
+def shortened(error: str) -> str:
+    """An error as the store keeps it. A lone surrogate (a path that is not UTF-8) is no text to SQLite."""
+    return error[:LAST_ERROR_CHARS].encode("utf-8", "backslashreplace").decode()
+
+
+def sink_states(connection: sqlite3.Connection) -> list[SinkState]:
+    """All sinks, with what is in the store for them."""
+    return [
+        SinkState(
+            name=name,
+            configured=bool(configured),
+            pending=pending,
+            dead=dead,
+            disabled_ms=disabled_ms,
+            disabled_reason=reason,
+        )
+        for name, configured, pending, dead, disabled_ms, reason in connection.execute(sql.SINK_STATES)
+    ]
+
+
+def _used_bytes(connection: sqlite3.Connection) -> int:
+    pages, free, size = (
+        int(connection.execute(f"PRAGMA {name}").fetchone()[0])
+        for name in ("page_count", "freelist_count", "page_size")
+    )
+    return (pages - free) * size
+
+
+def _execute(statement: str, values: tuple[object, ...], connection: sqlite3.Connection) -> int:
     return connection.execute(statement, values).rowcount
-
-
-def _know_sinks(names: list[str], now_ms: int, connection: sqlite3.Connection) -> dict[str, int]:
-    connection.execute(sql.FORGET_SINKS, (json.dumps(names),))
-    numbers = {name: int(connection.execute(sql.KNOW_SINK, (name,)).fetchone()[0]) for name in names}
-    connection.execute(sql.BURY_REMOVED, (now_ms,))
-    return numbers
 
 
 def _execute_many(statement: str, rows: Sequence[tuple[object, ...]], connection: sqlite3.Connection) -> None:

@@ -4,22 +4,54 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from dataclasses import asdict
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from reserve_listener.errors import StoreError
-from reserve_listener.store import schema
+from reserve_listener.model import Route
+from reserve_listener.store import schema, sql
 from reserve_listener.store.lock import StoreLock
-from reserve_listener.store.sqlite import OPERATIONS
+from reserve_listener.store.operations import Operation
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from reserve_listener.model import Filters
 
 
-def operate(path: Path, operation: str, filters: Filters) -> int:
+def operate(path: Path, operation: str, filters: Filters, routes: Mapping[str, Route]) -> int:
     """What `SqliteStore.operate` does, here and now, under the lock; `StoreInUseError` when a daemon holds it."""
+    with _writing(path) as connection:
+        numbers = {name: number for number, name in connection.execute(sql.CONFIGURED_SINKS)}
+        known = {name: (number, routes.get(name, Route())) for name, number in numbers.items()}
+        work = Operation(name=operation, filters=filters, routes=known, now_ms=_now_ms())
+        step = work.first()
+        while not step.done:
+            connection.execute("BEGIN IMMEDIATE")
+            step = work.step(step, connection)
+            connection.execute("COMMIT")
+        return step.count
+
+
+def disable_sink(path: Path, name: str, reason: str) -> bool:
+    """What `SqliteStore.disable_sink` does, on a stopped daemon's store; whether it changed anything."""
+    with _writing(path) as connection:
+        return connection.execute(sql.DISABLE_SINK, (_now_ms(), reason, name)).rowcount > 0
+
+
+def enable_sink(path: Path, name: str) -> bool:
+    """What `SqliteStore.enable_sink` does, on a stopped daemon's store; whether it changed anything."""
+    with _writing(path) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute(sql.ADD_PAUSE, (_now_ms(), name))
+        changed = connection.execute(sql.ENABLE_SINK, (name,)).rowcount > 0
+        connection.execute("COMMIT")
+        return changed
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[sqlite3.Connection]:
     if not path.exists():
         raise StoreError(f"there is no store at {path} yet: `reserve-listener run` creates it.")
     lock = StoreLock(path)
@@ -27,11 +59,14 @@ def operate(path: Path, operation: str, filters: Filters) -> int:
     try:
         connection = schema.open_writer(path)
         try:
-            values = asdict(filters) | {"now_ms": time.time_ns() // 1_000_000}
-            return connection.execute(OPERATIONS[operation], values).rowcount
+            yield connection
         except sqlite3.Error as error:
             raise StoreError(f"the store {path} failed: {error}") from error
         finally:
             connection.close()
     finally:
         lock.release()
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

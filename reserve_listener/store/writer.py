@@ -1,7 +1,8 @@
 """The one thread that writes: it collects what is waiting, commits once, and wakes everybody at once.
 
 A commit with `synchronous=FULL` costs a disk flush whatever is in it, so what arrives during one flush shares the next.
-What must stay true: a job's future resolves only after the commit that holds it; a failing job fails alone.
+What must stay true: a job's future resolves only after the commit that holds it, and that commit is in the file that has
+the store's name; a failing job fails alone; a connection that the medium has failed is opened anew before it is used again.
 """
 
 from __future__ import annotations
@@ -11,17 +12,23 @@ import contextlib
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from reserve_listener.errors import StoreError
+from reserve_listener.store import schema
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
 BATCH_JOBS: Final = 2_000
 """Jobs that share one commit at the most: bounds how long the first of them waits."""
+
+SLOW_S: Final = 2.5
+"""A batch that is under way for so long is a problem that people are told of."""
 
 _MEDIUM_FAILED: Final = (
     "SQLITE_FULL",
@@ -36,6 +43,9 @@ _MEDIUM_FAILED: Final = (
     "SQLITE_NOMEM",
 )
 """Errors that are the medium's and not a single job's: running the jobs one by one would not help."""
+
+_PASSES_BY_ITSELF: Final = ("SQLITE_FULL", "SQLITE_BUSY", "SQLITE_LOCKED")
+"""Of these, errors after which the connection is as good as before."""
 
 Work = Callable[[sqlite3.Connection], Any]
 
@@ -55,17 +65,20 @@ Result = tuple[Job, Any, BaseException | None]
 class Writer:
     """Runs jobs on a connection of its own, in one thread. Made and used on the event loop's thread."""
 
-    def __init__(self, connect: Callable[[], sqlite3.Connection], *, name: str = "store-writer") -> None:
-        self._connect = connect
+    def __init__(self, path: Path, *, name: str = "store-writer") -> None:
+        self._file = _File(path)
         self._loop = asyncio.get_running_loop()
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._opened: asyncio.Future[None] = self._loop.create_future()
-        self._closed = self._loop.create_future()
+        self._closed: asyncio.Future[None] = self._loop.create_future()
         self._accepting = True
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._failure: str | None = None
+        self._busy_since: float | None = None
+        self._in_hand: Sequence[Job] = ()
 
     async def open(self) -> None:
-        """Start the thread; raises what opening the connection raised."""
+        """Start the thread; raises what opening the file raised."""
         self._thread.start()
         await self._opened
 
@@ -78,53 +91,98 @@ class Writer:
         self._jobs.put(Job(work, future, writes))
         return future
 
+    @property
+    def problem(self) -> str | None:
+        """Why the last commit failed, or that one takes too long; None while commits succeed."""
+        since = self._busy_since
+        if since is not None and time.monotonic() - since > SLOW_S:
+            return f"a commit has been under way for {time.monotonic() - since:.0f} s"
+        return self._failure
+
     async def ended(self) -> None:
-        """Returns when the thread has ended: asked to, or not."""
+        """Returns when the thread has ended as asked; raises why it ended by itself."""
         await asyncio.shield(self._closed)
 
     async def close(self) -> None:
-        """Finish what is queued, close the connection, end the thread."""
+        """Finish what is queued, close the file, end the thread. Does not raise."""
         if self._accepting:
             self._accepting = False
             self._jobs.put(None)
-        await asyncio.shield(self._closed)
+        await asyncio.wait([self._closed])
 
     # -- in the thread --------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
+        failure: BaseException | None = None
         try:
-            connection = self._connect()
+            self._file.open()
         except BaseException as error:  # noqa: BLE001  # whatever it is, the opener must hear it
             self._tell(_resolve_one, self._opened, error)
             self._tell(_resolve_one, self._closed, None)
             return
         self._tell(_resolve_one, self._opened, None)
         try:
-            while self._turn(connection):
+            while self._turn():
                 pass
+        except BaseException as error:  # noqa: BLE001  # whoever waits for `ended` is told
+            failure = error
         finally:
-            connection.close()
-            self._tell(self._thread_ended)
+            self._file.close()
+            self._tell(self._thread_ended, failure)
 
-    def _thread_ended(self) -> None:
-        """On the loop, as `submit` is: whether asked to end or not, nobody is left waiting in the queue."""
+    def _thread_ended(self, failure: BaseException | None) -> None:
+        """On the loop, as `submit` is: whether asked to end or not, nobody is left waiting."""
         self._accepting = False
+        left = [*self._in_hand]
         with contextlib.suppress(queue.Empty):
             while True:
                 job = self._jobs.get_nowait()
-                if job is not None and not job.future.done():
-                    job.future.set_exception(StoreError("the store's writer has ended"))
-        _resolve_one(self._closed, None)
+                if job is not None:
+                    left.append(job)
+        if failure is not None and not isinstance(failure, StoreError):
+            failure = _store_error(failure)
+        for job in left:
+            if not job.future.done():
+                job.future.set_exception(failure or StoreError("the store is closed"))
+        _resolve_one(self._closed, failure)
+        self._closed.exception()  # nobody may have asked
 
-    def _turn(self, connection: sqlite3.Connection) -> bool:
+    def _turn(self) -> bool:
         jobs, more = self._collect()
+        if jobs:
+            self._in_hand = jobs
+            self._busy_since = time.monotonic()
+            try:
+                self._do(jobs)
+            finally:
+                self._busy_since = None
+            self._in_hand = ()
+        return more
+
+    def _do(self, jobs: Sequence[Job]) -> None:
+        try:
+            connection = self._file.usable()
+        except _NotNowError as error:
+            self._failure = str(error)
+            self._tell(_resolve_all, [(job, None, StoreError(f"the store failed: {error}")) for job in jobs])
+            return
         writes = [job for job in jobs if job.writes]
         if writes:
-            self._tell(_resolve_all, _commit(connection, writes))
+            results = _commit(connection, writes)
+            if connection.in_transaction:  # even the rollback failed
+                self._file.close()
+            self._judge(results)
+            self._tell(_resolve_all, results)
         reads = [job for job in jobs if not job.writes]
         if reads:
-            self._tell(_resolve_all, [_attempt(connection, job) for job in reads])
-        return more
+            self._tell(_resolve_all, [self._file.read(job) for job in reads])
+
+    def _judge(self, results: Sequence[Result]) -> None:
+        """Health follows what was last written; a connection that may be spoiled is not used again."""
+        failed = next((error for _, _, error in results if error is not None and _is_medium(error)), None)
+        self._failure = None if failed is None else str(failed)
+        if failed is not None:
+            self._file.suspect(failed)
 
     def _collect(self) -> tuple[list[Job], bool]:
         job = self._jobs.get()
@@ -144,12 +202,95 @@ class Writer:
             self._loop.call_soon_threadsafe(callback, *args)
 
 
+class _NotNowError(Exception):
+    """The file cannot be used at the moment."""
+
+
+class _File:
+    """The store's file and the connection to it. Used in the writer's thread only."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._connection: sqlite3.Connection | None = None
+        self._identity: tuple[int, int] | None = None
+        self._may_be_damaged = False
+
+    def open(self) -> None:
+        """Open, as at start. Raises `StoreError`."""
+        self._connection = schema.open_writer(self._path)
+        self._identity = self._named()
+
+    def usable(self) -> sqlite3.Connection:
+        """A connection to the file that has the store's name.
+
+        Raises `_NotNowError`, and `StoreError` when only a person can mend it: the file is gone, replaced or damaged.
+        """
+        try:
+            named = self._named()
+        except OSError as error:
+            raise _NotNowError(error.strerror or str(error)) from error
+        if named != self._identity:
+            what = "was removed" if named is None else "was replaced"
+            raise StoreError(
+                f"the store {self._path} {what} while the daemon was running; what is committed to it from now on"
+                " would be lost. Put the file back, or start again with a new store."
+            )
+        if self._connection is None:
+            self._reopen()
+        if self._connection is None:  # pragma: no cover  # `_reopen` opens or raises
+            raise _NotNowError("not open")
+        return self._connection
+
+    def suspect(self, error: BaseException) -> None:
+        """A commit failed with this: open anew unless the connection is known to be as good as before."""
+        name = _name_of(error)
+        if name.startswith(_PASSES_BY_ITSELF):
+            return
+        self._may_be_damaged |= name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB"))
+        self.close()
+
+    def read(self, job: Job) -> Result:
+        """A job that only reads; a damaged file shows here, too."""
+        try:
+            return job, job.work(self.usable()), None
+        except Exception as error:  # noqa: BLE001  # as in _commit
+            if _name_of(error).startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
+                self.suspect(error)
+            return job, None, _store_error(error)
+
+    def close(self) -> None:
+        """Give the connection back. Does not raise."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with contextlib.suppress(sqlite3.Error):
+                connection.close()
+
+    def _reopen(self) -> None:
+        try:
+            connection = schema.open_writer(self._path)
+            if self._may_be_damaged:
+                schema.require_sound(connection, self._path)
+        except (schema.DamagedStoreError, schema.WrongStoreError):
+            raise
+        except StoreError as error:
+            raise _NotNowError(str(error)) from error
+        self._connection, self._may_be_damaged = connection, False
+        self._identity = self._named()
+
+    def _named(self) -> tuple[int, int] | None:
+        try:
+            status = self._path.stat()
+        except FileNotFoundError:
+            return None
+        return status.st_dev, status.st_ino
+
+
 def _commit(connection: sqlite3.Connection, jobs: Sequence[Job]) -> list[Result]:
     """All jobs in one transaction; should one fail, each in a transaction of its own."""
     try:
         return _transaction(connection, jobs)
     except Exception as error:  # noqa: BLE001  # a job's own mistake must not end the thread
-        if len(jobs) == 1 or getattr(error, "sqlite_errorname", "").startswith(_MEDIUM_FAILED):
+        if len(jobs) == 1 or _name_of(error).startswith(_MEDIUM_FAILED) or connection.in_transaction:
             return [(job, None, _store_error(error)) for job in jobs]
     return [result for job in jobs for result in _commit(connection, [job])]
 
@@ -160,23 +301,26 @@ def _transaction(connection: sqlite3.Connection, jobs: Sequence[Job]) -> list[Re
         results: list[Result] = [(job, job.work(connection), None) for job in jobs]
         connection.execute("COMMIT")
     except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
+        with contextlib.suppress(sqlite3.Error):  # the first error is the one to tell
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
         raise
     return results
 
 
-def _attempt(connection: sqlite3.Connection, job: Job) -> Result:
-    try:
-        return job, job.work(connection), None
-    except Exception as error:  # noqa: BLE001  # as in _commit
-        return job, None, _store_error(error)
-
-
-def _store_error(error: Exception) -> StoreError:
+def _store_error(error: BaseException) -> StoreError:
     failure = StoreError(f"the store failed: {error}")
     failure.__cause__ = error
     return failure
+
+
+def _name_of(error: BaseException) -> str:
+    """SQLite's name of an error, also of the `StoreError` made of it; "" for others."""
+    return str(getattr(error, "sqlite_errorname", "") or getattr(error.__cause__, "sqlite_errorname", ""))
+
+
+def _is_medium(error: BaseException) -> bool:
+    return _name_of(error).startswith(_MEDIUM_FAILED)
 
 
 def _resolve_all(results: Sequence[Result]) -> None:

@@ -8,7 +8,7 @@ CREATE TABLE events (
     scope       INTEGER REFERENCES scopes (id),
     created_ms  INTEGER,            -- header.create_time
     received_ms INTEGER NOT NULL,   -- when it was stored: what ages count from
-    raw         BLOB    NOT NULL,   -- the payload, verification token removed
+    raw         BLOB,               -- the payload, verification token removed; NULL: dropped at the size bound, still known
     body        BLOB,               -- the CloudEvents JSON that sinks receive
     problem     TEXT                -- why it is unreadable
 ) STRICT;
@@ -25,10 +25,20 @@ CREATE TABLE scopes (
 
 -- The sinks that were ever configured, known by name.
 CREATE TABLE sinks (
-    id         INTEGER PRIMARY KEY,
-    name       TEXT    NOT NULL UNIQUE,
-    configured INTEGER NOT NULL DEFAULT 1   -- 0: not in the configuration of the last start
+    id              INTEGER PRIMARY KEY,
+    name            TEXT    NOT NULL UNIQUE,
+    configured      INTEGER NOT NULL DEFAULT 1,  -- 0: not in the configuration of the last start
+    disabled_ms     INTEGER,                     -- since when it gets nothing; NULL: it is enabled
+    disabled_reason TEXT
 ) STRICT;
+
+-- Times during which a sink was disabled: they do not count for the age of its deliveries.
+CREATE TABLE pauses (
+    sink    INTEGER NOT NULL REFERENCES sinks (id),
+    from_ms INTEGER NOT NULL,
+    to_ms   INTEGER NOT NULL,
+    PRIMARY KEY (sink, from_ms)
+) STRICT, WITHOUT ROWID;
 
 -- One row for each event and sink. state: 0 pending, 1 delivered, 2 dead letter.
 CREATE TABLE deliveries (
@@ -43,12 +53,11 @@ CREATE TABLE deliveries (
     held_ms    INTEGER NOT NULL DEFAULT 0,  -- time that does not count for its age: before a retry or replay by hand
     PRIMARY KEY (seq, sink)
 ) STRICT, WITHOUT ROWID;
--- What a worker claims, in order.
-CREATE INDEX deliveries_pending ON deliveries (sink, seq) WHERE state = 0;
--- What holds back its scope, or waits for its time: few rows, since only failed attempts have a due time.
-CREATE INDEX deliveries_waiting ON deliveries (sink, scope, seq, due_ms) WHERE state = 0 AND due_ms > 0;
-CREATE INDEX deliveries_dead ON deliveries (sink, seq) WHERE state = 2;
+-- What waits for a sink, scope by scope: small, since it forgets what is settled.
+CREATE INDEX deliveries_pending ON deliveries (sink, scope, seq) WHERE state = 0;
+-- What failed and waits for its time.
 CREATE INDEX deliveries_due ON deliveries (sink, due_ms) WHERE state = 0 AND due_ms > 0;
+CREATE INDEX deliveries_dead ON deliveries (sink, seq) WHERE state = 2;
 
 -- Apps that were connected at least once: a refusal at start is final only for others.
 CREATE TABLE apps (

@@ -1,0 +1,152 @@
+"""`reserve-listener sinks`: where events go, and how that does."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from reserve_listener.cli.options import ConfigOption, JsonOption
+from reserve_listener.cli.tables import print_table, printable
+from reserve_listener.errors import ReserveListenerError
+
+if TYPE_CHECKING:
+    from reserve_listener.config import Config
+
+sinks_app = typer.Typer(
+    help="Where events go: look at the sinks, try one, switch one off and on.", no_args_is_help=True
+)
+
+NameArgument = Annotated[str, typer.Argument(help="The sink's name, as in the configuration.")]
+
+
+@sinks_app.command("list")
+def list_sinks(config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """List the sinks: how each does, what waits for it, and why the last attempt failed.
+
+    Without a running daemon: what the store holds for them.
+
+    Example: reserve-listener sinks list
+    """
+    from reserve_listener.config import load
+    from reserve_listener.control import ask
+
+    store = load(config, secrets=False).store.path
+    answer = ask(store, {"operation": "status"})
+    rows = _stored(store) if answer is None else answer["sinks"]
+    if as_json:
+        typer.echo(json.dumps(rows, ensure_ascii=False, indent=2))
+        return
+    columns = ("sink", "state", "pending", "dead letters", "last error", "next attempt")
+    print_table(columns, [_cells(row) for row in rows])
+
+
+@sinks_app.command("test")
+def try_sink_now(name: NameArgument, config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """Send a marked sample event to one sink, now, and say what came back. Nothing of it is stored.
+
+    The running daemon sends it, with its own credentials; without one it is sent from here. The event says
+    `"test": true`, and its id begins with "test-". Exit code 0 when the sink took it, else 1.
+
+    Example: reserve-listener sinks test booking
+    """
+    from reserve_listener.config import load
+    from reserve_listener.control import ask
+
+    settings = load(config, secrets=False)
+    _configured(settings, name)
+    answer = ask(settings.store.path, {"operation": "test", "sink": name}) or _try_here(config, name)
+    if as_json:
+        typer.echo(json.dumps(answer, ensure_ascii=False, indent=2))
+    elif answer["delivered"]:
+        typer.echo(f"{name} took the event {answer['event_id']} in {answer['took_s']} s.")
+    if not answer["delivered"]:
+        if not as_json:
+            raise ReserveListenerError(f"{name} did not take the event: {printable(answer['error'])}")
+        raise typer.Exit(1)
+
+
+@sinks_app.command("disable")
+def disable_sink(name: NameArgument, config: ConfigOption = None) -> None:
+    """Send nothing more to a sink. What is for it waits in the store, without growing old, until it is enabled.
+
+    Example: reserve-listener sinks disable booking
+    """
+    from reserve_listener import store
+
+    changed = _switch(
+        config, name, "disable", lambda path: store.disable_sink(path, name, "disabled by hand")
+    )
+    typer.echo(f"{name} is disabled; what is for it waits." if changed else f"{name} was disabled already.")
+
+
+@sinks_app.command("enable")
+def enable_sink(name: NameArgument, config: ConfigOption = None) -> None:
+    """Go on with a sink that was disabled: by hand, or since it said that it is gone (HTTP 410).
+
+    Example: reserve-listener sinks enable booking
+    """
+    from reserve_listener import store
+
+    changed = _switch(config, name, "enable", lambda path: store.enable_sink(path, name))
+    typer.echo(f"{name} is enabled." if changed else f"{name} was not disabled.")
+
+
+def _switch(config: Path | None, name: str, operation: str, here: Any) -> bool:
+    from reserve_listener.config import load
+    from reserve_listener.control import ask
+
+    settings = load(config, secrets=False)
+    _configured(settings, name)
+    answer = ask(settings.store.path, {"operation": operation, "sink": name})
+    return bool(here(settings.store.path)) if answer is None else bool(answer["changed"])
+
+
+def _configured(settings: "Config", name: str) -> None:
+    names = [sink.name for sink in settings.sinks]
+    if name not in names:
+        raise ReserveListenerError(f'there is no sink "{name}"; configured are {", ".join(names)}.')
+
+
+def _try_here(config: Path | None, name: str) -> dict[str, Any]:
+    """What the daemon would do, in this process."""
+    import asyncio
+    import time
+
+    from reserve_listener.config import load
+    from reserve_listener.outlets import make_outlet, sample_delivery, try_sink
+
+    settings = load(config)
+    table = next(sink for sink in settings.sinks if sink.name == name)
+
+    async def write(lines: Any) -> None:
+        for line in lines:
+            typer.echo(json.dumps(line, ensure_ascii=False))
+
+    async def run() -> dict[str, Any]:
+        sink = make_outlet(table, write).sink
+        try:
+            return await try_sink(sink, sample_delivery(settings.lark.app_id, time.time_ns() // 1_000_000))
+        finally:
+            await sink.close()
+
+    return asyncio.run(run())
+
+
+def _stored(path: Path) -> list[dict[str, Any]]:
+    from reserve_listener.health import described
+    from reserve_listener.store import StoreReader
+
+    with StoreReader(path) as store:
+        return [described(sink, None) for sink in store.sinks() if sink.configured or sink.dead]
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    return (
+        row["name"],
+        row["state"],
+        str(row["pending"]),
+        str(row["dead_letters"]),
+        row["last_error"] or "",
+        row["next_attempt"] or "",
+    )

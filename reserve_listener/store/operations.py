@@ -1,0 +1,135 @@
+"""What people, and the daemon's own housekeeping, do to many rows: in chunks, so that a push never waits for all of them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from reserve_listener.model import Filters, Route, Scope
+from reserve_listener.store import sql
+from reserve_listener.store.claiming import WINDOW_SEQS, age_since_ms
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from reserve_listener.store.claiming import Pauses
+
+CHUNK_ROWS: Final = 1_000
+
+ON_DEAD: Final = {"retry": sql.RETRY_DEAD, "drop": sql.DROP_DEAD}
+OPERATIONS: Final = frozenset({*ON_DEAD, "replay"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """What one chunk of an operation came to. `after_seq`, `top_seq`: how far a replay is, and how far it goes."""
+
+    count: int
+    done: bool
+    after_seq: int = 0
+    top_seq: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """`retry`, `drop` or `replay` of what matches `filters`. `routes`: the configured sinks by name, with their numbers."""
+
+    name: str
+    filters: Filters
+    routes: Mapping[str, tuple[int, Route]]
+    now_ms: int
+
+    def first(self) -> Step:
+        """Where to begin."""
+        return Step(count=0, done=False)
+
+    def step(self, last: Step, connection: sqlite3.Connection) -> Step:
+        """The next chunk, in the caller's transaction; `count` goes on from the last one."""
+        values = asdict(self.filters) | {"now_ms": self.now_ms, "limit": CHUNK_ROWS}
+        if self.name == "replay":
+            return self._replay(last, values, connection)
+        changed = connection.execute(ON_DEAD[self.name], values).rowcount
+        return Step(count=last.count + changed, done=changed < CHUNK_ROWS)
+
+    def _replay(self, last: Step, values: dict[str, Any], connection: sqlite3.Connection) -> Step:
+        top_seq = last.top_seq
+        if top_seq is None:
+            top_seq = connection.execute(sql.NEWEST).fetchone()[0] or 0
+        bounds = {"after": last.after_seq, "top": top_seq}
+        rows = connection.execute(sql.TO_REPLAY, values | bounds).fetchall()
+        deliveries = list(self._deliveries(rows))
+        changed = connection.executemany(sql.REPLAY, deliveries).rowcount if deliveries else 0
+        return Step(
+            count=last.count + changed,
+            done=len(rows) < CHUNK_ROWS,
+            after_seq=rows[-1][0] if rows else last.after_seq,
+            top_seq=top_seq,
+        )
+
+    def _deliveries(self, rows: Sequence[tuple[Any, ...]]) -> Iterator[tuple[int, int, int, int]]:
+        for seq, number, tenant_key, scope_type, scope_id, received_ms in rows:
+            scope = Scope(tenant_key=tenant_key, scope_type=scope_type, scope_id=scope_id)
+            for name, (sink, route) in self.routes.items():
+                if self.filters.sink in (None, name) and route.takes(scope):
+                    yield seq, sink, number, self.now_ms - received_ms
+
+
+def bury_removed(now_ms: int, connection: sqlite3.Connection) -> bool:
+    """One chunk of what sinks that are gone have not got, as dead letters; whether that was all."""
+    values = {"now_ms": now_ms, "limit": CHUNK_ROWS}
+    return connection.execute(sql.BURY_REMOVED, values).rowcount < CHUNK_ROWS
+
+
+def bury_expired(  # noqa: PLR0917  # bound by `partial`, all but the last
+    sink: int,
+    after_seq: int | None,
+    before_ms: int,
+    now_ms: int,
+    error: str,
+    pauses: Pauses,
+    connection: sqlite3.Connection,
+) -> tuple[int, int | None]:
+    """One chunk of a sink's deliveries that are older than that, as dead letters: how many, and where to go on."""
+    if after_seq is None:
+        first = connection.execute(sql.FIRST_PENDING, (sink,)).fetchone()[0]
+        if first is None:
+            return 0, None
+        after_seq = first - 1
+    newest = connection.execute(sql.NEWEST).fetchone()[0] or 0
+    until_seq = min(after_seq + WINDOW_SEQS, newest)
+    rows = connection.execute(sql.PENDING_AGES, (after_seq, until_seq, sink)).fetchall()
+    expired = [seq for seq, since_ms in rows if age_since_ms(pauses, since_ms) < before_ms]
+    connection.executemany(sql.BURY, [(now_ms, error, seq, sink) for seq in expired])
+    # They come about in the order of their age: once none is old enough, later ones are not either.
+    over = until_seq >= newest or bool(rows and not expired)
+    return len(expired), None if over else until_seq
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pruned:
+    """One chunk of retention. `after_seq`: where to go on; None when nothing older is left to look at."""
+
+    events: int
+    after_seq: int | None
+
+
+def prune(after_seq: int, before_ms: int, *, strip: bool, connection: sqlite3.Connection) -> Pruned:
+    """Drop events stored before this time and delivered everywhere, oldest first; with `strip`, of the others the content.
+
+    A stripped event is still known: a push of it is answered, and delivered to nobody.
+    """
+    rows = connection.execute(sql.OLDEST_EVENTS, (after_seq, CHUNK_ROWS)).fetchall()
+    dropped = [(seq,) for seq, received_ms, settled, _ in rows if settled and received_ms < before_ms]
+    stripped = [
+        (seq,)
+        for seq, received_ms, settled, is_stripped in rows
+        if strip and settled and received_ms >= before_ms and not is_stripped
+    ]
+    connection.executemany(sql.DROP_DELIVERIES_OF, dropped + stripped)
+    connection.executemany(sql.DROP_EVENT, dropped)
+    connection.executemany(sql.STRIP_EVENT, stripped)
+    over = len(rows) < CHUNK_ROWS or not (
+        strip or any(received_ms < before_ms for _, received_ms, *_ in rows)
+    )
+    return Pruned(events=len(dropped) + len(stripped), after_seq=None if over else rows[-1][0])
