@@ -19,6 +19,7 @@ import structlog
 from reserve_listener.errors import ReserveListenerError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 LINE_BYTES: Final = 64 * 1024
@@ -33,6 +34,16 @@ Handle: TypeAlias = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
 def socket_path(store: Path) -> Path:
     """Where the daemon of this store listens."""
     return store.with_name(f"{store.name}.sock")
+
+
+@contextlib.contextmanager
+def _address(path: Path) -> Iterator[str]:
+    """A name for the socket that fits into the 107 bytes of unix(7), however deep its folder lies."""
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{folder}/{path.name}"
+    finally:
+        os.close(folder)
 
 
 class ControlServer:
@@ -52,7 +63,8 @@ class ControlServer:
             listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             mask = os.umask(0o177)
             try:
-                listener.bind(str(self._path))
+                with _address(self._path) as address:
+                    listener.bind(address)
             finally:
                 os.umask(mask)
             self._server = await asyncio.start_unix_server(self._serve, sock=listener, limit=LINE_BYTES)
@@ -94,7 +106,8 @@ def ask(store: Path, request: dict[str, Any]) -> dict[str, Any] | None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(ASK_TIMEOUT_S)
         try:
-            connection.connect(str(socket_path(store)))
+            with _address(socket_path(store)) as address:
+                connection.connect(address)
         except (FileNotFoundError, ConnectionRefusedError):
             return None
         except OSError as error:

@@ -100,7 +100,7 @@ async def try_sink(sink: Sink, delivery: Delivery) -> dict[str, Any]:
         error = str(failure)
     return {
         "delivered": error is None,
-        "error": error,
+        "problem": error,
         "event_id": delivery.event_id,
         "took_s": round(time.monotonic() - started, 3),
     }

@@ -68,4 +68,9 @@ def _exit_code() -> int:
         # The reader of our output is gone (`… | head`); there is nobody left to tell.
         sys.stderr.close()
         return 1
+    except OSError as error:
+        sys.stderr.write(f"error: {error}\n")
+        # What could not be written would be tried, and fail, once more at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 1
     return 0

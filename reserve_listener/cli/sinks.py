@@ -62,7 +62,7 @@ def try_sink_now(name: NameArgument, config: ConfigOption = None, as_json: JsonO
         typer.echo(f"{name} took the event {answer['event_id']} in {answer['took_s']} s.")
     if not answer["delivered"]:
         if not as_json:
-            raise ReserveListenerError(f"{name} did not take the event: {printable(answer['error'])}")
+            raise ReserveListenerError(f"{name} did not take the event: {printable(answer['problem'])}")
         raise typer.Exit(1)
 
 
