@@ -14,6 +14,7 @@ import pytest
 
 from reserve_listener.simulator import Answer, HttpServer, Receiver, Simulator, sample_event
 from reserve_listener.simulator.events import TOKEN
+from tests.daemon import until
 from tests.systemd.service import Service
 
 if TYPE_CHECKING:
@@ -60,6 +61,18 @@ async def test_it_starts_to_active_and_says_how_it_stands(service: Service, plat
     event_id = await pushed(platform)
     await service.arrived({event_id})
     assert (await service.logged("reserve_config.updated"))["event_id"] == event_id
+
+
+async def test_a_file_sink_below_var_log(service: Service, platform: Simulator) -> None:
+    """The example's path is the unit's to write to, and what it writes there is not for everybody's eyes."""
+    service.configure(
+        '[[sinks]]\nname = "log"\ntype = "file"\npath = "/var/log/reserve-listener/events.jsonl"\n'
+    )
+    await service.start()
+    event_id = await pushed(platform)
+    path = "/var/log/private/reserve-listener/events.jsonl"
+    await until(lambda: event_id in service.machine.read(path), 30)
+    assert (await service.machine.run("stat", "-c", "%a", path)).strip() == "640"
 
 
 async def test_it_is_ready_while_the_platform_is_away(service: Service, platform: Simulator) -> None:
