@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
+import math
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -51,7 +53,7 @@ def parse(raw: bytes) -> dict[str, Any]:
     if not raw.strip():
         raise Unreadable("the payload is empty")
     try:
-        envelope = _decode(raw)
+        envelope = _decode_any(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
         raise Unreadable(f"not JSON: {error}") from None
     except RecursionError:
@@ -59,6 +61,35 @@ def parse(raw: bytes) -> dict[str, Any]:
     if not isinstance(envelope, dict):
         raise Unreadable(f"not a JSON object but {_kind(envelope)}")
     return envelope
+
+
+def _decode_any(raw: bytes) -> Any:
+    """JSON, also such as msgspec refuses: half a surrogate pair stays as its escape, a number beyond a float as its text."""
+    try:
+        return _decode(raw)
+    except msgspec.DecodeError:
+        with contextlib.suppress(ValueError):  # the first error is the one to tell
+            return _whole(json.loads(raw.decode(), parse_float=_float_or_text, parse_constant=_refuse))
+        raise
+
+
+def _whole(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, list):
+        return [_whole(each) for each in value]
+    if isinstance(value, dict):
+        return {_whole(key): _whole(each) for key, each in value.items()}
+    return value
+
+
+def _float_or_text(text: str) -> float | str:
+    number = float(text)
+    return number if math.isfinite(number) else text
+
+
+def _refuse(text: str) -> None:
+    raise ValueError(f"{text} is not JSON")
 
 
 def event_type_of(envelope: dict[str, Any]) -> str | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from datetime import UTC
+from email.utils import parsedate_to_datetime
 from typing import Final
 
 from reserve_listener.errors import MisconfiguredSinkError, PermanentDeliveryError, TransientDeliveryError
@@ -80,3 +82,18 @@ def _delay_s(policy: RetryPolicy, error: Exception, attempts: int, chance: float
         ceiling = min(policy.cap_s, policy.base_s * 2.0 ** min(attempts, 60))
     delay_s = min(ceiling / 2 + chance * ceiling / 2, left_s)
     return max(delay_s, wished_s(error))
+
+
+def retry_after_s(text: str | None, *, now_s: float) -> float | None:
+    """`Retry-After` as seconds from now: a number or an HTTP date (RFC 9110, 10.2.3); None when it is neither."""
+    if text is None:
+        return None
+    value = text.strip()
+    if value.isascii() and value.isdigit():
+        return float(value[:12])
+    try:
+        date = parsedate_to_datetime(value)
+        # One without a zone ("-0000") is meant in UTC, not in the zone of this machine.
+        return max(0.0, (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - now_s)
+    except (ValueError, OverflowError):
+        return None

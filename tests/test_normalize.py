@@ -15,6 +15,7 @@ from hypothesis import given, strategies as st
 
 from reserve_listener import normalize
 from reserve_listener.model import IncomingEvent, Scope
+from reserve_listener.simulator import sample_event
 
 TOKEN = "rvaYgkND1GOiu5MM0E1rncYC6PLtF7JV"
 PERSON = {
@@ -520,9 +521,9 @@ UNREADABLE: list[tuple[Any, str]] = [
     (b'{"header":', "not JSON"),
     (b"\xff\xfe\x00", "not JSON"),
     (b"\xef\xbb\xbf{}", "not JSON"),
-    (b'{"a":"\\ud800"}', "not JSON"),
     (b'{"a":NaN}', "not JSON"),
-    (b'{"a":1e400}', "not JSON"),
+    (b'{"a":NaN}', "not JSON"),
+    (b'{"a":1e400,}', "not JSON"),
     (b'{"a":"\x00"}', "not JSON"),
     (b"{}{}", "not JSON"),
     (b"[" * 100_000, "not JSON"),
@@ -548,6 +549,21 @@ UNREADABLE: list[tuple[Any, str]] = [
     (put("event.scope_id", ""), "no event.scope_id"),
     (put("event.scope_id", None), "no event.scope_id"),
 ]
+
+
+def test_json_that_cannot_be_written_again_is_delivered_all_the_same() -> None:
+    """Half a surrogate pair and a number beyond a float are valid JSON: they stay, as text, and cost no event."""
+    envelope = sample_event(event_id="one", note="NOTE", number="NUMBER")
+    raw = msgspec.json.encode(envelope).replace(b"NOTE", b"\\ud800x").replace(b'"NUMBER"', b"-1e400")
+    event = read(raw)
+    assert (event.problem, event.event_id) == (None, "one")
+    assert event.body is not None
+    data = json.loads(event.body)["data"]
+    assert (data["note"], data["number"]) == ("\\ud800x", "-1e400")
+    assert (
+        data["approve_config"]
+        == json.loads(read(msgspec.json.encode(envelope)).body or b"")["data"]["approve_config"]
+    )
 
 
 @pytest.mark.parametrize(("payload", "problem"), UNREADABLE, ids=lambda value: str(value)[:40])

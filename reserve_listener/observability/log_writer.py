@@ -32,6 +32,7 @@ class LogWriter:
         self._items: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
         self._dropped = 0
         self._torn = False
+        self._closed = False
         self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
         self._thread.start()
 
@@ -44,6 +45,8 @@ class LogWriter:
 
     async def write(self, lines: list[str]) -> None:
         """Write lines and wait until they are out. Raises `OSError`."""
+        if self._closed:
+            raise OSError("the log is closed")
         written = asyncio.get_running_loop().create_future()
         data = "".join(f"{line}\n" for line in lines).encode("utf-8", "backslashreplace")
         self._items.put((data, written))
@@ -51,6 +54,7 @@ class LogWriter:
 
     def close(self) -> None:
         """Write what is queued, for at most `CLOSE_TIMEOUT_S`."""
+        self._closed = True
         self._items.put(None)
         self._thread.join(CLOSE_TIMEOUT_S)
 

@@ -15,8 +15,6 @@ import hashlib
 import hmac
 import ssl
 import time
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Final, Protocol
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies
@@ -34,6 +32,7 @@ from reserve_listener.errors import (
     TransientDeliveryError,
 )
 from reserve_listener.redact import scrub
+from reserve_listener.retry import retry_after_s
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -269,7 +268,7 @@ def judge(status: int, retry_after: str | None, answer: str, *, now_s: float) ->
     """What an answer other than 2xx means."""
     text = f"HTTP {status}" + (f": {answer}" if answer else "")
     if status in PASSING or status in SERVER_ERRORS:
-        wish = _seconds(retry_after, now_s=now_s)
+        wish = retry_after_s(retry_after, now_s=now_s)
         return TransientDeliveryError(text, retry_after=wish, down=status in SERVER_ERRORS)
     if status in MISCONFIGURED:
         what = "proxy and its credentials" if status == PROXY_AUTHENTICATION else "url and credentials"
@@ -283,21 +282,6 @@ def _status_of(refusal: httpx2.ProxyError) -> int | None:
     """The proxy's answer to CONNECT, which only stands in the text: "407 Proxy Authentication Required"."""
     status = str(refusal)[:3]
     return int(status) if status.isascii() and status.isdigit() else None
-
-
-def _seconds(retry_after: str | None, *, now_s: float) -> float | None:
-    """`Retry-After` as seconds from now: a number or an HTTP date (RFC 9110, 10.2.3); None when it is neither."""
-    if retry_after is None:
-        return None
-    value = retry_after.strip()
-    if value.isascii() and value.isdigit():
-        return float(value[:12])
-    try:
-        date = parsedate_to_datetime(value)
-        # One without a zone ("-0000") is meant in UTC, not in the zone of this machine.
-        return max(0.0, (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - now_s)
-    except (ValueError, OverflowError):
-        return None
 
 
 async def _bounded_body(response: httpx2.Response) -> bytes:

@@ -6,12 +6,14 @@ Endpoint codes and handshake headers: lark_oapi/ws/const.py and `_parse_ws_conn_
 from __future__ import annotations
 
 import ssl
+import time
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Final
 
 from reserve_listener.errors import ConfigError
 from reserve_listener.redact import scrub
+from reserve_listener.retry import retry_after_s
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -114,18 +116,17 @@ def _classified(error: BaseException) -> Failure:  # noqa: PLR0911  # a table, w
 
 
 def _endpoint(error: EndpointError) -> Failure:
-    retry_after_s = _digits(error.retry_after)
+    wish_s = retry_after_s(error.retry_after, now_s=time.time())
     if error.code is None:
-        return Failure(Kind.PASSING, str(error), retry_after_s=retry_after_s)
+        return Failure(Kind.PASSING, str(error), retry_after_s=wish_s)
     reason = f"the endpoint refused with code {error.code}: {error}"
     hint = HINTS.get(error.code)
     if error.code in PASSING_CODES:
-        return Failure(Kind.PASSING, reason, hint, retry_after_s)
+        return Failure(Kind.PASSING, reason, hint, wish_s)
     if error.code == TOO_MANY_CONNECTIONS:
-        return Failure(Kind.REFUSED, reason, hint, retry_after_s)
-    return Failure(
-        Kind.REFUSED_CREDENTIALS, reason, hint or "look the code up in the platform's documentation"
-    )
+        return Failure(Kind.REFUSED, reason, hint, wish_s)
+    hint = hint or "look the code up in the platform's documentation"
+    return Failure(Kind.REFUSED_CREDENTIALS, reason, hint, wish_s)
 
 
 def _handshake(error: BaseException, headers: dict[str, str]) -> Failure:
@@ -135,12 +136,12 @@ def _handshake(error: BaseException, headers: dict[str, str]) -> Failure:
         _integer(headers.get("handshake-autherrcode")),
     )
     message = headers.get("handshake-msg", "")[:200]
-    retry_after_s = _digits(headers.get("retry-after"))
+    wish_s = retry_after_s(headers.get("retry-after"), now_s=time.time())
     if status == FORBIDDEN or (status == AUTH_FAILED and auth_code == TOO_MANY_CONNECTIONS):
         code = auth_code if status == AUTH_FAILED and auth_code is not None else FORBIDDEN
-        return Failure(Kind.REFUSED, f"the handshake was refused: {message}", HINTS.get(code), retry_after_s)
+        return Failure(Kind.REFUSED, f"the handshake was refused: {message}", HINTS.get(code), wish_s)
     reason = f"the handshake was refused: {message}" if message else f"the handshake failed: {error}"
-    return Failure(Kind.PASSING, reason, retry_after_s=retry_after_s)
+    return Failure(Kind.PASSING, reason, retry_after_s=wish_s)
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -169,7 +170,3 @@ def _integer(text: str | None) -> int | None:
         return int(text) if text is not None else None
     except ValueError:
         return None
-
-
-def _digits(text: str | None) -> float | None:
-    return float(text[:6]) if text is not None and text.isascii() and text.isdigit() else None
