@@ -4,11 +4,27 @@ from __future__ import annotations
 
 import math
 
+import pytest
 from hypothesis import assume, given, strategies as st
 
-from reserve_listener.errors import MisconfiguredSinkError, PermanentDeliveryError, TransientDeliveryError
+from reserve_listener.errors import (
+    MisconfiguredSinkError,
+    PermanentDeliveryError,
+    SinkGoneError,
+    TransientDeliveryError,
+)
 from reserve_listener.model import DEAD, PENDING
-from reserve_listener.retry import MISCONFIGURED_DELAY_S, RETRY_AFTER_LIMIT_S, RetryPolicy, decide
+from reserve_listener.retry import (
+    LONGEST_WAIT_MS,
+    MISCONFIGURED_DELAY_S,
+    PROBE_CAP_S,
+    RETRY_AFTER_LIMIT_S,
+    RetryPolicy,
+    decide,
+    is_down,
+    probe_delay_s,
+    wished_s,
+)
 from tests.helpers import NOW_MS, delivery
 
 chances = st.floats(0, 1)
@@ -139,3 +155,60 @@ def test_a_clock_set_back_does_not_age_an_event() -> None:
     one = delivery(received_ms=NOW_MS + 3_600_000)
     outcome = decide(RetryPolicy(), one, TransientDeliveryError("x"), now_ms=NOW_MS, chance=1.0)
     assert (outcome.state, outcome.due_ms) == (PENDING, NOW_MS + 2000)
+
+
+@given(
+    base_s=st.floats(0.01, 7200),
+    cap_s=st.floats(0.01, 7200),
+    probes=st.integers(0, 5_000),
+    chance=chances,
+    max_age_s=st.floats(1, 1e6),
+    max_attempts=st.none() | st.integers(1, 50),
+)
+def test_a_sink_that_is_down_is_probed_at_the_policys_pace_but_once_a_minute_at_least(
+    *, base_s: float, cap_s: float, probes: int, chance: float, max_age_s: float, max_attempts: int | None
+) -> None:
+    """Half to whole of base * 2**probes, never over the cap and a minute; ages and numbers of attempts play no part."""
+    policy = RetryPolicy(base_s=base_s, cap_s=cap_s, max_age_s=max_age_s, max_attempts=max_attempts)
+    delay_s = probe_delay_s(policy, TransientDeliveryError("x"), probes=probes, chance=chance)
+    ceiling = min(cap_s, PROBE_CAP_S, base_s * 2.0 ** min(probes + 1, 60))
+    assert ceiling / 2 <= delay_s <= ceiling
+    assert PROBE_CAP_S == 60.0
+
+
+@given(wish=st.none() | st.floats(), probes=st.integers(0, 100), chance=chances)
+def test_a_probe_comes_no_sooner_than_the_receiver_wishes(
+    wish: float | None, probes: int, chance: float
+) -> None:
+    """`Retry-After` counts for probes too, up to a day; without a usable one the pace is what it is."""
+    error = TransientDeliveryError("busy", retry_after=wish)
+    pace_s = probe_delay_s(RetryPolicy(), TransientDeliveryError("busy"), probes=probes, chance=chance)
+    assert probe_delay_s(RetryPolicy(), error, probes=probes, chance=chance) == max(pace_s, wished_s(error))
+    assert 0 <= wished_s(error) <= RETRY_AFTER_LIMIT_S
+    if wish is not None and 0 <= wish <= RETRY_AFTER_LIMIT_S:
+        assert wished_s(error) == wish
+
+
+@pytest.mark.parametrize(
+    ("error", "down"),
+    [
+        (TransientDeliveryError("refused"), True),
+        (TransientDeliveryError("HTTP 429", down=False), False),
+        (MisconfiguredSinkError("HTTP 401"), False),
+        (PermanentDeliveryError("HTTP 422"), False),
+        (SinkGoneError("HTTP 410"), False),
+        (ValueError("a defect"), False),
+        (None, False),
+    ],
+)
+def test_only_what_a_sink_says_of_itself_as_a_whole_means_down(
+    error: Exception | None, *, down: bool
+) -> None:
+    """A refusal, a defect of ours and a success say that it is up."""
+    assert is_down(error) is down
+    assert wished_s(error or ValueError()) == 0.0
+
+
+def test_no_delay_is_longer_than_the_longest_wait() -> None:
+    """What is put off by a day, the most there is, is not taken for the work of a wrong clock."""
+    assert RETRY_AFTER_LIMIT_S * 1000 < LONGEST_WAIT_MS

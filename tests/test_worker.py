@@ -19,9 +19,9 @@ from reserve_listener.errors import (
     StoreError,
     TransientDeliveryError,
 )
-from reserve_listener.model import Verdict
+from reserve_listener.model import Filters, Verdict
 from reserve_listener.retry import RetryPolicy
-from reserve_listener.store import SqliteStore
+from reserve_listener.store import SqliteStore, claiming
 from tests.helpers import NOW_MS, Clock, ScriptedSink, event, stored, until
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 QUICK = RetryPolicy(base_s=0.001, cap_s=0.002)
 SHAPES = [(1, 1), (1, 8), (20, 1), (5, 4)]
 """batch_size, max_in_flight"""
+CALLS = ["claim", "claim_scopes", "settle", "release"]
 
 
 class CountingStore:
@@ -534,3 +535,155 @@ async def test_a_retry_is_found_when_the_clock_was_set_back(base: SqliteStore, s
         await until(lambda: states(base)["a1"][1] == 1)
         clock.advance(1)
         await until(lambda: sink.ids == ["a1"], 5)
+
+
+async def paused(worker: Worker) -> None:
+    worker.disable()
+    await asyncio.sleep(0)
+    worker.enable()
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(("batch_size", "max_in_flight"), SHAPES)
+async def test_nothing_starves_whatever_happens(
+    base: SqliteStore, store: CountingStore, batch_size: int, max_in_flight: int, seed: int
+) -> None:
+    """Failures of all kinds, jumps of the clock, replays, pauses and a failing store: all is delivered, in order at first."""
+    dice, clock = random.Random(seed), Clock()
+    rough = True
+
+    async def script(_: Sequence[Delivery]) -> None:
+        await asyncio.sleep(dice.choice([0, 0.0005]))
+        if rough and dice.random() < 0.4:
+            wish = dice.choice([None, None, 0.5, 4000])
+            raise TransientDeliveryError("no", down=dice.random() < 0.7, retry_after=wish)
+
+    sink = ScriptedSink(batch_size=batch_size, max_in_flight=max_in_flight, script=script)
+    worker = worker_of(sink, store, policy=RetryPolicy(base_s=5, max_age_s=1e12), now_ms=clock)
+    base.on_commit, base.on_requeue = worker.wake, worker.requeue
+    replays, count = 0, 0
+    async with working(worker):
+        while count < 300:
+            scopes = [f"omm_{dice.randrange(9)}" for _ in range(dice.randrange(1, 12))]
+            await fill(base, *((f"{count + n:03}", scope) for n, scope in enumerate(scopes)))
+            count += len(scopes)
+            happens = dice.randrange(7)
+            if happens == 0:
+                replays += await base.operate("replay", Filters(event_id=f"{dice.randrange(count):03}"))
+            elif happens == 1:
+                clock.advance(dice.choice([-24 * 400, -1, 1, 24 * 400]) * 3600)
+            elif happens == 2:
+                await paused(worker)
+            elif happens == 3:
+                store.failures[dice.choice(CALLS)] = dice.randrange(1, 3)
+            clock.advance(dice.choice([0, 1, 70]))
+            worker._wake.set()
+            await asyncio.sleep(dice.choice([0, 0.001, 0.005]))
+        rough = False
+        async with asyncio.timeout(20):
+            while (await base.backlog())["scripted"]:
+                clock.advance(3600)
+                worker._wake.set()
+                await asyncio.sleep(0.002)
+    assert len(sink.ids) == count + replays
+    first = [list(dict.fromkeys(ids)) for ids in sink.delivered.values()]
+    assert first == [sorted(ids) for ids in first]
+    assert sum(map(len, first)) == count
+    assert sink.overlaps == []
+
+
+@pytest.mark.parametrize("which", ["claim", "claim_scopes"])
+async def test_a_replay_during_a_claim_is_not_lost(
+    base: SqliteStore, store: CountingStore, which: str
+) -> None:
+    """What a claim found before the replay counts no more: the event goes out again."""
+    sink = ScriptedSink()
+    worker = worker_of(sink, store)
+    await fill(base, ("old", "A"), ("a1", "B"))
+    base.on_commit, base.on_requeue = worker.wake, worker.requeue
+    inner = getattr(base, which)
+    replayed: list[int] = []
+
+    async def replaying(*args: Any, **values: Any) -> Any:
+        found = await inner(*args, **values)
+        if "old" in sink.ids and not replayed:
+            replayed.append(1)
+            assert await base.operate("replay", Filters(event_id="old")) == 1
+        return found
+
+    setattr(base, which, replaying)
+    async with working(worker):
+        await until(lambda: "a1" in sink.ids)
+        await fill(base, *((f"b{n}", "B") for n in range(3)))
+        await until(lambda: sink.ids.count("old") == 2)
+        await until(lambda: len(sink.ids) == 6)
+
+
+async def test_older_events_of_a_scope_go_first_when_a_claim_had_no_place_for_them(
+    base: SqliteStore, store: CountingStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With bodies so large that a claim of scopes is full before its time, no newer event overtakes."""
+    monkeypatch.setattr(claiming, "CLAIM_BYTES", 1)
+    dice = random.Random(4)
+
+    async def dawdle(_: Sequence[Delivery]) -> None:
+        for _turn in range(dice.randrange(9)):
+            await asyncio.sleep(0.0005)
+
+    sink = ScriptedSink(max_in_flight=8, script=dawdle)
+    worker = worker_of(sink, store)
+    base.on_commit = worker.wake
+    async with working(worker):
+        for start in range(0, 120, 40):
+            await fill(base, *((f"{n:03}", f"omm_{n % 4}") for n in range(start, start + 40)))
+            await asyncio.sleep(0.01)
+        await until(lambda: len(sink.ids) == 120)
+    assert by_scope(sink) == [[f"{n:03}" for n in range(scope, 120, 4)] for scope in range(4)]
+
+
+async def test_an_event_stored_while_a_claim_comes_back_is_found(
+    base: SqliteStore, store: CountingStore
+) -> None:
+    """The claim has seen the end, the wake came before its answer: the worker looks once more."""
+    sink = ScriptedSink()
+    worker = worker_of(sink, store)
+    base.on_commit = worker.wake
+    inner = base.claim
+    late: list[int] = []
+
+    async def claim(*args: Any, **values: Any) -> Any:
+        found = await inner(*args, **values)
+        if not late:
+            late.append(1)
+            await fill(base, ("late", "A"))
+        return found
+
+    base.claim = claim  # type: ignore[method-assign]
+    async with working(worker):
+        await until(lambda: sink.ids == ["late"], 5)
+
+
+@pytest.mark.parametrize(("batch_size", "max_in_flight"), SHAPES)
+async def test_a_scope_that_never_rests_does_not_starve_others(
+    base: SqliteStore, store: CountingStore, batch_size: int, max_in_flight: int
+) -> None:
+    """With an endless queue in one scope, refilled faster than it is carried, a new event of another goes out soon."""
+    sink = ScriptedSink(batch_size=batch_size, max_in_flight=max_in_flight)
+    worker = realtime(sink, store)
+    base.on_commit = worker.wake
+    hot = 0
+
+    async def flood() -> None:
+        nonlocal hot
+        while True:
+            await fill(base, *((f"hot {hot + n}", f"hot{n % 3}") for n in range(30)))
+            hot += 30
+
+    async with working(worker):
+        flooding = asyncio.create_task(flood())
+        await until(lambda: len(sink.ids) > 100)
+        await fill(base, ("cold", "C"))
+        await until(lambda: "cold" in sink.ids, 20)
+        assert sink.ids.index("cold") < hot  # the flood went on
+        flooding.cancel()
+        await asyncio.wait([flooding])

@@ -33,6 +33,7 @@ class Pending:
         self._behind: dict[int, None] = {}
         self._waiting: dict[int, int] = {}
         self._due: list[tuple[int, int]] = []
+        self._replayed: set[int] = set()
 
     @property
     def skipping(self) -> frozenset[int]:
@@ -72,6 +73,7 @@ class Pending:
     def forget(self) -> None:
         """Look at everything anew, but for what is in hand."""
         self.cursor, self.at_end = None, False
+        self._replayed.update(self._hand_scopes)
         self._behind.clear()
         self._waiting.clear()
         self._due.clear()
@@ -95,6 +97,14 @@ class Pending:
         if self._waiting.get(scope) != due_ms:
             self._waiting[scope] = due_ms
             heapq.heappush(self._due, (due_ms, scope))
+
+    def retry(self, scope: int, due_ms: int) -> None:
+        """A delivery of this scope failed. Unless an older one may be pending again, the scope waits for it."""
+        if scope in self._replayed:
+            self._replayed.discard(scope)
+            self.put_behind(scope)
+        else:
+            self.wait(scope, due_ms)
 
     def put_behind(self, scope: int) -> None:
         """This scope has deliveries that are not in hand."""

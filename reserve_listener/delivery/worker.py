@@ -14,7 +14,7 @@ import asyncio
 import random
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypedDict
 
 import structlog
 
@@ -41,6 +41,15 @@ CLAIM_AHEAD: Final = 4
 log = structlog.get_logger("delivery")
 
 Attempt = asyncio.Task[None]
+
+
+class Terms(TypedDict):
+    """What both kinds of claim ask for; see `protocols.Store.claim`."""
+
+    limit: int
+    per_scope: int
+    now_ms: int
+    raw: bool
 
 
 @dataclass(slots=True)
@@ -80,6 +89,7 @@ class Worker:
         self._breaker = Breaker(policy)
         self._pending = Pending()
         self._epoch = 0
+        self._newer_first = True
         self._busy_scopes: set[int] = set()
         self._attempts: dict[Attempt, list[Delivery]] = {}
         self._probe: Attempt | None = None
@@ -304,7 +314,7 @@ class Worker:
         scopes = self._pending.settled(outcome.seq for outcome in outcomes)
         for scope, outcome in zip(scopes, outcomes, strict=True):
             if outcome.state == PENDING and outcome.due_ms:
-                self._pending.wait(scope, outcome.due_ms)
+                self._pending.retry(scope, outcome.due_ms)
             elif outcome.state == PENDING:
                 self._pending.put_behind(scope)
 
@@ -321,38 +331,31 @@ class Worker:
     # -- attempts -----------------------------------------------------------------------------------------------------------
 
     async def _claim(self) -> None:
-        """Fill what is ready: first scopes whose turn it is again, then what is new."""
-        pending, slots = self._pending, self._slots()
-        if slots <= len(pending.ready):
+        """Fill what is ready: from scopes whose turn it is again, and from what is new; in turns, so that neither starves."""
+        if self._slots() <= len(self._pending.ready):
             return
-        now_ms, epoch = self._now_ms(), self._epoch
-        pending.mature(now_ms)
-        limit = 1 if self._breaker.is_open else CLAIM_AHEAD * slots
-        per_scope = self.sink.batch_size
-        if scopes := list(pending.claimable(limit)):
-            claimed = await self._store.claim_scopes(
-                self.sink.name,
-                scopes,
-                limit=limit,
-                per_scope=per_scope,
-                now_ms=now_ms,
-                raw=self.sink.needs_raw,
-            )
-            if epoch != self._epoch:
-                return
-            pending.take(claimed, asked=scopes)
-        if slots <= len(pending.ready) or pending.at_end:
+        ways = [self._claim_scopes, self._claim_newer]
+        self._newer_first = not self._newer_first
+        for claim in reversed(ways) if self._newer_first else ways:
+            if self._slots() > len(self._pending.ready):
+                await claim()
+
+    async def _claim_scopes(self) -> None:
+        pending, epoch, terms = self._pending, self._epoch, self._terms()
+        pending.mature(terms["now_ms"])
+        if scopes := list(pending.claimable(terms["limit"])):
+            claimed = await self._store.claim_scopes(self.sink.name, scopes, **terms)
+            if epoch == self._epoch:
+                pending.take(claimed, asked=scopes)
+
+    async def _claim_newer(self) -> None:
+        pending, epoch = self._pending, self._epoch
+        if pending.at_end:
             return
         pending.at_end = True  # unless woken meanwhile
         try:
             claimed = await self._store.claim(
-                self.sink.name,
-                limit=limit,
-                per_scope=per_scope,
-                now_ms=now_ms,
-                after_seq=pending.cursor,
-                skipping=pending.skipping,
-                raw=self.sink.needs_raw,
+                self.sink.name, after_seq=pending.cursor, skipping=pending.skipping, **self._terms()
             )
         except BaseException:
             pending.at_end = False
@@ -361,6 +364,17 @@ class Worker:
             pending.cursor = claimed.seen_seq
             pending.at_end = pending.at_end and claimed.at_end
             pending.take(claimed)
+
+    def _terms(self) -> Terms:
+        now_ms = self._now_ms()
+        if self._breaker.is_open:
+            now_ms = max(now_ms, self._breaker.probe_ms)  # the clock may have been set back
+        return Terms(
+            limit=1 if self._breaker.is_open else CLAIM_AHEAD * self._slots(),
+            per_scope=self.sink.batch_size,
+            now_ms=now_ms,
+            raw=self.sink.needs_raw,
+        )
 
     def _start(self) -> None:
         while self._pending.ready and self._place_free():

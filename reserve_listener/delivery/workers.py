@@ -22,6 +22,9 @@ HALT_TIMEOUT_S: Final = 15.0
 
 SAVE_TIMEOUT_S: Final = 2.0
 
+CLOSE_TIMEOUT_S: Final = 6.0
+"""How long a sink may take to give back what it holds; a file sink bounds itself at 5 s."""
+
 log = structlog.get_logger("delivery")
 
 
@@ -116,8 +119,7 @@ class Workers:
                 task.remove_done_callback(self._ended)
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            for worker, *_ in ending:
-                await _put_away(worker)
+            await asyncio.gather(*(_put_away(worker) for worker, *_ in ending))
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         worker = next((worker for worker, _, each in self._workers.values() if each is task), None)
@@ -135,6 +137,7 @@ async def _put_away(worker: Worker) -> None:
     except (StoreError, TimeoutError) as error:
         log.warning("delivery.not_saved", sink=worker.sink.name, error=str(error) or "no commit in time")
     try:
-        await worker.sink.close()
+        async with asyncio.timeout(CLOSE_TIMEOUT_S):
+            await worker.sink.close()
     except Exception as error:  # noqa: BLE001  # one sink's end must not be another's
-        log.error("delivery.close_failed", sink=worker.sink.name, error=str(error))
+        log.error("delivery.close_failed", sink=worker.sink.name, error=str(error) or type(error).__name__)
