@@ -16,13 +16,13 @@ from reserve_listener.delivery import Workers
 from reserve_listener.errors import ConfigError, ReserveListenerError, StoreError
 from reserve_listener.health import MIB, Health
 from reserve_listener.intake import Intake
-from reserve_listener.model import Filters
+from reserve_listener.model import Filters, State
 from reserve_listener.observability.heartbeat import Heartbeat
 from reserve_listener.observability.notify import Notifier
 from reserve_listener.outlets import make_outlet, route_of, sample_delivery, try_sink
 from reserve_listener.sinks.file import FileSink
 from reserve_listener.store import OPERATIONS, Retention, SqliteStore
-from reserve_listener.supervision import Backoff, State, Supervisor
+from reserve_listener.supervision import Backoff, Supervisor
 from reserve_listener.transports.long_connection import LongConnection, build_dispatcher, is_registered
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from reserve_listener.config import Config
     from reserve_listener.delivery import Outlet
     from reserve_listener.observability.logs import Logs
+    from reserve_listener.protocols import Transport
     from reserve_listener.signals import Signals
     from reserve_listener.transports.timing import Timing
 
@@ -78,7 +79,7 @@ class App:
         self._store = SqliteStore(config.store.path, max_bytes=round(config.store.max_size_mb * MIB))
         self._started = self._seen_at = time.monotonic()
         self._reloading = False
-        self._supervisor: Supervisor
+        self._transport: Transport
         self._intake: Intake
         self._workers: Workers
         self._health: Health
@@ -102,7 +103,7 @@ class App:
 
     async def _serve(self, signals: Signals) -> None:
         running = [
-            asyncio.create_task(self._supervisor.run(), name="supervisor"),
+            asyncio.create_task(self._transport.run(), name="transport"),
             asyncio.create_task(self._workers.wait_failed(), name="workers"),
             asyncio.create_task(self._store.ended(), name="store"),
             asyncio.create_task(self._heartbeat().run(), name="heartbeat"),
@@ -138,7 +139,14 @@ class App:
         self._store.on_commit = self._workers.wake
         self._store.on_requeue = self._workers.requeue
         self._workers.start(outlets, disabled=await self._disabled())
-        self._supervisor = Supervisor(
+        self._transport = self._long_connection(dispatcher)
+        self._health = Health(
+            lark.app_id, self._store, self._transport, self._workers, scrub=self._logs.scrub
+        )
+
+    def _long_connection(self, dispatcher: Any) -> Transport:
+        lark = self._config.lark
+        return Supervisor(
             lambda timing: self._connection(dispatcher, timing),
             backoff=Backoff(base_s=lark.backoff_base, cap_s=lark.backoff_cap, refused_s=lark.refused_backoff),
             app_known=self._app_known,
@@ -147,9 +155,6 @@ class App:
             refused_hint="the secret is a systemd credential: once it is mended, restart the unit"
             if lark.app_secret_is_credential
             else None,
-        )
-        self._health = Health(
-            lark.app_id, self._store, self._supervisor, self._workers, scrub=self._logs.scrub
         )
 
     async def _connection(self, dispatcher: Any, timing: Timing) -> LongConnection:
@@ -171,9 +176,9 @@ class App:
 
     async def _stop(self, now: asyncio.Event) -> None:
         """Stop hearing, answer what is committed, deliver what is due; what is not delivered stays in the store."""
-        self._supervisor.finish()
+        self._transport.finish()
         await self._intake.close()
-        await self._supervisor.close()
+        await self._transport.close()
         self._notifier.status(f"stopping: {await self._health.line()}")
         started = time.monotonic()
         await self._workers.drain(self._config.delivery.drain_timeout, now)
@@ -182,7 +187,7 @@ class App:
     # -- how it goes --------------------------------------------------------------------------------------------------------
 
     def _heartbeat(self) -> Heartbeat:
-        return Heartbeat(self._notifier, progress=self._progress, woke=self._supervisor.woke)
+        return Heartbeat(self._notifier, progress=self._progress, woke=self._transport.woke)
 
     def _retention(self) -> Retention:
         return Retention(self._store, keep_ms=round(self._config.store.retention_days * DAY_MS))
@@ -191,7 +196,7 @@ class App:
         """Through the loop and the writer's thread, and back with a line for `systemctl status`."""
         due = time.monotonic() - self._seen_at > SEEN_EVERY_S
         with contextlib.suppress(StoreError):
-            if self._supervisor.state.name == "connected" and due:
+            if self._transport.state.hears and due:
                 self._seen_at = time.monotonic()
                 await self._store.know_app(self._config.lark.app_id)
             elif self._store.problem is not None:

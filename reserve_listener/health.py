@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from reserve_listener.delivery import SinkHealth, Workers
     from reserve_listener.model import SinkState
+    from reserve_listener.protocols import Transport
     from reserve_listener.store import SqliteStore
-    from reserve_listener.supervision import Supervisor
 
 GAPS_SHOWN_MS: Final = 30 * 24 * 3600 * 1000
 MIB: Final = 1024 * 1024
@@ -29,14 +29,14 @@ class Health:
         self,
         app_id: str,
         store: SqliteStore,
-        supervisor: Supervisor,
+        transport: Transport,
         workers: Workers,
         *,
         scrub: Callable[[str], str],
     ) -> None:
         self._app_id = app_id
         self._store = store
-        self._supervisor = supervisor
+        self._transport = transport
         self._workers = workers
         self._scrub = scrub
         self._started = time.monotonic()
@@ -56,18 +56,18 @@ class Health:
 
     def connection(self) -> str:
         """The connection's state for people."""
-        state = self._supervisor.state
+        state = self._transport.state
         if state.until is None:
             return state.name
         return self._scrub(f"waiting {max(0.0, state.until - time.monotonic()):.0f} s ({state.reason})")
 
     async def snapshot(self) -> dict[str, Any]:
         """Everything that `status` shows."""
-        state, problem = self._supervisor.state, self._store.problem
+        state, problem = self._transport.state, self._store.problem
         sinks, gaps, size_bytes = await self._stored()
         bound = self._store.max_bytes
         return {
-            "healthy": state.name == "connected" and problem is None,
+            "healthy": state.hears and problem is None,
             "version": __version__,
             "pid": os.getpid(),
             "running_s": round(time.monotonic() - self._started),

@@ -34,6 +34,21 @@ class Verdict(Enum):
         return self in (Verdict.STORED, Verdict.DUPLICATE, Verdict.UNREADABLE)
 
 
+@dataclass(frozen=True, slots=True)
+class State:
+    """Where a transport stands: connecting, connected, lost or waiting (`until`, on the monotonic clock); or listening."""
+
+    name: str
+    since: float
+    until: float | None = None
+    reason: str | None = None
+
+    @property
+    def hears(self) -> bool:
+        """Whether pushes can come in."""
+        return self.name in ("connected", "listening")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scope:
     """A meeting room or a room level of one tenant: what events are kept in order for."""

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Collection, Sequence
 
-    from reserve_listener.model import Claimed, Delivery, IncomingEvent, Outcome, Verdict
+    from reserve_listener.model import Claimed, Delivery, IncomingEvent, Outcome, State, Verdict
 
 
 class Accept(Protocol):
@@ -20,6 +20,24 @@ class Accept(Protocol):
 
     def __call__(self, raw: bytes, /) -> asyncio.Future[Verdict]:
         """Take one payload. Never raises and never blocks; the future always gets a verdict, within 2.5 s."""
+
+
+class Transport(Protocol):
+    """How pushes come in, as the daemon drives it. It hands them to an `Accept`."""
+
+    state: State
+
+    async def run(self) -> None:
+        """Hear pushes until cancelled, whatever happens on the way. Raises `ReserveListenerError` for what is final."""
+
+    def woke(self) -> None:
+        """The machine was asleep: look whether pushes still come in."""
+
+    def finish(self) -> None:
+        """Take no more pushes, as the end is near: the platform pushes them again. Answers can still be sent."""
+
+    async def close(self) -> None:
+        """Send the answers that are ready and give everything back. Bounded in time; does not raise."""
 
 
 class Sink(Protocol):

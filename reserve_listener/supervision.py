@@ -17,6 +17,7 @@ import structlog
 import tenacity
 
 from reserve_listener.errors import RefusedAtStartError, StoreError
+from reserve_listener.model import State
 from reserve_listener.transports.failures import ConnectionLostError, Failure, Kind, classify
 from reserve_listener.transports.timing import Timing
 
@@ -65,16 +66,6 @@ class Backoff:
     base_s: float = 1.0
     cap_s: float = 60.0
     refused_s: float = 300.0
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """Where the connection stands: connecting, connected, lost or waiting (`until`, on the monotonic clock)."""
-
-    name: str
-    since: float
-    until: float | None = None
-    reason: str | None = None
 
 
 class Supervisor:

@@ -16,8 +16,9 @@ from websockets.exceptions import InvalidStatus
 from websockets.http11 import Response
 
 from reserve_listener.errors import ConfigError, RefusedAtStartError, StoreError
+from reserve_listener.model import State
 from reserve_listener.simulator import Simulator, sample_event
-from reserve_listener.supervision import Backoff, State, Supervisor
+from reserve_listener.supervision import Backoff, Supervisor
 from reserve_listener.transports.failures import ConnectionLostError, EndpointError
 from reserve_listener.transports.timing import Timing
 from tests.test_long_connection import Taker, make
