@@ -229,7 +229,7 @@ def test_check_of_what_is_wrong(settings: str, subject: str, expected: str) -> N
         (STORE, "store", "events.db"),
         (STORE, "store", "."),
         ('[[sinks]]\nname="a"\ntype="file"\npath="e.jsonl"', 'sink "a"', "e.jsonl"),
-        ('[[sinks]]\nname="a"\ntype="file"\npath="e.jsonl"', 'sink "a"', "."),
+        ('[[sinks]]\nname="a"\ntype="file"\npath="new.jsonl"', 'sink "a"', "."),
     ],
 )
 def test_check_of_places_that_are_closed(
@@ -238,7 +238,8 @@ def test_check_of_places_that_are_closed(
     """A file or directory that this user may not write is told; root may everything, so access() is scripted."""
     for name in ("events.db", "e.jsonl"):
         Path(name).touch()
-    monkeypatch.setattr("os.access", lambda asked, *_, **__: Path(asked) != Path(path))
+    closed = Path(path).resolve()
+    monkeypatch.setattr("os.access", lambda asked, *_, **__: Path(asked).resolve() != closed)
     result = call("check", text=LARK + settings)
     assert result.exit_code == 78
     assert items(result.output)[subject].startswith(f"FAIL {path}: this user (uid ")

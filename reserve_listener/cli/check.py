@@ -3,6 +3,7 @@
 # Typer reads the types of commands when they run: no `from __future__ import annotations`. pydantic is imported when
 # a command runs, so that --help stays fast.
 import os
+import re
 import stat
 import sys
 from dataclasses import dataclass
@@ -17,10 +18,17 @@ from reserve_listener.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from reserve_listener.config import HttpSink, LarkConfig, Sink
+    from reserve_listener.config import FileSink, HttpSink, LarkConfig, Sink
 
 _SQLITE_HEADER: Final = b"SQLite format 3\x00"
 _MARKS: Final = {True: "✓", False: "✗"}
+_CERTIFICATE: Final = re.compile(rb"-----BEGIN (?:TRUSTED |X509 )?CERTIFICATE-----")
+_KEY: Final = re.compile(rb"-----BEGIN (?:[A-Z]+ )?PRIVATE KEY-----")
+_ENCRYPTED: Final = re.compile(
+    rb"-----BEGIN ENCRYPTED PRIVATE KEY-----|^Proc-Type: 4,ENCRYPTED", re.MULTILINE
+)
+_NO_MATCH: Final = frozenset({"KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED"})
+"""OpenSSL's reasons; the last one is for a key of another kind, such as RSA for a certificate with an EC key."""
 _PLAIN_MARKS: Final = {True: "ok  ", False: "FAIL"}
 
 
@@ -92,19 +100,34 @@ def _app_secret(lark: "LarkConfig") -> str:
 def _of_sink(sink: "Sink") -> Finding:
     subject = f'sink "{sink.name}"'
     if sink.type == "file":
-        return _finding(subject, lambda: _file_sink(sink.path))
+        return _finding(subject, lambda: _file_sink(sink))
     if sink.type == "http":
         return _finding(subject, lambda: _http_sink(sink))
     return Finding(ok=True, subject=subject, text="the daemon's log")
 
 
-def _file_sink(path: Path) -> str:
+def _file_sink(sink: "FileSink") -> str:
+    """Whether the sink can work is for the sink to say; why not is told here in the words of the other findings."""
+    from reserve_listener.outlets import make_outlet
+    from reserve_listener.sinks import file
+
+    made = make_outlet(sink, _write_nothing).sink
+    assert isinstance(made, file.FileSink)  # noqa: S101 - for the type checker: of a file sink's table
+    if (problem := made.problem()) is not None:
+        _look_at_file(sink.path)
+        raise _WrongError(problem)
+    return f"{sink.path}: {'exists, events are appended' if sink.path.exists() else 'will be created'}"
+
+
+async def _write_nothing(*_: object) -> None:
+    """What a log sink would write to; there is none here."""
+
+
+def _look_at_file(path: Path) -> None:
     if _is_file(path):
         _require_access(path, os.R_OK | os.W_OK, "read and write")
+    else:
         _require_directory(path.parent)
-        return f"{path}: exists, events are appended"
-    _require_directory(path.parent)
-    return f"{path}: will be created"
 
 
 def _http_sink(sink: "HttpSink") -> str:
@@ -112,9 +135,25 @@ def _http_sink(sink: "HttpSink") -> str:
 
     if sink.ca_bundle is not None:
         _try_ca_bundle(sink.ca_bundle)
+    if sink.client_cert_file is not None:
+        _try_client_certificate(sink.client_cert_file, sink.client_key_file)
+    _try_to_make(sink)
     url = urlsplit(sink.url)
     # The rest of the URL may be what lets one post there.
     return f"{url.scheme}://{url.netloc.rpartition('@')[2]}: not contacted, this check is offline"
+
+
+def _try_to_make(sink: "HttpSink") -> None:
+    """What the daemon does at its start finds the rest, such as a proxy in the environment that is none."""
+    import asyncio
+
+    from reserve_listener.outlets import make_outlet
+
+    try:
+        made = make_outlet(sink, _write_nothing).sink
+    except ConfigError as error:
+        raise _WrongError(str(error).removeprefix(f'sink "{sink.name}": ')) from None
+    asyncio.run(made.close())
 
 
 def _try_ca_bundle(path: Path) -> None:
@@ -123,7 +162,45 @@ def _try_ca_bundle(path: Path) -> None:
     try:
         ssl.create_default_context(cafile=path)
     except OSError as error:  # ssl.SSLError is one.
-        raise _WrongError(f"ca_bundle {path}: {error.strerror or error}") from None
+        raise _WrongError(f"ca_bundle {path}: {_openssl(error)}") from None
+
+
+def _try_client_certificate(certificate: Path, key: Path | None) -> None:
+    import ssl
+
+    chain = _pem("client_cert_file", certificate)
+    if not _CERTIFICATE.search(chain):
+        raise _WrongError(f"client_cert_file {certificate}: holds no certificate in PEM")
+    named, keys = (
+        ("client_cert_file", chain) if key is None else ("client_key_file", _pem("client_key_file", key))
+    )
+    where = f"{named} {key or certificate}"
+    if not _KEY.search(keys):
+        advice = "; name its file in client_key_file" if key is None else ""
+        raise _WrongError(f"{where}: holds no private key in PEM{advice}")
+    if _ENCRYPTED.search(keys):
+        raise _WrongError(f"{where}: the key is encrypted, and the daemon has nobody to ask for its password")
+    try:
+        # Without a password at hand OpenSSL would ask for one on the terminal, and wait.
+        ssl.create_default_context().load_cert_chain(certificate, key, password="")
+    except ssl.SSLError as error:
+        if error.reason in _NO_MATCH:
+            other = f" in {certificate}" if key else ""
+            raise _WrongError(f"{where}: the key is not that of the certificate{other}") from None
+        raise _WrongError(f"client_cert_file {certificate}, {where}: {_openssl(error)}") from None
+
+
+def _pem(what: str, path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise _WrongError(f"{what} {path}: {error.strerror}") from None
+
+
+def _openssl(error: OSError) -> str:
+    """The reason without the place in OpenSSL's and Python's sources; an OSError that is none of ssl's has no such."""
+    text = error.strerror or str(error)
+    return re.sub(r"\A\[[^]]*\] | \(_ssl\.c:\d+\)\Z", "", text)
 
 
 def _store(path: Path) -> str:

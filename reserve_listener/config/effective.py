@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, SecretStr
 from pydantic.json_schema import GenerateJsonSchema
 
-from reserve_listener.config.model import DEFAULT_SINKS, Config
+from reserve_listener.config.model import DEFAULT_SINKS, Config, LogSink
 from reserve_listener.config.shown import MASK, public_url
 
 if TYPE_CHECKING:
@@ -54,16 +54,19 @@ def settings(loaded: Loaded) -> Iterator[Setting]:
 def _of_table(loaded: Loaded, section: str, table: BaseModel, index: int | None) -> Iterator[Setting]:
     for key in type(table).model_fields:
         origin = loaded.origins.get((section, key)) or _file_or_default(loaded.config, table, key)
-        value = _plain(getattr(table, key))
+        value = _plain(getattr(table, key), key)
         yield Setting(section=section, index=index, key=key, value=value, origin=origin)
 
 
 def _file_or_default(config: Config, table: BaseModel, key: str) -> str:
-    given = key in table.model_fields_set and not (config.sinks == DEFAULT_SINKS and table is config.sinks[0])
-    return "file" if given else "default"
+    # Without any sinks, and with `sinks = []`, nobody has set the keys of the one that there is then.
+    ours = isinstance(table, LogSink) and (
+        "sinks" not in config.model_fields_set or table is DEFAULT_SINKS[0]
+    )
+    return "file" if key in table.model_fields_set and not ours else "default"
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, name: str = "") -> Any:
     if isinstance(value, BaseModel):
         value = {key: getattr(value, key) for key in type(value).model_fields}
     if isinstance(value, dict):
@@ -71,7 +74,8 @@ def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return [_plain(each) for each in value]
     if isinstance(value, SecretStr):
-        return MASK
+        # A proxy keeps its host, so that one can see which it is and what is shown loads again.
+        return public_url(value.get_secret_value()) if name == "proxy" else MASK
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, str):

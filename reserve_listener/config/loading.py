@@ -28,6 +28,7 @@ _KeyPath = tuple[int | str, ...]
 
 _READERS: Final[Mapping[str, Callable[[Path], object]]] = {
     **dict.fromkeys(HTTP_SECRET_KEYS, secret_files.read_secret),
+    "bearer_token_file": secret_files.read_header_value,
     "signing_secret_file": secret_files.read_signing_secrets,
 }
 
@@ -175,7 +176,7 @@ class _Draft:
         self._take_credential()
         sinks = self.values.get("sinks")
         for index, sink in enumerate(sinks if isinstance(sinks, list) else []):
-            if isinstance(sink, dict):
+            if isinstance(sink, dict) and sink.get("type") == "http":
                 self._find_files(index, sink)
 
     def _read_secret_file(self, section: str, key: str) -> None:
@@ -209,14 +210,14 @@ class _Draft:
         if isinstance(headers, dict):
             for name in headers:
                 at = ("sinks", index, "header_files", str(name))
-                self._find_file(at, headers, name, secret_files.read_secret)
+                self._find_file(at, headers, name, secret_files.read_header_value)
 
     def _find_file(
         self, at: _KeyPath, table: dict[str, Any], key: str, read: Callable[[Path], object] | None
     ) -> None:
         name = table.get(key)
-        if not isinstance(name, str) or not name:
-            return
+        if not isinstance(name, str) or not name or name.endswith("/") or not name.isprintable():
+            return  # for the model to refuse
         path = secret_files.locate(name, self.environ)
         table[key] = str(path)
         if read is None:
@@ -241,7 +242,7 @@ class _Draft:
         try:
             config = Config.model_validate(self.values, context=context)
         except ValidationError as error:
-            self.problems += problems.lines(error, self.at)
+            self.problems += problems.lines(error, self.at, self._is_given)
         self._check_across()
         return config
 
@@ -288,6 +289,18 @@ class _Draft:
             ]
             for path in variables or [(section,)]:
                 self._refuse(path, text)
+
+    def _is_given(self, path: _KeyPath) -> bool:
+        """Whether somebody set the key, wherever; otherwise its default is what is wrong."""
+        node: Any = self.values
+        for part in path:
+            within = (
+                isinstance(node, list) if isinstance(part, int) else isinstance(node, dict) and part in node
+            )
+            if not within:
+                return False
+            node = node[part]
+        return True
 
     def _refuse(self, path: _KeyPath, text: str) -> None:
         self.problems.append(f"{self.at(path)}: {text}")

@@ -9,6 +9,7 @@ import base64
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self, TypeAlias
+from urllib.parse import unquote, urlsplit
 
 from pydantic import (
     BaseModel,
@@ -22,12 +23,15 @@ from pydantic import (
 )
 
 from reserve_listener.config import secret_files, values
+from reserve_listener.config.shown import quoted
 from reserve_listener.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 DEFAULT_STORE_URL: Final = "sqlite:////var/lib/reserve-listener/events.db"
+SHORTEST_PART: Final = 8
+"""What of a header's value is shorter is masked with the whole only."""
 
 
 class Section(BaseModel):
@@ -187,10 +191,10 @@ class _Sink(Section):
     scope_type: Literal["room", "level"] | None = Field(
         default=None, description="Only changes of rooms, or only of levels."
     )
-    scope_ids: values.Texts | None = Field(
+    scope_ids: values.Ids | None = Field(
         default=None, description="Only changes of these rooms and levels, by id."
     )
-    tenants: values.Texts | None = Field(
+    tenants: values.Ids | None = Field(
         default=None, description="Only changes of these tenants, by tenant_key."
     )
 
@@ -219,12 +223,15 @@ class FileSink(_Sink):
 
     @model_validator(mode="after")
     def _keep_what_is_rotated(self) -> Self:
-        set_keys = self.model_fields_set & {"keep", "compress"}
-        if set_keys and self.rotate_mb is None and self.rotate_every is None:
-            raise ValueError(
-                f"{' and '.join(sorted(set_keys))} means nothing without rotate_mb or rotate_every; set one of them"
-            )
+        values.together(self._misfits())
         return self
+
+    def _misfits(self) -> Iterator[str]:
+        if self.rotate_mb is None and self.rotate_every is None:
+            # Stated defaults are no mistake: `config show` states them.
+            for key in ("keep", "compress"):
+                if getattr(self, key) != type(self).model_fields[key].default:
+                    yield f"{key} means nothing without rotate_mb or rotate_every; set one of them"
 
 
 class HttpSink(_Sink):
@@ -278,8 +285,7 @@ class HttpSink(_Sink):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        for wrong in self._misfits():
-            raise ValueError(wrong)
+        values.together(self._misfits())
         return self
 
     def _misfits(self) -> Iterator[str]:
@@ -294,7 +300,7 @@ class HttpSink(_Sink):
             yield "header_files sets authorization, and so does bearer_token_file or basic_user; keep one of them"
         if self.client_key_file is not None and self.client_cert_file is None:
             yield "client_key_file means nothing without client_cert_file"
-        if self.client_cert_file is not None and not self.url.startswith("https://"):
+        if self.client_cert_file is not None and urlsplit(self.url).scheme != "https":
             yield "client_cert_file means nothing without an https:// url"
         if self.format != "feishu" and (self.verification_token_file or self.encrypt_key_file):
             yield 'verification_token_file and encrypt_key_file are for format = "feishu" only'
@@ -315,13 +321,13 @@ class HttpSink(_Sink):
         """All headers to send along, those from files and Authorization included. Blocks and raises as above."""
         headers = dict(self.headers or {})
         for name, path in (self.header_files or {}).items():
-            headers[name] = self._read(f"header_files.{name}", path)
+            headers[name] = self._read_header(f"header_files.{name}", path)
         if self.bearer_token_file is not None:
-            headers["Authorization"] = f"Bearer {self._read('bearer_token_file', self.bearer_token_file)}"
+            token = self._read_header("bearer_token_file", self.bearer_token_file)
+            headers["Authorization"] = f"Bearer {token}"
         if self.basic_user is not None and self.basic_password_file is not None:
             password = self._read("basic_password_file", self.basic_password_file)
-            credentials = base64.b64encode(f"{self.basic_user}:{password}".encode()).decode()
-            headers["Authorization"] = f"Basic {credentials}"
+            headers["Authorization"] = f"Basic {_basic(self.basic_user, password)}"
         return headers
 
     def read_verification_token(self) -> SecretStr | None:
@@ -340,14 +346,19 @@ class HttpSink(_Sink):
     def secrets(self) -> Iterator[SecretStr]:
         """Everything of the sink that is secret. Blocks and raises as above."""
         yield from self.read_signing_secrets()
-        if self.proxy is not None:
-            yield self.proxy
+        yield from _with_login(self.proxy)
         for name, path in (self.header_files or {}).items():
-            yield SecretStr(self._read(f"header_files.{name}", path))
-        if "Authorization" in (headers := self.read_headers()):
-            yield SecretStr(headers["Authorization"].partition(" ")[2])
-        if self.basic_password_file is not None:
-            yield SecretStr(self._read("basic_password_file", self.basic_password_file))
+            value = self._read_header(f"header_files.{name}", path)
+            yield SecretStr(value)
+            # Without "Bearer", "Token" or the like; one that is as short as a word of a text would mask words.
+            if len(rest := value.partition(" ")[2]) >= SHORTEST_PART:
+                yield SecretStr(rest)
+        if self.bearer_token_file is not None:
+            yield SecretStr(self._read_header("bearer_token_file", self.bearer_token_file))
+        if self.basic_user is not None and self.basic_password_file is not None:
+            password = self._read("basic_password_file", self.basic_password_file)
+            yield SecretStr(password)
+            yield SecretStr(_basic(self.basic_user, password))
         yield from filter(None, (self.read_verification_token(), self.read_encrypt_key()))
 
     def files(self) -> Iterator[Path]:
@@ -357,9 +368,14 @@ class HttpSink(_Sink):
                 yield path
         yield from (self.header_files or {}).values()
 
-    def _read(self, key: str, path: Path) -> str:
+    def _read_header(self, key: str, path: Path) -> str:
+        return self._read(key, path, secret_files.read_header_value)
+
+    def _read(
+        self, key: str, path: Path, read: Callable[[Path], SecretStr] = secret_files.read_secret
+    ) -> str:
         try:
-            return secret_files.read_secret(path).get_secret_value()
+            return read(path).get_secret_value()
         except ConfigError as error:
             raise ConfigError(f'sink "{self.name}": {key}: {error}') from None
 
@@ -435,22 +451,18 @@ class Config(Section):
     def secret_texts(self) -> tuple[str, ...]:
         """All secrets in the forms in which they could turn up in a log, for `redact.scrub`. Not to be printed.
 
-        Reads the signing secrets' files, so it blocks shortly and raises ConfigError as they do.
+        The longest first: masking goes in this order, and one may begin with another. Reads the sinks' secret files,
+        so it blocks shortly and raises ConfigError as they do.
         """
-        return tuple(
-            dict.fromkeys(text for secret in self._secrets() for text in _forms(secret.get_secret_value()))
-        )
+        forms = {text for secret in self._secrets() for text in _forms(secret.get_secret_value()) if text}
+        return tuple(sorted(forms, key=lambda text: (-len(text), text)))
 
     def _secrets(self) -> Iterator[SecretStr]:
         webhook = self.webhook or WebhookConfig()
-        for secret in (
-            self.lark.app_secret,
-            self.lark.proxy,
-            webhook.encrypt_key,
-            webhook.verification_token,
-        ):
+        for secret in (self.lark.app_secret, webhook.encrypt_key, webhook.verification_token):
             if secret is not None:
                 yield secret
+        yield from _with_login(self.lark.proxy)
         for sink in self.sinks:
             if isinstance(sink, HttpSink):
                 yield from sink.secrets()
@@ -458,15 +470,27 @@ class Config(Section):
 
 def duplicates(names: Iterator[str]) -> str:
     """What is wrong with names that are there more than once; empty when none is."""
-    twice = [f'"{name}"' for name, count in Counter(names).items() if count > 1]
+    twice = [quoted(name) for name, count in Counter(names).items() if count > 1]
     return f"names must be unique; more than once: {', '.join(twice)}" if twice else ""
 
 
+def _with_login(proxy: SecretStr | None) -> Iterator[SecretStr]:
+    """A proxy that holds a user or a password; a host alone may be seen."""
+    if proxy is not None and "@" in proxy.get_secret_value():
+        yield proxy
+
+
 def _forms(secret: str) -> Iterator[str]:
-    """A secret whole, and the part of it that would betray it alone. Longest first: masking goes in this order."""
+    """A secret whole, and the parts and spellings of it that would betray it alone."""
     yield secret
     if secret.startswith(secret_files.SIGNING_PREFIX):
         yield secret.removeprefix(secret_files.SIGNING_PREFIX)
     elif "://" in secret and "@" in secret:
         userinfo = secret.partition("://")[2].rpartition("@")[0]
-        yield from filter(None, (userinfo, userinfo.partition(":")[2]))
+        user, _, password = userinfo.partition(":")
+        yield from (userinfo, unquote(userinfo), password, unquote(password))
+        yield _basic(unquote(user), unquote(password))  # Proxy-Authorization
+
+
+def _basic(user: str, password: str) -> str:
+    return base64.b64encode(f"{user}:{password}".encode()).decode()

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from reserve_listener.config.environment import section_models
-from reserve_listener.config.model import Config, FileSink, HttpSink, LogSink
-from reserve_listener.config.shown import kind, quoted, shown, suggests_secret
+from reserve_listener.config.model import Config, FileSink, HttpSink, LogSink, RetryConfig
+from reserve_listener.config.shown import header_name, kind, quoted, shown, suggests_secret
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -18,11 +18,14 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 _SINK_MODELS: dict[str, type[BaseModel]] = {"log": LogSink, "file": FileSink, "http": HttpSink}
+# Besides those whose name says it: a header line, or "user:password", may have been put there.
+_NOT_SHOWN = frozenset({"headers", "header_files", "basic_user"})
+_HEADER_TABLES = frozenset({"headers", "header_files"})
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Mistake:
-    """One of pydantic's errors, with the place as it stands in the file."""
+    """One of pydantic's errors, or a line of it, with the place as it stands in the file."""
 
     kind: str
     path: tuple[int | str, ...]
@@ -31,13 +34,31 @@ class _Mistake:
     value: Any
     context: Mapping[str, Any]
     message: str
+    given: bool
+    """Whether somebody set the key; otherwise the default does not go with the rest."""
 
 
-def lines(error: ValidationError, at: Callable[[tuple[int | str, ...]], str]) -> Iterable[str]:
+def lines(
+    error: ValidationError,
+    at: Callable[[tuple[int | str, ...]], str],
+    is_given: Callable[[tuple[int | str, ...]], bool],
+) -> Iterable[str]:
     """One line a mistake. `at` says in what file or variable a key stands, and names the key."""
-    for details in error.errors(include_url=False):
-        mistake = _mistake(details)
-        yield f"{at(mistake.path)}: {_PHRASES.get(mistake.kind, _wrong_value)(mistake)}"
+    errors = error.errors(include_url=False)
+    for details in errors:
+        if _only_follows(details, errors):
+            continue
+        mistake = _mistake(details, is_given)
+        for phrase in _PHRASES.get(mistake.kind, _wrong_value)(mistake).split("\n"):
+            yield f"{at(mistake.path)}: {phrase}"
+
+
+def _only_follows(details: ErrorDetails, errors: list[ErrorDetails]) -> bool:
+    """An array counts as too short also when each of its items was refused; that has been said then."""
+    place = details["loc"]
+    return details["type"] == "too_short" and any(
+        len(other["loc"]) > len(place) and other["loc"][: len(place)] == place for other in errors
+    )
 
 
 def label(path: tuple[int | str, ...], values: Mapping[str, Any]) -> str:
@@ -47,7 +68,9 @@ def label(path: tuple[int | str, ...], values: Mapping[str, Any]) -> str:
         if isinstance(part, int):
             text += f"[{part}]{_sink_name(values, part) if position == 1 and path[0] == 'sinks' else ''}"
         else:
-            text += f"{'.' if text else ''}{quoted(part, bare=True)}"
+            is_header = path[position - 1] in _HEADER_TABLES if position else False
+            name = header_name(part) if is_header else quoted(part, bare=True)
+            text += f"{'.' if text else ''}{name}"
     return text
 
 
@@ -58,7 +81,7 @@ def _sink_name(values: Mapping[str, Any], index: int) -> str:
     return f" {quoted(name)}" if isinstance(name, str) and name else ""
 
 
-def _mistake(details: ErrorDetails) -> _Mistake:
+def _mistake(details: ErrorDetails, is_given: Callable[[tuple[int | str, ...]], bool]) -> _Mistake:
     path, sink_type = details["loc"], ""
     if len(path) > 2 and path[0] == "sinks":  # noqa: PLR2004 - ("sinks", index, type, key): pydantic puts the type in
         sink_type, path = str(path[2]), (*path[:2], *path[3:])
@@ -69,27 +92,33 @@ def _mistake(details: ErrorDetails) -> _Mistake:
         value=details["input"],
         context=details.get("ctx", {}),
         message=details["msg"],
+        given=is_given(path),
     )
 
 
 def _wrong_value(mistake: _Mistake) -> str:
     """What is allowed, and what was found."""
-    return f"{_allowed(mistake)}, found {_found(mistake.value, mistake.path)}"
+    default = "" if mistake.given else ", the default"
+    return f"{_allowed(mistake)}, found {_found(mistake.value, mistake.path)}{default}"
 
 
 def _found(value: Any, path: tuple[int | str, ...]) -> str:
-    if any(isinstance(part, str) and suggests_secret(part) for part in path[1:]):
+    if any(isinstance(part, str) and (part in _NOT_SHOWN or suggests_secret(part)) for part in path[1:]):
         return "an empty string" if value == "" else f"{kind(value)} (not shown)"
     return shown(value)
 
 
 def _allowed(mistake: _Mistake) -> str:
     context = mistake.context
+    if mistake.kind == "too_short" and mistake.value == []:
+        return "must hold at least one; leave it out to take all"
     phrases = {
         "string_type": "must be a string in quotes",
         "string_unicode": "must be UTF-8 text",
         "path_type": "must be a path in quotes",
         "float_type": "must be a number",
+        "bool_type": "must be true or false",
+        "dict_type": 'must be a table, such as { "X-Name" = "value" }',
         "int_type": "must be a whole number",
         "int_from_float": "must be a whole number",
         "finite_number": "must be a finite number",
@@ -105,23 +134,37 @@ def _allowed(mistake: _Mistake) -> str:
 
 
 def _number(context: Mapping[str, Any], name: str) -> str:
-    return f"{context[name]:g}" if name in context else ""
+    number = context.get(name, "")
+    return f"{number:.0f}" if isinstance(number, float) and number.is_integer() else str(number)
 
 
 def _unknown_key(mistake: _Mistake) -> str:
     key, known = str(mistake.path[-1]), _known_keys(mistake)
+    near = [f'"{name}"' for name in difflib.get_close_matches(key.lower(), known, n=1)]
     elsewhere = [
         f'"{section}.{key}"' for section, model in section_models().items() if key in model.model_fields
     ]
-    near = elsewhere or [f'"{name}"' for name in difflib.get_close_matches(key.lower(), known, n=1)]
-    if near:
-        return f"unknown key; did you mean {' or '.join(near)}?"
+    if mistake.sink_type and key in RetryConfig.model_fields:
+        elsewhere, near = [f'"retry.{key}"'], []
+    if types := _types_with(key, mistake):
+        return f"unknown key; it is for sinks of type {types}"
+    if choices := (near or elsewhere if mistake.sink_type else elsewhere or near):
+        return f"unknown key; did you mean {' or '.join(choices)}?"
     return f"unknown key; the {'sections' if len(mistake.path) == 1 else 'keys'} here are {', '.join(known)}"
+
+
+def _types_with(key: str, mistake: _Mistake) -> str:
+    """The types of sinks that know a key which this sink does not."""
+    is_of_sink = bool(mistake.sink_type) and len(mistake.path) == 3  # noqa: PLR2004 - ("sinks", index, key)
+    types = [name for name, model in _SINK_MODELS.items() if is_of_sink and key in model.model_fields]
+    return " or ".join(f'"{name}"' for name in types)
 
 
 def _known_keys(mistake: _Mistake) -> list[str]:
     if len(mistake.path) == 1:
         return list(Config.model_fields)
+    if mistake.sink_type and mistake.path[2:-1] == ("retry",):
+        return list(RetryConfig.model_fields)
     model = _SINK_MODELS.get(mistake.sink_type) or section_models()[str(mistake.path[0])]
     return list(model.model_fields)
 
@@ -156,12 +199,16 @@ def _wrong_sink_type(mistake: _Mistake) -> str:
 
 
 def _wrong_section(mistake: _Mistake) -> str:
+    if mistake.path[-1] == "retry":
+        return f"must be a table, such as {{ base = 1, cap = 60 }}, found {kind(mistake.value)}"
     if mistake.path[0] == "sinks":
         return f"must be a table, [[sinks]], found {kind(mistake.value)}"
     return f"must be a section, [{mistake.path[0]}], found {kind(mistake.value)}"
 
 
-def _wrong_sinks(mistake: _Mistake) -> str:
+def _wrong_array(mistake: _Mistake) -> str:
+    if mistake.path != ("sinks",):
+        return f'must be an array of strings, such as ["one", "two"], found {_found(mistake.value, mistake.path)}'
     advice = (
         "write [[sinks]], not [sinks]" if isinstance(mistake.value, dict) else "begin each with [[sinks]]"
     )
@@ -169,8 +216,8 @@ def _wrong_sinks(mistake: _Mistake) -> str:
 
 
 def _own_words(mistake: _Mistake) -> str:
-    """What a validator of ours says about several sinks: there is no one value that was found."""
-    if mistake.path == ("sinks",):
+    """What a validator of ours says about several keys or sinks: there is no one value that was found."""
+    if isinstance(mistake.value, dict | list | tuple):
         return str(mistake.context.get("error", ""))
     return _wrong_value(mistake)
 
@@ -183,6 +230,6 @@ _PHRASES: dict[str, Callable[[_Mistake], str]] = {
     "union_tag_not_found": _wrong_sink_type,
     "model_type": _wrong_section,
     "model_attributes_type": _wrong_section,
-    "tuple_type": _wrong_sinks,
+    "tuple_type": _wrong_array,
     "value_error": _own_words,
 }

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Final
 
 from pydantic import SecretStr
 
-from reserve_listener.config.shown import path_text
+from reserve_listener.config.shown import secret_path_text
+from reserve_listener.config.values import is_header_value
 from reserve_listener.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -50,10 +51,21 @@ def read_secret(path: Path) -> SecretStr:
     """The one secret of a file, without the newline at its end. Blocks; ConfigError names the path."""
     text = _read(path).removesuffix("\n").removesuffix("\r")
     if not text.strip():
-        raise ConfigError(f"{path_text(path)} is empty")
+        raise ConfigError(f"{secret_path_text(path)} is empty")
     if not text.isprintable():
-        raise ConfigError(f"{path_text(path)} holds more than one line, or control characters")
+        raise ConfigError(f"{secret_path_text(path)} holds more than one line, or control characters")
     return SecretStr(text)
+
+
+def read_header_value(path: Path) -> SecretStr:
+    """What `read_secret` does, for a secret that is sent in a header as it is."""
+    secret = read_secret(path)
+    if not is_header_value(secret.get_secret_value()):
+        raise ConfigError(
+            f"{secret_path_text(path)} holds what cannot be sent in a header: it must be ASCII text"
+            " without blanks around it"
+        )
+    return secret
 
 
 def read_signing_secrets(path: Path) -> tuple[SecretStr, ...]:
@@ -61,10 +73,10 @@ def read_signing_secrets(path: Path) -> tuple[SecretStr, ...]:
     secrets = []
     for number, line in enumerate(_read(path).splitlines(), start=1):
         if text := line.strip():
-            _check_signing_secret(text, f"{path_text(path)}, line {number}")
+            _check_signing_secret(text, f"{secret_path_text(path)}, line {number}")
             secrets.append(SecretStr(text))
     if not secrets:
-        raise ConfigError(f"{path_text(path)} is empty")
+        raise ConfigError(f"{secret_path_text(path)} is empty")
     return tuple(secrets)
 
 
@@ -96,11 +108,11 @@ def _read(path: Path) -> str:
             content = file.read(_LARGEST_FILE + 1)
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise ConfigError(f"{path_text(path)} is not UTF-8 text") from None
+        raise ConfigError(f"{secret_path_text(path)} is not UTF-8 text") from None
     except (OSError, ValueError) as error:
-        raise ConfigError(f"cannot read {path_text(path)}: {reason(error)}") from None
+        raise ConfigError(f"cannot read {secret_path_text(path)}: {reason(error)}") from None
     if len(content) > _LARGEST_FILE:
-        raise ConfigError(f"{path_text(path)} is larger than {_LARGEST_FILE} bytes")
+        raise ConfigError(f"{secret_path_text(path)} is larger than {_LARGEST_FILE} bytes")
     return text
 
 

@@ -12,7 +12,26 @@ if TYPE_CHECKING:
 MASK: Final = "********"
 _LONGEST: Final = 80
 _HUGE: Final = 10**18
-_SECRET_WORDS: Final = ("secret", "token", "password", "passwd", "key", "proxy", "credential", "ticket")
+_SECRET_WORDS: Final = (
+    "secret",
+    "token",
+    "passw",
+    "passphrase",
+    "key",
+    "proxy",
+    "credential",
+    "ticket",
+    "authorization",
+    "cookie",
+    "signature",
+    "session",
+)
+_SECRET_WHOLE_WORDS: Final = frozenset({"auth", "jwt", "pass", "pat", "pin", "pwd", "sid", "sig"})
+_SECRET_VALUE: Final = re.compile(r"(?i)\A(?:(?:bearer|basic|digest)\s+\S|whsec_\S)")
+# One long word of letters and digits, without a folder and an ending. A name that is taken for it loses little: the
+# message still has the key.
+_RANDOM_WORD: Final = re.compile(r"(?=.*[0-9])(?=.*[A-Za-z])[A-Za-z0-9+=_-]{16,}")
+_HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}")
 _BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]{1,80}")
 _USERINFO: Final = re.compile(r"\A([A-Za-z][A-Za-z0-9+.-]*://)?.*@", re.DOTALL)
 _QUERY: Final = re.compile(r"(://[^?]*)\?.*", re.DOTALL)
@@ -20,7 +39,35 @@ _QUERY: Final = re.compile(r"(://[^?]*)\?.*", re.DOTALL)
 
 def suggests_secret(key: str) -> bool:
     """Whether a key's name says that its value is nobody's business."""
-    return any(word in key.lower() for word in _SECRET_WORDS)
+    lower = key.lower()
+    words = set(re.split(r"[^a-z]+", lower))
+    return any(word in lower for word in _SECRET_WORDS) or bool(words & _SECRET_WHOLE_WORDS)
+
+
+def is_secret_value(text: str) -> bool:
+    """Whether a text is a credential by its look, whatever its key is called."""
+    return _SECRET_VALUE.match(text) is not None
+
+
+def is_header_name(text: str) -> bool:
+    """Whether a text can be the name of a header."""
+    return _HEADER_NAME.fullmatch(text) is not None
+
+
+def header_name(text: str) -> str:
+    """A name of a header as it is shown. One that is none ends where it goes wrong: the value may have slipped in."""
+    if is_header_name(text):
+        return text
+    start = _HEADER_NAME.match(text)
+    return quoted(f"{start[0][:40] if start else ''}…")
+
+
+def secret_path_text(path: Path) -> str:
+    """The path of a secret's file, unless it looks as if the secret itself were given in its place."""
+    text = str(path)
+    if is_secret_value(text) or _RANDOM_WORD.fullmatch(text):
+        return "the file (its name looks like a secret and is not shown)"
+    return path_text(path)
 
 
 def quoted(text: str, *, bare: bool = False) -> str:
@@ -44,6 +91,8 @@ def public_url(text: str) -> str:
 
 def shown(value: Any) -> str:
     """A value that was found, short. Of tables and arrays only the kind, since secrets may stand in them."""
+    if value == []:
+        return "an empty array"
     if isinstance(value, str):
         return quoted(public_url(value)) if value else "an empty string"
     if isinstance(value, bool):

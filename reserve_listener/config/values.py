@@ -6,12 +6,16 @@ No message of a validator repeats what was found: `problems` adds that, and know
 from __future__ import annotations
 
 import ipaddress
-import re
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+
+from reserve_listener.config.shown import header_name, is_header_name, is_secret_value, suggests_secret
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
 
 DAY_S: Final = 86_400
 HIGHEST_PORT: Final = 65_535
@@ -132,11 +136,18 @@ def _url_path(text: str) -> str:
 RESERVED_HEADERS: Final = frozenset(
     {
         "connection",
+        "content-encoding",
         "content-length",
         "content-type",
+        "expect",
         "host",
+        "keep-alive",
         "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
         "transfer-encoding",
+        "upgrade",
         "webhook-id",
         "webhook-signature",
         "webhook-timestamp",
@@ -144,28 +155,50 @@ RESERVED_HEADERS: Final = frozenset(
 )
 """What the daemon says itself in each post; so it does with all that begins with x-lark-."""
 
-_HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}")
-_SECRET_WORDS: Final = ("authorization", "cookie", "token", "secret", "key", "password", "credential")
+
+def together(problems: Iterable[str]) -> None:
+    """Refuse a table for all that is wrong within it, a line each; without problems do nothing."""
+    if text := "\n".join(problems):
+        raise ValueError(text)
 
 
 def _header_names(headers: dict[str, Any]) -> dict[str, Any]:
-    for name in headers:
-        if not _HEADER_NAME.fullmatch(name):
-            raise ValueError(f"{name[:40]!r} is no name of a header (letters, digits, - and the like)")
-        if name.lower() in RESERVED_HEADERS or name.lower().startswith("x-lark-"):
-            raise ValueError(f"{name} is the daemon's own and cannot be set")
+    together(_wrong_names(headers))
     return headers
+
+
+def _wrong_names(headers: Iterable[str]) -> Iterator[str]:
+    for name in headers:
+        if not is_header_name(name):
+            yield f"{header_name(name)} is no name of a header (1 to 100 letters, digits, - and the like)"
+        elif name.lower() in RESERVED_HEADERS or name.lower().startswith("x-lark-"):
+            yield f"{name} is the daemon's own and cannot be set"
 
 
 def _headers(headers: dict[str, str]) -> dict[str, str]:
-    for name, value in headers.items():
-        if any(word in name.lower() for word in _SECRET_WORDS):
-            raise ValueError(
-                f"{name} looks like a secret: put its value in a file and name it in header_files"
-            )
-        if not (value.isascii() and value.isprintable()):
-            raise ValueError(f"the value of {name} must be ASCII text without control characters")
+    together([*_wrong_names(headers), *_wrong_values(headers)])
     return headers
+
+
+def _wrong_values(headers: dict[str, str]) -> Iterator[str]:
+    for name, value in headers.items():
+        if not is_header_name(name):
+            continue
+        if suggests_secret(name) or is_secret_value(value):
+            yield f"{name} looks like a secret: put its value in a file and name it in header_files"
+        elif not is_header_value(value):
+            yield f"the value of {name} must be ASCII text without control characters and blanks around it"
+
+
+def is_header_value(text: str) -> bool:
+    """Whether a text can be sent as a header: the HTTP client refuses each request with another one."""
+    return text.isascii() and text.isprintable() and text == text.strip()
+
+
+def _scope(text: str) -> str:
+    if not text.isprintable() or " " in text:
+        raise ValueError("must be an id without blanks and control characters")
+    return text
 
 
 def _basic_user(text: str) -> str:
@@ -193,10 +226,11 @@ LongSeconds = Annotated[float, Field(strict=True, gt=0, le=365 * DAY_S, allow_in
 RetentionDays = Annotated[float, Field(strict=True, ge=2, le=3650, allow_inf_nan=False)]
 """Two days at least: an event has to be known for as long as it can be pushed again."""
 StoreSize = Annotated[float, Field(strict=True, ge=64, le=16 * 1024 * 1024, allow_inf_nan=False)]
-Megabytes = Annotated[float, Field(strict=True, gt=0, le=1024 * 1024, allow_inf_nan=False)]
+Megabytes = Annotated[float, Field(strict=True, ge=0.001, le=1024 * 1024, allow_inf_nan=False)]
 Kept = Annotated[int, Field(strict=True, ge=1, le=10_000)]
 Switch = Annotated[bool, Field(strict=True)]
-Texts = Annotated[tuple[Text, ...], Field(min_length=1)]
-Headers = Annotated[dict[str, str], AfterValidator(_header_names), AfterValidator(_headers)]
+Id = Annotated[str, Field(min_length=1), AfterValidator(_scope)]
+Ids = Annotated[tuple[Id, ...], Field(min_length=1)]
+Headers = Annotated[dict[str, str], AfterValidator(_headers)]
 HeaderFiles = Annotated[dict[str, FilePath], AfterValidator(_header_names)]
 BasicUser = Annotated[str, Field(min_length=1), AfterValidator(_basic_user)]
