@@ -284,8 +284,12 @@ def test_the_environments_form_of_a_secret_wins(in_file: str) -> None:
             "RESERVE_LISTENER_LARK__APP_SECRET: must be one line of UTF-8 text",
         ),
         (
-            {"LARK__TRANSPORT": "webhook"},
-            "RESERVE_LISTENER_LARK__TRANSPORT: the webhook transport is not in this version",
+            {"WEBHOOK__TRUSTED_PROXIES": "10.0.0.0/8, nowhere"},
+            'RESERVE_LISTENER_WEBHOOK__TRUSTED_PROXIES: must be addresses or networks, such as 10.0.0.0/8; "nowhere" is none',
+        ),
+        (
+            {"WEBHOOK__ALLOW_UNAUTHENTICATED": "yes"},
+            "RESERVE_LISTENER_WEBHOOK__ALLOW_UNAUTHENTICATED: must be true or false",
         ),
         (
             {"STATUS__LISTEN": "h:1"},
@@ -546,10 +550,12 @@ def test_secrets_show_nowhere() -> None:
             'sinks: names must be unique; more than once: "a"',
         ),
         (
-            LARK.replace('"s"', '"s"\ntransport = "webhook"'),
-            "lark.transport: the webhook transport is not in this version",
+            LARK + '[webhook]\nlisten = "0.0.0.0:80"',
+            "webhook: listen is 0.0.0.0:80, with neither encrypt_key_file",
         ),
-        (LARK + "[webhook]", "config.toml: webhook: the webhook transport is not in this version"),
+        (LARK + '[webhook]\ntls_key_file = "k"', "webhook: tls_key_file means nothing without tls_cert_file"),
+        (LARK + "[webhook]\nfreshness = 172800", "webhook.freshness: must be 172740 or less"),
+        (LARK + '[webhook]\nallowed_senders = ["1.2.3.4/33"]', "webhook.allowed_senders: must be addresses"),
         (LARK + "[status]", "config.toml: status: the status page is not in this version"),
         (LARK + '[status]\nlisten = "9464"', 'status.listen: must be "host:port"'),
         (LARK + '[webhook]\nlisten = "::1:80"', "webhook.listen: must be"),

@@ -66,8 +66,27 @@ def _unknown(name: str, known: Mapping[str, Any]) -> str:
 def _parsed(text: str, section: str, key: str) -> Any:
     """The text as the key's type. One that does not fit stays text, for the model to refuse with its reason."""
     kind = section_models()[section].model_fields[key].annotation
-    parsers: dict[Any, Callable[[str], Any]] = {float: float, int: int}
+    if _is_array(kind):
+        return [part.strip() for part in text.split(",")]
+    parsers: dict[Any, Callable[[str], Any]] = {float: float, int: int, bool: _switch}
     try:
         return parsers.get(kind, str)(text)
     except ValueError:
         return text
+
+
+def _switch(text: str) -> bool:
+    if text not in ("true", "false"):
+        raise ValueError(text)
+    return text == "true"
+
+
+def _is_array(kind: Any) -> bool:
+    return any(typing.get_origin(each) is tuple for each in (kind, *_within(kind)))
+
+
+def _within(kind: Any) -> Iterator[Any]:
+    """The parts of a type, at every depth: of `Annotated[tuple[str, ...], …] | None` also the tuple."""
+    for part in typing.get_args(kind):
+        yield part
+        yield from _within(part)

@@ -34,6 +34,9 @@ def _ours(config: Config, file: Path | None) -> Iterator[tuple[Path, str]]:
         yield file, "the configuration"
     if config.lark.app_secret_file is not None:
         yield config.lark.app_secret_file, "the file of the app's secret"
+    if config.webhook is not None:
+        for path in config.webhook.files():
+            yield path, "a file that the webhook reads"
     for sink in config.sinks:
         if isinstance(sink, HttpSink):
             for path in sink.files():

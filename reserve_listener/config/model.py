@@ -416,6 +416,62 @@ class WebhookConfig(Section):
         default=None,
         description="A file whose only line is the verification token. Instead of verification_token.",
     )
+    freshness: values.Freshness = Field(
+        default=86_400.0,
+        description="Seconds that a signed push may be old; the platform pushes again for 7.1 h.",
+    )
+    tls_cert_file: values.FilePath | None = Field(
+        default=None, description="A PEM file of the certificate, and those above it, to listen with TLS."
+    )
+    tls_key_file: values.FilePath | None = Field(
+        default=None, description="The certificate's key, unless it is in the same file."
+    )
+    trusted_proxies: values.Networks | None = Field(
+        default=None, description="Addresses or networks whose X-Forwarded-For is believed."
+    )
+    allowed_senders: values.Networks | None = Field(
+        default=None, description="Addresses or networks that may push; by default all."
+    )
+    allow_unauthenticated: values.Switch = Field(
+        default=False,
+        description="Listen on other addresses than loopback's with neither encrypt key nor token.",
+    )
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        values.together(self._misfits())
+        return self
+
+    def _misfits(self) -> Iterator[str]:
+        if self.tls_key_file is not None and self.tls_cert_file is None:
+            yield "tls_key_file means nothing without tls_cert_file"
+        given = (
+            self.encrypt_key,
+            self.encrypt_key_file,
+            self.verification_token,
+            self.verification_token_file,
+        )
+        if not any(given) and not values.is_loopback(self.address[0]) and not self.allow_unauthenticated:
+            yield (
+                f"listen is {self.listen}, with neither encrypt_key_file nor verification_token_file anybody could push;"
+                " set one of them, listen on 127.0.0.1, or set allow_unauthenticated = true"
+            )
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """`listen` as host and port."""
+        return values.split_listen(self.listen)
+
+    def files(self) -> Iterator[Path]:
+        """The files that the webhook reads."""
+        for path in (
+            self.encrypt_key_file,
+            self.verification_token_file,
+            self.tls_cert_file,
+            self.tls_key_file,
+        ):
+            if path is not None:
+                yield path
 
 
 class StatusConfig(Section):
@@ -447,6 +503,12 @@ class Config(Section):
         if twice := duplicates(sink.name for sink in sinks):
             raise ValueError(twice)
         return sinks or DEFAULT_SINKS
+
+    @model_validator(mode="after")
+    def _known_for_longer_than_fresh(self) -> Self:
+        if self.webhook is not None and self.webhook.freshness >= self.store.retention_days * values.DAY_S:
+            raise ValueError("webhook.freshness must be shorter than store.retention_days")
+        return self
 
     def secret_texts(self) -> tuple[str, ...]:
         """All secrets in the forms in which they could turn up in a log, for `redact.scrub`. Not to be printed.

@@ -12,7 +12,13 @@ from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
-from reserve_listener.config.shown import header_name, is_header_name, is_secret_value, suggests_secret
+from reserve_listener.config.shown import (
+    header_name,
+    is_header_name,
+    is_secret_value,
+    quoted,
+    suggests_secret,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -162,6 +168,17 @@ def together(problems: Iterable[str]) -> None:
         raise ValueError(text)
 
 
+def _networks(texts: tuple[str, ...]) -> tuple[str, ...]:
+    for text in texts:
+        try:
+            ipaddress.ip_network(text)
+        except ValueError:
+            raise ValueError(
+                f"must be addresses or networks, such as 10.0.0.0/8; {quoted(text)} is none"
+            ) from None
+    return texts
+
+
 def _header_names(headers: dict[str, Any]) -> dict[str, Any]:
     together(_wrong_names(headers))
     return headers
@@ -233,4 +250,7 @@ Id = Annotated[str, Field(min_length=1), AfterValidator(_scope)]
 Ids = Annotated[tuple[Id, ...], Field(min_length=1)]
 Headers = Annotated[dict[str, str], AfterValidator(_headers)]
 HeaderFiles = Annotated[dict[str, FilePath], AfterValidator(_header_names)]
+Freshness = Annotated[float, Field(strict=True, ge=60, le=2 * DAY_S - 60, allow_inf_nan=False)]
+"""Less than an event is known for at the least: a push that is replayed is either stale or known."""
+Networks = Annotated[tuple[Text, ...], Field(min_length=1), AfterValidator(_networks)]
 BasicUser = Annotated[str, Field(min_length=1), AfterValidator(_basic_user)]

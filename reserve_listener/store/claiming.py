@@ -7,6 +7,7 @@ is bounded by what it looks at, however much is pending.
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -47,11 +48,12 @@ def newer(claim: Claim, after_seq: int | None, pauses: Pauses, connection: sqlit
         after_seq = newest if first is None else first - 1
     until = min(after_seq + WINDOW_SEQS, newest)
     basket = _Basket(claim, pauses)
-    # Read whole: an open cursor would keep the WAL from being checkpointed.
-    for row in connection.execute(sql.PENDING_FROM, (after_seq, until, claim.sink)).fetchall():
-        basket.look_at(row, connection)
-        if basket.full:
-            return basket.claimed(seen_seq=row[0], at_end=row[0] >= newest)
+    # Closed in any case: an open cursor would keep the WAL from being checkpointed.
+    with closing(connection.execute(sql.PENDING_FROM, (after_seq, until, claim.sink))) as rows:
+        for row in rows:
+            basket.look_at(row, connection)
+            if basket.full:
+                return basket.claimed(seen_seq=row[0], at_end=row[0] >= newest)
     return basket.claimed(seen_seq=max(until, after_seq), at_end=until >= newest)
 
 

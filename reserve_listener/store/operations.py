@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from reserve_listener.model import Filters, Route, Scope
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 
 CHUNK_ROWS: Final = 1_000
 
-ON_DEAD: Final = {"retry": sql.RETRY_DEAD, "drop": sql.DROP_DEAD}
-OPERATIONS: Final = frozenset({*ON_DEAD, "replay"})
+OPERATIONS: Final = frozenset({"retry", "drop", "replay"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """What one chunk of an operation came to. `after_seq`, `top_seq`: how far a replay is, and how far it goes."""
+    """What one chunk of an operation came to. `after_…`: how far it is; `top_seq`: how far a replay goes."""
 
     count: int
     done: bool
+    after_sink: int = 0
     after_seq: int = 0
     top_seq: int | None = None
 
@@ -46,18 +46,27 @@ class Operation:
 
     def step(self, last: Step, connection: sqlite3.Connection) -> Step:
         """The next chunk, in the caller's transaction; `count` goes on from the last one."""
-        values = asdict(self.filters) | {"now_ms": self.now_ms, "limit": CHUNK_ROWS}
+        values = asdict(self.filters) | {"after": last.after_seq, "limit": CHUNK_ROWS}
         if self.name == "replay":
             return self._replay(last, values, connection)
-        changed = connection.execute(ON_DEAD[self.name], values).rowcount
-        return Step(count=last.count + changed, done=changed < CHUNK_ROWS)
+        retrying = self.name == "retry"
+        statement = sql.DEAD_TO_RETRY if retrying else sql.DEAD_TO_DROP
+        rows = connection.execute(statement, values | {"after_sink": last.after_sink}).fetchall()
+        if not rows:
+            return replace(last, done=True)
+        if retrying:
+            connection.executemany(sql.RETRY_DEAD, [(self.now_ms, *row) for row in rows])
+        else:
+            connection.executemany(sql.DROP_DEAD, rows)
+        sink, seq = rows[-1]
+        done = len(rows) < CHUNK_ROWS
+        return Step(count=last.count + len(rows), done=done, after_sink=sink, after_seq=seq)
 
     def _replay(self, last: Step, values: dict[str, Any], connection: sqlite3.Connection) -> Step:
         top_seq = last.top_seq
         if top_seq is None:
             top_seq = connection.execute(sql.NEWEST).fetchone()[0] or 0
-        bounds = {"after": last.after_seq, "top": top_seq}
-        rows = connection.execute(sql.TO_REPLAY, values | bounds).fetchall()
+        rows = connection.execute(sql.TO_REPLAY, values | {"top": top_seq}).fetchall()
         deliveries = list(self._deliveries(rows))
         changed = connection.executemany(sql.REPLAY, deliveries).rowcount if deliveries else 0
         return Step(
@@ -99,10 +108,11 @@ def bury_expired(  # noqa: PLR0917  # bound by `partial`, all but the last
     newest = connection.execute(sql.NEWEST).fetchone()[0] or 0
     until_seq = min(after_seq + WINDOW_SEQS, newest)
     rows = connection.execute(sql.PENDING_AGES, (after_seq, until_seq, sink)).fetchall()
-    expired = [seq for seq, since_ms in rows if age_since_ms(pauses, since_ms) < before_ms]
+    expired = [seq for seq, since_ms, _ in rows if age_since_ms(pauses, since_ms) < before_ms]
     connection.executemany(sql.BURY, [(now_ms, error, seq, sink) for seq in expired])
-    # They come about in the order of their age: once none is old enough, later ones are not either.
-    over = until_seq >= newest or bool(rows and not expired)
+    # They come about in the order of their age, but for what was retried or replayed by hand: once none is old enough,
+    # later ones are not either.
+    over = until_seq >= newest or (not expired and any(not held_ms for *_, held_ms in rows))
     return len(expired), None if over else until_seq
 
 
@@ -126,9 +136,10 @@ def prune(after_seq: int, before_ms: int, *, strip: bool, connection: sqlite3.Co
         for seq, received_ms, settled, is_stripped in rows
         if strip and settled and received_ms >= before_ms and not is_stripped
     ]
+    keys = [connection.execute(sql.KEY_OF, one).fetchone() for one in stripped]
     connection.executemany(sql.DROP_DELIVERIES_OF, dropped + stripped)
-    connection.executemany(sql.DROP_EVENT, dropped)
-    connection.executemany(sql.STRIP_EVENT, stripped)
+    connection.executemany(sql.DROP_EVENT, dropped + stripped)
+    connection.executemany(sql.ADD_KEY, keys)
     over = len(rows) < CHUNK_ROWS or not (
         strip or any(received_ms < before_ms for _, received_ms, *_ in rows)
     )

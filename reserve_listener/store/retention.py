@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 KNOWN_MS: Final = 48 * 3600 * 1000
 ROUND_S: Final = 600.0
+FULL_ROUND_S: Final = 15.0
+"""While pushes are refused: what was delivered or dropped meanwhile makes room."""
 BREATH_S: Final = 0.02
 """Between two chunks, so that pushes pass."""
 
@@ -62,7 +64,7 @@ class Retention:
                 log.error("store.not_tidied", error=str(error))
             self._store.grown.clear()
             try:
-                async with asyncio.timeout(ROUND_S):
+                async with asyncio.timeout(FULL_ROUND_S if self._store.full else ROUND_S):
                     await self._store.grown.wait()
             except TimeoutError:
                 continue
@@ -78,7 +80,10 @@ class Retention:
         if size > bound * DROP_AT:
             before_ms = self._now_ms() - min(KNOWN_MS, self._keep_ms)
             dropped = await self._drop(before_ms, strip=True, until_bytes=round(bound * DROP_TO))
-            log.warning("store.pruned_early", events=dropped, size_mb=size // MIB, max_size_mb=bound // MIB)
+            if dropped:
+                log.warning(
+                    "store.pruned_early", events=dropped, size_mb=size // MIB, max_size_mb=bound // MIB
+                )
             size = await self._store.measure()
         self._warn(size, bound)
 

@@ -40,7 +40,7 @@ EVENT_TO_DELIVER: Final = "SELECT event_id, received_ms, body FROM events WHERE 
 EVENT_TO_FORWARD: Final = "SELECT event_id, received_ms, body, raw FROM events WHERE seq = ?"
 
 PENDING_AGES: Final = """
-SELECT d.seq, e.received_ms + d.held_ms FROM deliveries AS d JOIN events AS e ON e.seq = d.seq
+SELECT d.seq, e.received_ms + d.held_ms, d.held_ms FROM deliveries AS d JOIN events AS e ON e.seq = d.seq
 WHERE d.seq > ? AND d.seq <= ? AND +d.sink = ? AND +d.state = 0 ORDER BY d.seq
 """
 
@@ -62,8 +62,9 @@ UPDATE sinks SET disabled_ms = ?, disabled_reason = ? WHERE name = ? AND disable
 """
 
 ADD_PAUSE: Final = """
-INSERT OR IGNORE INTO pauses (sink, from_ms, to_ms)
+INSERT INTO pauses (sink, from_ms, to_ms)
 SELECT id, disabled_ms, ? FROM sinks WHERE name = ? AND disabled_ms IS NOT NULL
+ON CONFLICT (sink, from_ms) DO UPDATE SET to_ms = max(to_ms, excluded.to_ms)
 """
 
 ENABLE_SINK: Final = (
@@ -115,8 +116,12 @@ DROP_DELIVERIES_OF: Final = "DELETE FROM deliveries WHERE seq = ?"
 
 DROP_EVENT: Final = "DELETE FROM events WHERE seq = ?"
 
-# The key stays: a push of it is still known.
-STRIP_EVENT: Final = "UPDATE events SET raw = NULL, body = NULL, problem = NULL WHERE seq = ?"
+# What stays of an event, so that a push of it is still known. Put in anew: a row that only shrinks frees no page.
+KEY_OF: Final = "SELECT seq, tenant_key, event_id, scope, created_ms, received_ms FROM events WHERE seq = ?"
+
+ADD_KEY: Final = """
+INSERT INTO events (seq, tenant_key, event_id, scope, created_ms, received_ms) VALUES (?, ?, ?, ?, ?, ?)
+"""
 
 KNOW_APP: Final = """
 INSERT INTO apps (app_id, last_connected_ms) VALUES (?, ?)
@@ -124,7 +129,9 @@ ON CONFLICT (app_id) DO UPDATE SET last_connected_ms = excluded.last_connected_m
 """
 
 # Writes a page without changing anything.
-TOUCH: Final = "UPDATE apps SET last_connected_ms = last_connected_ms WHERE app_id = ?"
+TOUCH_APP: Final = "UPDATE apps SET last_connected_ms = last_connected_ms WHERE app_id = ?"
+
+TOUCH_SINK: Final = "UPDATE sinks SET configured = configured WHERE id = (SELECT min(id) FROM sinks)"
 
 APP_LAST_CONNECTED: Final = "SELECT last_connected_ms FROM apps WHERE app_id = ?"
 
@@ -151,16 +158,23 @@ SELECT d.seq, k.name, k.configured, e.event_id, c.tenant_key, c.scope_type, c.sc
 {_DEAD} ORDER BY d.settled_ms, d.seq LIMIT :limit
 """
 
-# A dead letter that is tried again and given up again meanwhile is not tried once more.
-_SOME_DEAD = f"SELECT d.seq, d.sink {_DEAD} AND d.settled_ms <= :now_ms"
+# From there on: a dead letter that is tried again and given up again meanwhile is not tried once more.
+_SOME_DEAD = f"""
+SELECT d.sink, d.seq {_DEAD} AND (d.sink, d.seq) > (:after_sink, :after) AND (k.configured OR :gone_too)
+ORDER BY d.sink, d.seq LIMIT :limit
+"""  # fixed texts only
 
-RETRY_DEAD: Final = f"""
+DEAD_TO_RETRY: Final = _SOME_DEAD.replace(":gone_too", "FALSE")
+
+DEAD_TO_DROP: Final = _SOME_DEAD.replace(":gone_too", "TRUE")
+
+RETRY_DEAD: Final = """
 UPDATE deliveries SET state = 0, attempts = 0, due_ms = 0, settled_ms = NULL,
-  held_ms = :now_ms - (SELECT received_ms FROM events WHERE events.seq = deliveries.seq)
-WHERE (seq, sink) IN ({_SOME_DEAD} AND k.configured LIMIT :limit)
-"""  # noqa: S608
+  held_ms = ? - (SELECT received_ms FROM events WHERE events.seq = deliveries.seq)
+WHERE sink = ? AND seq = ? AND state = 2
+"""
 
-DROP_DEAD: Final = f"DELETE FROM deliveries WHERE (seq, sink) IN ({_SOME_DEAD} LIMIT :limit)"  # noqa: S608
+DROP_DEAD: Final = "DELETE FROM deliveries WHERE sink = ? AND seq = ? AND state = 2"
 
 TO_REPLAY: Final = """
 SELECT e.seq, e.scope, c.tenant_key, c.scope_type, c.scope_id, e.received_ms

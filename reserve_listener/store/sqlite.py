@@ -41,8 +41,9 @@ WAITING_BYTES: Final = 128 * 1024 * 1024
 LAST_ERROR_CHARS: Final = 500
 BACKLOG_COUNTED: Final = 10_000
 
-ROW_FACTOR: Final = 1.3
-"""What an event takes in the file, rows of deliveries and indexes included, for each byte of it."""
+ROW_FACTOR: Final = 1.2
+ROW_BYTES: Final = 200
+"""What an event takes in the file, rows of deliveries and indexes included, for each byte of it and besides."""
 
 
 class SqliteStore:
@@ -121,11 +122,16 @@ class SqliteStore:
     @property
     def problem(self) -> str | None:
         """Why pushes are answered 500 now; None while they are taken."""
-        return self._writer.problem or (self._full_text() if self._is_full(0) else None)
+        return self._writer.problem or (self._full_text() if self.full else None)
+
+    @property
+    def full(self) -> bool:
+        """Whether the size bound is reached."""
+        return self._is_full(0)
 
     async def touch(self, app_id: str) -> None:
         """Write something small: after a failure it tells whether the store works again. Raises `StoreError`."""
-        await self._writer.submit(partial(_execute, sql.TOUCH, (app_id,)), writes=True)
+        await self._writer.submit(partial(_touch, app_id), writes=True)
 
     async def measure(self) -> int:
         """The bytes that are in use in the file."""
@@ -155,17 +161,20 @@ class SqliteStore:
     def _appended(self, size: int, future: asyncio.Future[Verdict]) -> None:
         self._waiting_events -= 1
         self._waiting_bytes -= size
-        if not future.cancelled() and future.exception() is None and future.result() is Verdict.STORED:
+        verdict = None if future.cancelled() or future.exception() is not None else future.result()
+        if verdict in (Verdict.STORED, Verdict.UNREADABLE):
             self._grow(size)
+        if verdict is Verdict.STORED:
             self.on_commit()
 
     def _grow(self, size: int) -> None:
-        self._grown_bytes += round(size * ROW_FACTOR)
+        self._grown_bytes += round(size * ROW_FACTOR) + ROW_BYTES
         if self.max_bytes is not None and self._grown_bytes > self.max_bytes // 100:
             self.grown.set()
 
     def _is_full(self, size: int) -> bool:
-        return self.max_bytes is not None and self._size_bytes + self._grown_bytes + size > self.max_bytes
+        coming = self._grown_bytes + self._waiting_bytes + size
+        return self.max_bytes is not None and self._size_bytes + coming > self.max_bytes
 
     def _full_text(self) -> str:
         return (
@@ -262,10 +271,12 @@ class SqliteStore:
             name=operation, filters=filters, routes=self._routes, now_ms=self._now_ms()
         )
         step = work.first()
-        while not step.done:
-            step = await self._writer.submit(partial(work.step, step), writes=True)
-        if step.count:
-            self.on_requeue()
+        try:
+            while not step.done:
+                step = await self._writer.submit(partial(work.step, step), writes=True)
+        finally:
+            if step.count or not step.done:  # broken off, some of it may be committed all the same
+                self.on_requeue()
         return step.count
 
     async def backlog(self) -> dict[str, int]:
@@ -395,6 +406,12 @@ def _used_bytes(connection: sqlite3.Connection) -> int:
         for name in ("page_count", "freelist_count", "page_size")
     )
     return (pages - free) * size
+
+
+def _touch(app_id: str, connection: sqlite3.Connection) -> None:
+    # Without a long connection no app is known.
+    connection.execute(sql.TOUCH_APP, (app_id,))
+    connection.execute(sql.TOUCH_SINK)
 
 
 def _execute(statement: str, values: tuple[object, ...], connection: sqlite3.Connection) -> int:

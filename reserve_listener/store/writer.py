@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import queue
 import sqlite3
 import threading
@@ -46,6 +47,8 @@ _MEDIUM_FAILED: Final = (
 
 _PASSES_BY_ITSELF: Final = ("SQLITE_FULL", "SQLITE_BUSY", "SQLITE_LOCKED")
 """Of these, errors after which the connection is as good as before."""
+
+_DAMAGED: Final = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
 
 Work = Callable[[sqlite3.Connection], Any]
 
@@ -117,6 +120,7 @@ class Writer:
         try:
             self._file.open()
         except BaseException as error:  # noqa: BLE001  # whatever it is, the opener must hear it
+            self._file.release()
             self._tell(_resolve_one, self._opened, error)
             self._tell(_resolve_one, self._closed, None)
             return
@@ -127,12 +131,13 @@ class Writer:
         except BaseException as error:  # noqa: BLE001  # whoever waits for `ended` is told
             failure = error
         finally:
-            self._file.close()
+            self._file.release()
             self._tell(self._thread_ended, failure)
 
     def _thread_ended(self, failure: BaseException | None) -> None:
         """On the loop, as `submit` is: whether asked to end or not, nobody is left waiting."""
         self._accepting = False
+        self._failure = self._failure if failure is None else str(failure)
         left = [*self._in_hand]
         with contextlib.suppress(queue.Empty):
             while True:
@@ -168,21 +173,25 @@ class Writer:
             return
         writes = [job for job in jobs if job.writes]
         if writes:
+            changes = connection.total_changes
             results = _commit(connection, writes)
+            wrote = connection.total_changes != changes
             if connection.in_transaction:  # even the rollback failed
                 self._file.close()
-            self._judge(results)
+            self._judge(results, wrote=wrote)
             self._tell(_resolve_all, results)
         reads = [job for job in jobs if not job.writes]
         if reads:
             self._tell(_resolve_all, [self._file.read(job) for job in reads])
 
-    def _judge(self, results: Sequence[Result]) -> None:
+    def _judge(self, results: Sequence[Result], *, wrote: bool) -> None:
         """Health follows what was last written; a connection that may be spoiled is not used again."""
         failed = next((error for _, _, error in results if error is not None and _is_medium(error)), None)
-        self._failure = None if failed is None else str(failed)
         if failed is not None:
+            self._failure = str(failed)
             self._file.suspect(failed)
+        elif wrote:  # a commit of nothing, as of a duplicate, succeeds on a full disk too
+            self._failure = None
 
     def _collect(self) -> tuple[list[Job], bool]:
         job = self._jobs.get()
@@ -211,32 +220,29 @@ class _File:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._wal = path.with_name(f"{path.name}-wal")
         self._connection: sqlite3.Connection | None = None
+        self._held: int | None = None
         self._identity: tuple[int, int] | None = None
-        self._may_be_damaged = False
+        self._wal_identity: tuple[int, int] | None = None
+        self._damage: str | None = None
 
     def open(self) -> None:
         """Open, as at start. Raises `StoreError`."""
         self._connection = schema.open_writer(self._path)
-        self._identity = self._named()
+        # Held open, also while no connection is: the number of a removed file would be given to the next one.
+        self._held = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        self._identity, self._wal_identity = _identity(self._path), _identity(self._wal)
 
     def usable(self) -> sqlite3.Connection:
         """A connection to the file that has the store's name.
 
         Raises `_NotNowError`, and `StoreError` when only a person can mend it: the file is gone, replaced or damaged.
         """
-        try:
-            named = self._named()
-        except OSError as error:
-            raise _NotNowError(error.strerror or str(error)) from error
-        if named != self._identity:
-            what = "was removed" if named is None else "was replaced"
-            raise StoreError(
-                f"the store {self._path} {what} while the daemon was running; what is committed to it from now on"
-                " would be lost. Put the file back, or start again with a new store."
-            )
+        self._require_same()
         if self._connection is None:
             self._reopen()
+            self._require_same()  # opening makes a file where none is
         if self._connection is None:  # pragma: no cover  # `_reopen` opens or raises
             raise _NotNowError("not open")
         return self._connection
@@ -246,15 +252,20 @@ class _File:
         name = _name_of(error)
         if name.startswith(_PASSES_BY_ITSELF):
             return
-        self._may_be_damaged |= name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB"))
+        if name.startswith(_DAMAGED):
+            self._damage = name
         self.close()
 
     def read(self, job: Job) -> Result:
-        """A job that only reads; a damaged file shows here, too."""
+        """A job that only reads; a damaged file shows here, too. Raises `StoreError` as `usable` does."""
         try:
-            return job, job.work(self.usable()), None
+            connection = self.usable()
+        except _NotNowError as error:
+            return job, None, _store_error(error)
+        try:
+            return job, job.work(connection), None
         except Exception as error:  # noqa: BLE001  # as in _commit
-            if _name_of(error).startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
+            if _name_of(error).startswith(_DAMAGED):
                 self.suspect(error)
             return job, None, _store_error(error)
 
@@ -265,24 +276,58 @@ class _File:
             with contextlib.suppress(sqlite3.Error):
                 connection.close()
 
+    def release(self) -> None:
+        """Give everything back. Does not raise."""
+        self.close()
+        if self._held is not None:
+            os.close(self._held)
+            self._held = None
+
     def _reopen(self) -> None:
         try:
             connection = schema.open_writer(self._path)
-            if self._may_be_damaged:
-                schema.require_sound(connection, self._path)
+            if self._damage is not None:
+                _require_sound(connection, self._path, self._damage)
         except (schema.DamagedStoreError, schema.WrongStoreError):
             raise
         except StoreError as error:
             raise _NotNowError(str(error)) from error
-        self._connection, self._may_be_damaged = connection, False
-        self._identity = self._named()
+        self._connection, self._damage = connection, None
+        self._wal_identity = _identity(self._wal)
 
-    def _named(self) -> tuple[int, int] | None:
+    def _require_same(self) -> None:
         try:
-            status = self._path.stat()
-        except FileNotFoundError:
-            return None
-        return status.st_dev, status.st_ino
+            named, wal = _identity(self._path), _identity(self._wal)
+        except OSError as error:
+            raise _NotNowError(error.strerror or str(error)) from error
+        if named != self._identity:
+            what = "was removed" if named is None else "was replaced"
+            raise StoreError(
+                f"the store {self._path} {what} while the daemon was running; what is committed to it from now on"
+                " would be lost. Put the file back, or start again with a new store."
+            )
+        if wal != self._wal_identity and self._connection is not None:
+            raise StoreError(  # the end of the thread closes the connection, and that saves what is committed
+                f"{self._wal}, a part of the store, was removed or replaced while the daemon was running; what is"
+                " committed from now on would be lost. What was is saved now: start again."
+            )
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """What tells a file from another one that has its name later; None: there is none."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _require_sound(connection: sqlite3.Connection, path: Path, damage: str) -> None:
+    try:
+        schema.require_sound(connection, path, indexes=damage == "SQLITE_CORRUPT_INDEX")
+    except StoreError:
+        connection.close()
+        raise
 
 
 def _commit(connection: sqlite3.Connection, jobs: Sequence[Job]) -> list[Result]:
@@ -292,7 +337,13 @@ def _commit(connection: sqlite3.Connection, jobs: Sequence[Job]) -> list[Result]
     except Exception as error:  # noqa: BLE001  # a job's own mistake must not end the thread
         if len(jobs) == 1 or _name_of(error).startswith(_MEDIUM_FAILED) or connection.in_transaction:
             return [(job, None, _store_error(error)) for job in jobs]
-    return [result for job in jobs for result in _commit(connection, [job])]
+    results: list[Result] = []
+    for number, job in enumerate(jobs):
+        results += _commit(connection, [job])
+        failure = results[-1][2]
+        if failure is not None and (_is_medium(failure) or connection.in_transaction):
+            return results + [(left, None, failure) for left in jobs[number + 1 :]]
+    return results
 
 
 def _transaction(connection: sqlite3.Connection, jobs: Sequence[Job]) -> list[Result]:

@@ -53,8 +53,9 @@ CREATE TABLE deliveries (
     held_ms    INTEGER NOT NULL DEFAULT 0,  -- time that does not count for its age: before a retry or replay by hand
     PRIMARY KEY (seq, sink)
 ) STRICT, WITHOUT ROWID;
--- What waits for a sink, scope by scope: small, since it forgets what is settled.
-CREATE INDEX deliveries_pending ON deliveries (sink, scope, seq) WHERE state = 0;
+-- What waits for a sink, scope by scope: small, since it forgets what is settled. With the state in it, counting and
+-- finding the first need not look at the rows.
+CREATE INDEX deliveries_pending ON deliveries (sink, scope, seq, state) WHERE state = 0;
 -- What failed and waits for its time.
 CREATE INDEX deliveries_due ON deliveries (sink, due_ms) WHERE state = 0 AND due_ms > 0;
 CREATE INDEX deliveries_dead ON deliveries (sink, seq) WHERE state = 2;
