@@ -248,3 +248,13 @@ async def test_a_closed_standard_output_is_a_sentence(tmp_path: Path) -> None:
     assert err.decode().startswith("error: ")
     assert "Traceback" not in err.decode()
     assert os.listdir(tmp_path) == []  # noqa: PTH208
+
+
+async def test_an_argument_that_is_no_text_is_a_sentence(tmp_path: Path) -> None:
+    """Bytes that are not UTF-8 on the command line are refused, wherever they stand."""
+    process = await asyncio.create_subprocess_exec(
+        *COMMAND, "events", "list", "--scope", b"\xff\xfe",
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, env=environment(), cwd=tmp_path,
+    )  # fmt: skip
+    _, err = await asyncio.wait_for(process.communicate(), 30)
+    assert (process.returncode, err) == (1, b"error: the command line is not UTF-8 text.\n")

@@ -54,10 +54,20 @@ def main() -> None:
     sys.exit(code)
 
 
+def _is_text(argument: str) -> bool:
+    try:
+        argument.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _exit_code() -> int:
     try:
         if sys.stdout is None:  # `>&-`: the next file opened would take its place
             raise ReserveListenerError("standard output is closed. Redirect it instead, e.g. >/dev/null.")
+        if any(not _is_text(argument) for argument in sys.argv[1:]):
+            raise ReserveListenerError("the command line is not UTF-8 text.")
         app()
     except SystemExit as end:  # how typer ends a command
         return end.code if isinstance(end.code, int) else int(end.code is not None)
