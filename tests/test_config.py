@@ -162,6 +162,18 @@ def test_a_proxy_is_a_secret() -> None:
     assert {HIDDEN, f"user:{HIDDEN}"} <= set(config.secret_texts())
 
 
+@pytest.mark.parametrize("login", ["t0ken-of-proxy", "t0ken-of-proxy:", "t0ken%2Dof-proxy:"])
+def test_a_proxys_user_without_a_password_is_a_token(login: str) -> None:
+    """A token in the user's place is masked alone too, whether or not the colon of an empty password follows."""
+    texts = loaded(LARK + f'proxy = "http://{login}@proxy:3128"').secret_texts()
+    assert {"t0ken-of-proxy", login.removesuffix(":")} <= set(texts)
+
+
+def test_an_empty_login_of_a_proxy_masks_no_colons() -> None:
+    """Nothing is secret in `http://:@proxy` that other texts are made of, too."""
+    assert ":" not in loaded(LARK + 'proxy = "http://:@proxy:3128"').secret_texts()
+
+
 def test_byte_order_mark() -> None:
     """A file that an editor on Windows has saved is read."""
     assert loaded("\ufeff" + LARK).lark.app_id == "cli_a"

@@ -105,13 +105,11 @@ UNREADABLE: dict[str, bytes] = {
     "5 MB of nothing": b"\x00" * 5_000_000,
     "nested too deeply": DEEP,
     "nested too deeply inside": b'{"event":' + DEEP + b"}",
-    "lone surrogate": b'{"header":{"event_id":"\\ud800"},"event":{"scope_id":"x"}}',
     "no event_id": json.dumps({"header": {"event_type": EVENT_TYPE}, "event": {"scope_id": "x"}}).encode(),
     "no event": json.dumps({"header": {"event_id": "e", "event_type": EVENT_TYPE}}).encode(),
     "header is a text": b'{"header":"x","event":{"scope_id":"y"}}',
     "event is a list": b'{"header":{"event_id":"e"},"event":[]}',
     "empty scope": b'{"header":{"event_id":"e"},"event":{"scope_id":""}}',
-    "a number out of range": b'{"header":{"event_id":"e"},"event":{"scope_id":"x","n":1e999}}',
 }
 
 

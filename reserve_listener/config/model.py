@@ -550,7 +550,9 @@ def _forms(secret: str) -> Iterator[str]:
     elif "://" in secret and "@" in secret:
         userinfo = secret.partition("://")[2].rpartition("@")[0]
         user, _, password = userinfo.partition(":")
-        yield from (userinfo, unquote(userinfo), password, unquote(password))
+        # Without a password the user is a token, and what stands in a log may lack the colon of `token:@host`.
+        login = userinfo if password else user
+        yield from (login, unquote(login), password, unquote(password))
         yield _basic(unquote(user), unquote(password))  # Proxy-Authorization
 
 
