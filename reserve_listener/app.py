@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 from reserve_listener import __version__
+from reserve_listener.config import WebhookConfig
 from reserve_listener.control import ControlServer, socket_path
 from reserve_listener.delivery import Workers
 from reserve_listener.errors import ConfigError, ReserveListenerError, StoreError
 from reserve_listener.health import MIB, Health
 from reserve_listener.intake import Intake
+from reserve_listener.listening import Listener, make_webhook
 from reserve_listener.model import Filters, State
 from reserve_listener.observability.heartbeat import Heartbeat
 from reserve_listener.observability.notify import Notifier
@@ -139,9 +141,20 @@ class App:
         self._store.on_commit = self._workers.wake
         self._store.on_requeue = self._workers.requeue
         self._workers.start(outlets, disabled=await self._disabled())
-        self._transport = self._long_connection(dispatcher)
+        self._transport = (
+            self._listener() if lark.transport == "webhook" else self._long_connection(dispatcher)
+        )
         self._health = Health(
             lark.app_id, self._store, self._transport, self._workers, scrub=self._logs.scrub
+        )
+
+    def _listener(self) -> Transport:
+        settings = self._config.webhook or WebhookConfig()
+        return Listener(
+            make_webhook(settings, self._intake.accept),
+            where=settings.listen,
+            on_listening=self._on_connected,
+            on_state=self._on_state,
         )
 
     def _long_connection(self, dispatcher: Any) -> Transport:
@@ -216,7 +229,7 @@ class App:
 
     def _on_state(self, state: State) -> None:
         # Ready once the first attempt has come to something: a refusal of an unknown app then fails the start.
-        ready = ("READY=1",) if state.name in ("connected", "waiting") and not self._reloading else ()
+        ready = ("READY=1",) if (state.hears or state.name == "waiting") and not self._reloading else ()
         self._notifier.send(*ready, f"STATUS={self._health.connection()}")
 
     async def _app_known(self) -> bool:

@@ -562,10 +562,6 @@ def test_secrets_show_nowhere() -> None:
             'sinks: names must be unique; more than once: "a"',
         ),
         (
-            LARK.replace('"s"', '"s"\ntransport = "webhook"'),
-            "lark.transport: the webhook transport is not in this version",
-        ),
-        (
             LARK + '[webhook]\nlisten = "0.0.0.0:80"',
             "webhook: listen is 0.0.0.0:80, with neither encrypt_key_file",
         ),

@@ -14,11 +14,12 @@ from hypothesis import given, strategies as st
 from standardwebhooks.webhooks import Webhook
 
 from reserve_listener import normalize
+from reserve_listener.envelope import encrypt
 from reserve_listener.errors import DeliveryError, TransientDeliveryError
 from reserve_listener.model import Delivery
 from reserve_listener.simulator import Answer, HttpServer, Receiver, sample_event
 from reserve_listener.simulator.events import TOKEN
-from reserve_listener.sinks.feishu import Feishu, encrypt, with_token
+from reserve_listener.sinks.feishu import Feishu, with_token
 from reserve_listener.sinks.http import HttpSink
 from reserve_listener.transports import sdk
 from tests.helpers import NOW_MS

@@ -274,11 +274,6 @@ class _Draft:
 
     def _refuse_what_is_not_in_this_version(self) -> None:
         """Keys that are known already but would have no effect yet. Take a line out with what makes it work."""
-        lark = self.values["lark"]
-        if isinstance(lark, dict) and lark.get("transport") == "webhook":
-            self._refuse(
-                ("lark", "transport"), 'the webhook transport is not in this version; use "long_connection"'
-            )
         self._refuse_section("status", "the status page is not in this version; take it out")
 
     def _refuse_section(self, section: str, text: str) -> None:

@@ -1,22 +1,16 @@
-"""An ASGI app on 127.0.0.1 in the running loop, for the platform's endpoint and for tests.
-
-uvicorn's `serve` catches SIGTERM and raises it again, polls every 100 ms and waits for open connections; its
-start-up alone is used here, so that signals stay with the program and the end is prompt.
-"""
+"""An ASGI app on 127.0.0.1, for the platform's endpoint and for tests."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import socket
 from typing import TYPE_CHECKING, Self
 
-import uvicorn
+from reserve_listener.asgi_server import AsgiServer
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from starlette.types import ASGIApp, Receive, Scope, Send
+    from starlette.types import ASGIApp
 
 
 class HttpServer:
@@ -26,22 +20,8 @@ class HttpServer:
     """
 
     def __init__(self, app: ASGIApp, *, port: int = 0) -> None:
-        self._app = app
+        self._server = AsgiServer(app)
         self._wanted_port = port
-        config = uvicorn.Config(
-            self._guarded,
-            interface="asgi3",
-            http="h11",
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            proxy_headers=False,
-            date_header=False,
-            # Keep-alive outlasts any test; an idle connection that the server closes races with the next request.
-            timeout_keep_alive=300,
-        )
-        self._server = uvicorn.Server(config)
         self.port = 0
         self.url = ""
 
@@ -49,36 +29,17 @@ class HttpServer:
         listener = _listener(self._wanted_port)
         self.port = listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
-        server = self._server
-        server.config.load()
-        server.lifespan = server.config.lifespan_class(server.config)
-        await server.startup(sockets=[listener])
-        await server.on_tick(0)  # sets the default headers
+        await self._server.open(listener)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for listening in self._server.servers:
-            listening.close()
-        self.abort()
-        await asyncio.sleep(0)  # the requests learn that their connection is gone before their tasks end
-        tasks = list(self._server.server_state.tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        for listening in self._server.servers:
-            await listening.wait_closed()
+        await self._server.close()
 
     def abort(self) -> None:
         """Reset all open connections, also those that wait for their answer."""
-        for connection in list(self._server.server_state.connections):
-            connection.transport.abort()
-
-    async def _guarded(self, scope: Scope, receive: Receive, send: Send) -> None:
-        # uvicorn logs a cancelled app as an error; here it is the end of a server that was told to stop.
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._app(scope, receive, send)
+        self._server.abort()
 
 
 def _listener(port: int) -> socket.socket:

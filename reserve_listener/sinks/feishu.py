@@ -6,12 +6,12 @@ takes these pushes unchanged. All of the payload stays as it was stored, byte fo
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import os
 from typing import TYPE_CHECKING, Final
 
 import msgspec
+
+from reserve_listener import envelope
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from reserve_listener.model import Delivery
 
 CONTENT_TYPE: Final = "application/json; charset=utf-8"
-IV_BYTES: Final = 16
 NONCE_BYTES: Final = 16
 
 _fields: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -53,34 +52,21 @@ class Feishu:
         body = with_token(delivery.raw, self._token) if self._token else delivery.raw
         headers = {"content-type": CONTENT_TYPE}
         if self._key:
-            body = _encode({"encrypt": encrypt(self._key, body, iv=self._random_bytes(IV_BYTES))})
+            iv = self._random_bytes(envelope.IV_BYTES)
+            body = _encode({"encrypt": envelope.encrypt(self._key, body, iv=iv)})
             timestamp, nonce = str(int(now_s)), self._random_bytes(NONCE_BYTES).hex()
             headers |= {
-                "X-Lark-Request-Timestamp": timestamp,
-                "X-Lark-Request-Nonce": nonce,
-                "X-Lark-Signature": sign(timestamp, nonce, self._key, body),
+                envelope.TIMESTAMP: timestamp,
+                envelope.NONCE: nonce,
+                envelope.SIGNATURE: envelope.sign(timestamp, nonce, self._key, body),
             }
         return body, headers
 
 
 def with_token(raw: bytes, token: str) -> bytes:
     """The payload with `header.token`; no other value is read, so none is changed."""
-    envelope = _fields(raw)
-    header = _fields(envelope["header"])
+    fields = _fields(raw)
+    header = _fields(fields["header"])
     header["token"] = msgspec.Raw(_encode(token))
-    envelope["header"] = msgspec.Raw(_encode(header))
-    return _encode(envelope)
-
-
-def encrypt(key: str, plain: bytes, *, iv: bytes) -> str:
-    """What stands under `encrypt`: base64 of the iv and of AES-256-CBC with PKCS#7 under the key's sha256."""
-    from Crypto.Cipher import AES  # noqa: PLC0415  # lark-oapi brings it; needed with an encrypt key only
-    from Crypto.Util.Padding import pad  # noqa: PLC0415  # as above
-
-    cipher = AES.new(hashlib.sha256(key.encode()).digest(), AES.MODE_CBC, iv=iv)
-    return base64.b64encode(iv + cipher.encrypt(pad(plain, AES.block_size))).decode()
-
-
-def sign(timestamp: str, nonce: str, key: str, body: bytes) -> str:
-    """`X-Lark-Signature`: a hash over the body as it is sent, so after the encryption."""
-    return hashlib.sha256((timestamp + nonce + key).encode() + body).hexdigest()
+    fields["header"] = msgspec.Raw(_encode(header))
+    return _encode(fields)

@@ -1,0 +1,311 @@
+"""The webhook: pushes come as `POST {path}`, and are answered after their commit.
+
+What must stay true: 200 only for a verdict that is committed (or for an event that is not ours, which a second push would
+not make ours); never 500 for the sender's mistake; whoever sends slowly, much, or nonsense costs a bounded amount and keeps
+nobody else from being answered in time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from reserve_listener.asgi_server import AsgiServer
+from reserve_listener.model import Verdict
+from reserve_listener.transports.push import Challenge, Credentials, Payload, PushRefusedError, open_push
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable, Sequence
+    from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+
+    from starlette.types import Receive, Scope, Send
+
+    from reserve_listener.protocols import Accept
+
+BODY_BYTES: Final = 16 * 1024 * 1024
+"""As on the long connection."""
+
+WAITING_BYTES: Final = 64 * 1024 * 1024
+"""What all bodies under way may take together; beyond it a push is answered 503, and comes again."""
+
+BODY_TIMEOUT_S: Final = 10.0
+HEADER_TIMEOUT_S: Final = 10.0
+KEEP_ALIVE_S: Final = 75
+CONNECTIONS: Final = 1_000
+CLOSE_TIMEOUT_S: Final = 5.0
+TOLD_EVERY_S: Final = 1.0
+IN_THREAD_BYTES: Final = 256 * 1024
+"""A larger body is opened in a thread: parsing and decrypting it would hold up the loop."""
+
+log = structlog.get_logger("webhook")
+
+
+class Webhook:
+    """Listens on `host`, `port` (0: any free one) from `open` to `close`; `accept` gets what the platform sent."""
+
+    def __init__(
+        self,
+        *,
+        host: str,
+        port: int,
+        path: str,
+        accept: Accept,
+        credentials: Credentials,
+        freshness_s: float,
+        tls: ssl.SSLContext | None = None,
+        trusted_proxies: Sequence[IPv4Network | IPv6Network] = (),
+        allowed_senders: Sequence[IPv4Network | IPv6Network] = (),
+        now_s: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.port = port
+        self._host = host
+        self._path = path
+        self._accept = accept
+        self._credentials = credentials
+        self._freshness_s = freshness_s
+        self._trusted_proxies = tuple(trusted_proxies)
+        self._allowed_senders = tuple(allowed_senders)
+        self._now_s = now_s
+        self._refusals = _Refusals(clock)
+        self._receiving = True
+        self._waiting_bytes = 0
+        self._server = AsgiServer(self._app, protocol=_protocol_class(), tls=tls, keep_alive_s=KEEP_ALIVE_S)
+
+    async def open(self) -> None:
+        """Listen. Raises `OSError`, e.g. when the port is taken."""
+        listener = await asyncio.to_thread(_bound, self._host, self.port)
+        self.port = listener.getsockname()[1]
+        await self._server.open(listener)
+
+    def stop_receiving(self) -> None:
+        """Refuse pushes from now on: the platform pushes them again."""
+        self._receiving = False
+
+    async def close(self) -> None:
+        """Answer what is under way, for a while, and end. Does not raise."""
+        self._receiving = False
+        self._server.stop_accepting()
+        if busy := self._server.busy:
+            await asyncio.wait(busy, timeout=CLOSE_TIMEOUT_S)
+        await self._server.close()
+
+    # -- one request --------------------------------------------------------------------------------------------------------
+
+    async def _app(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        try:
+            answer = await self._answer(request)
+        except PushRefusedError as refusal:
+            self._refusals.tell(refusal, _text_of(self._client(request)))
+            # Before the body was read, what is left of it is nobody's business.
+            answer = _json(refusal.status, refusal.public, close=refusal.status not in AFTER_THE_BODY)
+        except ClientDisconnect:
+            return
+        except Exception as error:  # noqa: BLE001  # ours and not the sender's: it shall push again
+            log.error(
+                "webhook.failed", error=f"{type(error).__name__}: {error}"[:200]
+            )  # no payload in a traceback
+            answer = _json(500, "failed")
+        await answer(scope, receive, send)
+
+    async def _answer(self, request: Request) -> JSONResponse:
+        self._check(request)
+        if not self._receiving:
+            return _json(503, "stopping", close=True)
+        body = await self._body(request)
+        try:
+            opened = await self._open(body, dict(request.headers))
+            if isinstance(opened, Challenge):
+                log.info("webhook.challenge", client=_text_of(self._client(request)))
+                return JSONResponse({"challenge": opened.text})
+            return _json(*ANSWERS[await self._accept(opened.raw)])
+        finally:
+            self._waiting_bytes -= len(body)
+
+    def _check(self, request: Request) -> None:
+        """What can be said before the body is read."""
+        client = self._client(request)
+        if self._allowed_senders and not _is_in(client, self._allowed_senders):
+            raise PushRefusedError(403, "forbidden", "the sender is none of webhook.allowed_senders")
+        if request.url.path != self._path:
+            raise PushRefusedError(404, "not found", "another path than webhook.path")
+        if request.method != "POST":
+            raise PushRefusedError(405, "method not allowed", "another method than POST")
+        content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if content_type != "application/json":
+            raise PushRefusedError(
+                415, "unsupported media type", "another content type than application/json"
+            )
+        length = request.headers.get("content-length", "0")
+        if length.isdigit() and int(length[:20]) > BODY_BYTES:
+            raise _too_large()
+
+    async def _body(self, request: Request) -> bytes:
+        body = bytearray()
+        try:
+            async with asyncio.timeout(BODY_TIMEOUT_S):
+                async for piece in request.stream():
+                    body += piece
+                    if len(body) > BODY_BYTES:
+                        raise _too_large()
+        except TimeoutError:
+            raise PushRefusedError(
+                408, "timeout", f"the body did not come within {BODY_TIMEOUT_S:g} s"
+            ) from None
+        if self._waiting_bytes + len(body) > WAITING_BYTES:
+            raise PushRefusedError(503, "busy", "too many large pushes at once")
+        self._waiting_bytes += len(body)
+        return bytes(body)
+
+    async def _open(self, body: bytes, headers: dict[str, str]) -> Challenge | Payload:
+        terms = {"now_s": self._now_s(), "freshness_s": self._freshness_s}
+        if len(body) > IN_THREAD_BYTES:
+            return await asyncio.to_thread(open_push, body, headers, self._credentials, **terms)
+        return open_push(body, headers, self._credentials, **terms)
+
+    def _client(self, request: Request) -> IPv4Address | IPv6Address | None:
+        """Who sends: the peer, or what proxies that are trusted say of it, from the right."""
+        peer = _address(request.client.host if request.client else "")
+        forwarded = [part.strip() for part in request.headers.get("x-forwarded-for", "").split(",")]
+        while forwarded and _is_in(peer, self._trusted_proxies):
+            if (named := _address(forwarded.pop())) is None:
+                break
+            peer = named
+        return peer
+
+
+AFTER_THE_BODY: Final = frozenset({400, 401})
+
+ANSWERS: Final = {
+    Verdict.STORED: (200, "ok"),
+    Verdict.DUPLICATE: (200, "ok"),
+    Verdict.UNREADABLE: (200, "ok"),
+    Verdict.OTHER_TYPE: (200, "ok"),
+    Verdict.OVERLOADED: (503, "busy"),
+    Verdict.FAILED: (500, "failed"),
+}
+"""An event of another type is none of our business, and a second push would not change that."""
+
+
+class _Refusals:
+    """Lines about pushes that are not taken: one a second of each kind, since anybody can cause them."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._told: dict[str, tuple[float, int]] = {}
+
+    def tell(self, refusal: PushRefusedError, client: str) -> None:
+        """One refusal. Reasons are constant texts, so there are few."""
+        reason, now = str(refusal), self._clock()
+        told_at, untold = self._told.get(reason, (-TOLD_EVERY_S, 0))
+        if now - told_at < TOLD_EVERY_S:
+            self._told[reason] = (told_at, untold + 1)
+            return
+        self._told[reason] = (now, 0)
+        more = {"more": untold} if untold else {}
+        log.warning("webhook.refused", status=refusal.status, reason=reason, client=client, **more)
+
+
+def _protocol_class() -> Any:  # noqa: C901  # a class body, not a branch
+    """The protocol of uvicorn, with a deadline for headers, and room for a new connection at the cost of the idlest."""
+    idle: dict[Any, None] = {}
+
+    class Protocol(H11Protocol):
+        _deadline: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
+            super().connection_made(transport)
+            while len(self.connections) > CONNECTIONS and idle:
+                oldest = next(iter(idle))
+                del idle[oldest]
+                self.connections.discard(oldest)
+                oldest.transport.abort()
+            idle[self] = None
+            self._await_headers()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            idle.pop(self, None)
+            self._forget_deadline()
+            super().connection_lost(exc)
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            if self._is_busy():
+                idle.pop(self, None)
+                self._forget_deadline()
+            elif self._deadline is None:
+                self._await_headers()
+
+        def on_response_complete(self) -> None:
+            super().on_response_complete()
+            if not self._is_busy() and not self.transport.is_closing():
+                idle[self] = None
+
+        def _is_busy(self) -> bool:
+            return self.cycle is not None and not self.cycle.response_complete
+
+        def _await_headers(self) -> None:
+            self._deadline = self.loop.call_later(HEADER_TIMEOUT_S, self._too_slow)
+
+        def _forget_deadline(self) -> None:
+            if self._deadline is not None:
+                self._deadline.cancel()
+                self._deadline = None
+
+        def _too_slow(self) -> None:
+            self._deadline = None
+            if not self._is_busy():
+                self.transport.abort()
+
+    return Protocol
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _json(status: int, text: str, *, close: bool = False) -> JSONResponse:
+    headers = {"connection": "close"} if close else {}
+    if status == 405:  # noqa: PLR2004  # RFC 9110, 15.5.6
+        headers["allow"] = "POST"
+    return JSONResponse({"msg": text}, status_code=status, headers=headers)
+
+
+def _too_large() -> PushRefusedError:
+    return PushRefusedError(413, "too large", f"the body exceeds {BODY_BYTES} bytes")
+
+
+def _address(text: str) -> IPv4Address | IPv6Address | None:
+    try:
+        address = ip_address(text)
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+def _is_in(address: IPv4Address | IPv6Address | None, networks: Sequence[IPv4Network | IPv6Network]) -> bool:
+    return address is not None and any(address in network for network in networks)
+
+
+def _text_of(address: IPv4Address | IPv6Address | None) -> str:
+    return "unknown" if address is None else str(address)

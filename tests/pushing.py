@@ -1,0 +1,42 @@
+"""Pushes to a webhook as the platform makes them, for tests."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+import msgspec
+
+from reserve_listener import envelope
+from reserve_listener.simulator import events, sample_event
+
+TOKEN = events.TOKEN
+KEY = "the app's encrypt key"
+
+
+def event(**more: Any) -> bytes:
+    """The platform's JSON of one change."""
+    return msgspec.json.encode(sample_event(**more))
+
+
+def challenge(token: str | None = TOKEN) -> bytes:
+    """What the console sends when an address is saved."""
+    content = {"type": "url_verification", "challenge": "c-0123", "token": token}
+    return msgspec.json.encode({name: value for name, value in content.items() if value is not None})
+
+
+def sealed(plain: bytes, key: str = KEY) -> bytes:
+    """The body of an encrypted push."""
+    return msgspec.json.encode({"encrypt": envelope.encrypt(key, plain, iv=os.urandom(16))})
+
+
+def signed(body: bytes, *, key: str = KEY, at_s: float | None = None) -> dict[str, str]:
+    """The headers of a push with this body."""
+    timestamp = str(int(time.time() if at_s is None else at_s))
+    return {
+        "Content-Type": "application/json; charset=utf-8",
+        envelope.TIMESTAMP: timestamp,
+        envelope.NONCE: "n0nce",
+        envelope.SIGNATURE: envelope.sign(timestamp, "n0nce", key, body),
+    }

@@ -1,0 +1,373 @@
+"""The webhook over real sockets: what is answered, what is refused, and who is kept waiting by whom."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import resource
+from contextlib import asynccontextmanager
+from ipaddress import ip_network
+from typing import TYPE_CHECKING, Any
+
+import httpx2
+import pytest
+import structlog
+from hypothesis import HealthCheck, given, settings, strategies as st
+
+from reserve_listener.model import Verdict
+from reserve_listener.transports import webhook as webhook_module
+from reserve_listener.transports.push import Credentials
+from reserve_listener.transports.webhook import Webhook
+from tests.daemon import running, until, write_config
+from tests.pushing import KEY, TOKEN, challenge, event, sealed, signed
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from reserve_listener.simulator import HttpServer, Receiver, Simulator
+
+BOTH = Credentials(encrypt_key=KEY, verification_token=TOKEN)
+JSON = {"content-type": "application/json"}
+
+
+class Intake:
+    """Takes payloads; gives the verdict it is told to, or none until `release`."""
+
+    def __init__(self) -> None:
+        self.taken: list[bytes] = []
+        self.verdict: Verdict | None = Verdict.STORED
+        self.waiting: list[asyncio.Future[Verdict]] = []
+
+    def __call__(self, raw: bytes) -> asyncio.Future[Verdict]:
+        self.taken.append(raw)
+        verdict: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
+        if self.verdict is None:
+            self.waiting.append(verdict)
+        else:
+            verdict.set_result(self.verdict)
+        return verdict
+
+
+@asynccontextmanager
+async def served(
+    intake: Intake | None = None, **more: Any
+) -> AsyncIterator[tuple[Webhook, httpx2.AsyncClient]]:
+    webhook = Webhook(
+        **{
+            "host": "127.0.0.1",
+            "port": 0,
+            "path": "/hook",
+            "accept": intake or Intake(),
+            "credentials": BOTH,
+            "freshness_s": 86_400,
+            **more,
+        }
+    )
+    await webhook.open()
+    try:
+        async with httpx2.AsyncClient(
+            base_url=f"http://127.0.0.1:{webhook.port}", trust_env=False, timeout=20
+        ) as client:
+            yield webhook, client
+    finally:
+        await webhook.close()
+
+
+async def push(client: httpx2.AsyncClient, plain: bytes | None = None, **more: Any) -> httpx2.Response:
+    body = sealed(event() if plain is None else plain)
+    return await client.post("/hook", content=body, headers=signed(body), **more)
+
+
+async def raw_answer(port: int, sent: bytes, count: int = 1) -> bytes:
+    """What comes back over a bare connection: so many answers."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(sent)
+    answers = b""
+    async with asyncio.timeout(20):
+        while answers.count(b"HTTP/1.1 ") < count or not answers.endswith(b"}"):
+            piece = await reader.read(65_536)
+            if not piece:
+                break
+            answers += piece
+    writer.close()
+    return answers
+
+
+@pytest.mark.parametrize(
+    ("verdict", "status"),
+    [
+        (Verdict.STORED, 200),
+        (Verdict.DUPLICATE, 200),
+        (Verdict.UNREADABLE, 200),
+        (Verdict.OTHER_TYPE, 200),
+        (Verdict.FAILED, 500),
+        (Verdict.OVERLOADED, 503),
+    ],
+)
+async def test_the_answer_follows_the_verdict(verdict: Verdict, status: int) -> None:
+    """200 for what is committed or not ours; what could not be committed is pushed again."""
+    intake = Intake()
+    intake.verdict = verdict
+    async with served(intake) as (_, client):
+        plain = event()
+        answer = await push(client, plain)
+    assert (answer.status_code, intake.taken) == (status, [plain])
+    assert answer.json().keys() == {"msg"}
+
+
+async def test_a_push_is_answered_after_its_verdict_and_a_challenge_before_any() -> None:
+    """While the store is busy a push waits for its commit, and a challenge is answered at once."""
+    intake = Intake()
+    intake.verdict = None
+    async with served(intake) as (_, client):
+        waiting = asyncio.create_task(push(client))
+        await until(lambda: intake.waiting)
+        for body in (sealed(challenge()),):
+            answer = await client.post("/hook", content=body, headers=JSON)
+            assert (answer.status_code, answer.json()) == (200, {"challenge": "c-0123"})
+        assert not waiting.done()
+        intake.waiting[0].set_result(Verdict.STORED)
+        assert (await waiting).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        ({"method": "GET"}, 405),
+        ({"method": "PUT"}, 405),
+        ({"url": "/other"}, 404),
+        ({"url": "/hook/"}, 404),
+        ({"headers": {"content-type": "text/plain"}}, 415),
+        ({"headers": {}}, 415),
+        ({"content": b"nonsense"}, 400),
+        ({"content": b""}, 400),
+        ({"content": event()}, 401),
+    ],
+)
+async def test_the_senders_mistakes(request_: dict[str, Any], status: int) -> None:
+    """Each is a short JSON answer with its status, and one line for the operator without anything secret."""
+    intake = Intake()
+    with structlog.testing.capture_logs() as logs:
+        async with served(intake) as (_, client):
+            answer = await client.request(
+                **{"method": "POST", "url": "/hook", "content": b"{}", "headers": JSON, **request_}
+            )
+    assert (answer.status_code, intake.taken) == (status, [])
+    assert len(answer.content) < 60
+    assert answer.json().keys() == {"msg"}
+    (line,) = [line for line in logs if line["event"] == "webhook.refused"]
+    assert (line["status"], line["client"]) == (status, "127.0.0.1")
+    if status == 405:
+        assert answer.headers["allow"] == "POST"
+
+
+async def test_refusals_are_told_once_a_second() -> None:
+    """A thousand wrong pushes are a line or two, with a count of the others."""
+    now = 0.0
+    with structlog.testing.capture_logs() as logs:
+        async with served(clock=lambda: now) as (_, client):
+            for _ in range(50):
+                await client.post("/hook", content=b"x", headers=JSON)
+            now = 1.5
+            await client.post("/hook", content=b"x", headers=JSON)
+    lines = [line for line in logs if line["event"] == "webhook.refused"]
+    assert [line.get("more") for line in lines] == [None, 49]
+
+
+async def test_a_body_that_is_too_large_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its length it is refused before it is read; in chunks as soon as it exceeds the bound."""
+    monkeypatch.setattr(webhook_module, "BODY_BYTES", 1_000)
+    async with served() as (webhook, client):
+        head = b"POST /hook HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1001\r\n\r\n"
+        assert (await raw_answer(webhook.port, head)).startswith(b"HTTP/1.1 413")
+
+        chunked = (
+            head.replace(b"Content-Length: 1001", b"Transfer-Encoding: chunked") + b"3e9\r\n" + b"x" * 1_001
+        )
+        assert (await raw_answer(webhook.port, chunked)).startswith(b"HTTP/1.1 413")
+        assert (await push(client, b"{}")).status_code == 200
+
+
+async def test_pipelined_pushes_are_answered_in_order() -> None:
+    """Several requests in one go on one connection get their answers one after the other."""
+    intake = Intake()
+    async with served(intake) as (webhook, _):
+        sent = b""
+        for number in range(5):
+            body = sealed(event(event_id=f"e{number}"))
+            lines = "".join(f"{name}: {value}\r\n" for name, value in signed(body).items())
+            sent += (
+                f"POST /hook HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n{lines}\r\n".encode()
+                + body
+            )
+        answers = await raw_answer(webhook.port, sent, 5)
+    assert answers.count(b"HTTP/1.1 200 OK") == 5
+    assert [json.loads(raw)["header"]["event_id"] for raw in intake.taken] == [f"e{n}" for n in range(5)]
+
+
+async def test_slow_and_idle_strangers_keep_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With more connections than there is room for, half requests and dripping bodies, each push is answered."""
+    monkeypatch.setattr(webhook_module, "CONNECTIONS", 200)
+    monkeypatch.setattr(webhook_module, "HEADER_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(webhook_module, "BODY_TIMEOUT_S", 0.5)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 4096)), hard))
+    beginnings = (
+        b"",
+        b"POST /hook HTTP/1.1\r\nHost: x\r\nX-Slow: ",
+        b"POST /hook HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{",
+        b"\x16\x03\x01",
+    )
+    async with served() as (webhook, client):
+        writers = []
+        for number in range(600):
+            _, writer = await asyncio.open_connection("127.0.0.1", webhook.port)
+            writer.write(beginnings[number % len(beginnings)])
+            writers.append(writer)
+        for number in range(50):
+            async with asyncio.timeout(3):
+                assert (await push(client)).status_code == 200
+            for writer in writers[:: 1 + number % 7]:
+                if not writer.is_closing():
+                    writer.write(b"x")
+        state = webhook._server._server.server_state
+        await until(lambda: len(state.connections) < 10)
+        assert (await push(client)).status_code == 200
+        for writer in writers:
+            writer.close()
+
+
+async def test_who_may_push_is_seen_through_trusted_proxies_only() -> None:
+    """X-Forwarded-For counts from the right, as far as proxies are trusted; anybody can write the rest of it."""
+    networks: dict[str, Any] = {
+        "allowed_senders": [ip_network("203.0.113.0/24")],
+        "trusted_proxies": [ip_network("127.0.0.1"), ip_network("10.0.0.0/8")],
+    }
+    async with served(**networks) as (_, client):
+        for forwarded, status in (
+            ("203.0.113.7", 200),
+            ("203.0.113.7, 10.1.1.1", 200),
+            ("203.0.113.7, 198.51.100.1", 403),
+            ("198.51.100.1", 403),
+            ("nonsense", 403),
+            ("", 403),
+        ):
+            body = sealed(event())
+            headers = signed(body) | {"X-Forwarded-For": forwarded}
+            assert (await client.post("/hook", content=body, headers=headers)).status_code == status, (
+                forwarded
+            )
+    async with served(allowed_senders=[ip_network("203.0.113.0/24")]) as (_, client):
+        body = sealed(event())
+        headers = signed(body) | {"X-Forwarded-For": "203.0.113.7"}
+        assert (await client.post("/hook", content=body, headers=headers)).status_code == 403
+
+
+async def test_the_end_answers_what_is_under_way_and_refuses_the_rest() -> None:
+    """After `stop_receiving` a push is answered 503; one that waits for its commit gets its answer before the close."""
+    intake = Intake()
+    intake.verdict = None
+    async with served(intake) as (webhook, client):
+        waiting = asyncio.create_task(push(client))
+        await until(lambda: intake.waiting)
+        webhook.stop_receiving()
+        late = await push(client)
+        assert (late.status_code, late.headers["connection"]) == (503, "close")
+        closing = asyncio.create_task(webhook.close())
+        await asyncio.sleep(0)
+        intake.waiting[0].set_result(Verdict.STORED)
+        assert (await waiting).status_code == 200
+        await closing
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    body=st.binary(max_size=500),
+    seal=st.booleans(),
+    sign=st.booleans(),
+    headers=st.dictionaries(
+        st.from_regex(r"\A[A-Za-z-]{1,20}\Z").filter(
+            lambda name: (
+                name.lower() not in ("host", "content-length", "transfer-encoding", "connection", "expect")
+            )
+        ),
+        st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=30),
+        max_size=4,
+    ),
+)
+def test_no_push_makes_it_fail(body: bytes, headers: dict[str, str], *, seal: bool, sign: bool) -> None:
+    """Whatever is sent, the answer is 200 or 4xx, never 500, and nothing is logged as an error."""
+
+    async def send() -> int:
+        async with served() as (_, client):
+            sent = sealed(body) if seal else body
+            all_headers = {**JSON, **headers, **(signed(sent) if sign else {})}
+            return (await client.post("/hook", content=sent, headers=all_headers)).status_code
+
+    with structlog.testing.capture_logs() as logs:
+        status = asyncio.run(send())
+    assert status == 200 or 400 <= status < 500
+    assert not [line for line in logs if line["log_level"] in ("error", "critical")]
+
+
+def webhook_config(
+    folder: Path, platform: Simulator, receiver_url: str, *, listen: str = "127.0.0.1:0"
+) -> Path:
+    (folder / "key").write_text(KEY)
+    (folder / "token").write_text(TOKEN)
+    more = f"""
+[webhook]
+listen = "{listen}"
+path = "/hook"
+encrypt_key_file = "{folder}/key"
+verification_token_file = "{folder}/token"
+"""
+    return write_config(folder, platform, receiver_url, lark='transport = "webhook"', more=more)
+
+
+async def test_the_daemon_hears_over_the_webhook(
+    tmp_path: Path, platform: Simulator, server: HttpServer, receiver: Receiver
+) -> None:
+    """Pushed twice, of two tenants, each event reaches every sink once; v1 and other types are answered; nothing secret is kept."""
+    config = webhook_config(tmp_path, platform, server.url)
+    async with running(tmp_path, config) as daemon:
+        await until(lambda: any(line["event"] == "webhook.listening" for line in daemon.log()))
+        (line,) = [line for line in daemon.log() if line["event"] == "webhook.listening"]
+        async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{line['port']}", trust_env=False) as client:
+            for plain in (
+                event(event_id="one", tenant_key="t1"),
+                event(event_id="one", tenant_key="t2"),
+                event(event_id="one", tenant_key="t1"),
+                json.dumps(
+                    {"uuid": "u", "token": TOKEN, "type": "event_callback", "event": {"type": "old"}}
+                ).encode(),
+            ):
+                assert (await push(client, plain)).status_code == 200
+            await until(lambda: daemon.pending() == 0)
+            assert daemon.file_ids() == ["one", "one"]
+            assert len(receiver.received) == 2
+            sources = {
+                json.loads(line)["source"] for line in (tmp_path / "events.jsonl").read_text().splitlines()
+            }
+            assert len(sources) == 2
+            body = sealed(event())
+            wrong = await client.post("/hook", content=body, headers=signed(body, key="wrong"))
+            assert wrong.status_code == 401
+        assert platform.endpoint_calls == 0
+        assert await daemon.stop() == 0
+        assert daemon.stderr() == ""
+    kept = b"".join((tmp_path / name).read_bytes() for name in ("events.db", "events.jsonl", "log.jsonl"))
+    assert KEY.encode() not in kept
+    assert TOKEN.encode() not in kept
+
+
+async def test_a_port_that_is_taken_is_a_sentence(
+    tmp_path: Path, platform: Simulator, server: HttpServer
+) -> None:
+    """The daemon ends with 1 and says which key to change."""
+    config = webhook_config(tmp_path, platform, server.url, listen=f"127.0.0.1:{server.port}")
+    async with running(tmp_path, config) as daemon:
+        assert await daemon.ended() == 1
+        assert f"cannot listen on 127.0.0.1:{server.port}" in daemon.stderr()
+        assert "Traceback" not in daemon.stderr()
