@@ -151,9 +151,10 @@ def test_a_closed_standard_output_is_a_sentence(config: Path) -> None:
     assert done.stderr == "error: standard output is closed. Redirect it instead, e.g. >/dev/null.\n"
 
 
-def test_the_demo_ends_by_itself_with_0() -> None:
-    """`demo --events 2` shows each change in each sink and ends."""
-    done = cli("demo", "--events", "2")
+@pytest.mark.parametrize("transport", ["long_connection", "webhook"])
+def test_the_demo_ends_by_itself_with_0(transport: str) -> None:
+    """`demo --events 2` shows each change in each sink and ends, whichever way events come in."""
+    done = cli("demo", "--events", "2", "--transport", transport)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("✓") == 6
     assert "All 2 changes arrived" in done.stdout
@@ -164,10 +165,10 @@ def test_the_demo_fails_when_a_sink_gets_nothing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """With the http sink pointed at a closed port, the demo says which arrival is missing and does not succeed."""
-    monkeypatch.setattr(demo, "CONFIG", demo.CONFIG.replace("{receiver}", "http://127.0.0.1:9"))
+    monkeypatch.setattr(demo, "SINKS", demo.SINKS.replace("{receiver}", "http://127.0.0.1:9"))
     monkeypatch.setattr(demo, "ARRIVAL_TIMEOUT_S", 2.0)
     monkeypatch.setattr(demo, "STOP_TIMEOUT_S", 5.0)
-    assert asyncio.run(demo._demo(1)) is False
+    assert asyncio.run(demo._demo(1, demo.Transport.long_connection)) is False
     shown = capsys.readouterr().out
     assert shown.count("✓") == 2
     assert "✗ http" in shown

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import httpx2
 import pytest
 import structlog
-from hypothesis import HealthCheck, given, settings, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from reserve_listener.model import Verdict
 from reserve_listener.transports import webhook as webhook_module
@@ -281,34 +281,61 @@ async def test_the_end_answers_what_is_under_way_and_refuses_the_rest() -> None:
         await closing
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    body=st.binary(max_size=500),
-    seal=st.booleans(),
-    sign=st.booleans(),
-    headers=st.dictionaries(
-        st.from_regex(r"\A[A-Za-z-]{1,20}\Z").filter(
-            lambda name: (
-                name.lower() not in ("host", "content-length", "transfer-encoding", "connection", "expect")
+HEADER = st.from_regex(r"\A[A-Za-z-]{1,20}\Z").filter(
+    lambda name: name.lower() not in ("host", "content-length", "transfer-encoding", "connection", "expect")
+)
+PUSHES = {
+    "body": st.binary(max_size=500)
+    | st.recursive(
+        st.none() | st.booleans() | st.floats() | st.text(max_size=20),
+        lambda inner: (
+            st.lists(inner, max_size=4)
+            | st.dictionaries(
+                st.sampled_from(["header", "event", "token", "type", "encrypt", "schema", "uuid", "x"]), inner
             )
         ),
-        st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=30),
-        max_size=4,
+        max_leaves=12,
+    ).map(lambda value: json.dumps(value).encode()),
+    "headers": st.dictionaries(
+        HEADER, st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=30), max_size=4
     ),
-)
-def test_no_push_makes_it_fail(body: bytes, headers: dict[str, str], *, seal: bool, sign: bool) -> None:
-    """Whatever is sent, the answer is 200 or 4xx, never 500, and nothing is logged as an error."""
+    "seal": st.booleans(),
+    "sign": st.booleans(),
+    "credentials": st.sampled_from(
+        [BOTH, Credentials(), Credentials(encrypt_key=KEY), Credentials(verification_token=TOKEN)]
+    ),
+}
 
-    async def send() -> int:
-        async with served() as (_, client):
-            sent = sealed(body) if seal else body
-            all_headers = {**JSON, **headers, **(signed(sent) if sign else {})}
-            return (await client.post("/hook", content=sent, headers=all_headers)).status_code
 
+async def status_of(
+    body: bytes, headers: dict[str, str], *, seal: bool, sign: bool, credentials: Credentials
+) -> int:
+    async with served(credentials=credentials) as (_, client):
+        sent = sealed(body) if seal else body
+        all_headers = {**JSON, **headers, **(signed(sent) if sign else {})}
+        return (await client.post("/hook", content=sent, headers=all_headers)).status_code
+
+
+def check_push(body: bytes, headers: dict[str, str], **terms: Any) -> None:
     with structlog.testing.capture_logs() as logs:
-        status = asyncio.run(send())
+        status = asyncio.run(status_of(body, headers, **terms))
     assert status == 200 or 400 <= status < 500
     assert not [line for line in logs if line["log_level"] in ("error", "critical")]
+
+
+@settings(max_examples=150, deadline=None)
+@given(**PUSHES)
+def test_no_push_makes_it_fail(body: bytes, headers: dict[str, str], **terms: Any) -> None:
+    """Whatever is sent, the answer is 200 or 4xx, never 500, and nothing is logged as an error."""
+    check_push(body, headers, **terms)
+
+
+@pytest.mark.long
+@settings(max_examples=6_000, deadline=None)
+@given(**PUSHES)
+def test_no_push_of_thousands_makes_it_fail(body: bytes, headers: dict[str, str], **terms: Any) -> None:
+    """The same for minutes."""
+    check_push(body, headers, **terms)
 
 
 def webhook_config(

@@ -7,11 +7,14 @@ read where it arrived: in the daemon's log, in the file, at the HTTP receiver.
 import asyncio
 import json
 import os
+import secrets
+import socket
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,7 +23,9 @@ import typer
 from reserve_listener.errors import ReserveListenerError
 
 if TYPE_CHECKING:
-    from reserve_listener.simulator import HttpServer, Push, Receiver, Simulator
+    from reserve_listener.simulator import HttpServer, Push, Receiver, Simulator, WebhookPlatform
+
+    Platform = Simulator | WebhookPlatform
 
 ARRIVAL_TIMEOUT_S = 10.0
 START_TIMEOUT_S = 30.0
@@ -28,12 +33,25 @@ STOP_TIMEOUT_S = 15.0
 PAUSE_S = 0.6
 SECONDS_OF_HOUR = 3600
 
-CONFIG = """\
+LONG_CONNECTION = """\
 [lark]
 app_id = "{app_id}"
 app_secret_file = "{folder}/app_secret"
 domain = "{domain}"
+"""
 
+WEBHOOK = """\
+[lark]
+app_id = "{app_id}"
+transport = "webhook"
+
+[webhook]
+listen = "{listen}"
+encrypt_key_file = "{folder}/encrypt_key"
+verification_token_file = "{folder}/verification_token"
+"""
+
+SINKS = """
 [store]
 url = "sqlite:///{folder}/events.db"
 
@@ -53,19 +71,27 @@ url = "{receiver}/hooks/rooms"
 """
 
 
+class Transport(StrEnum):
+    """How events come in."""
+
+    long_connection = "long_connection"
+    webhook = "webhook"
+
+
 def demo(
     events: Annotated[
         int, typer.Option("--events", min=0, help="How many changes to send; 0: until Ctrl-C.")
     ] = 5,
+    transport: Annotated[Transport, typer.Option(help="How the events come in.")] = Transport.long_connection,
 ) -> None:
     """Watch the daemon work, without an account: a local platform sends changes, three sinks get them.
 
     Ends with exit code 1 if anything did not arrive.
 
-    Example: reserve-listener demo --events 3
+    Example: reserve-listener demo --events 3 --transport webhook
     """
     with suppress(KeyboardInterrupt):
-        if not asyncio.run(_demo(events)):
+        if not asyncio.run(_demo(events, transport)):
             raise typer.Exit(1)
 
 
@@ -88,15 +114,14 @@ class Daemon:
                     self.logged.add(entry["event_id"])
 
 
-async def _demo(events: int) -> bool:
-    from reserve_listener.simulator import HttpServer, Receiver, Simulator, realistic_events
+async def _demo(events: int, transport: Transport) -> bool:
+    from reserve_listener.simulator import HttpServer, Receiver, realistic_events
 
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="reserve-listener-demo-")))
         receiver = Receiver()
-        platform = await stack.enter_async_context(Simulator())
         server = await stack.enter_async_context(HttpServer(receiver))
-        _configure(folder, platform, server)
+        platform = await stack.enter_async_context(_configured(folder, transport, server))
         daemon = await stack.enter_async_context(_daemon(folder))
         await _connected(platform, daemon)
         _introduce(folder, platform, server, daemon)
@@ -113,14 +138,36 @@ async def _demo(events: int) -> bool:
     return sent == arrived
 
 
-def _configure(folder: Path, platform: "Simulator", server: "HttpServer") -> None:
-    from reserve_listener.simulator.platform import APP_ID, APP_SECRET
+@asynccontextmanager
+async def _configured(folder: Path, transport: Transport, server: "HttpServer") -> AsyncIterator["Platform"]:
+    """The local platform, and a configuration that fits it."""
+    from reserve_listener.simulator import Simulator, WebhookPlatform
+    from reserve_listener.simulator.events import APP_ID, TOKEN
+    from reserve_listener.simulator.platform import APP_SECRET
 
-    secret = folder / "app_secret"
-    secret.touch(mode=0o600)
-    secret.write_text(f"{APP_SECRET}\n")
-    text = CONFIG.format(app_id=APP_ID, folder=folder, domain=platform.domain, receiver=server.url)
-    (folder / "config.toml").write_text(text)
+    if transport is Transport.webhook:
+        listen = f"127.0.0.1:{_free_port()}"
+        key = secrets.token_urlsafe(24)
+        platform: Platform = WebhookPlatform(f"http://{listen}/webhook/event", encrypt_key=key)
+        lark = WEBHOOK.format(app_id=APP_ID, folder=folder, listen=listen)
+        files = {"encrypt_key": key, "verification_token": TOKEN}
+    else:
+        platform = Simulator()
+        lark, files = "", {"app_secret": APP_SECRET}
+    async with platform:
+        if isinstance(platform, Simulator):
+            lark = LONG_CONNECTION.format(app_id=APP_ID, folder=folder, domain=platform.domain)
+        for name, secret in files.items():
+            (folder / name).touch(mode=0o600)
+            (folder / name).write_text(f"{secret}\n")
+        (folder / "config.toml").write_text(lark + SINKS.format(folder=folder, receiver=server.url))
+        yield platform
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 @asynccontextmanager
@@ -150,7 +197,7 @@ async def _daemon(folder: Path) -> AsyncIterator[Daemon]:
         await follower
 
 
-async def _connected(platform: "Simulator", daemon: Daemon) -> None:
+async def _connected(platform: "Platform", daemon: Daemon) -> None:
     connecting = asyncio.create_task(platform.connected(START_TIMEOUT_S), name="demo-connected")
     ended = asyncio.create_task(daemon.process.wait(), name="demo-ended")
     await asyncio.wait([connecting, ended], return_when=asyncio.FIRST_COMPLETED)
@@ -209,11 +256,15 @@ def _at_receiver(receiver: "Receiver", event_id: str | None) -> bool:
     return any(request.headers.get("webhook-id") == event_id for request in receiver.received)
 
 
-def _introduce(folder: Path, platform: "Simulator", server: "HttpServer", daemon: Daemon) -> None:
+def _introduce(folder: Path, platform: "Platform", server: "HttpServer", daemon: Daemon) -> None:
     _say(_bold("reserve-listener, live: every change of a room's reservation limits, carried to three sinks"))
+    from reserve_listener.simulator import Simulator
+
+    long = isinstance(platform, Simulator)
+    how = "a local one: real frames" if long else "is pushed to by a local one: encrypted, signed"
     _say(f"""
-  platform  {platform.domain}   a local one: real frames, no account needed
-  daemon    reserve-listener run -c {folder}/config.toml   (process {daemon.process.pid}, connected)
+  platform  {platform.domain}   {how}, no account needed
+  daemon    reserve-listener run -c {folder}/config.toml   (process {daemon.process.pid}, {"connected" if long else "listening"})
   sinks     console (log) · audit (file {folder.name}/events.jsonl) · booking (http {server.url})""")
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -27,6 +28,10 @@ class Fault(StrEnum):
     REORDER = "reorder"
     SPLIT = "split"
     GARBAGE = "garbage"
+    WRONG_SIGNATURE = "wrong-signature"
+    STALE = "stale"
+    WRONG_TOKEN = "wrong-token"  # noqa: S105  # a fault's name
+    PLAIN = "plain"
 
 
 def simulate(
@@ -56,6 +61,18 @@ def simulate(
         ),
     ] = 1.0,
     seed: Annotated[int | None, typer.Option(help="Make the same events each time.")] = None,
+    webhook: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Push to this address instead of serving a long connection."),
+    ] = None,
+    encrypt_key_file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="With --webhook: encrypt and sign with the key in this file."),
+    ] = None,
+    verification_token_file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="With --webhook: the verification token that pushes carry."),
+    ] = None,
 ) -> None:
     """Simulate the Feishu platform on this machine, with faults on demand.
 
@@ -69,6 +86,8 @@ def simulate(
       reserve-listener simulate --rate 20 --events 1000
       reserve-listener simulate --fault duplicate --fault reorder
       reserve-listener simulate --drop-every 5 --time-scale 0.01
+      reserve-listener simulate --webhook http://127.0.0.1:7777/webhook/event
+          --encrypt-key-file encrypt_key --fault wrong-signature
     """
     from reserve_listener.simulator.console import Console, Plan  # --help must not wait for it
 
@@ -83,6 +102,16 @@ def simulate(
         options["app_id"] = app_id
     if app_secret is not None:
         options["app_secret"] = app_secret
+    if webhook is not None:
+        secrets = {
+            "encrypt_key": _secret(encrypt_key_file, "--encrypt-key-file"),
+            "verification_token": _secret(verification_token_file, "--verification-token-file"),
+        }
+        given = {name: value for name, value in secrets.items() if value is not None}
+        if app_id is not None:
+            given["app_id"] = app_id
+        asyncio.run(_push_to(webhook, console, given, fault or [], time_scale, seed))
+        return
     try:
         asyncio.run(_simulate(console, options, fault or [], drop_every))
     except OSError as error:
@@ -104,6 +133,37 @@ async def _simulate(
         await console.run(simulator)
 
 
+async def _push_to(
+    url: str,
+    console: "Console",
+    options: dict[str, Any],
+    chosen: list[Fault],
+    time_scale: float,
+    seed: int | None,
+) -> None:
+    from reserve_listener.simulator import WebhookPlatform
+
+    async with WebhookPlatform(
+        url,
+        faults=_faults(chosen, 0.0),
+        watcher=console,
+        time_scale=time_scale,
+        answer_timeout=ANSWER_TIMEOUT / time_scale,
+        seed=seed,
+        **options,
+    ) as platform:
+        await console.run(platform)
+
+
+def _secret(path: Path | None, option: str) -> str | None:
+    if path is None:
+        return None
+    try:
+        return path.read_text("utf-8").strip()
+    except (OSError, ValueError) as error:
+        raise typer.BadParameter(f"{path} cannot be read: {error}", param_hint=option) from None
+
+
 def _faults(chosen: list[Fault], drop_every: float) -> "Faults":
     from reserve_listener.simulator import Faults
     from reserve_listener.simulator.console import AUTH_FAILED, PARTS
@@ -116,4 +176,8 @@ def _faults(chosen: list[Fault], drop_every: float) -> "Faults":
         reorder=Fault.REORDER in chosen,
         split=PARTS if Fault.SPLIT in chosen else 1,
         garbage=Fault.GARBAGE in chosen,
+        wrong_signature=Fault.WRONG_SIGNATURE in chosen,
+        stale=Fault.STALE in chosen,
+        wrong_token=Fault.WRONG_TOKEN in chosen,
+        plain=Fault.PLAIN in chosen,
     )

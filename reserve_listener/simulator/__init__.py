@@ -12,6 +12,7 @@ from reserve_listener.simulator.pushes import Attempt, Push
 from reserve_listener.simulator.receiver import Answer, Received, Receiver
 from reserve_listener.simulator.signal import Signal
 from reserve_listener.simulator.watcher import Watcher
+from reserve_listener.simulator.webhook import WebhookPlatform
 
 __all__ = [
     "APP_ID",
@@ -27,6 +28,7 @@ __all__ = [
     "Signal",
     "Simulator",
     "Watcher",
+    "WebhookPlatform",
     "realistic_events",
     "sample_event",
 ]

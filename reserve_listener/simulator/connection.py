@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Callable
 
+    from reserve_listener.simulator.pushes import Push
+
+SERVICE_ID: Final = 33554678
 REORDER_HOLD: Final = 0.2
 """Seconds that an event waits for another one to overtake it."""
 
@@ -62,6 +65,10 @@ class Connection(ServerConnection):
             self.write(held)
         if self._unread and not self.stalled:
             self.data_received(b"")
+
+    def carry(self, push: Push, message_id: str) -> None:
+        """Send one attempt of a push."""
+        self.push(push.wire(message_id, SERVICE_ID))
 
     def push(self, messages: list[bytes]) -> None:
         """Send the messages of one event, with the faults in force."""

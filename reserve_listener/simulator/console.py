@@ -19,6 +19,7 @@ import msgspec
 from reserve_listener.simulator.events import LEVEL, realistic_events
 from reserve_listener.simulator.faults import garbage
 from reserve_listener.simulator.watcher import Watcher
+from reserve_listener.simulator.webhook import WebhookPlatform
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -66,10 +67,10 @@ class Console(Watcher):
         self._stop = asyncio.Event()
         self._pushed = 0
         self._open: set[Push] = set()
-        self._simulator: Simulator
+        self._simulator: Simulator | WebhookPlatform
         self._events: Iterator[dict[str, Any]]
 
-    async def run(self, simulator: Simulator) -> None:
+    async def run(self, simulator: Simulator | WebhookPlatform) -> None:
         """Return when told to stop (SIGINT, SIGTERM, q) or when the planned events are over."""
         self._simulator = simulator
         self._events = realistic_events(self._random, app_id=simulator.app_id)
@@ -100,8 +101,9 @@ class Console(Watcher):
         )
 
     def connected(self, connections: int) -> None:
-        """Tell of a new connection."""
-        self._tell(f"connected ({connections} open)")
+        """Tell of a new connection, or of an address that has answered."""
+        webhook = isinstance(getattr(self, "_simulator", None), WebhookPlatform)
+        self._tell("the challenge was answered" if webhook else f"connected ({connections} open)")
 
     def disconnected(self, connections: int, code: int | None) -> None:
         """Tell of a connection that has ended."""
@@ -186,7 +188,9 @@ class Console(Watcher):
         self._tell(f"{fault}: {'off' if value == off else 'on' if value is True else value}")
 
 
-def _greeting(simulator: Simulator) -> str:
+def _greeting(simulator: Simulator | WebhookPlatform) -> str:
+    if isinstance(simulator, WebhookPlatform):
+        return f"A Feishu platform pushes to {simulator.domain}, once that answers a challenge. Its app is {simulator.app_id}.\n"
     return f"""\
 A Feishu platform is simulated at {simulator.domain}. For a daemon to connect to it, its configuration says:
 

@@ -61,6 +61,14 @@ class Faults:
     """Parts that an event comes in."""
     garbage: bool = False
     """Before each event goes a frame that means nothing."""
+    wrong_signature: bool = False
+    """Webhook: pushes are signed with another key."""
+    stale: bool = False
+    """Webhook: the signature's timestamp is two days old."""
+    wrong_token: bool = False
+    """Webhook: pushes carry another verification token."""
+    plain: bool = False
+    """Webhook: pushes are not encrypted although there is a key."""
     drop_every: float = 0.0
     """Seconds after which all connections are reset, again and again; 0 is never."""
 

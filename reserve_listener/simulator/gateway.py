@@ -17,7 +17,7 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
 from reserve_listener.frames import MAX_FRAME_BYTES
-from reserve_listener.simulator.connection import Connection
+from reserve_listener.simulator.connection import SERVICE_ID, Connection
 from reserve_listener.simulator.faults import Faults, Refusal
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from websockets.http11 import Request, Response
 
 PATH: Final = "/ws/v2"
-SERVICE_ID: Final = 33554678
 MAX_CONNECTIONS: Final = 50
 CLOSE_TIMEOUT: Final = 1.0
 

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import msgspec
 
 from reserve_listener import frames
+from reserve_listener.simulator.connection import SERVICE_ID
 from reserve_listener.simulator.endpoint import Endpoint
 from reserve_listener.simulator.events import APP_ID as APP_ID  # noqa: PLC0414
 from reserve_listener.simulator.faults import Faults
-from reserve_listener.simulator.gateway import SERVICE_ID, Gateway
+from reserve_listener.simulator.gateway import Gateway
 from reserve_listener.simulator.http import HttpServer
 from reserve_listener.simulator.pusher import Pusher
 from reserve_listener.simulator.pushes import Ledger

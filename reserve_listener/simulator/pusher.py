@@ -9,23 +9,36 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import Counter
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 
 from reserve_listener import frames
-from reserve_listener.simulator.gateway import SERVICE_ID, Gateway
 from reserve_listener.simulator.pushes import Attempt, Ledger, Push, Sent
 
 if TYPE_CHECKING:
     import random
+    from collections.abc import Sequence
 
-    from reserve_listener.simulator.connection import Connection
     from reserve_listener.simulator.faults import Faults
     from reserve_listener.simulator.signal import Signal
     from reserve_listener.simulator.watcher import Watcher
 
 _OK: Final = 200
+
+
+class Carrier(Protocol):
+    """Takes pushes to a client: a connection, or an address."""
+
+    def carry(self, push: Push, message_id: str) -> None:
+        """Send one attempt, at once; its answer, if one comes, goes to `Pusher.answer`."""
+
+
+class Carriers(Protocol):
+    """Those that can be chosen from now."""
+
+    def open(self) -> Sequence[Carrier]:
+        """None: nobody can be reached, and an attempt has failed at once."""
 
 
 class _Header(msgspec.Struct):
@@ -50,7 +63,7 @@ class Pusher:
     def __init__(
         self,
         *,
-        gateway: Gateway,
+        gateway: Carriers,
         ledger: Ledger,
         faults: Faults,
         random: random.Random,
@@ -100,18 +113,21 @@ class Pusher:
 
     def answered(self, frame: Any) -> None:
         """Take a data frame from a client: the answer to an attempt, else `unexpected`."""
-        sent = self._ledger.answered(frames.headers_of(frame).get(frames.MESSAGE_ID, ""))
-        if sent is None:
-            self.unexpected += 1
-            return
         try:
             code = _answers.decode(frame.payload).code
         except msgspec.DecodeError:
-            self.unexpected += 1
-            code = 0  # an answer that says nothing is no success
-        self._conclude(sent.push, Attempt(code, self._now() - sent.at))
+            code = None
+        self.answer(frames.headers_of(frame).get(frames.MESSAGE_ID, ""), code)
 
-    def lost(self, connection: Connection) -> None:
+    def answer(self, message_id: str, code: int | None) -> None:
+        """Take the answer to this message; None for one that says nothing, which is no success."""
+        sent = self._ledger.answered(message_id)
+        if sent is None or code is None:
+            self.unexpected += 1
+        if sent is not None:
+            self._conclude(sent.push, Attempt(code or 0, self._now() - sent.at))
+
+    def lost(self, connection: Carrier) -> None:
         """Conclude the attempts whose connection has ended."""
         self._fail(list(self._ledger.lost(connection)), self._now())
 
@@ -128,7 +144,7 @@ class Pusher:
             return
         connection = self._random.choice(connections) if len(connections) > 1 else connections[0]
         self._ledger.sent(message_id, Sent(push, self._now(), connection))
-        connection.push(push.wire(message_id, SERVICE_ID))
+        connection.carry(push, message_id)
 
     def _fail(self, attempts: list[Sent], now: float) -> None:
         for sent in attempts:
