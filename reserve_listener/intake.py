@@ -16,6 +16,7 @@ import structlog
 
 from reserve_listener import normalize
 from reserve_listener.model import Verdict
+from reserve_listener.throttle import Throttle
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -143,34 +144,23 @@ class Intake:
 
 
 class _Refusals:
-    """Lines about pushes that are not taken: one a second of each kind, and one when pushes are taken again.
-
-    A full disk refuses thousands of pushes a second; a line for each would fill the next disk.
-    """
+    """Lines about pushes that are not taken, and one when pushes are taken again."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._told_at: dict[str, float] = {}
-        self._untold: dict[str, int] = {}
+        # A full disk refuses thousands of pushes a second; a line for each would fill the next disk.
+        self._throttle = Throttle(REFUSALS_EVERY_S, clock)
         self._refused = 0
 
     def tell(self, write: Callable[..., None], event: str, *, counted: bool = True, **facts: object) -> None:
         """One push that was not taken."""
         self._refused += counted
-        now = self._clock()
-        if now - self._told_at.get(event, -REFUSALS_EVERY_S) < REFUSALS_EVERY_S:
-            self._untold[event] = self._untold.get(event, 0) + 1
-            return
-        self._told_at[event] = now
-        more = {"more": self._untold.pop(event)} if event in self._untold else {}
-        write(event, **facts, **more)
+        self._throttle.tell(event, write, event, **facts)
 
     def over(self) -> None:
         """A push was taken."""
         if self._refused:
             log.info("event.taken_again", not_taken=self._refused)
             self._refused = 0
-            self._untold.clear()
 
 
 class _Deadlines:

@@ -29,19 +29,26 @@ def environment(**extra: str) -> dict[str, str]:
 def write_config(
     folder: Path, simulator: Simulator, receiver_url: str, *, lark: str = "", more: str = ""
 ) -> Path:
-    """A configuration with the three sinks, its store and its file in `folder`."""
-    path = folder / "config.toml"
+    """A configuration with the long connection and the three sinks, its store and its file in `folder`."""
     (folder / "secret").write_text(f"{simulator.app_secret}\n")
-    path.write_text(
-        f"""
-[lark]
+    connection = f"""
 app_id = "{simulator.app_id}"
 app_secret_file = "{folder}/secret"
 domain = "{simulator.domain}"
 backoff_base = 0.05
 backoff_cap = 0.2
 {lark}
+"""
+    return write_sinks_config(folder, receiver_url, lark=connection, more=more)
 
+
+def write_sinks_config(folder: Path, receiver_url: str, *, lark: str, more: str) -> Path:
+    """A configuration with this in `[lark]` and the three sinks; `more` stands at its end, in the http sink first."""
+    path = folder / "config.toml"
+    path.write_text(
+        f"""
+[lark]
+{lark}
 [store]
 url = "sqlite:///{folder}/events.db"
 

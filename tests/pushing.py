@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from reserve_listener import envelope
 from reserve_listener.simulator import events, sample_event
+from tests.daemon import write_sinks_config
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 TOKEN = events.TOKEN
 KEY = "the app's encrypt key"
@@ -40,3 +44,18 @@ def signed(body: bytes, *, key: str = KEY, at_s: float | None = None) -> dict[st
         envelope.NONCE: "n0nce",
         envelope.SIGNATURE: envelope.sign(timestamp, "n0nce", key, body),
     }
+
+
+def write_webhook_config(folder: Path, receiver_url: str, *, listen: str = "127.0.0.1:0") -> Path:
+    """A configuration with the webhook and the three sinks, all of it in `folder`."""
+    (folder / "key").write_text(KEY)
+    (folder / "token").write_text(TOKEN)
+    lark = 'app_id = "cli_x"\ntransport = "webhook"'
+    more = f"""
+[webhook]
+listen = "{listen}"
+path = "/hook"
+encrypt_key_file = "{folder}/key"
+verification_token_file = "{folder}/token"
+"""
+    return write_sinks_config(folder, receiver_url, lark=lark, more=more)

@@ -16,13 +16,11 @@ from reserve_listener.simulator import (
     realistic_events,
     sample_event,
 )
-from reserve_listener.simulator.events import TOKEN
 from tests.daemon import COMMAND, Daemon, environment, running, until
+from tests.pushing import KEY, write_webhook_config
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-KEY = "the app's encrypt key"
 
 
 def configured(folder: Path, receiver_url: str) -> tuple[Path, str]:
@@ -30,35 +28,7 @@ def configured(folder: Path, receiver_url: str) -> tuple[Path, str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         listen = f"127.0.0.1:{probe.getsockname()[1]}"
-    (folder / "key").write_text(KEY)
-    (folder / "token").write_text(TOKEN)
-    path = folder / "config.toml"
-    path.write_text(
-        f"""
-[lark]
-app_id = "cli_x"
-transport = "webhook"
-[webhook]
-listen = "{listen}"
-path = "/hook"
-encrypt_key_file = "{folder}/key"
-verification_token_file = "{folder}/token"
-[store]
-url = "sqlite:///{folder}/events.db"
-[[sinks]]
-name = "console"
-type = "log"
-[[sinks]]
-name = "audit"
-type = "file"
-path = "{folder}/events.jsonl"
-[[sinks]]
-name = "booking"
-type = "http"
-url = "{receiver_url}/hook"
-"""
-    )
-    return path, f"http://{listen}/hook"
+    return write_webhook_config(folder, receiver_url, listen=listen), f"http://{listen}/hook"
 
 
 async def test_a_thousand_events_of_two_tenants_arrive_once_though_pushed_twice(

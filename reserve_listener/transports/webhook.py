@@ -20,6 +20,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from reserve_listener.asgi_server import AsgiServer
 from reserve_listener.model import Verdict
+from reserve_listener.throttle import Throttle
 from reserve_listener.transports.push import Challenge, Credentials, Payload, PushRefusedError, open_push
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ class Webhook:
         self._trusted_proxies = tuple(trusted_proxies)
         self._allowed_senders = tuple(allowed_senders)
         self._now_s = now_s
-        self._refusals = _Refusals(clock)
+        self._throttle = Throttle(TOLD_EVERY_S, clock)
         self._receiving = True
         self._waiting_bytes = 0
         self._server = AsgiServer(self._app, protocol=_protocol_class(), tls=tls, keep_alive_s=KEEP_ALIVE_S)
@@ -106,7 +107,14 @@ class Webhook:
         try:
             answer = await self._answer(request)
         except PushRefusedError as refusal:
-            self._refusals.tell(refusal, _text_of(self._client(request)))
+            self._throttle.tell(
+                str(refusal),  # constant texts, so there are few
+                log.warning,
+                "webhook.refused",
+                status=refusal.status,
+                reason=str(refusal),
+                client=_text_of(self._client(request)),
+            )
             # Before the body was read, what is left of it is nobody's business.
             answer = _json(refusal.status, refusal.public, close=refusal.status not in AFTER_THE_BODY)
         except ClientDisconnect:
@@ -195,25 +203,6 @@ ANSWERS: Final = {
     Verdict.FAILED: (500, "failed"),
 }
 """An event of another type is none of our business, and a second push would not change that."""
-
-
-class _Refusals:
-    """Lines about pushes that are not taken: one a second of each kind, since anybody can cause them."""
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._told: dict[str, tuple[float, int]] = {}
-
-    def tell(self, refusal: PushRefusedError, client: str) -> None:
-        """One refusal. Reasons are constant texts, so there are few."""
-        reason, now = str(refusal), self._clock()
-        told_at, untold = self._told.get(reason, (-TOLD_EVERY_S, 0))
-        if now - told_at < TOLD_EVERY_S:
-            self._told[reason] = (told_at, untold + 1)
-            return
-        self._told[reason] = (now, 0)
-        more = {"more": untold} if untold else {}
-        log.warning("webhook.refused", status=refusal.status, reason=reason, client=client, **more)
 
 
 def _protocol_class() -> Any:  # noqa: C901  # a class body, not a branch
