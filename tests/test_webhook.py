@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import resource
+import ssl
 from contextlib import asynccontextmanager
 from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,8 @@ from reserve_listener.transports.push import Credentials
 from reserve_listener.transports.webhook import Webhook
 from tests.daemon import running, until
 from tests.pushing import KEY, TOKEN, challenge, event, sealed, signed, write_webhook_config
+from tests.test_operate import cli
+from tests.test_sink_http import make_certificate
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -380,3 +383,69 @@ async def test_a_port_that_is_taken_is_a_sentence(tmp_path: Path, server: HttpSe
         assert await daemon.ended() == 1
         assert f"cannot listen on 127.0.0.1:{server.port}" in daemon.stderr()
         assert "Traceback" not in daemon.stderr()
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate for this machine and its key, in one file."""
+    folder = tmp_path_factory.mktemp("tls")
+    path = make_certificate(folder)
+    path.write_bytes(path.read_bytes() + (folder / "key.pem").read_bytes())
+    return path
+
+
+async def test_it_listens_with_tls(tmp_path: Path, server: HttpServer, certificate: Path) -> None:
+    """With a certificate of its own the daemon needs no proxy; `check` says where pushes come in and how they are checked."""
+    config = write_webhook_config(tmp_path, server.url)
+    text = config.read_text().replace('path = "/hook"', f'path = "/hook"\ntls_cert_file = "{certificate}"')
+    config.write_text(text)
+    _, out, _ = await cli("check", "-c", str(config))
+    assert "https://127.0.0.1:0/hook, pushes encrypted and signed, with the verification token" in out
+    async with running(tmp_path, config) as daemon:
+        await until(lambda: any(line["event"] == "webhook.listening" for line in daemon.log()))
+        (line,) = [line for line in daemon.log() if line["event"] == "webhook.listening"]
+        trust = ssl.create_default_context(cafile=certificate)
+        async with httpx2.AsyncClient(
+            base_url=f"https://127.0.0.1:{line['port']}", verify=trust, trust_env=False
+        ) as client:
+            assert (await push(client)).status_code == 200
+        await until(lambda: daemon.pending() == 0)
+        assert await daemon.stop() == 0
+
+
+async def test_a_certificate_that_cannot_be_used_is_a_wrong_configuration(
+    tmp_path: Path, server: HttpServer, certificate: Path
+) -> None:
+    """`run` ends with 78 and `check` fails, both naming the key and the file."""
+    config = write_webhook_config(tmp_path, server.url)
+    alone = certificate.with_name("key.pem")  # a key without a certificate
+    config.write_text(
+        config.read_text().replace('path = "/hook"', f'path = "/hook"\ntls_cert_file = "{alone}"')
+    )
+    code, out, _ = await cli("check", "-c", str(config))
+    assert code == 78
+    assert f"tls_cert_file {alone}: holds no certificate in PEM" in out
+    async with running(tmp_path, config) as daemon:
+        assert await daemon.ended() == 78
+        assert f"webhook.tls_cert_file: {alone}" in daemon.stderr()
+
+
+async def test_without_credentials_it_listens_for_strangers_only_when_told_so(
+    tmp_path: Path, server: HttpServer
+) -> None:
+    """On another address than loopback's it refuses to start with neither key nor token, unless that is allowed."""
+    config = write_webhook_config(tmp_path, server.url, listen="0.0.0.0:0")
+    lines = [
+        line for line in config.read_text().splitlines() if not line.startswith(("encrypt", "verification"))
+    ]
+    config.write_text("\n".join(lines))
+    code, out, _ = await cli("check", "-c", str(config))
+    assert code == 78
+    assert "anybody could push" in out
+    config.write_text("\n".join(lines).replace("[webhook]", "[webhook]\nallow_unauthenticated = true"))
+    async with running(tmp_path, config) as daemon:
+        await until(lambda: any(line["event"] == "webhook.listening" for line in daemon.log()))
+        (line,) = [line for line in daemon.log() if line["event"] == "webhook.listening"]
+        async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{line['port']}", trust_env=False) as client:
+            assert (await client.post("/hook", content=event(), headers=JSON)).status_code == 200
+        assert await daemon.stop() == 0

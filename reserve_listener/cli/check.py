@@ -18,7 +18,7 @@ from reserve_listener.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from reserve_listener.config import FileSink, HttpSink, LarkConfig, Sink
+    from reserve_listener.config import Config, FileSink, HttpSink, LarkConfig, Sink
 
 _SQLITE_HEADER: Final = b"SQLite format 3\x00"
 _MARKS: Final = {True: "✓", False: "✗"}
@@ -75,7 +75,10 @@ def _findings(path: Path | None) -> "Iterator[Finding]":
         return
     file = path_text(loaded.file) if loaded.file else "no file, environment only"
     yield Finding(ok=True, subject="configuration", text=file)
-    yield Finding(ok=True, subject="lark.app_secret", text=_app_secret(loaded.config.lark))
+    if loaded.config.lark.transport == "webhook":
+        yield _finding("webhook", lambda: _webhook(loaded.config))
+    else:
+        yield Finding(ok=True, subject="lark.app_secret", text=_app_secret(loaded.config.lark))
     yield _finding("store", lambda: _store(loaded.config.store.path))
     for sink in loaded.config.sinks:
         yield _of_sink(sink)
@@ -95,6 +98,26 @@ def _app_secret(lark: "LarkConfig") -> str:
     if lark.app_secret_file is not None:
         return f"read from {lark.app_secret_file}"
     return "given as a value; app_secret_file keeps it out of the configuration"
+
+
+def _webhook(config: "Config") -> str:
+    """Where pushes come in, and what they are checked with."""
+    from reserve_listener.config import WebhookConfig
+
+    webhook = config.webhook or WebhookConfig()
+    if webhook.tls_cert_file is not None:
+        _try_certificate("tls_cert_file", webhook.tls_cert_file, "tls_key_file", webhook.tls_key_file)
+    checked = [
+        what
+        for what, secret in (
+            ("encrypted and signed", webhook.encrypt_key),
+            ("with the verification token", webhook.verification_token),
+        )
+        if secret is not None
+    ]
+    tls = "https" if webhook.tls_cert_file is not None else "http"
+    how = ", ".join(checked) or "from anybody: no encrypt key, no verification token"
+    return f"{tls}://{webhook.listen}{webhook.path}, pushes {how}"
 
 
 def _of_sink(sink: "Sink") -> Finding:
@@ -136,7 +159,7 @@ def _http_sink(sink: "HttpSink") -> str:
     if sink.ca_bundle is not None:
         _try_ca_bundle(sink.ca_bundle)
     if sink.client_cert_file is not None:
-        _try_client_certificate(sink.client_cert_file, sink.client_key_file)
+        _try_certificate("client_cert_file", sink.client_cert_file, "client_key_file", sink.client_key_file)
     _try_to_make(sink)
     url = urlsplit(sink.url)
     # The rest of the URL may be what lets one post there.
@@ -165,18 +188,17 @@ def _try_ca_bundle(path: Path) -> None:
         raise _WrongError(f"ca_bundle {path}: {_openssl(error)}") from None
 
 
-def _try_client_certificate(certificate: Path, key: Path | None) -> None:
+def _try_certificate(cert_key: str, certificate: Path, key_key: str, key: Path | None) -> None:
+    """`cert_key` and `key_key`: what the two are called in the configuration."""
     import ssl
 
-    chain = _pem("client_cert_file", certificate)
+    chain = _pem(cert_key, certificate)
     if not _CERTIFICATE.search(chain):
-        raise _WrongError(f"client_cert_file {certificate}: holds no certificate in PEM")
-    named, keys = (
-        ("client_cert_file", chain) if key is None else ("client_key_file", _pem("client_key_file", key))
-    )
+        raise _WrongError(f"{cert_key} {certificate}: holds no certificate in PEM")
+    named, keys = (cert_key, chain) if key is None else (key_key, _pem(key_key, key))
     where = f"{named} {key or certificate}"
     if not _KEY.search(keys):
-        advice = "; name its file in client_key_file" if key is None else ""
+        advice = f"; name its file in {key_key}" if key is None else ""
         raise _WrongError(f"{where}: holds no private key in PEM{advice}")
     if _ENCRYPTED.search(keys):
         raise _WrongError(f"{where}: the key is encrypted, and the daemon has nobody to ask for its password")
@@ -187,7 +209,7 @@ def _try_client_certificate(certificate: Path, key: Path | None) -> None:
         if error.reason in _NO_MATCH:
             other = f" in {certificate}" if key else ""
             raise _WrongError(f"{where}: the key is not that of the certificate{other}") from None
-        raise _WrongError(f"client_cert_file {certificate}, {where}: {_openssl(error)}") from None
+        raise _WrongError(f"{cert_key} {certificate}, {where}: {_openssl(error)}") from None
 
 
 def _pem(what: str, path: Path) -> bytes:
