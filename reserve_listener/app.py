@@ -28,7 +28,7 @@ from reserve_listener.supervision import Backoff, Supervisor
 from reserve_listener.transports.long_connection import LongConnection, build_dispatcher, is_registered
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Sequence
 
     from reserve_listener.config import Config
     from reserve_listener.delivery import Outlet
@@ -298,40 +298,33 @@ class App:
 
     async def _apply(self) -> None:
         """Check first, then apply sinks and log level; the connection is not touched."""
+        outlets: list[Outlet] = []
         try:
             config, outlets = await asyncio.to_thread(self._prepare)
             names = [sink.name for sink in config.sinks]
             await self._store.set_sinks(names, {sink.name: route_of(sink) for sink in config.sinks})
-        except (ConfigError, StoreError) as error:
-            log.error("config.refused", error=str(error), hint="the old configuration stays in force")
-            return
-        except Exception as error:
-            log.exception(
-                "config.refused", error=f"a defect: {error}", hint="the old configuration stays in force"
-            )
+            disabled = await self._disabled()
+        except Exception as error:  # whatever it is, what runs goes on running
+            defect = None if isinstance(error, (ConfigError, StoreError)) else error
+            hint = "the old configuration stays in force"
+            log.error("config.refused", error=str(error), hint=hint, exc_info=defect)
+            for outlet in outlets:
+                await outlet.sink.close()
             return
         keeping = self._workers.unchanged(outlets)
         await self._workers.halt(keeping=keeping)
         with contextlib.suppress(StoreError):  # done at the next start then
             await self._store.bury_removed()
-        await self._start_changed(outlets, keeping)
+        for outlet in outlets:
+            if outlet.sink.name in keeping:
+                await outlet.sink.close()  # the one that runs goes on
+        changed = [outlet for outlet in outlets if outlet.sink.name not in keeping]
+        self._workers.start(changed, disabled=disabled)
         fixed = [name for name in type(config).model_fields if name not in RELOADABLE]
         restart = [name for name in fixed if getattr(config, name) != getattr(self._config, name)]
         self._config = self._config.model_copy(update={name: getattr(config, name) for name in RELOADABLE})
         self._logs.set_level(config.log.level)
         log.info("config.applied", sinks=names, unchanged=sorted(keeping), restart_needed_for=restart)
-
-    async def _start_changed(self, outlets: Sequence[Outlet], keeping: Collection[str]) -> None:
-        for outlet in outlets:
-            if outlet.sink.name in keeping:
-                await outlet.sink.close()
-        try:
-            disabled = await self._disabled()
-        except StoreError:
-            disabled = set()
-        self._workers.start(
-            [outlet for outlet in outlets if outlet.sink.name not in keeping], disabled=disabled
-        )
 
     def _prepare(self) -> tuple[Config, list[Outlet]]:
         """Everything that can be refused; reads files, so it runs in a thread."""
