@@ -192,6 +192,23 @@ async def test_a_body_that_is_too_large_is_not_read(monkeypatch: pytest.MonkeyPa
         assert (await push(client, b"{}")).status_code == 200
 
 
+async def test_large_bodies_are_bounded_together_and_small_ones_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While large bodies take all the room there is, another large one is told to come again, and a usual push is taken."""
+    monkeypatch.setattr(webhook_module, "WAITING_BYTES", 300_000)
+    async with served() as (webhook, client):
+        head = b"POST /hook HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 360000\r\n\r\n"
+        reader, writer = await asyncio.open_connection("127.0.0.1", webhook.port)
+        writer.write(head + b"x" * 340_000)
+        await until(lambda: webhook._waiting_bytes > 200_000)
+        assert (await push(client)).status_code == 200
+        assert (await raw_answer(webhook.port, head + b"x" * 350_000)).startswith(b"HTTP/1.1 503")
+        writer.write(b"x" * 20_000)
+        async with asyncio.timeout(20):
+            assert (await reader.readline()).startswith(b"HTTP/1.1 400")
+        writer.close()
+        await until(lambda: webhook._waiting_bytes == 0)
+
+
 async def test_pipelined_pushes_are_answered_in_order() -> None:
     """Several requests in one go on one connection get their answers one after the other."""
     intake = Intake()

@@ -36,7 +36,10 @@ BODY_BYTES: Final = 16 * 1024 * 1024
 """As on the long connection."""
 
 WAITING_BYTES: Final = 64 * 1024 * 1024
-"""What all bodies under way may take together; beyond it a push is answered 503, and comes again."""
+"""What large bodies under way may take together; beyond it one is answered 503, and comes again."""
+
+SMALL_BYTES: Final = 64 * 1024
+"""So much of each body does not count: large ones, whoever sends them, must not keep the usual 2 kB from being taken."""
 
 BODY_TIMEOUT_S: Final = 10.0
 HEADER_TIMEOUT_S: Final = 10.0
@@ -130,15 +133,16 @@ class Webhook:
         self._check(request)
         if not self._receiving:
             return _json(503, "stopping", close=True)
-        body = await self._body(request)
+        body = bytearray()
         try:
-            opened = await self._open(body, dict(request.headers))
+            await self._read(request, body)
+            opened = await self._open(bytes(body), dict(request.headers))
             if isinstance(opened, Challenge):
                 log.info("webhook.challenge", client=_text_of(self._client(request)))
                 return JSONResponse({"challenge": opened.text})
             return _json(*ANSWERS[await self._accept(opened.raw)])
         finally:
-            self._waiting_bytes -= len(body)
+            self._waiting_bytes -= _counted(body)
 
     def _check(self, request: Request) -> None:
         """What can be said before the body is read."""
@@ -158,22 +162,21 @@ class Webhook:
         if length.isdigit() and int(length[:20]) > BODY_BYTES:
             raise _too_large()
 
-    async def _body(self, request: Request) -> bytes:
-        body = bytearray()
+    async def _read(self, request: Request, body: bytearray) -> None:
         try:
             async with asyncio.timeout(BODY_TIMEOUT_S):
                 async for piece in request.stream():
+                    before = _counted(body)
                     body += piece
+                    self._waiting_bytes += _counted(body) - before
                     if len(body) > BODY_BYTES:
                         raise _too_large()
+                    if _counted(body) and self._waiting_bytes > WAITING_BYTES:
+                        raise PushRefusedError(503, "busy", "too many large pushes at once")
         except TimeoutError:
             raise PushRefusedError(
                 408, "timeout", f"the body did not come within {BODY_TIMEOUT_S:g} s"
             ) from None
-        if self._waiting_bytes + len(body) > WAITING_BYTES:
-            raise PushRefusedError(503, "busy", "too many large pushes at once")
-        self._waiting_bytes += len(body)
-        return bytes(body)
 
     async def _open(self, body: bytes, headers: dict[str, str]) -> Challenge | Payload:
         terms = {"now_s": self._now_s(), "freshness_s": self._freshness_s}
@@ -278,6 +281,10 @@ def _json(status: int, text: str, *, close: bool = False) -> JSONResponse:
     if status == 405:  # noqa: PLR2004  # RFC 9110, 15.5.6
         headers["allow"] = "POST"
     return JSONResponse({"msg": text}, status_code=status, headers=headers)
+
+
+def _counted(body: bytearray) -> int:
+    return max(0, len(body) - SMALL_BYTES)
 
 
 def _too_large() -> PushRefusedError:
