@@ -23,7 +23,14 @@ from hypothesis.stateful import (
 from reserve_listener.delivery.pending import Pending
 from reserve_listener.model import Filters, IncomingEvent, Outcome, Route, Scope, Verdict
 from reserve_listener.retry import LONGEST_WAIT_MS
-from reserve_listener.store import SqliteStore, StoreReader, claiming, operations, sqlite as sqlite_store
+from reserve_listener.store import (
+    SqliteStore,
+    StoreReader,
+    appending,
+    claiming,
+    operations,
+    sqlite as sqlite_store,
+)
 from tests.helpers import Clock
 
 if TYPE_CHECKING:
@@ -444,7 +451,7 @@ class StoreMachine(RuleBasedStateMachine):
         event = self.incoming(tenant, event_id, "omm_0")
 
         def die(connection: sqlite3.Connection) -> None:
-            sqlite_store._append(event, tuple(self.store._routes.values()), connection)
+            appending.append(event, tuple(self.store._routes.values()), connection)
             shutil.copytree(self.path.parent, target, ignore=shutil.ignore_patterns("*-shm"))
 
         self.run(lambda: self.store._writer.submit(die, writes=True))

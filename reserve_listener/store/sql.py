@@ -17,6 +17,40 @@ ADD_SCOPE: Final = "INSERT INTO scopes (tenant_key, scope_type, scope_id) VALUES
 
 ADD_DELIVERY: Final = "INSERT INTO deliveries (seq, sink, scope) VALUES (?, ?, ?)"
 
+# Many events at once: `:rows` is a JSON array with an array for each event (`appending._packed`), `:blob` their payloads
+# and bodies. "WHERE TRUE" tells ON CONFLICT from a join's ON.
+ADD_SCOPES: Final = """
+INSERT INTO scopes (tenant_key, scope_type, scope_id)
+SELECT json_extract(value, '$[2]'), json_extract(value, '$[3]'), json_extract(value, '$[4]')
+FROM json_each(:rows) WHERE TRUE
+ON CONFLICT DO NOTHING
+"""
+
+APPEND_EVENTS: Final = """
+INSERT INTO events (tenant_key, event_id, scope, created_ms, received_ms, raw, body)
+SELECT
+  json_extract(value, '$[0]'), json_extract(value, '$[1]'),
+  (SELECT id FROM scopes WHERE tenant_key = json_extract(value, '$[2]')
+    AND scope_type = json_extract(value, '$[3]') AND scope_id = json_extract(value, '$[4]')),
+  json_extract(value, '$[5]'), json_extract(value, '$[6]'),
+  substr(:blob, json_extract(value, '$[7]'), json_extract(value, '$[8]')),
+  substr(:blob, json_extract(value, '$[7]') + json_extract(value, '$[8]'), json_extract(value, '$[9]'))
+FROM json_each(:rows) WHERE TRUE
+ON CONFLICT (tenant_key, event_id) DO NOTHING
+"""
+
+_JUST_APPENDED = """
+FROM json_each(:rows) AS r CROSS JOIN events AS e
+  ON e.tenant_key = json_extract(r.value, '$[0]') AND e.event_id = json_extract(r.value, '$[1]') AND e.seq > :newest
+"""
+
+ADD_DELIVERIES: Final = f"""
+INSERT INTO deliveries (seq, sink, scope)
+SELECT e.seq, k.value, e.scope {_JUST_APPENDED} CROSS JOIN json_each(r.value, '$[10]') AS k
+"""  # fixed texts only
+
+APPENDED: Final = f"SELECT r.key {_JUST_APPENDED}"
+
 # What a claim looks at: the pending deliveries of a sink in order of arrival, within bounds. The plus signs keep SQLite
 # off the index by scope, which would have to be sorted.
 PENDING_FROM: Final = """
@@ -51,6 +85,12 @@ UPDATE deliveries INDEXED BY deliveries_due SET due_ms = 0 WHERE sink = ? AND st
 SETTLE: Final = """
 UPDATE deliveries SET state = ?, attempts = ?, due_ms = ?, settled_ms = ?, last_error = ?
 WHERE seq = ? AND sink = ? AND state = 0
+"""
+
+# The same for many that were delivered, in one step. The plus keeps SQLite on the primary key.
+SETTLE_DELIVERED: Final = """
+UPDATE deliveries SET state = 1, attempts = ?, due_ms = 0, settled_ms = ?, last_error = NULL
+WHERE seq IN (SELECT value FROM json_each(?)) AND sink = ? AND +state = 0
 """
 
 KNOW_SINK: Final = """

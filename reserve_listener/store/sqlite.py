@@ -20,7 +20,7 @@ from reserve_listener.model import (
     SinkState,
     Verdict,
 )
-from reserve_listener.store import claiming, operations, sql
+from reserve_listener.store import appending, claiming, operations, sql
 from reserve_listener.store.lock import StoreLock
 from reserve_listener.store.writer import Writer
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from reserve_listener.model import Filters
+    from reserve_listener.store.appending import Outlets
     from reserve_listener.store.operations import Pruned
 
 STATES: Final = {PENDING: 0, DELIVERED: 1, DEAD: 2}
@@ -72,6 +73,7 @@ class SqliteStore:
         self._lock = StoreLock(path)
         self._sinks: dict[str, int] = {}
         self._routes: Mapping[str, tuple[int, Route]] = {}
+        self._outlets: Outlets = ()
         self._pauses: Mapping[int, claiming.Pauses] = {}
         self._waiting_events = 0
         self._waiting_bytes = 0
@@ -100,6 +102,7 @@ class SqliteStore:
         by_name = {name: (routes or {}).get(name, Route()) for name in names}
         numbers, self._pauses = await self._writer.submit(partial(_know_sinks, list(names)), writes=True)
         self._routes = {name: (numbers[name], route) for name, route in by_name.items()}
+        self._outlets = tuple(self._routes.values())
         # Those that are gone keep their numbers: a worker of theirs may still be at its last attempt.
         self._sinks |= numbers
 
@@ -154,7 +157,7 @@ class SqliteStore:
             return full
         self._waiting_events += 1
         self._waiting_bytes += size
-        future = self._writer.submit(partial(_append, event, tuple(self._routes.values())), writes=True)
+        future = self._writer.submit_item(appending.append_all, (event, self._outlets), writes=True)
         future.add_done_callback(partial(self._appended, size))
         return future
 
@@ -221,9 +224,16 @@ class SqliteStore:
 
     async def settle(self, sink: str, outcomes: Sequence[Outcome]) -> None:
         """See `protocols.Store.settle`."""
-        now = self._now_ms()
-        rows = [_outcome_row(outcome, self._sinks[sink], now) for outcome in outcomes]
-        await self._writer.submit(partial(_execute_many, sql.SETTLE, rows), writes=True)
+        now, number = self._now_ms(), self._sinks[sink]
+        delivered: dict[int, list[int]] = {}
+        rows = []
+        for outcome in outcomes:
+            if outcome.state == DELIVERED:
+                delivered.setdefault(outcome.attempts, []).append(outcome.seq)
+            else:
+                rows.append(_outcome_row(outcome, number, now))
+        at_once = [(attempts, now, json.dumps(seqs), number) for attempts, seqs in delivered.items()]
+        await self._writer.submit(partial(_settle, at_once, rows), writes=True)
 
     async def release(self, sink: str) -> None:
         """See `protocols.Store.release`."""
@@ -336,44 +346,6 @@ def _enable_sink(
     return changed, claiming.pauses_by_sink(connection.execute(sql.PAUSES))
 
 
-def _append(
-    event: IncomingEvent, sinks: Sequence[tuple[int, Route]], connection: sqlite3.Connection
-) -> Verdict:
-    scope = _scope_number(event, connection)
-    row = connection.execute(
-        sql.APPEND_EVENT,
-        (
-            event.tenant_key,
-            event.event_id,
-            scope,
-            event.created_ms,
-            event.received_ms,
-            event.raw,
-            event.body,
-            event.problem,
-        ),
-    ).fetchone()
-    if row is None:
-        return Verdict.DUPLICATE
-    if event.scope is None:
-        return Verdict.UNREADABLE
-    for sink, route in sinks:
-        if route.takes(event.scope):
-            connection.execute(sql.ADD_DELIVERY, (row[0], sink, scope))
-    return Verdict.STORED
-
-
-def _scope_number(event: IncomingEvent, connection: sqlite3.Connection) -> int | None:
-    if event.scope is None:
-        return None
-    key = (event.scope.tenant_key, event.scope.scope_type, event.scope.scope_id)
-    row = (
-        connection.execute(sql.FIND_SCOPE, key).fetchone()
-        or connection.execute(sql.ADD_SCOPE, key).fetchone()
-    )
-    return int(row[0])
-
-
 def _outcome_row(outcome: Outcome, sink: int, now_ms: int) -> tuple[object, ...]:
     settled_ms = None if outcome.state == PENDING else now_ms
     error = None if outcome.error is None else shortened(outcome.error)
@@ -418,8 +390,13 @@ def _execute(statement: str, values: tuple[object, ...], connection: sqlite3.Con
     return connection.execute(statement, values).rowcount
 
 
-def _execute_many(statement: str, rows: Sequence[tuple[object, ...]], connection: sqlite3.Connection) -> None:
-    connection.executemany(statement, rows)
+def _settle(
+    delivered: Sequence[tuple[object, ...]],
+    others: Sequence[tuple[object, ...]],
+    connection: sqlite3.Connection,
+) -> None:
+    connection.executemany(sql.SETTLE_DELIVERED, delivered)
+    connection.executemany(sql.SETTLE, others)
 
 
 def _one(statement: str, values: tuple[object, ...], connection: sqlite3.Connection) -> Any:

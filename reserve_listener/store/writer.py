@@ -16,6 +16,8 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from reserve_listener.errors import StoreError
@@ -27,6 +29,10 @@ if TYPE_CHECKING:
 
 BATCH_JOBS: Final = 2_000
 """Jobs that share one commit at the most: bounds how long the first of them waits."""
+
+SMALL_BATCH: Final = 64
+"""From twice as many on only half of what waits is taken: while it is being committed the loop answers the other half,
+and neither waits for the other. Below, a flush of the disk costs more than that saves."""
 
 SLOW_S: Final = 2.5
 """A batch that is under way for so long is a problem that people are told of."""
@@ -51,13 +57,16 @@ _PASSES_BY_ITSELF: Final = ("SQLITE_FULL", "SQLITE_BUSY", "SQLITE_LOCKED")
 _DAMAGED: Final = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
 
 Work = Callable[[sqlite3.Connection], Any]
+WorkOnAll = Callable[[list[Any], sqlite3.Connection], "Sequence[Any]"]
+"""What does the jobs of a kind that come one after another in one go: a result for each item."""
 
 
 @dataclass(slots=True, eq=False)
 class Job:
     """Work for the connection, and who waits for it. `writes`: inside the transaction, else after its commit."""
 
-    work: Work
+    work: WorkOnAll
+    item: Any
     future: asyncio.Future[Any]
     writes: bool
 
@@ -87,11 +96,15 @@ class Writer:
 
     def submit(self, work: Work, *, writes: bool) -> asyncio.Future[Any]:
         """Queue work. The future gets its result, or a `StoreError`."""
+        return self.submit_item(_each, work, writes=writes)
+
+    def submit_item(self, work: WorkOnAll, item: Any, *, writes: bool) -> asyncio.Future[Any]:
+        """Queue an item of work that may be done for many at once. The future gets its result, or a `StoreError`."""
         future: asyncio.Future[Any] = self._loop.create_future()
         if not self._accepting:
             future.set_exception(StoreError("the store is closed"))
             return future
-        self._jobs.put(Job(work, future, writes))
+        self._jobs.put(Job(work, item, future, writes))
         return future
 
     @property
@@ -195,10 +208,11 @@ class Writer:
 
     def _collect(self) -> tuple[list[Job], bool]:
         job = self._jobs.get()
+        limit = min(BATCH_JOBS, max(SMALL_BATCH, self._jobs.qsize() // 2))
         jobs: list[Job] = []
         while job is not None:
             jobs.append(job)
-            if len(jobs) >= BATCH_JOBS:
+            if len(jobs) >= limit:
                 return jobs, True
             try:
                 job = self._jobs.get_nowait()
@@ -263,7 +277,7 @@ class _File:
         except _NotNowError as error:
             return job, None, _store_error(error)
         try:
-            return job, job.work(connection), None
+            return job, job.work([job.item], connection)[0], None
         except Exception as error:  # noqa: BLE001  # as in _commit
             if _name_of(error).startswith(_DAMAGED):
                 self.suspect(error)
@@ -349,7 +363,11 @@ def _commit(connection: sqlite3.Connection, jobs: Sequence[Job]) -> list[Result]
 def _transaction(connection: sqlite3.Connection, jobs: Sequence[Job]) -> list[Result]:
     connection.execute("BEGIN IMMEDIATE")
     try:
-        results: list[Result] = [(job, job.work(connection), None) for job in jobs]
+        results: list[Result] = []
+        for work, group in groupby(jobs, attrgetter("work")):
+            together = list(group)
+            values = work([job.item for job in together], connection)
+            results += [(job, value, None) for job, value in zip(together, values, strict=True)]
         connection.execute("COMMIT")
     except BaseException:
         with contextlib.suppress(sqlite3.Error):  # the first error is the one to tell
@@ -357,6 +375,10 @@ def _transaction(connection: sqlite3.Connection, jobs: Sequence[Job]) -> list[Re
                 connection.execute("ROLLBACK")
         raise
     return results
+
+
+def _each(works: Sequence[Work], connection: sqlite3.Connection) -> list[Any]:
+    return [work(connection) for work in works]
 
 
 def _store_error(error: BaseException) -> StoreError:
