@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import structlog
@@ -18,6 +19,7 @@ from reserve_listener import frames
 from reserve_listener.transports import endpoint, sdk
 from reserve_listener.transports.failures import ConnectionLostError
 from reserve_listener.transports.frame_handler import FrameHandler
+from reserve_listener.transports.wire import Wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,6 +44,8 @@ CLOSE_TIMEOUT_S: Final = 1.0
 PROBE_TIMEOUT_S: Final = 5.0
 WAITING_ANSWERS: Final = 100_000
 """Answers that wait for a peer that does not read; beyond it the connection is given up."""
+ANSWERS_AT_ONCE: Final = 1_000
+"""Answers that go out in one write at the most."""
 UNANSWERED_PINGS: Final = 2
 """So many of our own pings without a pong mean that the peer is gone."""
 
@@ -173,6 +177,7 @@ class LongConnection:
         lark.client.loop = asyncio.get_running_loop()  # type: ignore[attr-defined]  # see MODULE_NAMES
         local = endpoint.is_loopback(url)
         kwargs = {
+            "create_connection": partial(Wire, on_message=self._on_message, on_error=self._on_end),
             "max_size": frames.MAX_FRAME_BYTES,
             "compression": None,
             # A proxy that is configured is used; those of the environment not for this machine.
@@ -217,13 +222,16 @@ class LongConnection:
 
     async def _answer_loop(self) -> None:
         while True:
-            answer = await self._answers.get()
+            answers = [await self._answers.get()]
+            while len(answers) < ANSWERS_AT_ONCE and not self._answers.empty():
+                answers.append(self._answers.get_nowait())
             try:
-                await self._client._conn.send(answer)  # noqa: SLF001  # see TOUCHED
+                await self._client._conn.send_all(answers)  # noqa: SLF001  # see TOUCHED; it is a Wire
             except ConnectionClosed:
                 return  # the receive loop reports it; what was not answered is pushed again and known then
             finally:
-                self._answers.task_done()
+                for _ in answers:
+                    self._answers.task_done()
 
     async def _ping_loop(self) -> None:
         service = int(self._client._service_id)  # noqa: SLF001  # see TOUCHED
