@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -53,7 +54,6 @@ class Intake:
         self._foreign_types: set[str] = set()
         self._deadlines = _Deadlines(COMMIT_TIMEOUT_S, self._refusals)
         self._open = True
-        self._waiting: set[asyncio.Future[Verdict]] = set()
 
     def accept(self, raw: bytes) -> asyncio.Future[Verdict]:
         """See `protocols.Accept`. Must be called on the event loop."""
@@ -65,17 +65,15 @@ class Intake:
         if event is None:
             verdict.set_result(Verdict.OTHER_TYPE)
             return verdict
-        self._waiting.add(verdict)
-        verdict.add_done_callback(self._waiting.discard)
         self._deadlines.watch(verdict)
-        self._store.append(event).add_done_callback(lambda commit: self._conclude(verdict, commit, event))
+        self._store.append(event).add_done_callback(partial(self._conclude, verdict, event))
         return verdict
 
     async def close(self) -> None:
         """Refuse what comes from now on and wait for the verdicts that are still out."""
         self._open = False
-        if self._waiting:
-            await asyncio.wait(set(self._waiting), timeout=COMMIT_TIMEOUT_S)
+        if waiting := self._deadlines.waiting():
+            await asyncio.wait(waiting, timeout=COMMIT_TIMEOUT_S)
         self._deadlines.close()
 
     def _read(self, raw: bytes) -> IncomingEvent | None:
@@ -110,10 +108,14 @@ class Intake:
         )
 
     def _conclude(
-        self, verdict: asyncio.Future[Verdict], commit: asyncio.Future[Verdict], event: IncomingEvent
+        self, verdict: asyncio.Future[Verdict], event: IncomingEvent, commit: asyncio.Future[Verdict]
     ) -> None:
         error = None if commit.cancelled() else commit.exception()
         result = Verdict.FAILED if commit.cancelled() or error is not None else commit.result()
+        if result is Verdict.STORED and not verdict.done():  # nearly always
+            verdict.set_result(result)
+            self._refusals.over()
+            return
         if verdict.done():
             self._refusals.tell(
                 log.warning,
@@ -173,10 +175,18 @@ class _Deadlines:
         self._timer: asyncio.TimerHandle | None = None
 
     def watch(self, verdict: asyncio.Future[Verdict]) -> None:
-        loop = asyncio.get_running_loop()
-        self._queue.append((loop.time() + self._timeout_s, verdict))
+        loop, queue = verdict.get_loop(), self._queue
+        while (
+            queue and queue[0][1].done()
+        ):  # kept short: what is done is nobody's memory, nor the collector's work
+            queue.popleft()
+        queue.append((loop.time() + self._timeout_s, verdict))
         if self._timer is None:
             self._timer = loop.call_later(self._timeout_s, self._sweep)
+
+    def waiting(self) -> list[asyncio.Future[Verdict]]:
+        """The verdicts that are still out."""
+        return [verdict for _, verdict in self._queue if not verdict.done()]
 
     def close(self) -> None:
         """Stop the timer; what still waits for its commit is told that it failed."""

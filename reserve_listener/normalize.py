@@ -14,6 +14,7 @@ import math
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -161,7 +162,7 @@ def _readable(envelope: dict[str, Any], *, received_ms: int) -> IncomingEvent:
     body = {
         "specversion": "1.0",
         "id": event_id,
-        "source": f"/apps/{quote(app_id, safe='')}/tenants/{quote(tenant_key, safe='')}",
+        "source": _source(app_id, tenant_key),
         "type": EVENT_TYPE,
         "subject": subject,
         **({"time": rfc3339(created_ms)} if created_ms is not None else {}),
@@ -190,8 +191,17 @@ def normalize(event: dict[str, Any], warn: Warn) -> dict[str, Any]:
 
 def rfc3339(milliseconds: int) -> str:
     """`2020-12-23T12:19:49.000Z`: UTC, always with milliseconds."""
-    moment = _EPOCH + timedelta(milliseconds=milliseconds)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{milliseconds % 1000:03d}Z"
+    return f"{_second(milliseconds // 1000)}.{milliseconds % 1000:03d}Z"
+
+
+@lru_cache(maxsize=256)  # events of one change are of the same few seconds
+def _second(seconds: int) -> str:
+    return f"{_EPOCH + timedelta(seconds=seconds):%Y-%m-%dT%H:%M:%S}"
+
+
+@lru_cache(maxsize=256)
+def _source(app_id: str, tenant_key: str) -> str:
+    return f"/apps/{quote(app_id, safe='')}/tenants/{quote(tenant_key, safe='')}"
 
 
 # -- the header -------------------------------------------------------------------------------------------------------
