@@ -31,8 +31,8 @@ systemd: $(READY) ## the units under a real systemd, in a container (as root; AR
 	  { echo "make systemd: as root, after apt-get install systemd-container debootstrap" >&2; exit 1; }
 	$(BIN)/pytest -m long tests/systemd $(ARGS)
 
-bench: $(READY) ## answers per second against the SDK's own client and a blind one (minutes)
-	$(BIN)/python benchmarks/answers.py $(ARGS)
+bench: $(READY) ## the daemon against the platform's own samples (minutes; ARGS=--quick shows that it works)
+	$(BIN)/python benchmarks/bench.py $(ARGS)
 
 pins: $(READY) ## write requirements/*.txt anew from pyproject.toml (needs uv)
 	cd requirements && for group in run dev; do \

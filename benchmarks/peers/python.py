@@ -8,8 +8,8 @@ import lark_oapi as lark
 
 
 def show(event: lark.vc.v1.P2VcReserveConfigUpdatedV1) -> None:
-    """Print the typed event."""
-    print(lark.JSON.marshal(event, indent=4))
+    """Print the typed event, in the page's words."""
+    print(f"[ do_p2_vc_reserve_config_updated_v1 access ], data: {lark.JSON.marshal(event, indent=4)}")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,12 @@
+// The platform's Node SDK as its event page uses it: the handler prints the event and keeps nothing.
+const Lark = require('@larksuiteoapi/node-sdk');
+
+const [domain, appId, appSecret] = process.argv.slice(2);
+const wsClient = new Lark.WSClient({ appId, appSecret, domain, loggerLevel: Lark.LoggerLevel.warn });
+wsClient.start({
+    eventDispatcher: new Lark.EventDispatcher({ loggerLevel: Lark.LoggerLevel.warn }).register({
+        'vc.reserve_config.updated_v1': async (data) => {
+            console.log(data);
+        },
+    }),
+});

@@ -1,0 +1,208 @@
+"""What is measured: each function is one row, or a few, of the table in docs/performance.md."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import statistics
+import subprocess
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from clients import BLIND, NODE, OURS, PEERS, PYTHON, started
+
+from reserve_listener.simulator import Answer, HttpServer, Receiver, Simulator, sample_event
+from reserve_listener.store import SqliteStore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import psutil
+
+CLIENTS: Final = (OURS, NODE, PYTHON, BLIND)
+IN_FLIGHT: Final = (1, 64, 512)
+DEADLINE_S: Final = 3.0
+"""An answer later than that is too late: the platform pushes the event again."""
+
+Figures = dict[str, float]
+
+EMPTY_TYPER: Final = "import typer; app = typer.Typer(); app.command()(lambda: None); app()"
+
+HTTP: Final = """
+[[sinks]]
+name = "hook"
+type = "http"
+url = "{url}"
+max_in_flight = {in_flight}
+"""
+
+FILL: Final = """
+WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < :count)
+INSERT INTO events (tenant_key, event_id, scope, created_ms, received_ms, raw, body)
+SELECT 't1', lower(hex(randomblob(16))), 1 + i % 10000, :now_ms, :now_ms, zeroblob(40), zeroblob(40) FROM n
+"""
+FILL_SCOPES: Final = """
+WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 10000)
+INSERT INTO scopes (tenant_key, scope_type, scope_id) SELECT 't1', 'room', 'old_' || i FROM n
+"""
+FILL_DELIVERIES: Final = """
+INSERT INTO deliveries (seq, sink, scope, state, attempts, settled_ms)
+SELECT e.seq, k.id, e.scope, 1, 1, :now_ms FROM events AS e JOIN sinks AS k ORDER BY 1, 2
+"""
+
+
+async def answers(client: str, events: int, cores: set[int], node: Path | None) -> Figures:
+    """One client: its start, its size, its answers a second, and a burst."""
+    async with (
+        Simulator(answer_timeout=120) as platform,
+        started(client, platform, cores, node=node) as running,
+    ):
+        figures = {"ready_s": running.ready_s, "idle_mib": running.process.memory_info().rss / 2**20}
+        await push(platform, min(events, 500), 64)  # warm
+        for in_flight in IN_FLIGHT:
+            count = events if in_flight > 1 else max(events // 10, 20)
+            figures[f"per_s_{in_flight}"], elapsed = await push(platform, count, in_flight)
+            if in_flight == 1:
+                figures["p50_ms_1"] = statistics.median(elapsed) * 1000
+        before = _lines(running.folder) if client == OURS else 0
+        begun = time.perf_counter()
+        _, elapsed = await push(platform, events, events)
+        last = max(elapsed)
+        figures["burst_s"] = last
+        figures["burst_late"] = float(sum(each > DEADLINE_S for each in elapsed))
+        if client == OURS:
+            while _lines(running.folder) < before + events:  # noqa: ASYNC110  # another process sets no event
+                await asyncio.sleep(0.01)
+            figures["burst_file_ratio"] = (time.perf_counter() - begun) / last
+            figures["commit_ms"] = await asyncio.to_thread(commit_p50_ms, running.folder)
+        return figures
+
+
+async def push(platform: Simulator, count: int, in_flight: int) -> tuple[float, list[float]]:
+    """Events a second, and how long each answer took."""
+    envelopes = [sample_event(scope_id=f"omm_{number}") for number in range(count)]
+    begun = time.perf_counter()
+    pushes = await platform.push_many(envelopes, in_flight=in_flight, retry=False)
+    took = time.perf_counter() - begun
+    assert all(each.code == 200 for each in pushes)
+    return count / took, [each.attempts[-1].elapsed for each in pushes]
+
+
+def _lines(folder: Path) -> int:
+    path = folder / "events.jsonl"
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def commit_p50_ms(folder: Path, commits: int = 300) -> float:
+    """What one commit costs on this disk: a row, WAL, synchronous=FULL, and nothing else."""
+    took = []
+    with closing(sqlite3.connect(folder / "bare.db", isolation_level=None)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("CREATE TABLE rows (body BLOB)")
+        for _ in range(commits):
+            begun = time.perf_counter()
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("INSERT INTO rows VALUES (?)", (b"x" * 1500,))
+            connection.execute("COMMIT")
+            took.append(time.perf_counter() - begun)
+    return statistics.median(took) * 1000
+
+
+async def idle_cpu(seconds: float, cores: set[int]) -> Figures:
+    """Of one core, in percent, while connected and nothing happens."""
+    async with Simulator() as platform, started(OURS, platform, cores) as running:
+        await asyncio.sleep(min(seconds, 2))  # what the start leaves to be done
+        before = _cpu_s(running.process)
+        await asyncio.sleep(seconds)
+        return {"idle_cpu_percent": (_cpu_s(running.process) - before) / seconds * 100}
+
+
+def _cpu_s(process: psutil.Process) -> float:
+    # As the kernel counts it in nanoseconds; user and system time come in ticks of 10 ms.
+    total = 0
+    for task in Path(f"/proc/{process.pid}/task").iterdir():
+        total += int((task / "schedstat").read_text().split()[0])
+    return total / 1e9
+
+
+async def http_sink(events: int, cores: set[int], in_flight: int = 16) -> Figures:
+    """Deliveries a second to a receiver that takes 20 ms, against a bare loop that posts as many at a time."""
+    receiver = Receiver(Answer(delay=0.02))
+    async with HttpServer(receiver) as server, Simulator() as platform:
+        sinks = HTTP.replace("{url}", f"{server.url}/").replace("{in_flight}", str(in_flight))
+        async with started(OURS, platform, cores, sinks=sinks):
+            begun = time.perf_counter()
+            await push(platform, events, 512)
+            await receiver.wait_for(events, timeout=120)
+            ours = events / (time.perf_counter() - begun)
+        bare = await asyncio.create_subprocess_exec(
+            *(sys.executable, str(PEERS / "post.py"), f"{server.url}/", str(in_flight), str(events)),
+            stdout=subprocess.PIPE,
+        )
+        output, _ = await bare.communicate()
+    return {"http_per_s": ours, "http_bare_per_s": float(output), "http_bound_per_s": in_flight / 0.02}
+
+
+async def filled_store(held: int, events: int, cores: set[int]) -> Figures:
+    """Events a second at 64 in flight with an empty store, and with one that holds so many."""
+
+    async def rate(prepare: Callable[[Path], object]) -> float:
+        async with (
+            Simulator(answer_timeout=120) as platform,
+            started(OURS, platform, cores, prepare=prepare),
+        ):
+            await push(platform, min(events, 500), 64)
+            return statistics.median([(await push(platform, events, 64))[0] for _ in range(3)])
+
+    return {
+        "per_s_empty": await rate(lambda _folder: None),
+        "per_s_filled": await rate(lambda folder: fill(folder / "events.db", held)),
+    }
+
+
+def fill(path: Path, count: int) -> None:
+    """A store that holds so many events, all delivered."""
+
+    async def made() -> None:
+        store = SqliteStore(path)
+        await store.open(["console", "audit"])
+        await store.close()
+
+    asyncio.run(made())
+    values = {"count": count, "now_ms": time.time_ns() // 1_000_000}
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA synchronous = OFF")
+        connection.execute("BEGIN")
+        connection.execute(FILL_SCOPES)
+        connection.execute(FILL, values)
+        connection.execute(FILL_DELIVERIES, values)
+        connection.execute("COMMIT")
+
+
+async def memory(events: int, cores: set[int]) -> Figures:
+    """Memory after some events, and after ten times as many."""
+    async with Simulator(answer_timeout=120) as platform, started(OURS, platform, cores) as running:
+        await push(platform, events, 512)
+        before = running.process.memory_info().rss / 2**20
+        for _ in range(9):
+            await push(platform, events, 512)
+        return {"memory_mib_before": before, "memory_mib_after": running.process.memory_info().rss / 2**20}
+
+
+def help_s(runs: int) -> Figures:
+    """`--help`, and an empty Typer app, in turn."""
+    commands = {
+        "help_s": [sys.executable, "-m", "reserve_listener", "--help"],
+        "help_typer_s": [sys.executable, "-c", EMPTY_TYPER, "--help"],
+    }
+    took: dict[str, list[float]] = {name: [] for name in commands}
+    for _ in range(runs):
+        for name, arguments in commands.items():
+            begun = time.perf_counter()
+            subprocess.run(arguments, check=True, stdout=subprocess.DEVNULL)
+            took[name].append(time.perf_counter() - begun)
+    return {name: statistics.median(each) for name, each in took.items()}
