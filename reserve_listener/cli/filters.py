@@ -55,7 +55,7 @@ def act(config: Path | None, operation: str, filters: "Filters", *, question: st
 
     `question` is asked on a terminal only.
     """
-    from dataclasses import asdict
+    from msgspec.structs import asdict
 
     from reserve_listener.config import load
     from reserve_listener.control import ask

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
+
+from msgspec.structs import asdict
 
 from reserve_listener.model import Filters, Route, Scope
 from reserve_listener.store import sql

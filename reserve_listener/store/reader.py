@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Self
+
+from msgspec.structs import asdict
 
 from reserve_listener.errors import StoreError
 from reserve_listener.model import DeadLetter, DeliveryState, Filters, Scope, SinkState, StoredEvent
