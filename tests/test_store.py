@@ -576,7 +576,7 @@ async def test_the_pragmas_that_durability_rests_on(store: SqliteStore) -> None:
 
 
 PLANS = {
-    "PENDING_FROM": ((0, 5000, 1), ["SEARCH deliveries USING PRIMARY KEY (seq>? AND seq<?)"]),
+    "PENDING_FROM": ((0, 5000, 1, 100), ["SEARCH deliveries USING PRIMARY KEY (seq>? AND seq<?)"]),
     "PENDING_OF_SCOPE": (
         (1, 1, 10),
         ["SEARCH deliveries USING INDEX deliveries_pending (sink=? AND scope=?)"],

@@ -51,16 +51,36 @@ SELECT e.seq, k.value, e.scope {_JUST_APPENDED} CROSS JOIN json_each(r.value, '$
 
 APPENDED: Final = f"SELECT r.key {_JUST_APPENDED}"
 
-# What a claim looks at: the pending deliveries of a sink in order of arrival, within bounds. The plus signs keep SQLite
-# off the index by scope, which would have to be sorted.
+# What a claim looks at: the pending deliveries of a sink in order of arrival, within bounds, as one JSON array: see
+# `appending` for what each step of SQLite costs. The plus signs keep SQLite off the index by scope, which would have to
+# be sorted. The bodies are only measured here: SQLite need not read them for that.
 PENDING_FROM: Final = """
-SELECT seq, scope, attempts, due_ms, held_ms FROM deliveries
-WHERE seq > ? AND seq <= ? AND +sink = ? AND +state = 0 ORDER BY seq
+SELECT json_group_array(json_array(
+  p.seq, p.scope, attempts, due_ms, held_ms, e.event_id, e.received_ms, length(e.body), length(e.raw)))
+FROM (
+  SELECT seq, scope, attempts, due_ms, held_ms FROM deliveries
+  WHERE seq > ? AND seq <= ? AND +sink = ? AND +state = 0 ORDER BY seq LIMIT ?) AS p
+CROSS JOIN events AS e ON e.seq = p.seq
 """
 
 PENDING_OF_SCOPE: Final = """
-SELECT seq, scope, attempts, due_ms, held_ms FROM deliveries INDEXED BY deliveries_pending
-WHERE sink = ? AND scope = ? AND state = 0 ORDER BY seq LIMIT ?
+SELECT json_group_array(json_array(
+  p.seq, p.scope, attempts, due_ms, held_ms, e.event_id, e.received_ms, length(e.body), length(e.raw)))
+FROM (
+  SELECT seq, scope, attempts, due_ms, held_ms FROM deliveries INDEXED BY deliveries_pending
+  WHERE sink = ? AND scope = ? AND state = 0 ORDER BY seq LIMIT ?) AS p
+CROSS JOIN events AS e ON e.seq = p.seq
+"""
+
+# Bodies (and payloads) one after the other, in the order of the numbers asked for.
+BODIES: Final = """
+SELECT CAST(group_concat(body, '') AS BLOB)
+FROM (SELECT e.body AS body FROM json_each(?) AS j CROSS JOIN events AS e ON e.seq = j.value)
+"""
+
+BODIES_AND_RAW: Final = """
+SELECT CAST(group_concat(body || raw, '') AS BLOB)
+FROM (SELECT e.body AS body, e.raw AS raw FROM json_each(?) AS j CROSS JOIN events AS e ON e.seq = j.value)
 """
 
 FIRST_PENDING: Final = (
@@ -68,10 +88,6 @@ FIRST_PENDING: Final = (
 )
 
 NEWEST: Final = "SELECT max(seq) FROM events"
-
-EVENT_TO_DELIVER: Final = "SELECT event_id, received_ms, body FROM events WHERE seq = ?"
-
-EVENT_TO_FORWARD: Final = "SELECT event_id, received_ms, body, raw FROM events WHERE seq = ?"
 
 PENDING_AGES: Final = """
 SELECT d.seq, e.received_ms + d.held_ms, d.held_ms FROM deliveries AS d JOIN events AS e ON e.seq = d.seq
