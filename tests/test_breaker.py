@@ -75,7 +75,8 @@ async def rest(worker: Worker) -> None:
     async with asyncio.timeout(10):
         while idle < 10:
             await asyncio.sleep(0.001)
-            busy = worker._attempts or worker._unsettled or worker._wake.is_set() or worker._release
+            looking = worker._wake.is_set() or worker._next_look is not None
+            busy = looking or worker._attempts or worker._unsettled or worker._release
             idle = 0 if busy else idle + 1
 
 

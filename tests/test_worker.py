@@ -687,3 +687,39 @@ async def test_a_scope_that_never_rests_does_not_starve_others(
         assert sink.ids.index("cold") < hot  # the flood went on
         flooding.cancel()
         await asyncio.wait([flooding])
+
+
+# -- the pace -----------------------------------------------------------------------------------------------------------------
+
+
+async def test_events_that_keep_coming_share_a_look(base: SqliteStore, store: CountingStore) -> None:
+    """The first event is looked for at once, what follows soon after together; each arrives, in order."""
+    sink = ScriptedSink(batch_size=500)
+    worker = worker_of(sink, store)
+    base.on_commit = worker.wake
+    async with working(worker):
+        await until(lambda: store.calls["claim"] == 1)  # what was there at the start
+        for number in range(100):
+            await fill(base, (f"e{number}", f"omm_{number}"))
+        await until(lambda: len(sink.ids) == 100)
+        assert sink.ids == [f"e{number}" for number in range(100)]
+        assert store.calls["claim"] < 50
+
+
+async def test_an_event_after_a_pause_is_looked_for_at_once(
+    base: SqliteStore, store: CountingStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However slow the pace: the first after a pause, and what is left when the daemon drains, do not wait for it."""
+    monkeypatch.setattr(worker_module, "PACE_S", 3600.0)
+    sink = ScriptedSink()
+    worker = worker_of(sink, store)
+    base.on_commit = worker.wake
+    async with working(worker) as running:
+        await fill(base, ("first", "omm_1"))
+        await until(lambda: sink.ids == ["first"])
+        await fill(base, ("second", "omm_1"))
+        await asyncio.sleep(0.05)
+        assert sink.ids == ["first"]
+        worker.drain()
+        await running
+    assert sink.ids == ["first", "second"]

@@ -35,6 +35,10 @@ STORE_PAUSE_S: Final = 1.0
 LOOK_S: Final = 60.0
 """A wait is looked at anew at least so often: the clock may have been set."""
 
+PACE_S: Final = 0.02
+"""While events keep coming they are looked for at this pace: what one look costs is shared by all that have come. The
+first event after a pause is looked for at once."""
+
 CLAIM_AHEAD: Final = 4
 """A claim takes so many times what can be under way."""
 
@@ -83,6 +87,8 @@ class Worker:
         self._now_ms = now_ms or (lambda: time.time_ns() // 1_000_000)
         self._chance = chance
         self._wake = asyncio.Event()
+        self._looked_s = float("-inf")
+        self._next_look: asyncio.TimerHandle | None = None
         self._draining = False
         self._halted = False
         self._disabled = disabled
@@ -101,6 +107,20 @@ class Worker:
 
     def wake(self) -> None:
         """New deliveries are in the store."""
+        if self._next_look is not None:
+            return
+        loop = asyncio.get_running_loop()
+        wait_s = self._looked_s + PACE_S - loop.time()
+        if wait_s > 0 and not self._draining:
+            self._next_look = loop.call_later(wait_s, self._look)
+        else:
+            self._look()
+
+    def _look(self) -> None:
+        if self._next_look is not None:
+            self._next_look.cancel()
+            self._next_look = None
+        self._looked_s = asyncio.get_running_loop().time()
         self._pending.at_end = False
         self._wake.set()
 
@@ -127,7 +147,7 @@ class Worker:
     def drain(self) -> None:
         """Deliver what is due, then return from `run`. What waits for a later time stays in the store."""
         self._draining = True
-        self._wake.set()
+        self._look()
 
     def halt(self) -> None:
         """Begin nothing new and return from `run` when the attempts under way have ended."""
@@ -160,6 +180,8 @@ class Worker:
                     )
                     await self._sleep(STORE_PAUSE_S)
         finally:
+            if self._next_look is not None:
+                self._next_look.cancel()
             self._collect()  # what has ended by now is not made again: see `save`
             for attempt in self._attempts:
                 attempt.cancel()
