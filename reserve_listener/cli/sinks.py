@@ -113,6 +113,8 @@ def _try_here(config: Path | None, name: str) -> dict[str, Any]:
     import asyncio
     import time
 
+    import msgspec
+
     from reserve_listener.config import load
     from reserve_listener.outlets import make_outlet, sample_delivery, try_sink
 
@@ -121,7 +123,7 @@ def _try_here(config: Path | None, name: str) -> dict[str, Any]:
 
     async def write(lines: Any) -> None:
         for line in lines:
-            typer.echo(json.dumps(line, ensure_ascii=False))
+            typer.echo(msgspec.json.encode(line))
 
     async def run() -> dict[str, Any]:
         sink = make_outlet(table, write).sink

@@ -66,8 +66,8 @@ class Logs:
 
     async def write_events(self, lines: Sequence[dict[str, Any]]) -> None:
         """The log sink's lines: written whatever the level is, and waited for. Raises `OSError`."""
-        rendered = [self._rendered({"level": "info", **line}) for line in lines]
-        await self._writer.write(rendered)
+        stamp = self._stamp(None, "info", {"level": "info"})  # one for all: they are written together
+        await self._writer.write([self._render({**stamp, **line}) for line in lines])
 
     def hide(self, secret: str) -> None:
         """Mask this text, too, from now on: a secret that was read again."""
@@ -186,6 +186,8 @@ def _flat(event: MutableMapping[str, Any]) -> dict[str, Any]:
     """The event's `data` as dotted keys, one glance each; people and departments as how many they are."""
     flat = {key: value for key, value in event.items() if key not in ("data", "source", "time")}
     data = event.get("data")
+    if isinstance(data, msgspec.Raw):
+        data = msgspec.json.decode(data)
     if isinstance(data, dict):
         for name, section in data.items():
             if isinstance(section, dict):

@@ -13,7 +13,23 @@ if TYPE_CHECKING:
 
     from reserve_listener.model import Delivery
 
-_decode = msgspec.json.Decoder().decode
+
+class _Data(msgspec.Struct, gc=False):
+    scope_type: Any = None
+
+
+class _Body(msgspec.Struct, gc=False):
+    """What a line names of an event; the data stays as it stands in the store."""
+
+    id: Any
+    source: Any
+    subject: Any
+    data: msgspec.Raw
+    time: Any = None
+
+
+_decode = msgspec.json.Decoder(_Body).decode
+_decode_data = msgspec.json.Decoder(_Data).decode
 
 
 class LogSink:
@@ -29,7 +45,7 @@ class LogSink:
 
     async def deliver(self, deliveries: Sequence[Delivery]) -> None:
         """See `protocols.Sink.deliver`."""
-        lines = [log_line(self.name, _decode(delivery.body)) for delivery in deliveries]
+        lines = [log_line(self.name, delivery.body) for delivery in deliveries]
         try:
             await self._write(lines)
         except OSError as error:
@@ -39,16 +55,16 @@ class LogSink:
         """Nothing is held."""
 
 
-def log_line(sink: str, event: dict[str, Any]) -> dict[str, Any]:
-    """The CloudEvents object as the key-values of a log line: what matters first, the data whole."""
-    data = event["data"]
+def log_line(sink: str, body: bytes) -> dict[str, Any]:
+    """The CloudEvents JSON as the key-values of a log line: what matters first, the data whole (`msgspec.Raw`)."""
+    event = _decode(body)
     return {
         "event": "reserve_config.updated",
         "sink": sink,
-        "scope_type": data.get("scope_type"),
-        "scope_id": event["subject"],
-        "event_id": event["id"],
-        "source": event["source"],
-        "time": event.get("time"),
-        "data": data,
+        "scope_type": _decode_data(event.data).scope_type,
+        "scope_id": event.subject,
+        "event_id": event.id,
+        "source": event.source,
+        "time": event.time,
+        "data": event.data,
     }
