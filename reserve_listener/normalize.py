@@ -284,10 +284,6 @@ def _hours(value: Any, path: str, warn: Warn) -> Any:
     return _kept(value, path, warn, "not a number of hours")
 
 
-def _as_it_came(value: Any, path: str, warn: Warn) -> Any:  # noqa: ARG001  # a Reader like the others
-    return value
-
-
 def _list_of(read: Reader) -> Reader:
     def read_all(value: Any, path: str, warn: Warn) -> Any:
         if not isinstance(value, list):
@@ -328,7 +324,10 @@ def _section(fields: dict[str, Reader]) -> Reader:
 
 
 def _object(value: dict[str, Any], prefix: str, warn: Warn, fields: dict[str, Reader]) -> dict[str, Any]:
-    return {key: fields.get(key, _as_it_came)(item, prefix + key, warn) for key, item in value.items()}
+    return {
+        key: item if (read := fields.get(key)) is None else read(item, prefix + key, warn)
+        for key, item in value.items()
+    }
 
 
 def _kept(value: Any, path: str, warn: Warn, problem: str) -> Any:

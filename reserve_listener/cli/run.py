@@ -8,6 +8,10 @@ import typer
 from reserve_listener.cli.options import ConfigOption
 from reserve_listener.errors import ReserveListenerError
 
+SWITCH_S = 0.0005
+"""How soon a thread that wants to go on gets its turn: the store's writer wants one after each step of SQLite, and at
+Python's 5 ms the loop, when it is busy, keeps it waiting for most of a batch."""
+
 
 class LogLevel(StrEnum):
     """What the daemon says of itself."""
@@ -48,6 +52,7 @@ def run(
     Example: reserve-listener run -c config.toml
     """
     import asyncio
+    import sys
 
     from reserve_listener.signals import Signals, ignore_early_reload
 
@@ -69,6 +74,7 @@ def run(
         signals.install()
         await App(settings, logs=logs, reload=lambda: load(config)).run(signals)
 
+    sys.setswitchinterval(SWITCH_S)
     try:
         asyncio.run(serve())
     except ReserveListenerError:

@@ -17,6 +17,8 @@ APPLICATION_ID: Final = 0x5265734C
 
 BUSY_TIMEOUT_S: Final = 5.0
 WAL_LIMIT_BYTES: Final = 16 * 1024 * 1024
+CHECKPOINT_PAGES: Final = 3_900
+"""Just within that. A page that is written again before the checkpoint is copied once."""
 
 
 class DamagedStoreError(StoreError):
@@ -60,6 +62,9 @@ def open_writer(path: Path) -> sqlite3.Connection:
         # A 200 goes out after the commit, so the commit is on the disk: design, invariant 1.
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute(f"PRAGMA journal_size_limit = {WAL_LIMIT_BYTES}")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+        # What a statement would have to take back is kept in memory, not in a file that is made for each.
+        connection.execute("PRAGMA temp_store = MEMORY")
         connection.execute("PRAGMA foreign_keys = ON")
         _migrate(connection, path)
     except sqlite3.Error as error:

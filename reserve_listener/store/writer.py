@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 BATCH_JOBS: Final = 2_000
-"""Jobs that share one commit at the most: bounds how long the first of them waits."""
+"""With so many jobs a commit is full: bounds how long the first of them waits."""
 
-SMALL_BATCH: Final = 64
-"""From twice as many on only half of what waits is taken: while it is being committed the loop answers the other half,
-and neither waits for the other. Below, a flush of the disk costs more than that saves."""
+HANDED_ON: Final = 32
+"""Jobs that the loop hands on at a time when many come at once: while they are committed it reads the next. Fewer are handed
+on as soon as the loop has done what it is at."""
 
 SLOW_S: Final = 2.5
 """A batch that is under way for so long is a problem that people are told of."""
@@ -80,7 +80,8 @@ class Writer:
     def __init__(self, path: Path, *, name: str = "store-writer") -> None:
         self._file = _File(path)
         self._loop = asyncio.get_running_loop()
-        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[list[Job] | None] = queue.SimpleQueue()
+        self._coming: list[Job] = []
         self._opened: asyncio.Future[None] = self._loop.create_future()
         self._closed: asyncio.Future[None] = self._loop.create_future()
         self._accepting = True
@@ -104,8 +105,18 @@ class Writer:
         if not self._accepting:
             future.set_exception(StoreError("the store is closed"))
             return future
-        self._jobs.put(Job(work, item, future, writes))
+        coming = self._coming
+        coming.append(Job(work, item, future, writes))
+        if len(coming) >= HANDED_ON:
+            self._hand_on()
+        elif len(coming) == 1:
+            self._loop.call_soon(self._hand_on)
         return future
+
+    def _hand_on(self) -> None:
+        if self._coming:
+            self._jobs.put(self._coming)
+            self._coming = []
 
     @property
     def problem(self) -> str | None:
@@ -123,6 +134,7 @@ class Writer:
         """Finish what is queued, close the file, end the thread. Does not raise."""
         if self._accepting:
             self._accepting = False
+            self._hand_on()
             self._jobs.put(None)
         await asyncio.wait([self._closed])
 
@@ -154,9 +166,8 @@ class Writer:
         left = [*self._in_hand]
         with contextlib.suppress(queue.Empty):
             while True:
-                job = self._jobs.get_nowait()
-                if job is not None:
-                    left.append(job)
+                left += self._jobs.get_nowait() or ()
+        left += self._coming
         if failure is not None and not isinstance(failure, StoreError):
             failure = _store_error(failure)
         for job in left:
@@ -207,15 +218,14 @@ class Writer:
             self._failure = None
 
     def _collect(self) -> tuple[list[Job], bool]:
-        job = self._jobs.get()
-        limit = min(BATCH_JOBS, max(SMALL_BATCH, self._jobs.qsize() // 2))
+        some = self._jobs.get()
         jobs: list[Job] = []
-        while job is not None:
-            jobs.append(job)
-            if len(jobs) >= limit:
+        while some is not None:
+            jobs += some
+            if len(jobs) >= BATCH_JOBS:
                 return jobs, True
             try:
-                job = self._jobs.get_nowait()
+                some = self._jobs.get_nowait()
             except queue.Empty:
                 return jobs, True
         return jobs, False
