@@ -184,13 +184,14 @@ def fill(path: Path, count: int) -> None:
 
 
 async def memory(events: int, cores: set[int]) -> Figures:
-    """Memory after some events, and after ten times as many."""
+    """Memory after a tenth of so many events, and after all of them."""
+    portion = min(events // 10, 10_000)
     async with Simulator(answer_timeout=120) as platform, started(OURS, platform, cores) as running:
-        await push(platform, events, 512)
-        before = running.process.memory_info().rss / 2**20
-        for _ in range(9):
-            await push(platform, events, 512)
-        return {"memory_mib_before": before, "memory_mib_after": running.process.memory_info().rss / 2**20}
+        sizes: dict[int, float] = {}
+        for number in range(portion, events + 1, portion):
+            await push(platform, portion, 512)
+            sizes[number] = running.process.memory_info().rss / 2**20
+        return {"memory_mib_before": sizes[events // 10], "memory_mib_after": sizes[events]}
 
 
 def help_s(runs: int) -> Figures:

@@ -4,6 +4,8 @@
 fiftieth. While `load` runs, a finder stands before the usual ones and
 - gives the SDK's root and its API packages an empty `__init__` (their modules are then imported by name),
 - gives the dispatcher's event families other than vc an empty `processor` module,
+- leaves empty what the client imports and never uses: the SDK's HTTP transport, which brings httpx and rich, and the
+  `__init__` that would load pkg_resources to declare a namespace,
 - compiles the dispatcher with postponed annotations, since those name the families' classes.
 
 What must stay true: nothing but import time changes, in this process only; no file is written, the finder is gone after
@@ -34,6 +36,7 @@ ROOT: Final = "lark_oapi"
 API: Final = f"{ROOT}.api"
 KEPT_API: Final = f"{API}.vc.v1"
 DISPATCHER: Final = f"{ROOT}.event.dispatcher_handler"
+UNUSED: Final = frozenset({f"{ROOT}.core.http.transport", f"{ROOT}.ws.pb.google"})
 COLLECT_AFTER: Final = 20_000
 """New objects after which garbage is looked for: some thousand events."""
 EVENT_MODEL: Final = f"{KEPT_API}.model.p2_vc_reserve_config_updated_v1"
@@ -120,6 +123,8 @@ class _LeanFinder(importlib.abc.MetaPathFinder):
 
 def _is_left_out(fullname: str, *, is_package: bool) -> bool:
     in_api = fullname == API or fullname.startswith(f"{API}.")
+    if fullname in UNUSED:
+        return True
     if is_package:
         return fullname == ROOT or in_api
     return in_api and not fullname.startswith(f"{KEPT_API}.")
