@@ -139,7 +139,11 @@ def ratios(found: dict[str, Any]) -> list[tuple[str, list[float], str]]:
         ("idle CPU, % of a core", [once["idle_cpu_percent"]], "< 0.1"),
         ("http sink, 20 ms receiver / bare loop", [once["http_per_s"] / once["http_bare_per_s"]], "≥ 0.8"),
         ("cost of an event, full store / empty", [once["per_s_empty"] / once["per_s_filled"]], "≤ 1.2"),
-        ("memory, after 1,000,000 events / after 100,000", [once["memory_mib_after"] / once["memory_mib_before"]], "flat"),
+        (
+            "memory, after 1,000,000 events / after 100,000",
+            [once["memory_mib_after"] / once["memory_mib_before"]],
+            "flat",
+        ),
         ("--help / an empty Typer app", [once["help_s"] / once["help_typer_s"]], "≤ 1.5"),
         ("--help, s", [once["help_s"]], "< 0.2"),
     ]

@@ -20,7 +20,7 @@ from websockets.frames import Close
 from reserve_listener.frames import MAX_FRAME_BYTES
 from reserve_listener.model import Verdict
 from reserve_listener.simulator import Faults, Refusal, Simulator, sample_event
-from reserve_listener.transports import long_connection
+from reserve_listener.transports import long_connection, wire
 from reserve_listener.transports.failures import ConnectionLostError, EndpointError, Kind, classify
 from reserve_listener.transports.long_connection import LongConnection, build_dispatcher, is_registered
 from reserve_listener.transports.timing import Timing
@@ -340,10 +340,13 @@ async def test_a_side_task_that_dies_is_a_loss(monkeypatch: pytest.MonkeyPatch) 
 
 async def test_a_peer_that_takes_no_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Answers that pile up beyond the bound end the connection instead of filling the memory."""
-    monkeypatch.setattr(long_connection, "WAITING_ANSWERS", 2)
+    monkeypatch.setattr(wire, "UNSENT_BYTES", 1_000_000)
     async with Simulator() as simulator, opened(simulator) as connection:
-        for _ in range(4):
-            connection._queue(b"x")
+        (peer,) = simulator._gateway.connections
+        peer.transport.pause_reading()
+        for _ in range(500):
+            connection._send(b"x" * 100_000)
+            await asyncio.sleep(0)
         assert str(await lost(connection)) == "the peer takes no answers"
 
 

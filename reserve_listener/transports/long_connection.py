@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import structlog
@@ -42,10 +41,6 @@ MODULE_NAMES: Final = ("loop", "_ws_connect_kwargs", "LogLevel")
 HANDSHAKE_TIMEOUT_S: Final = 10.0
 CLOSE_TIMEOUT_S: Final = 1.0
 PROBE_TIMEOUT_S: Final = 5.0
-WAITING_ANSWERS: Final = 100_000
-"""Answers that wait for a peer that does not read; beyond it the connection is given up."""
-ANSWERS_AT_ONCE: Final = 1_000
-"""Answers that go out in one write at the most."""
 UNANSWERED_PINGS: Final = 2
 """So many of our own pings without a pong mean that the peer is gone."""
 
@@ -115,12 +110,12 @@ class LongConnection:
         self._app_secret = app_secret
         self._proxy = proxy
         self._dispatcher = dispatcher
-        self._handler = FrameHandler(accept, self._queue, self._configure)
-        self._answers: asyncio.Queue[bytes] = asyncio.Queue(WAITING_ANSWERS)
+        self._handler = FrameHandler(accept, self._send, self._configure)
         self._lost: asyncio.Future[ConnectionLostError] = asyncio.get_running_loop().create_future()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._pinger: asyncio.Task[None] | None = None
         self._receiving = True
         self._client: Any = None
+        self._wire: Wire | None = None
 
     async def open(self) -> None:
         """Connect, or raise what `failures.classify` understands. Takes at most both timeouts together."""
@@ -135,10 +130,8 @@ class LongConnection:
         self._client = self._make_client(place.url)
         async with asyncio.timeout(HANDSHAKE_TIMEOUT_S + CLOSE_TIMEOUT_S):
             await self._client._connect()  # noqa: SLF001  # see TOUCHED
-        for work in (self._answer_loop, self._ping_loop):
-            task = asyncio.create_task(work(), name=f"connection-{work.__name__.strip('_')}")
-            task.add_done_callback(self._on_task_end)
-            self._tasks.append(task)
+        self._pinger = asyncio.create_task(self._ping_loop(), name="connection-ping")
+        self._pinger.add_done_callback(self._on_pinger_end)
 
     async def wait_lost(self) -> ConnectionLostError:
         """Why the connection ended, once it has."""
@@ -160,13 +153,14 @@ class LongConnection:
         """Wait until the answers queued so far are on their way."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
-                await self._answers.join()
+                if self._wire is not None and self._pinger is not None:  # it was open
+                    await self._wire.flush()
 
     async def close(self) -> None:
         """Tear the client down whole: tasks, socket, the SDK's cache. Does not raise."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._pinger is not None:
+            self._pinger.cancel()
+            await asyncio.wait([self._pinger])
         if self._client is not None:
             await self._client.tear_down()
 
@@ -177,7 +171,7 @@ class LongConnection:
         lark.client.loop = asyncio.get_running_loop()  # type: ignore[attr-defined]  # see MODULE_NAMES
         local = endpoint.is_loopback(url)
         kwargs = {
-            "create_connection": partial(Wire, on_message=self._on_message, on_error=self._on_end),
+            "create_connection": self._make_wire,
             "max_size": frames.MAX_FRAME_BYTES,
             "compression": None,
             # A proxy that is configured is used; those of the environment not for this machine.
@@ -191,6 +185,10 @@ class LongConnection:
         lark.client._ws_connect_kwargs = lambda _headers=None: kwargs  # type: ignore[attr-defined]  # noqa: SLF001  # the SDK forces proxy=None and 1 MiB
         return _client_class()(self._settings.app_id, url, self._dispatcher, self._on_message, self._on_end)
 
+    def _make_wire(self, *args: Any, **options: Any) -> Wire:
+        self._wire = Wire(*args, on_message=self._on_message, on_error=self._on_end, **options)
+        return self._wire
+
     def _on_message(self, message: bytes | str) -> None:
         if self._receiving:
             self._handler.handle(message)
@@ -199,8 +197,8 @@ class LongConnection:
         if not self._lost.done():
             self._lost.set_result(_lost(error))
 
-    def _on_task_end(self, task: asyncio.Task[None]) -> None:
-        """A side task that dies takes the connection with it: without pings or answers it would be one in name only."""
+    def _on_pinger_end(self, task: asyncio.Task[None]) -> None:
+        """A pinger that dies takes the connection with it: without pings it would be one in name only."""
         error = None if task.cancelled() else task.exception()
         if isinstance(error, Exception):
             self._on_end(error)
@@ -208,30 +206,15 @@ class LongConnection:
     def _configure(self, config: dict[str, Any]) -> None:
         self.timing = self.timing.updated(config)
 
-    def _queue(self, answer: bytes) -> None:
-        try:
-            self._answers.put_nowait(answer)
-        except asyncio.QueueFull:
-            self._give_up("the peer takes no answers")
+    def _send(self, message: bytes) -> None:
+        if self._wire is not None:  # it is, since it was heard from
+            self._wire.send_soon(message)
 
     def _give_up(self, reason: str) -> None:
         if not self._lost.done():
             self._lost.set_result(ConnectionLostError(reason, by_server=False))
 
-    # -- tasks --------------------------------------------------------------------------------------------------------------
-
-    async def _answer_loop(self) -> None:
-        while True:
-            answers = [await self._answers.get()]
-            while len(answers) < ANSWERS_AT_ONCE and not self._answers.empty():
-                answers.append(self._answers.get_nowait())
-            try:
-                await self._client._conn.send_all(answers)  # noqa: SLF001  # see TOUCHED; it is a Wire
-            except ConnectionClosed:
-                return  # the receive loop reports it; what was not answered is pushed again and known then
-            finally:
-                for _ in answers:
-                    self._answers.task_done()
+    # -- liveness -----------------------------------------------------------------------------------------------------------
 
     async def _ping_loop(self) -> None:
         service = int(self._client._service_id)  # noqa: SLF001  # see TOUCHED
@@ -240,7 +223,7 @@ class LongConnection:
         )
         unanswered, pongs = 0, self._handler.pongs
         while True:
-            self._queue(ping)
+            self._send(ping)
             await asyncio.sleep(self.timing.ping_interval_s)
             unanswered = unanswered + 1 if self._handler.pongs == pongs else 0
             pongs = self._handler.pongs
@@ -249,6 +232,8 @@ class LongConnection:
 
 
 def _lost(error: Exception) -> ConnectionLostError:
+    if isinstance(error, ConnectionLostError):
+        return error
     if not isinstance(error, ConnectionClosed):
         return ConnectionLostError(f"{type(error).__name__}: {error}"[:200], by_server=False)
     if error.rcvd is not None and not (error.sent is not None and error.rcvd_then_sent is False):
