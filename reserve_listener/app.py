@@ -185,7 +185,7 @@ class App:
 
     def _accept_typed(self, raw: bytes) -> None:
         """What the handler registered with the SDK does; see `build_dispatcher`."""
-        self._intake.accept(raw)
+        self._intake.accept(raw, lambda _verdict: None)
 
     async def _stop(self, now: asyncio.Event) -> None:
         """Stop hearing, answer what is committed, deliver what is due; what is not delivered stays in the store."""

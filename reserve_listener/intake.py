@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from reserve_listener import normalize
+from reserve_listener.errors import StoreError
 from reserve_listener.model import Verdict
 from reserve_listener.throttle import Throttle
 
@@ -55,26 +56,22 @@ class Intake:
         self._deadlines = _Deadlines(COMMIT_TIMEOUT_S, self._refusals)
         self._open = True
 
-    def accept(self, raw: bytes) -> asyncio.Future[Verdict]:
+    def accept(self, raw: bytes, answer: Callable[[Verdict], None]) -> None:
         """See `protocols.Accept`. Must be called on the event loop."""
-        verdict: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
         if not self._open:
-            verdict.set_result(Verdict.FAILED)
-            return verdict
+            answer(Verdict.FAILED)
+            return
         event = self._read(raw)
         if event is None:
-            verdict.set_result(Verdict.OTHER_TYPE)
-            return verdict
-        self._deadlines.watch(verdict)
-        self._store.append(event).add_done_callback(partial(self._conclude, verdict, event))
-        return verdict
+            answer(Verdict.OTHER_TYPE)
+            return
+        waiting = self._deadlines.watch(answer)
+        self._store.append(event, partial(self._conclude, waiting, event))
 
     async def close(self) -> None:
         """Refuse what comes from now on and wait for the verdicts that are still out."""
         self._open = False
-        if waiting := self._deadlines.waiting():
-            await asyncio.wait(waiting, timeout=COMMIT_TIMEOUT_S)
-        self._deadlines.close()
+        await self._deadlines.close()
 
     def _read(self, raw: bytes) -> IncomingEvent | None:
         received_ms = self._now_ms()
@@ -107,16 +104,19 @@ class Intake:
             " Events & Callbacks in the developer console, or give it an app of its own",
         )
 
-    def _conclude(
-        self, verdict: asyncio.Future[Verdict], event: IncomingEvent, commit: asyncio.Future[Verdict]
-    ) -> None:
-        error = None if commit.cancelled() else commit.exception()
-        result = Verdict.FAILED if commit.cancelled() or error is not None else commit.result()
-        if result is Verdict.STORED and not verdict.done():  # nearly always
-            verdict.set_result(result)
+    def _conclude(self, waiting: _Waiting, event: IncomingEvent, outcome: Verdict | StoreError) -> None:
+        error = outcome if isinstance(outcome, StoreError) else None
+        result = Verdict.FAILED if isinstance(outcome, StoreError) else outcome
+        in_time = waiting.tell(result)
+        if result is not Verdict.STORED or not in_time:
+            self._tell(result, event, error, in_time=in_time)
+        if result.committed:
             self._refusals.over()
-            return
-        if verdict.done():
+
+    def _tell(
+        self, result: Verdict, event: IncomingEvent, error: StoreError | None, *, in_time: bool
+    ) -> None:
+        if not in_time:
             self._refusals.tell(
                 log.warning,
                 "event.commit_late",
@@ -124,14 +124,7 @@ class Intake:
                 event_id=event.event_id,
                 verdict=result.value,
             )
-        else:
-            verdict.set_result(result)
-            self._tell(result, event, error)
-        if result.committed:
-            self._refusals.over()
-
-    def _tell(self, result: Verdict, event: IncomingEvent, error: BaseException | None) -> None:
-        if result is Verdict.FAILED:
+        elif result is Verdict.FAILED:
             self._refusals.tell(log.error, "event.commit_failed", event_id=event.event_id, error=str(error))
         elif result is Verdict.UNREADABLE:
             log.warning(
@@ -165,44 +158,76 @@ class _Refusals:
             self._refused = 0
 
 
+class _Waiting:
+    """A push that waits for its commit."""
+
+    __slots__ = ("_answer", "due_s")
+
+    def __init__(self, answer: Callable[[Verdict], None], due_s: float) -> None:
+        self._answer: Callable[[Verdict], None] | None = answer
+        self.due_s = due_s
+
+    @property
+    def told(self) -> bool:
+        """Whether it waits no more."""
+        return self._answer is None
+
+    def tell(self, verdict: Verdict) -> bool:
+        """The verdict, once; whether it was the first."""
+        answer, self._answer = self._answer, None
+        if answer is None:
+            return False
+        answer(verdict)
+        return True
+
+    def ended(self) -> asyncio.Future[None]:
+        """Resolved once it has its verdict, which it has not yet."""
+        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        answer = self._answer
+
+        def and_end(verdict: Verdict) -> None:
+            ended.set_result(None)
+            if answer is not None:
+                answer(verdict)
+
+        self._answer = and_end
+        return ended
+
+
 class _Deadlines:
-    """One timer for all verdicts that wait: they come due in the order in which they came."""
+    """One timer for all pushes that wait: they come due in the order in which they came."""
 
     def __init__(self, timeout_s: float, refusals: _Refusals) -> None:
         self._timeout_s = timeout_s
         self._refusals = refusals
-        self._queue: deque[tuple[float, asyncio.Future[Verdict]]] = deque()
+        self._queue: deque[_Waiting] = deque()
         self._timer: asyncio.TimerHandle | None = None
 
-    def watch(self, verdict: asyncio.Future[Verdict]) -> None:
-        loop, queue = verdict.get_loop(), self._queue
-        while (
-            queue and queue[0][1].done()
-        ):  # kept short: what is done is nobody's memory, nor the collector's work
+    def watch(self, answer: Callable[[Verdict], None]) -> _Waiting:
+        """A push whose verdict is FAILED if there is none in time."""
+        loop, queue = asyncio.get_running_loop(), self._queue
+        while queue and queue[0].told:  # kept short: what has its verdict is nobody's memory
             queue.popleft()
-        queue.append((loop.time() + self._timeout_s, verdict))
+        waiting = _Waiting(answer, loop.time() + self._timeout_s)
+        queue.append(waiting)
         if self._timer is None:
             self._timer = loop.call_later(self._timeout_s, self._sweep)
+        return waiting
 
-    def waiting(self) -> list[asyncio.Future[Verdict]]:
-        """The verdicts that are still out."""
-        return [verdict for _, verdict in self._queue if not verdict.done()]
-
-    def close(self) -> None:
-        """Stop the timer; what still waits for its commit is told that it failed."""
+    async def close(self) -> None:
+        """Wait for what is still out, for at most the timeout; what still waits then is told that it failed."""
         if self._timer is not None:
             self._timer.cancel()
-        for _, verdict in self._queue:
-            if not verdict.done():
-                verdict.set_result(Verdict.FAILED)
+        if left := [waiting.ended() for waiting in self._queue if not waiting.told]:
+            await asyncio.wait(left, timeout=self._timeout_s)
+        for waiting in self._queue:
+            waiting.tell(Verdict.FAILED)
 
     def _sweep(self) -> None:
         loop = asyncio.get_running_loop()
         self._timer = None
-        while self._queue and (self._queue[0][0] <= loop.time() or self._queue[0][1].done()):
-            _, verdict = self._queue.popleft()
-            if not verdict.done():
-                verdict.set_result(Verdict.FAILED)
+        while self._queue and (self._queue[0].due_s <= loop.time() or self._queue[0].told):
+            if self._queue.popleft().tell(Verdict.FAILED):
                 self._refusals.tell(log.error, "event.commit_slow", timeout_s=self._timeout_s)
         if self._queue:
-            self._timer = loop.call_at(self._queue[0][0], self._sweep)
+            self._timer = loop.call_at(self._queue[0].due_s, self._sweep)

@@ -9,17 +9,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    import asyncio
-    from collections.abc import Collection, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
+    from reserve_listener.errors import StoreError
     from reserve_listener.model import Claimed, Delivery, IncomingEvent, Outcome, State, Verdict
 
 
 class Accept(Protocol):
     """Intake, as a transport sees it."""
 
-    def __call__(self, raw: bytes, /) -> asyncio.Future[Verdict]:
-        """Take one payload. Never raises and never blocks; the future always gets a verdict, within 2.5 s."""
+    def __call__(self, raw: bytes, answer: Callable[[Verdict], None], /) -> None:
+        """Take one payload. Never raises and never blocks.
+
+        `answer` is called once with the verdict, on the loop, within 2.5 s; also before this returns.
+        """
 
 
 class Transport(Protocol):
@@ -71,10 +74,11 @@ class Store(Protocol):
     Errors of the medium (disk full, I/O) reach the caller as `StoreError`; nothing of the call is then stored.
     """
 
-    def append(self, event: IncomingEvent) -> asyncio.Future[Verdict]:
-        """Store an event with one delivery for each sink that wants it, in one transaction. Resolves after the commit.
+    def append(self, event: IncomingEvent, done: Callable[[Verdict | StoreError], None]) -> None:
+        """Store an event with one delivery for each sink that wants it, in one transaction.
 
-        Idempotent by (tenant_key, event_id). Does not block; OVERLOADED when too much waits for the commit.
+        Idempotent by (tenant_key, event_id). Does not block. `done` is called on the loop once it is committed, or with
+        why it is not; at once with OVERLOADED when too much waits for the commit.
         """
 
     async def claim(

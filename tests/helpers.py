@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from reserve_listener import normalize
+from reserve_listener.errors import StoreError
 from reserve_listener.model import Delivery, Filters, IncomingEvent, Scope, StoredEvent
 from reserve_listener.simulator import sample_event
 from reserve_listener.store import StoreReader
@@ -16,6 +17,9 @@ from reserve_listener.store import StoreReader
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
     from pathlib import Path
+
+    from reserve_listener.model import Verdict
+    from reserve_listener.protocols import Accept, Store
 
 NOW_MS = 1_790_000_000_000
 
@@ -139,6 +143,29 @@ def stored(
     """What a reader finds in a store, the newest first."""
     with StoreReader(path) as reader:
         return reader.events(Filters(event_id=event_id), limit=limit, unreadable=unreadable)
+
+
+def append(store: Store, event: IncomingEvent) -> asyncio.Future[Verdict]:
+    """The store's answer to an event, to wait for."""
+    appended: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
+
+    def done(outcome: Verdict | StoreError) -> None:
+        if appended.done():  # cancelled
+            return
+        if isinstance(outcome, StoreError):
+            appended.set_exception(outcome)
+        else:
+            appended.set_result(outcome)
+
+    store.append(event, done)
+    return appended
+
+
+def accepted(accept: Accept, raw: bytes) -> asyncio.Future[Verdict]:
+    """The verdict on a push, to wait for."""
+    verdict: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
+    accept(raw, lambda found: None if verdict.done() else verdict.set_result(found))
+    return verdict
 
 
 async def until(condition: Callable[[], object], timeout_s: float = 10.0) -> None:

@@ -13,7 +13,7 @@ import pytest
 from benchmarks import backlog
 from reserve_listener.delivery.pending import Pending
 from reserve_listener.store import SqliteStore, claiming
-from tests.helpers import NOW_MS, event
+from tests.helpers import NOW_MS, append, event
 
 if TYPE_CHECKING:
     import sqlite3
@@ -139,7 +139,7 @@ async def test_one_stuck_delivery_before_many_delivered_ones(tmp_path: Path) -> 
         assert not pending.ready
         assert len(claims) <= MANY / claiming.WINDOW_SEQS + 1
         assert max(claims) <= 2 * 12 * claiming.WINDOW_SEQS  # rows of two sinks, a dozen steps each
-        await store.append(event("new", scope="omm_new"))
+        await append(store, event("new", scope="omm_new"))
         pending.at_end = False
         steps.taken()
         await backlog.claim(store, "a", pending, slots=4)
@@ -164,7 +164,7 @@ async def test_a_sink_that_is_down_costs_the_others_nothing(tmp_path: Path) -> N
             events = await carried(store, Pending(), 300, sink="b")
             costs.append(steps.taken() / len(events))
             if waiting:  # and a new event of the sink that is down is found at no more
-                await store.append(event("new", scope="omm_new"))
+                await append(store, event("new", scope="omm_new"))
                 down.at_end = False
                 steps.taken()
                 await backlog.claim(store, "a", down, slots=4)
@@ -194,7 +194,7 @@ async def test_a_claim_leaves_no_cursor_open(tmp_path: Path) -> None:
     path = tmp_path / "events.db"
     await backlog.build(path, FEW, scopes=FEW)
     async with opened(path) as (store, _):
-        await store.append(event("new"))
+        await append(store, event("new"))
         found = await store.claim(
             "a", limit=2, per_scope=1, now_ms=NOW_MS, after_seq=None, skipping=frozenset()
         )
@@ -224,7 +224,7 @@ async def test_a_claim_hands_out_what_was_stored(tmp_path: Path, sizes: list[int
     store = SqliteStore(tmp_path / "events.db")
     await store.open(["a"])
     for number, (event_id, (body, payload)) in enumerate(stored.items()):
-        await store.append(msgspec.structs.replace(event(event_id, f"omm_{number}"), body=body, raw=payload))
+        await append(store, msgspec.structs.replace(event(event_id, f"omm_{number}"), body=body, raw=payload))
     claimed: dict[str, tuple[bytes, bytes | None]] = {}
     seen, at_end = None, False
     while not at_end:

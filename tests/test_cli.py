@@ -15,6 +15,7 @@ from reserve_listener.cli import demo
 from reserve_listener.simulator import sample_event
 from reserve_listener.store import SqliteStore
 from tests.daemon import COMMAND, environment
+from tests.helpers import append
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,9 +38,9 @@ async def config(tmp_path: Path) -> Path:
     store = SqliteStore(tmp_path / "events.db")
     await store.open(["console"])
     good = json.dumps(sample_event(event_id="good-1", scope_id="omm_[bold]x")).encode()
-    await store.append(normalize.incoming(good, normalize.parse(good), received_ms=1_700_000_000_000))
+    await append(store, normalize.incoming(good, normalize.parse(good), received_ms=1_700_000_000_000))
     bad = b"\x1b[2Jnothing"
-    await store.append(normalize.unreadable(bad, "not \x1b[31mJSON", received_ms=1_700_000_001_000))
+    await append(store, normalize.unreadable(bad, "not \x1b[31mJSON", received_ms=1_700_000_001_000))
     await store.close()
     path = tmp_path / "config.toml"
     path.write_text(

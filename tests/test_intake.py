@@ -16,7 +16,7 @@ from reserve_listener.model import EVENT_TYPE, Verdict
 from reserve_listener.simulator import sample_event
 from reserve_listener.store import SqliteStore, sqlite as sqlite_store
 from tests import helpers
-from tests.helpers import NOW_MS
+from tests.helpers import NOW_MS, accepted
 
 if TYPE_CHECKING:
     import sqlite3
@@ -53,7 +53,7 @@ def push(event_id: str = "e1", **more: Any) -> bytes:
 
 async def verdict(intake: Intake, raw: bytes) -> Verdict:
     async with asyncio.timeout(10):
-        return await intake.accept(raw)
+        return await accepted(intake.accept, raw)
 
 
 def stored(store: SqliteStore) -> list[StoredEvent]:
@@ -209,7 +209,7 @@ async def test_overload_is_said_at_once(
     """Beyond the bound of what waits the verdict is OVERLOADED while the commit hangs, and the event is not stored."""
     monkeypatch.setattr(sqlite_store, "WAITING_EVENTS", 1)
     writer = await Held(store).begun()
-    first = intake.accept(push("e1"))
+    first = accepted(intake.accept, push("e1"))
     assert await verdict(intake, push("e2")) is Verdict.OVERLOADED
     assert not first.done()
     await writer.release()
@@ -226,7 +226,7 @@ async def test_a_slow_commit_is_answered_in_time_and_known_when_it_comes_again(
     intake = Intake(store, knows=lambda _: True)
     writer = await Held(store).begun()
     with structlog.testing.capture_logs() as logs:
-        verdicts = [intake.accept(push(f"e{number}")) for number in range(repeats)]
+        verdicts = [accepted(intake.accept, push(f"e{number}")) for number in range(repeats)]
         started = asyncio.get_running_loop().time()
         async with asyncio.timeout(5):
             assert await asyncio.gather(*verdicts) == [Verdict.FAILED] * repeats
@@ -250,9 +250,9 @@ async def test_each_push_has_a_deadline_of_its_own(
     monkeypatch.setattr(intake_module, "COMMIT_TIMEOUT_S", 0.2)
     intake = Intake(store, knows=lambda _: True)
     writer = await Held(store).begun()
-    first = intake.accept(push("e1"))
+    first = accepted(intake.accept, push("e1"))
     await asyncio.wait([first], timeout=0.1)
-    second = intake.accept(push("e2"))
+    second = accepted(intake.accept, push("e2"))
     assert await first is Verdict.FAILED
     assert not second.done()
     assert await second is Verdict.FAILED
@@ -286,7 +286,7 @@ async def test_after_close_a_push_is_failed(intake: Intake, store: SqliteStore) 
 async def test_close_waits_for_the_verdicts_under_way(intake: Intake, store: SqliteStore) -> None:
     """A push that came before `close` gets its verdict from its commit, and `close` returns after it."""
     writer = await Held(store).begun()
-    under_way = intake.accept(push())
+    under_way = accepted(intake.accept, push())
     closing = asyncio.create_task(intake.close())
     await asyncio.wait([closing], timeout=0.02)
     assert not closing.done()
@@ -302,7 +302,7 @@ async def test_close_leaves_no_push_without_a_verdict(
     monkeypatch.setattr(intake_module, "COMMIT_TIMEOUT_S", 0.05)
     intake = Intake(store, knows=lambda _: True)
     writer = await Held(store).begun()
-    under_way = [intake.accept(push(f"e{number}")) for number in range(10)]
+    under_way = [accepted(intake.accept, push(f"e{number}")) for number in range(10)]
     async with asyncio.timeout(5):
         await intake.close()
     assert [one.result() for one in under_way] == [Verdict.FAILED] * 10
@@ -311,7 +311,7 @@ async def test_close_leaves_no_push_without_a_verdict(
 
 async def test_a_caller_who_goes_away_disturbs_nobody(intake: Intake, store: SqliteStore) -> None:
     """A cancelled verdict does not stop its commit, and raises nowhere."""
-    verdicts = [intake.accept(push(f"e{number}")) for number in range(3)]
+    verdicts = [accepted(intake.accept, push(f"e{number}")) for number in range(3)]
     verdicts[1].cancel()
     assert await verdicts[0] is Verdict.STORED
     assert await verdicts[2] is Verdict.STORED

@@ -49,11 +49,9 @@ class Taker:
         self.taken: list[bytes] = []
         self._verdict = verdict
 
-    def __call__(self, raw: bytes, /) -> asyncio.Future[Verdict]:
+    def __call__(self, raw: bytes, answer: Callable[[Verdict], None], /) -> None:
         self.taken.append(raw)
-        verdict: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
-        verdict.set_result(self._verdict(raw))
-        return verdict
+        answer(self._verdict(raw))
 
 
 def make(
@@ -194,11 +192,10 @@ async def test_nothing_is_taken_after_the_end_of_receiving() -> None:
 
 async def test_answers_are_flushed() -> None:
     """What was decided before the flush is with the platform after the close."""
-    verdicts: list[asyncio.Future[Verdict]] = []
+    answers: list[Callable[[Verdict], None]] = []
 
-    def accept(_raw: bytes, /) -> asyncio.Future[Verdict]:
-        verdicts.append(asyncio.get_running_loop().create_future())
-        return verdicts[-1]
+    def accept(_raw: bytes, answer: Callable[[Verdict], None], /) -> None:
+        answers.append(answer)
 
     async with Simulator() as simulator:
         connection = make(simulator)
@@ -206,12 +203,11 @@ async def test_answers_are_flushed() -> None:
         await connection.open()
         await simulator.connected()
         pushes = [simulator.push(sample_event(), retry=False) for _ in range(50)]
-        while len(verdicts) < 50:
+        while len(answers) < 50:
             await asyncio.sleep(0.001)
         connection.stop_receiving()
-        for verdict in verdicts:
-            verdict.set_result(Verdict.STORED)
-        await asyncio.sleep(0)  # their callbacks run
+        for answer in answers:
+            answer(Verdict.STORED)
         await connection.flush()
         await connection.close()
         assert [await push.over() for push in pushes] == [200] * 50

@@ -11,7 +11,7 @@ import structlog
 from reserve_listener.errors import StoreError
 from reserve_listener.model import Filters, Outcome, Verdict
 from reserve_listener.store import Retention, SqliteStore, StoreReader, retention, schema
-from tests.helpers import NOW_MS, Clock, small_event, stored, unreadable_event, until
+from tests.helpers import NOW_MS, Clock, append, small_event, stored, unreadable_event, until
 
 if TYPE_CHECKING:
     import sqlite3
@@ -54,7 +54,7 @@ async def fill(
     store: SqliteStore, count: int, *, size: int = 1_000, name: str = "e", at_ms: int = NOW_MS
 ) -> list[Verdict]:
     return await asyncio.gather(
-        *(store.append(small_event(f"{name}{n}", size=size, received_ms=at_ms)) for n in range(count))
+        *(append(store, small_event(f"{name}{n}", size=size, received_ms=at_ms)) for n in range(count))
     )
 
 
@@ -63,7 +63,7 @@ async def fill_up(store: SqliteStore) -> int:
     count = 0
     while True:
         try:
-            await store.append(small_event(f"e{count}", size=10_000))
+            await append(store, small_event(f"e{count}", size=10_000))
         except StoreError:
             return count
         count += 1
@@ -90,13 +90,13 @@ async def test_only_what_is_old_and_delivered_goes(store: SqliteStore, clock: Cl
     await fill(store, 2_500, size=10)
     await settle(store, range(1, 2_401))
     await settle(store, range(2_401, 2_451), "dead")
-    await store.append(unreadable_event())
+    await append(store, unreadable_event())
     clock.advance(31 * 24 * 3600)
     await fill(store, 10, name="young", at_ms=clock.now_ms)
     await settle(store, range(2_502, 2_512))
     await keeper(store, clock).tidy()
     assert await seqs(store) == [*range(2_401, 2_501), *range(2_502, 2_512)]
-    assert await store.append(small_event("young1")) is Verdict.DUPLICATE
+    assert await append(store, small_event("young1")) is Verdict.DUPLICATE
     assert await query(store, "PRAGMA foreign_key_check") == []
 
 
@@ -127,7 +127,7 @@ async def test_at_the_bound_the_oldest_lose_their_content_and_stay_known(
     stripped = [seq for (seq,) in await query(store, "SELECT seq FROM events WHERE raw IS NULL ORDER BY seq")]
     assert stripped
     assert stripped == list(range(1, len(stripped) + 1))
-    assert await store.append(small_event("e0", size=1_000)) is Verdict.DUPLICATE
+    assert await append(store, small_event("e0", size=1_000)) is Verdict.DUPLICATE
     assert await query(store, "SELECT count(*) FROM events") == [(3_300,)]
     assert await query(store, "SELECT state, count(*) FROM deliveries WHERE seq > 3000 GROUP BY state") == [
         (0, 200),
@@ -156,8 +156,8 @@ async def test_keys_outlive_their_content_by_48_hours(store: SqliteStore, clock:
         await settle(store, range(2_801, 4_001))
         await keeper(store, clock).tidy()
     assert (await seqs(store))[0] == 1_401
-    assert await store.append(small_event("young0")) is Verdict.DUPLICATE
-    assert await store.append(small_event("old0")) is Verdict.STORED
+    assert await append(store, small_event("young0")) is Verdict.DUPLICATE
+    assert await append(store, small_event("old0")) is Verdict.STORED
 
 
 async def test_beyond_the_bound_pushes_are_refused_until_there_is_room(
@@ -166,7 +166,7 @@ async def test_beyond_the_bound_pushes_are_refused_until_there_is_room(
     """With nothing that may go, `append` and `problem` say what to do; delivered or dropped rows make room again."""
     count = await fill_up(store)
     with pytest.raises(StoreError, match=r"store\.max_size_mb"):
-        await store.append(small_event("too much", size=20_000))
+        await append(store, small_event("too much", size=20_000))
     store._grow(20_000)
     assert "reached store.max_size_mb" in (store.problem or "")
     await keeper(store, clock).tidy()
@@ -174,8 +174,8 @@ async def test_beyond_the_bound_pushes_are_refused_until_there_is_room(
     await settle(store, range(1, count // 2))
     await keeper(store, clock).tidy()
     assert store.problem is None
-    assert await store.append(small_event("room", size=10_000)) is Verdict.STORED
-    assert await store.append(small_event("e0", size=10_000)) is Verdict.DUPLICATE
+    assert await append(store, small_event("room", size=10_000)) is Verdict.STORED
+    assert await append(store, small_event("e0", size=10_000)) is Verdict.DUPLICATE
 
 
 async def test_while_pushes_are_refused_it_looks_more_often(
@@ -192,7 +192,7 @@ async def test_while_pushes_are_refused_it_looks_more_often(
         store._grow(200_000)
         await settle(store, range(1, count))
         await until(lambda: not store.full)
-        assert await store.append(small_event("room")) is Verdict.STORED
+        assert await append(store, small_event("room")) is Verdict.STORED
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
@@ -203,7 +203,7 @@ async def test_unreadable_pushes_count(store: SqliteStore) -> None:
     refused = 0
     for n in range(2_000):
         try:
-            await store.append(unreadable_event(b"%d" % n * 500))
+            await append(store, unreadable_event(b"%d" % n * 500))
         except StoreError:
             refused += 1
     assert refused > 100

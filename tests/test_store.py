@@ -14,7 +14,7 @@ import pytest
 from reserve_listener.errors import StoreError
 from reserve_listener.model import DEAD, DELIVERED, PENDING, Claimed, Delivery, Outcome, Verdict
 from reserve_listener.store import SqliteStore, claiming, schema, sql, sqlite as sqlite_store
-from tests.helpers import NOW_MS, Clock, event, small_event, stored, unreadable_event, until
+from tests.helpers import NOW_MS, Clock, append, event, small_event, stored, unreadable_event, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -73,16 +73,16 @@ async def test_the_first_push_is_stored_and_the_next_is_a_duplicate_also_after_a
     store: SqliteStore, path: Path
 ) -> None:
     """The verdicts are STORED, DUPLICATE and UNREADABLE, and a new process knows what the old one stored."""
-    assert await store.append(event("e1")) is Verdict.STORED
-    assert await store.append(event("e1", scope="omm_other")) is Verdict.DUPLICATE
-    assert await store.append(unreadable_event(b"x")) is Verdict.UNREADABLE
-    assert await store.append(unreadable_event(b"x")) is Verdict.DUPLICATE
+    assert await append(store, event("e1")) is Verdict.STORED
+    assert await append(store, event("e1", scope="omm_other")) is Verdict.DUPLICATE
+    assert await append(store, unreadable_event(b"x")) is Verdict.UNREADABLE
+    assert await append(store, unreadable_event(b"x")) is Verdict.DUPLICATE
     await store.close()
     again = await reopened(path)
     try:
-        assert await again.append(event("e1")) is Verdict.DUPLICATE
-        assert await again.append(unreadable_event(b"x")) is Verdict.DUPLICATE
-        assert await again.append(event("e2")) is Verdict.STORED
+        assert await append(again, event("e1")) is Verdict.DUPLICATE
+        assert await append(again, unreadable_event(b"x")) is Verdict.DUPLICATE
+        assert await append(again, event("e2")) is Verdict.STORED
         assert await due(again) == ["e1", "e2"]
     finally:
         await again.close()
@@ -90,15 +90,15 @@ async def test_the_first_push_is_stored_and_the_next_is_a_duplicate_also_after_a
 
 async def test_an_event_is_known_by_tenant_and_id(store: SqliteStore) -> None:
     """The same event_id of another tenant is another event, and the same scope_id another scope."""
-    assert await store.append(event("e1", tenant="t1")) is Verdict.STORED
-    assert await store.append(event("e1", tenant="t2")) is Verdict.STORED
+    assert await append(store, event("e1", tenant="t1")) is Verdict.STORED
+    assert await append(store, event("e1", tenant="t2")) is Verdict.STORED
     first, second = await first_due(store)
     assert first.scope != second.scope
 
 
 async def test_duplicates_within_one_commit_are_told_apart(store: SqliteStore) -> None:
     """Of equal pushes that share a commit exactly the first is STORED, and each sink gets one delivery."""
-    verdicts = await asyncio.gather(*(store.append(event(f"e{n % 10}")) for n in range(100)))
+    verdicts = await asyncio.gather(*(append(store, event(f"e{n % 10}")) for n in range(100)))
     assert verdicts == [Verdict.STORED] * 10 + [Verdict.DUPLICATE] * 90
     assert await store.backlog() == {"a": 10, "b": 10}
 
@@ -107,7 +107,7 @@ async def test_text_of_any_kind_comes_back_as_it_went_in(store: SqliteStore) -> 
     """Identifiers with NUL, quotes and other scripts are neither cut nor taken for one another."""
     ids = ["e\x00a", "e\x00b", "e", "'; DROP TABLE events; --", "会议室", "\U0001f600"]
     for number, event_id in enumerate(ids):
-        assert await store.append(event(event_id, scope=f"{event_id}{number}")) is Verdict.STORED
+        assert await append(store, event(event_id, scope=f"{event_id}{number}")) is Verdict.STORED
     assert await due(store) == ids
 
 
@@ -146,7 +146,7 @@ async def test_event_and_deliveries_are_one_transaction(store: SqliteStore, path
 
     await on_writer(store, refuse)
     results = await asyncio.gather(
-        *(store.append(event(event_id)) for event_id in ("good1", "bad", "good2")), return_exceptions=True
+        *(append(store, event(event_id)) for event_id in ("good1", "bad", "good2")), return_exceptions=True
     )
     assert [type(result) for result in results] == [Verdict, StoreError, Verdict]
     assert "no delivery" in str(results[1])
@@ -160,7 +160,7 @@ async def test_many_appends_share_a_commit(store: SqliteStore) -> None:
     gate = asyncio.get_running_loop().create_future()
     await on_writer(store, lambda connection: connection.set_trace_callback(statements.append))
     async with asyncio.timeout(20):
-        appends = [store.append(event(f"e{n}", scope=f"omm_{n % 7}")) for n in range(1_000)]
+        appends = [append(store, event(f"e{n}", scope=f"omm_{n % 7}")) for n in range(1_000)]
         appends[-1].add_done_callback(lambda _: gate.set_result(statements.count("COMMIT")))
         verdicts = await asyncio.gather(*appends)
     await on_writer(store, lambda connection: connection.set_trace_callback(None))
@@ -171,13 +171,13 @@ async def test_many_appends_share_a_commit(store: SqliteStore) -> None:
 async def test_a_verdict_comes_only_after_the_commit(store: SqliteStore, path: Path) -> None:
     """At the moment a verdict is known another connection reads the event from the file."""
     seen: list[int] = []
-    appends = [store.append(event(f"e{n}")) for n in range(50)]
+    appends = [append(store, event(f"e{n}")) for n in range(50)]
 
     def look(event_id: str, _: object) -> None:
         seen.extend(rows(path, f"SELECT count(*) FROM events WHERE event_id = '{event_id}'")[0])
 
-    for number, append in enumerate(appends):
-        append.add_done_callback(partial(look, f"e{number}"))
+    for number, appended in enumerate(appends):
+        appended.add_done_callback(partial(look, f"e{number}"))
     await asyncio.gather(*appends)
     await asyncio.sleep(0)
     assert seen == [1] * 50
@@ -189,9 +189,9 @@ async def test_a_job_that_fails_fails_alone(store: SqliteStore) -> None:
     def broken(_: sqlite3.Connection) -> None:
         raise ZeroDivisionError("a defect")
 
-    first = store.append(event("e1"))
+    first = append(store, event("e1"))
     failing = store._writer.submit(broken, writes=True)
-    last = store.append(event("e2"))
+    last = append(store, event("e2"))
     assert await first is Verdict.STORED
     assert await last is Verdict.STORED
     with pytest.raises(StoreError, match="a defect"):
@@ -200,17 +200,17 @@ async def test_a_job_that_fails_fails_alone(store: SqliteStore) -> None:
 
 async def test_a_full_disk_fails_the_append_and_the_store_recovers(store: SqliteStore, path: Path) -> None:
     """With no page left nothing of the event is stored, what was stored is readable, and room makes it work again."""
-    assert await store.append(event("before")) is Verdict.STORED
+    assert await append(store, event("before")) is Verdict.STORED
     (pages,) = await on_writer(store, lambda c: c.execute("PRAGMA page_count").fetchone())
     await on_writer(store, lambda c: c.execute(f"PRAGMA max_page_count = {pages}").fetchone())
     big = small_event("big", size=1_000_000)
-    results = await asyncio.gather(store.append(big), store.append(big), return_exceptions=True)
+    results = await asyncio.gather(append(store, big), append(store, big), return_exceptions=True)
     assert [type(result) for result in results] == [StoreError, StoreError]
     assert "full" in str(results[0])
     assert rows(path, "SELECT event_id FROM events") == [("before",)]
     assert await due(store) == ["before"]
     await on_writer(store, lambda c: c.execute("PRAGMA max_page_count = 1073741823").fetchone())
-    assert await store.append(big) is Verdict.STORED
+    assert await append(store, big) is Verdict.STORED
     assert rows(path, "PRAGMA integrity_check") == [("ok",)]
 
 
@@ -224,12 +224,12 @@ async def test_a_busy_file_fails_a_shared_commit_once_and_not_job_by_job(
         intruder.execute("BEGIN IMMEDIATE")
         async with asyncio.timeout(5):  # one by one it would be 20 s
             results = await asyncio.gather(
-                *(store.append(event(f"e{n}")) for n in range(200)), return_exceptions=True
+                *(append(store, event(f"e{n}")) for n in range(200)), return_exceptions=True
             )
         assert {type(result) for result in results} == {StoreError}
     finally:
         intruder.close()
-    assert await store.append(event("e1")) is Verdict.STORED
+    assert await append(store, event("e1")) is Verdict.STORED
 
 
 @pytest.mark.parametrize("bound", ["WAITING_EVENTS", "WAITING_BYTES"])
@@ -247,15 +247,15 @@ async def test_beyond_the_bound_a_push_is_refused_at_once(
 
     held = store._writer.submit(hold, writes=False)
     await holding.wait()
-    waiting = [store.append(small_event(f"e{n}", size=100)) for n in range(10)]
-    refused = store.append(small_event("one too many", size=100))
+    waiting = [append(store, small_event(f"e{n}", size=100)) for n in range(10)]
+    refused = append(store, small_event("one too many", size=100))
     assert refused.done()
     assert refused.result() is Verdict.OVERLOADED
     assert not any(append.done() for append in waiting)
     release.set()
     await held
     assert await asyncio.gather(*waiting) == [Verdict.STORED] * 10
-    assert await store.append(small_event("one too many", size=100)) is Verdict.STORED
+    assert await append(store, small_event("one too many", size=100)) is Verdict.STORED
 
 
 async def test_on_commit_is_called_for_new_deliveries_only(store: SqliteStore) -> None:
@@ -263,16 +263,16 @@ async def test_on_commit_is_called_for_new_deliveries_only(store: SqliteStore) -
     calls: list[None] = []
     store.on_commit = lambda: calls.append(None)
     for one in (event("e1"), event("e1"), unreadable_event()):
-        await store.append(one)
+        await append(store, one)
     assert len(calls) == 1
 
 
 async def test_a_cancelled_append_disturbs_nobody(store: SqliteStore) -> None:
     """Cancelling the future of an append leaves the commit, the counts and the other appends as they were."""
-    first, second = store.append(event("e1")), store.append(event("e2"))
+    first, second = append(store, event("e1")), append(store, event("e2"))
     first.cancel()
     assert await second is Verdict.STORED
-    assert await store.append(event("e1")) is Verdict.DUPLICATE
+    assert await append(store, event("e1")) is Verdict.DUPLICATE
     assert (store._waiting_events, store._waiting_bytes) == (0, 0)
 
 
@@ -281,13 +281,13 @@ async def test_after_close_an_append_fails(path: Path) -> None:
     store = await reopened(path)
     await store.close()
     with pytest.raises(StoreError, match="closed"):
-        await store.append(event())
+        await append(store, event())
 
 
 async def test_close_commits_what_is_queued(path: Path) -> None:
     """What was appended before `close` is on the disk after it."""
     store = await reopened(path)
-    appends = [store.append(event(f"e{n}")) for n in range(300)]
+    appends = [append(store, event(f"e{n}")) for n in range(300)]
     await store.close()
     assert await asyncio.gather(*appends) == [Verdict.STORED] * 300
     assert rows(path, "SELECT count(*) FROM events") == [(300,)]
@@ -298,7 +298,7 @@ async def test_close_commits_what_is_queued(path: Path) -> None:
 
 async def fill(store: SqliteStore, *events: tuple[str, str]) -> None:
     for event_id, scope in events:
-        assert await store.append(event(event_id, scope)) is Verdict.STORED
+        assert await append(store, event(event_id, scope)) is Verdict.STORED
 
 
 async def test_a_claim_gives_the_oldest_first_and_changes_nothing(store: SqliteStore) -> None:
@@ -320,7 +320,7 @@ async def test_a_claim_gives_the_oldest_first_and_changes_nothing(store: SqliteS
 async def test_a_claim_carries_the_body_and_the_time_of_storing(store: SqliteStore) -> None:
     """What a sink gets is the normalised body byte for byte, and ages count from `received_ms`."""
     one = event("e1", received_ms=NOW_MS - 5)
-    await store.append(one)
+    await append(store, one)
     (claimed,) = await first_due(store)
     assert (claimed.body, claimed.received_ms, claimed.event_id) == (one.body, NOW_MS - 5, "e1")
 
@@ -331,8 +331,8 @@ async def test_a_claim_reads_a_bounded_number_of_bytes(
     """Bodies stop counting up at the bound, but one event larger than the bound still comes."""
     monkeypatch.setattr(claiming, "CLAIM_BYTES", 250)
     for number in range(5):
-        await store.append(small_event(f"e{number}", size=100))
-    await store.append(small_event("big", scope="omm_b", size=1_000))
+        await append(store, small_event(f"e{number}", size=100))
+    await append(store, small_event("big", scope="omm_b", size=1_000))
     some = await claim(store)
     assert [one.event_id for one in some.deliveries] == ["e0", "e1", "e2"]
     assert await due(store, after_seq=some.seen_seq) == ["e3", "e4", "big"]
@@ -494,7 +494,7 @@ async def test_rows_of_a_removed_sink_become_dead_letters(store: SqliteStore, pa
     await store.close()
     again = await reopened(path, "a")
     assert await again.backlog() == {"a": 2}
-    await again.append(event("e3"))
+    await append(again, event("e3"))
     await again.close()
     states = {one.event_id: [(d.sink, d.state, d.last_error) for d in one.deliveries] for one in stored(path)}
     assert states == {
@@ -539,7 +539,7 @@ async def test_without_sinks_events_are_still_kept(path: Path) -> None:
     """A store without any sink stores events, with no deliveries."""
     store = SqliteStore(path)
     await store.open([])
-    assert await store.append(event("e1")) is Verdict.STORED
+    assert await append(store, event("e1")) is Verdict.STORED
     assert await store.backlog() == {}
     await store.close()
     assert rows(path, "SELECT count(*) FROM deliveries") == [(0,)]
@@ -550,7 +550,7 @@ async def test_without_sinks_events_are_still_kept(path: Path) -> None:
 
 async def test_the_files_are_for_the_owner_only(store: SqliteStore, path: Path) -> None:
     """Database, WAL, shared memory and lock are 0600, whatever the umask lets through."""
-    await store.append(event())
+    await append(store, event())
     modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()}
     assert modes == dict.fromkeys(("events.db", "events.db-wal", "events.db-shm", "events.db.lock"), 0o600)
 
@@ -643,3 +643,17 @@ async def test_a_cancelled_open_gives_the_lock_back(path: Path, monkeypatch: pyt
     monkeypatch.undo()
     again = await reopened(path)
     await again.close()
+
+
+async def test_a_caller_that_fails_disturbs_nobody(store: SqliteStore) -> None:
+    """An error in what waits for a commit is reported to the loop; those behind it in the batch get their verdicts."""
+    reported: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: reported.append(context))
+
+    def fail(_verdict: object) -> None:
+        raise ValueError("a bug")
+
+    store.append(event("e1"), fail)
+    assert await append(store, event("e2")) is Verdict.STORED
+    assert [str(context["exception"]) for context in reported] == ["a bug"]
+    assert await append(store, event("e1")) is Verdict.DUPLICATE

@@ -20,7 +20,7 @@ import pytest
 from reserve_listener.errors import StoreError, StoreInUseError
 from reserve_listener.model import Filters, Verdict
 from reserve_listener.store import SqliteStore, StoreReader, schema
-from tests.helpers import event, stored, unreadable_event
+from tests.helpers import append, event, stored, unreadable_event
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,7 +35,7 @@ async def filled(path: Path, *event_ids: str) -> None:
     store = SqliteStore(path)
     await store.open(["a"])
     for event_id in event_ids:
-        assert await store.append(event(event_id)) is Verdict.STORED
+        assert await append(store, event(event_id)) is Verdict.STORED
     await store.close()
 
 
@@ -51,7 +51,7 @@ async def refused(path: Path, pattern: str) -> StoreError:
 
 async def opened_and_appended(store: SqliteStore) -> None:
     await store.open(["a"])
-    await store.append(event("new"))
+    await append(store, event("new"))
 
 
 def read_ids(path: Path) -> list[str]:
@@ -62,13 +62,13 @@ CHILD = """
 import asyncio, sys
 from pathlib import Path
 from reserve_listener.store import SqliteStore
-from tests.helpers import event
+from tests.helpers import append, event
 
 async def main() -> None:
     store = SqliteStore(Path(sys.argv[1]))
     await store.open(["a"])
     for number in range(int(sys.argv[2])):
-        await store.append(event(f"e{number}"))
+        await append(store, event(f"e{number}"))
     print("ready", flush=True)
     await asyncio.Event().wait()
 
@@ -97,7 +97,7 @@ async def test_a_second_store_is_refused_and_names_the_holder(path: Path) -> Non
     with pytest.raises(StoreInUseError, match=f"process {os.getpid()}") as caught:
         await SqliteStore(path).open(["a"])
     assert caught.value.exit_code == 75
-    assert await store.append(event()) is Verdict.STORED
+    assert await append(store, event()) is Verdict.STORED
     await store.close()
     await filled(path, "e2")
 
@@ -127,7 +127,7 @@ async def test_the_lock_is_free_after_a_kill_and_nothing_is_lost(path: Path) -> 
     await store.open(["a"])
     try:
         assert await store.backlog() == {"a": 20}
-        assert await store.append(event("e7")) is Verdict.DUPLICATE
+        assert await append(store, event("e7")) is Verdict.DUPLICATE
     finally:
         await store.close()
 
@@ -154,7 +154,7 @@ async def test_a_reader_does_not_stop_the_writer(path: Path) -> None:
     try:
         with StoreReader(path) as reader:
             assert reader.events(Filters(), limit=1) == []
-            assert await store.append(event("e1")) is Verdict.STORED
+            assert await append(store, event("e1")) is Verdict.STORED
             assert [one.event_id for one in reader.events(Filters(), limit=5)] == ["e1"]
     finally:
         await store.close()
@@ -164,8 +164,8 @@ async def test_what_a_reader_tells_of_an_event(path: Path) -> None:
     """Filters by id and by unreadable; an unreadable one has its problem and bytes, no scope and no deliveries."""
     store = SqliteStore(path)
     await store.open(["a"])
-    await store.append(event("e1"))
-    await store.append(unreadable_event(b"nonsense"))
+    await append(store, event("e1"))
+    await append(store, unreadable_event(b"nonsense"))
     await store.close()
     (unreadable,) = stored(path, unreadable=True)
     (readable,) = stored(path, event_id="e1")
@@ -346,5 +346,5 @@ async def test_a_lock_that_cannot_be_written_to_is_still_a_lock(path: Path) -> N
     path.with_name("events.db.lock").symlink_to("/dev/full")
     store = SqliteStore(path)
     await store.open(["a"])
-    assert await store.append(event()) is Verdict.STORED
+    assert await append(store, event()) is Verdict.STORED
     await store.close()

@@ -21,7 +21,7 @@ import pytest
 from reserve_listener.errors import StoreError
 from reserve_listener.model import Outcome, Verdict
 from reserve_listener.store import SqliteStore, schema, writer
-from tests.helpers import NOW_MS, event, small_event, stored, until
+from tests.helpers import NOW_MS, append, event, small_event, stored, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -36,7 +36,7 @@ def path(tmp_path: Path) -> Path:
 async def store(path: Path) -> AsyncIterator[SqliteStore]:
     store = SqliteStore(path)
     await store.open(["a"])
-    await store.append(event("before"))
+    await append(store, event("before"))
     yield store
     await store.close()
 
@@ -47,7 +47,7 @@ async def ended(store: SqliteStore, pattern: str) -> None:
             await store.ended()
     assert store.problem is not None
     with pytest.raises(StoreError):
-        await store.append(event("after the end"))
+        await append(store, event("after the end"))
 
 
 def ids(path: Path) -> set[str]:
@@ -71,7 +71,7 @@ async def test_a_store_that_is_gone_is_not_written_to(
     """A push after the file was removed or exchanged is not STORED; `ended` says what happened, and no file is made."""
     await asyncio.to_thread(harm, path)
     with pytest.raises(StoreError, match=said):
-        await store.append(event("lost"))
+        await append(store, event("lost"))
     await ended(store, f"{said} while the daemon was running")
     assert path.exists() is (harm is replace)
 
@@ -91,15 +91,15 @@ async def test_without_its_wal_the_store_saves_itself_and_ends(
     """With the -wal file gone nothing more is STORED, and what was is in the store at the next start."""
     await asyncio.to_thread(harm, path.with_name("events.db-wal"))
     with pytest.raises(StoreError, match="-wal"):
-        await store.append(event("lost"))
+        await append(store, event("lost"))
     await ended(store, "events.db-wal, a part of the store, was removed or replaced")
     await store.close()
     path.with_name("events.db-wal").unlink(missing_ok=True)
     assert ids(path) == {"before"}
     again = SqliteStore(path)
     await again.open(["a"])
-    assert await again.append(event("before")) is Verdict.DUPLICATE
-    assert await again.append(event("lost")) is Verdict.STORED
+    assert await append(again, event("before")) is Verdict.DUPLICATE
+    assert await append(again, event("lost")) is Verdict.STORED
     await again.close()
 
 
@@ -109,7 +109,7 @@ async def test_a_file_that_vanishes_between_failing_and_opening_anew(
     """The file that opening anew makes is not taken for the store."""
     fail_next(store, "SQLITE_IOERR", monkeypatch)
     with pytest.raises(StoreError, match="disk I/O"):
-        await store.append(event("e1"))
+        await append(store, event("e1"))
     opening = schema.open_writer
 
     def open_late(where: Path) -> sqlite3.Connection:
@@ -118,7 +118,7 @@ async def test_a_file_that_vanishes_between_failing_and_opening_anew(
 
     monkeypatch.setattr(schema, "open_writer", open_late)
     with pytest.raises(StoreError, match="was replaced"):
-        await store.append(event("e1"))
+        await append(store, event("e1"))
     await ended(store, "was replaced")
 
 
@@ -149,13 +149,15 @@ async def test_a_failed_rollback_spoils_nothing(
 ) -> None:
     """When even the rollback fails the jobs fail, `problem` says why, and a new connection goes on without the rest."""
     fail_next(store, name, monkeypatch)
-    results = await asyncio.gather(*(store.append(event(f"e{n}")) for n in range(20)), return_exceptions=True)
+    results = await asyncio.gather(
+        *(append(store, event(f"e{n}")) for n in range(20)), return_exceptions=True
+    )
     failed = [one for one in results if isinstance(one, StoreError)]
     assert failed
     assert set(results) - set(failed) <= {Verdict.STORED}
     if len(failed) == len(results):
         assert store.problem is not None
-    assert await store.append(event("again")) is Verdict.STORED
+    assert await append(store, event("again")) is Verdict.STORED
     assert store.problem is None
     await store.close()
     assert "again" in ids(path)
@@ -169,8 +171,8 @@ async def test_a_problem_is_over_when_something_was_written(
     """A duplicate commits nothing, so it does not say that the disk works again; `touch` does, also without an app."""
     fail_next(store, "SQLITE_IOERR", monkeypatch)
     with pytest.raises(StoreError):
-        await store.append(event("e1"))
-    assert await store.append(event("before")) is Verdict.DUPLICATE
+        await append(store, event("e1"))
+    assert await append(store, event("before")) is Verdict.DUPLICATE
     assert store.problem is not None
     await store.touch("cli_unknown")
     assert store.problem is None
@@ -181,10 +183,10 @@ async def test_a_full_store_says_so_until_there_is_room(store: SqliteStore) -> N
     (pages,) = await store._writer.submit(lambda c: c.execute("PRAGMA page_count").fetchone(), writes=False)
     await limit_pages(store, pages)
     with pytest.raises(StoreError, match="full"):
-        await store.append(small_event("big", size=1_000_000))
+        await append(store, small_event("big", size=1_000_000))
     assert "full" in (store.problem or "")
     await limit_pages(store, 1_000_000)
-    assert await store.append(small_event("big", size=1_000_000)) is Verdict.STORED
+    assert await append(store, small_event("big", size=1_000_000)) is Verdict.STORED
     assert store.problem is None
 
 
@@ -210,10 +212,10 @@ async def test_one_by_one_stops_at_the_medium(store: SqliteStore, path: Path) ->
     with closing(intruder):
         async with asyncio.timeout(5):  # one by one it would be 20 s
             jobs = [store._writer.submit(broken, writes=True)]
-            jobs += [store.append(event(f"e{n}")) for n in range(200)]
+            jobs += [append(store, event(f"e{n}")) for n in range(200)]
             results = await asyncio.gather(*jobs, return_exceptions=True)
     assert {type(result) for result in results} == {StoreError}
-    assert await store.append(event("e1")) is Verdict.STORED
+    assert await append(store, event("e1")) is Verdict.STORED
 
 
 # -- damage ----------------------------------------------------------------------------------------------------------------
@@ -221,7 +223,7 @@ async def test_one_by_one_stops_at_the_medium(store: SqliteStore, path: Path) ->
 
 async def test_damage_under_the_running_store_ends_it(store: SqliteStore, path: Path) -> None:
     """With its pages overwritten the store answers no push STORED once it has noticed, and says that it is damaged."""
-    await asyncio.gather(*(store.append(small_event(f"e{n}", size=2_000)) for n in range(200)))
+    await asyncio.gather(*(append(store, small_event(f"e{n}", size=2_000)) for n in range(200)))
     await store._writer.submit(
         lambda c: c.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone(), writes=False
     )
@@ -230,7 +232,7 @@ async def test_damage_under_the_running_store_ends_it(store: SqliteStore, path: 
         file.write(os.urandom(path.stat().st_size - 4096))
     await store._writer.submit(lambda c: c.execute("PRAGMA shrink_memory").fetchone(), writes=False)
     with pytest.raises(StoreError, match=r"malformed|damaged"):
-        await store.append(event("new"))
+        await append(store, event("new"))
     with pytest.raises(StoreError, match="damaged"):  # the next job looks through the file
         await store.backlog()
     await ended(store, "is damaged")
@@ -254,7 +256,7 @@ async def test_a_false_alarm_is_looked_into_and_forgotten(
     for writes in (True, False):
         with pytest.raises(StoreError, match="CORRUPT"):
             await store._writer.submit(alarm, writes=writes)
-        assert await store.append(event(f"e{writes}")) is Verdict.STORED
+        assert await append(store, event(f"e{writes}")) is Verdict.STORED
     assert looked == [False, False]
     assert store.problem is None
 
@@ -263,7 +265,7 @@ async def test_an_index_that_does_not_fit_its_table_is_damage(path: Path) -> Non
     """What only a thorough check finds is found: the store ends instead of failing and opening anew for ever."""
     store = SqliteStore(path)
     await store.open(["a"])
-    await store.append(event("e1"))
+    await append(store, event("e1"))
     await store.close()
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         where = "FROM sqlite_master WHERE name = 'deliveries_pending'"
@@ -292,7 +294,7 @@ import asyncio, resource, sys
 from pathlib import Path
 from reserve_listener.errors import StoreError
 from reserve_listener.store import SqliteStore
-from tests.helpers import small_event
+from tests.helpers import append, small_event
 
 async def main() -> None:
     store = SqliteStore(Path(sys.argv[1]))
@@ -304,13 +306,13 @@ async def main() -> None:
         while len(refused) < 3 * (round + 1):
             number += 1
             try:
-                await store.append(small_event(f"e{number}", size=50_000))
+                await append(store, small_event(f"e{number}", size=50_000))
                 answered.append(f"e{number}")
             except StoreError as error:
                 refused.append(str(error))
         assert store.problem is not None
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, hard))
-        await store.append(small_event(f"room{round}", size=50_000))
+        await append(store, small_event(f"room{round}", size=50_000))
         assert store.problem is None
         answered.append(f"room{round}")
     print(*answered, flush=True)
@@ -349,7 +351,7 @@ async def test_a_commit_that_hangs_is_a_problem(store: SqliteStore, monkeypatch:
     assert "a commit has been under way for 0 s" in (store.problem or "")
     go_on.set()
     assert await job
-    await store.append(event("after"))
+    await append(store, event("after"))
     assert store.problem is None
 
 
@@ -387,7 +389,7 @@ async def test_a_replaced_store_with_two_thousand_waiting(store: SqliteStore, pa
 
     held = store._writer.submit(hold, writes=False)
     await until(held_up.is_set)
-    pushes = [store.append(event(f"e{n}", received_ms=NOW_MS)) for n in range(2_500)]
+    pushes = [append(store, event(f"e{n}", received_ms=NOW_MS)) for n in range(2_500)]
     path.unlink()
     go_on.set()
     await held

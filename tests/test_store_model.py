@@ -31,7 +31,7 @@ from reserve_listener.store import (
     operations,
     sqlite as sqlite_store,
 )
-from tests.helpers import Clock
+from tests.helpers import Clock, append
 
 if TYPE_CHECKING:
     import sqlite3
@@ -208,7 +208,7 @@ class StoreMachine(RuleBasedStateMachine):
         events = [self.incoming(*one) for one in pushes]
 
         async def together() -> list[Verdict]:
-            return await asyncio.gather(*(self.store.append(one) for one in events))
+            return await asyncio.gather(*(append(self.store, one) for one in events))
 
         for event, verdict in zip(events, self.run(together), strict=True):
             key = event.tenant_key, event.event_id

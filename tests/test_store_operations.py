@@ -12,7 +12,7 @@ import pytest
 from reserve_listener.errors import StoreError, StoreInUseError
 from reserve_listener.model import Filters, Outcome, Route, Verdict
 from reserve_listener.store import SqliteStore, disable_sink, enable_sink, operate, operations, sql
-from tests.helpers import NOW_MS, Clock, event, small_event
+from tests.helpers import NOW_MS, Clock, append, event, small_event
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -43,7 +43,7 @@ async def fill(store: SqliteStore, count: int, *, scopes: int = 10) -> None:
     """Events e0, e1 and so on, a second apart, in turn for omm_0, omm_1 and so on."""
     verdicts = await asyncio.gather(
         *(
-            store.append(small_event(f"e{n}", f"omm_{n % scopes}", received_ms=NOW_MS + n * 1000))
+            append(store, small_event(f"e{n}", f"omm_{n % scopes}", received_ms=NOW_MS + n * 1000))
             for n in range(count)
         )
     )
@@ -129,7 +129,7 @@ async def test_replay_respects_routes(store: SqliteStore) -> None:
     store._writer = None  # type: ignore[assignment]
     await store.open(list(routes))
     for n, (scope, tenant) in enumerate([("omm_1", "t1"), ("omm_2", "t1"), ("omm_1", "t2"), ("omm_3", "t2")]):
-        await store.append(event(f"e{n}", scope, tenant=tenant))
+        await append(store, event(f"e{n}", scope, tenant=tenant))
     outcomes = [Outcome(seq=seq, state="delivered", attempts=1) for seq in range(1, 5)]
     for sink in routes:
         await store.settle(sink, outcomes)
@@ -142,7 +142,7 @@ async def test_replay_respects_routes(store: SqliteStore) -> None:
 
 async def test_an_unreadable_event_is_not_replayed(store: SqliteStore) -> None:
     """There is nothing that a sink could get of it."""
-    await store.append(small_event("e1"))
+    await append(store, small_event("e1"))
     await store._writer.submit(lambda c: c.execute("UPDATE events SET body = NULL"), writes=True)
     assert await store.operate("replay", Filters()) == 0
 
@@ -200,7 +200,7 @@ async def test_pushes_are_answered_between_chunks(
     working = asyncio.create_task(store.operate(operation, Filters(sink="a")))
     answered = 0
     while not working.done():
-        assert await store.append(event(f"new{answered}")) is Verdict.STORED
+        assert await append(store, event(f"new{answered}")) is Verdict.STORED
         answered += 1
     assert await working == 2_000
     assert answered >= 10

@@ -25,7 +25,7 @@ from tests.test_operate import cli
 from tests.test_sink_http import make_certificate
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
     from reserve_listener.simulator import HttpServer, Receiver
@@ -40,16 +40,14 @@ class Intake:
     def __init__(self) -> None:
         self.taken: list[bytes] = []
         self.verdict: Verdict | None = Verdict.STORED
-        self.waiting: list[asyncio.Future[Verdict]] = []
+        self.waiting: list[Callable[[Verdict], None]] = []
 
-    def __call__(self, raw: bytes) -> asyncio.Future[Verdict]:
+    def __call__(self, raw: bytes, answer: Callable[[Verdict], None]) -> None:
         self.taken.append(raw)
-        verdict: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
         if self.verdict is None:
-            self.waiting.append(verdict)
+            self.waiting.append(answer)
         else:
-            verdict.set_result(self.verdict)
-        return verdict
+            answer(self.verdict)
 
 
 @asynccontextmanager
@@ -130,7 +128,7 @@ async def test_a_push_is_answered_after_its_verdict_and_a_challenge_before_any()
             answer = await client.post("/hook", content=body, headers=JSON)
             assert (answer.status_code, answer.json()) == (200, {"challenge": "c-0123"})
         assert not waiting.done()
-        intake.waiting[0].set_result(Verdict.STORED)
+        intake.waiting[0](Verdict.STORED)
         assert (await waiting).status_code == 200
 
 
@@ -296,7 +294,7 @@ async def test_the_end_answers_what_is_under_way_and_refuses_the_rest() -> None:
         assert (late.status_code, late.headers["connection"]) == (503, "close")
         closing = asyncio.create_task(webhook.close())
         await asyncio.sleep(0)
-        intake.waiting[0].set_result(Verdict.STORED)
+        intake.waiting[0](Verdict.STORED)
         assert (await waiting).status_code == 200
         await closing
 

@@ -22,7 +22,7 @@ from reserve_listener.errors import (
 from reserve_listener.model import Filters, Verdict
 from reserve_listener.retry import RetryPolicy
 from reserve_listener.store import SqliteStore, claiming
-from tests.helpers import NOW_MS, Clock, ScriptedSink, event, stored, until
+from tests.helpers import NOW_MS, Clock, ScriptedSink, append, event, stored, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -50,8 +50,8 @@ class CountingStore:
             self.failures[name] -= 1
             raise StoreError("database or disk is full")
 
-    def append(self, one: Any) -> Any:
-        return self._store.append(one)
+    def append(self, one: Any, done: Any) -> None:
+        self._store.append(one, done)
 
     def __getattr__(self, name: str) -> Any:
         async def call(*args: Any, **values: Any) -> Any:
@@ -102,7 +102,7 @@ async def drained(worker: Worker) -> None:
 
 async def fill(store: SqliteStore, *events: tuple[str, str], received_ms: int = NOW_MS) -> None:
     verdicts = await asyncio.gather(
-        *(store.append(event(event_id, scope, received_ms=received_ms)) for event_id, scope in events)
+        *(append(store, event(event_id, scope, received_ms=received_ms)) for event_id, scope in events)
     )
     assert set(verdicts) == {Verdict.STORED}
 

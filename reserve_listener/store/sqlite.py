@@ -144,31 +144,37 @@ class SqliteStore:
 
     # -- events in --------------------------------------------------------------------------------------------------------
 
-    def append(self, event: IncomingEvent) -> asyncio.Future[Verdict]:
+    def append(self, event: IncomingEvent, done: Callable[[Verdict | StoreError], None]) -> None:
         """See `protocols.Store.append`."""
         size = len(event.raw) + len(event.body or b"")
         if self._waiting_events >= WAITING_EVENTS or self._waiting_bytes + size > WAITING_BYTES:
-            overloaded: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
-            overloaded.set_result(Verdict.OVERLOADED)
-            return overloaded
+            done(Verdict.OVERLOADED)
+            return
         if self._is_full(size):
-            full: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
-            full.set_exception(StoreError(self._full_text()))
-            return full
+            done(StoreError(self._full_text()))
+            return
         self._waiting_events += 1
         self._waiting_bytes += size
-        future = self._writer.submit_item(appending.append_all, (event, self._outlets), writes=True)
-        future.add_done_callback(partial(self._appended, size))
-        return future
+        item = (event, self._outlets)
+        self._writer.submit_item(appending.append_all, item, partial(self._appended, size, done), writes=True)
 
-    def _appended(self, size: int, future: asyncio.Future[Verdict]) -> None:
+    def _appended(
+        self,
+        size: int,
+        done: Callable[[Verdict | StoreError], None],
+        verdict: Verdict,
+        error: StoreError | None,
+    ) -> None:
         self._waiting_events -= 1
         self._waiting_bytes -= size
-        verdict = None if future.cancelled() or future.exception() is not None else future.result()
+        if error is not None:
+            done(error)
+            return
         if verdict in (Verdict.STORED, Verdict.UNREADABLE):
             self._grow(size)
         if verdict is Verdict.STORED:
             self.on_commit()
+        done(verdict)
 
     def _grow(self, size: int) -> None:
         self._grown_bytes += round(size * ROW_FACTOR) + ROW_BYTES

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
@@ -57,6 +58,8 @@ _PASSES_BY_ITSELF: Final = ("SQLITE_FULL", "SQLITE_BUSY", "SQLITE_LOCKED")
 _DAMAGED: Final = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
 
 Work = Callable[[sqlite3.Connection], Any]
+Done = Callable[[Any, StoreError | None], None]
+"""Who waits for a job: called on the loop with its result, or with why there is none. May not block."""
 WorkOnAll = Callable[[list[Any], sqlite3.Connection], "Sequence[Any]"]
 """What does the jobs of a kind that come one after another in one go: a result for each item."""
 
@@ -67,11 +70,24 @@ class Job:
 
     work: WorkOnAll
     item: Any
-    future: asyncio.Future[Any]
+    done: Done
     writes: bool
+    told: bool = False
+
+    def tell(self, value: Any, error: StoreError | None) -> None:
+        """On the loop, once: what it came to. A caller's own mistake is not the others'."""
+        if self.told:
+            return
+        self.told = True
+        try:
+            self.done(value, error)
+        except Exception as defect:  # noqa: BLE001  # as above
+            asyncio.get_running_loop().call_exception_handler(
+                {"message": "a caller of the store failed", "exception": defect}
+            )
 
 
-Result = tuple[Job, Any, BaseException | None]
+Result = tuple[Job, Any, StoreError | None]
 
 
 class Writer:
@@ -97,21 +113,21 @@ class Writer:
 
     def submit(self, work: Work, *, writes: bool) -> asyncio.Future[Any]:
         """Queue work. The future gets its result, or a `StoreError`."""
-        return self.submit_item(_each, work, writes=writes)
-
-    def submit_item(self, work: WorkOnAll, item: Any, *, writes: bool) -> asyncio.Future[Any]:
-        """Queue an item of work that may be done for many at once. The future gets its result, or a `StoreError`."""
         future: asyncio.Future[Any] = self._loop.create_future()
+        self.submit_item(_each, work, partial(_resolve, future), writes=writes)
+        return future
+
+    def submit_item(self, work: WorkOnAll, item: Any, done: Done, *, writes: bool) -> None:
+        """Queue an item of work that may be done for many at once."""
         if not self._accepting:
-            future.set_exception(StoreError("the store is closed"))
-            return future
+            done(None, StoreError("the store is closed"))
+            return
         coming = self._coming
-        coming.append(Job(work, item, future, writes))
+        coming.append(Job(work, item, done, writes))
         if len(coming) >= HANDED_ON:
             self._hand_on()
         elif len(coming) == 1:
             self._loop.call_soon(self._hand_on)
-        return future
 
     def _hand_on(self) -> None:
         if self._coming:
@@ -146,10 +162,10 @@ class Writer:
             self._file.open()
         except BaseException as error:  # noqa: BLE001  # whatever it is, the opener must hear it
             self._file.release()
-            self._tell(_resolve_one, self._opened, error)
-            self._tell(_resolve_one, self._closed, None)
+            self._tell(_resolve, self._opened, None, error)
+            self._tell(_resolve, self._closed, None, None)
             return
-        self._tell(_resolve_one, self._opened, None)
+        self._tell(_resolve, self._opened, None, None)
         try:
             while self._turn():
                 pass
@@ -171,9 +187,8 @@ class Writer:
         if failure is not None and not isinstance(failure, StoreError):
             failure = _store_error(failure)
         for job in left:
-            if not job.future.done():
-                job.future.set_exception(failure or StoreError("the store is closed"))
-        _resolve_one(self._closed, failure)
+            job.tell(None, failure or StoreError("the store is closed"))
+        _resolve(self._closed, None, failure)
         self._closed.exception()  # nobody may have asked
 
     def _turn(self) -> bool:
@@ -193,7 +208,7 @@ class Writer:
             connection = self._file.usable()
         except _NotNowError as error:
             self._failure = str(error)
-            self._tell(_resolve_all, [(job, None, StoreError(f"the store failed: {error}")) for job in jobs])
+            self._tell(_tell_all, [(job, None, StoreError(f"the store failed: {error}")) for job in jobs])
             return
         writes = [job for job in jobs if job.writes]
         if writes:
@@ -203,10 +218,10 @@ class Writer:
             if connection.in_transaction:  # even the rollback failed
                 self._file.close()
             self._judge(results, wrote=wrote)
-            self._tell(_resolve_all, results)
+            self._tell(_tell_all, results)
         reads = [job for job in jobs if not job.writes]
         if reads:
-            self._tell(_resolve_all, [self._file.read(job) for job in reads])
+            self._tell(_tell_all, [self._file.read(job) for job in reads])
 
     def _judge(self, results: Sequence[Result], *, wrote: bool) -> None:
         """Health follows what was last written; a connection that may be spoiled is not used again."""
@@ -406,20 +421,15 @@ def _is_medium(error: BaseException) -> bool:
     return _name_of(error).startswith(_MEDIUM_FAILED)
 
 
-def _resolve_all(results: Sequence[Result]) -> None:
+def _tell_all(results: Sequence[Result]) -> None:
     for job, value, error in results:
-        if job.future.done():
-            continue  # its caller was cancelled
-        if error is None:
-            job.future.set_result(value)
-        else:
-            job.future.set_exception(error)
+        job.tell(value, error)
 
 
-def _resolve_one(future: asyncio.Future[None], error: BaseException | None) -> None:
+def _resolve(future: asyncio.Future[Any], value: Any, error: BaseException | None) -> None:
     if future.done():
-        return
+        return  # its caller was cancelled
     if error is None:
-        future.set_result(None)
+        future.set_result(value)
     else:
         future.set_exception(error)

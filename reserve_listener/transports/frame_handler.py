@@ -18,7 +18,6 @@ from reserve_listener import frames
 from reserve_listener.transports.parts import Parts, PartsError
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable
 
     from reserve_listener.model import Verdict
@@ -91,11 +90,9 @@ class FrameHandler:
                 raise frames.FrameError("a part of a message without an id")
             payload = self._parts.add(message_id, total, seq, frame.payload)
         if payload is not None:
-            verdict = self._accept(payload)
-            verdict.add_done_callback(partial(self._answer, frame, time.monotonic()))
+            self._accept(payload, partial(self._answer, frame, time.monotonic()))
 
-    def _answer(self, frame: Any, started: float, verdict: asyncio.Future[Verdict]) -> None:
-        committed = not verdict.cancelled() and verdict.exception() is None and verdict.result().committed
+    def _answer(self, frame: Any, started: float, verdict: Verdict) -> None:
         frame.headers.add(key=frames.BIZ_RT, value=str(round((time.monotonic() - started) * 1000)))
-        frame.payload = ANSWER_OK if committed else ANSWER_AGAIN
+        frame.payload = ANSWER_OK if verdict.committed else ANSWER_AGAIN
         self._send(frames.encode(frame))

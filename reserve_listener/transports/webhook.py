@@ -140,9 +140,15 @@ class Webhook:
             if isinstance(opened, Challenge):
                 log.info("webhook.challenge", client=_text_of(self._client(request)))
                 return JSONResponse({"challenge": opened.text})
-            return _json(*ANSWERS[await self._accept(opened.raw)])
+            return _json(*ANSWERS[await self._verdict(opened.raw)])
         finally:
             self._waiting_bytes -= _counted(body)
+
+    async def _verdict(self, raw: bytes) -> Verdict:
+        verdict: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
+        # Done already: the sender has gone.
+        self._accept(raw, lambda found: None if verdict.done() else verdict.set_result(found))
+        return await verdict
 
     def _check(self, request: Request) -> None:
         """What can be said before the body is read."""
