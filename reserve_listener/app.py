@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-from reserve_listener import __version__
+from reserve_listener import __version__, interpreter
 from reserve_listener.config import WebhookConfig
 from reserve_listener.control import ControlServer, socket_path
 from reserve_listener.delivery import Workers
@@ -147,6 +147,7 @@ class App:
         self._health = Health(
             lark.app_id, self._store, self._transport, self._workers, scrub=self._logs.scrub
         )
+        interpreter.started()
 
     def _listener(self) -> Transport:
         settings = self._config.webhook or WebhookConfig()

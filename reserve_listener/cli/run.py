@@ -8,10 +8,6 @@ import typer
 from reserve_listener.cli.options import ConfigOption
 from reserve_listener.errors import ReserveListenerError
 
-SWITCH_S = 0.0005
-"""How soon a thread that wants to go on gets its turn: the store's writer wants one after each step of SQLite, and at
-Python's 5 ms the loop, when it is busy, keeps it waiting for most of a batch."""
-
 
 class LogLevel(StrEnum):
     """What the daemon says of itself."""
@@ -52,8 +48,10 @@ def run(
     Example: reserve-listener run -c config.toml
     """
     import asyncio
-    import sys
 
+    from reserve_listener import interpreter
+
+    interpreter.starting()
     from reserve_listener.signals import Signals, ignore_early_reload
 
     ignore_early_reload()
@@ -74,7 +72,6 @@ def run(
         signals.install()
         await App(settings, logs=logs, reload=lambda: load(config)).run(signals)
 
-    sys.setswitchinterval(SWITCH_S)
     try:
         asyncio.run(serve())
     except ReserveListenerError:

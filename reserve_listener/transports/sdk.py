@@ -16,7 +16,6 @@ normal import.
 from __future__ import annotations
 import __future__
 
-import gc
 import importlib
 import importlib.abc
 import importlib.machinery
@@ -37,8 +36,6 @@ API: Final = f"{ROOT}.api"
 KEPT_API: Final = f"{API}.vc.v1"
 DISPATCHER: Final = f"{ROOT}.event.dispatcher_handler"
 UNUSED: Final = frozenset({f"{ROOT}.core.http.transport", f"{ROOT}.ws.pb.google"})
-COLLECT_AFTER: Final = 20_000
-"""New objects after which garbage is looked for: some thousand events."""
 EVENT_MODEL: Final = f"{KEPT_API}.model.p2_vc_reserve_config_updated_v1"
 
 
@@ -61,19 +58,7 @@ def load() -> Sdk:
     """The SDK, loaded once. Call it inside a running event loop: the SDK asks for one as it is imported."""
     if not _loaded:
         _loaded.append(_import())
-        _spare_the_collector()
     return _loaded[0]
-
-
-def _spare_the_collector() -> None:
-    """Modules live as long as the process: the cyclic collector need not look through them again and again.
-
-    It runs after so many new objects more than were given back. At the usual 700 that is every few dozen events of a
-    burst, and every hundredth time through all there is.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(COLLECT_AFTER, *gc.get_threshold()[1:])
 
 
 def _import() -> Sdk:
