@@ -51,7 +51,7 @@ class FileSink:
     All work on the disk is done by a thread of its own; a second one, also its own, tidies up rotated files.
     """
 
-    batch_size = 500
+    batch_size = 1_000
     max_in_flight = 1
     needs_raw = False
 

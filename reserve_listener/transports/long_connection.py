@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import structlog
@@ -127,7 +128,10 @@ class LongConnection:
             proxy=self._proxy,
         )
         self._configure(dict(place.client_config))
-        self._client = self._make_client(place.url)
+        encrypted = place.url.startswith("wss:")
+        # websockets' default, made in a thread: reading the certificates takes some 20 ms.
+        tls = await asyncio.to_thread(ssl.create_default_context) if encrypted else None
+        self._client = self._make_client(place.url, tls)
         async with asyncio.timeout(HANDSHAKE_TIMEOUT_S + CLOSE_TIMEOUT_S):
             await self._client._connect()  # noqa: SLF001  # see TOUCHED
         self._pinger = asyncio.create_task(self._ping_loop(), name="connection-ping")
@@ -166,12 +170,13 @@ class LongConnection:
 
     # -- what the client and the frame handler call -------------------------------------------------------------------------
 
-    def _make_client(self, url: str) -> Any:
+    def _make_client(self, url: str, tls: ssl.SSLContext | None) -> Any:
         lark = sdk.load()
         lark.client.loop = asyncio.get_running_loop()  # type: ignore[attr-defined]  # see MODULE_NAMES
         local = endpoint.is_loopback(url)
         kwargs = {
             "create_connection": self._make_wire,
+            "ssl": tls,
             "max_size": frames.MAX_FRAME_BYTES,
             "compression": None,
             # A proxy that is configured is used; those of the environment not for this machine.
