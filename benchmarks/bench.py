@@ -158,7 +158,10 @@ def chart(found: dict[str, Any]) -> str:
         }
         for in_flight in rows.IN_FLIGHT
     }
-    return plot.bars("Answered events a second (line: lowest to highest round)", groups)
+    return plot.bars(
+        "Answered events a second; reserve-listener commits each before its answer, the others keep nothing",
+        groups,
+    )
 
 
 if __name__ == "__main__":

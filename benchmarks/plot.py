@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-WIDTH: Final = 760
-LEFT: Final = 190
+WIDTH: Final = 800
+LEFT: Final = 215
 BAR: Final = 18
 GAP: Final = 26
 COLOURS: Final = ("#2563eb", "#16a34a", "#d97706", "#9ca3af")
