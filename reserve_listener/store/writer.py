@@ -1,7 +1,7 @@
 """The one thread that writes: it collects what is waiting, commits once, and wakes everybody at once.
 
 A commit with `synchronous=FULL` costs a disk flush whatever is in it, so what arrives during one flush shares the next.
-What must stay true: a job's future resolves only after the commit that holds it, and that commit is in the file that has
+What must stay true: a job's caller is told only after the commit that holds it, and that commit is in the file that has
 the store's name; a failing job fails alone; a connection that the medium has failed is opened anew before it is used again.
 """
 
@@ -81,7 +81,7 @@ class Job:
         self.told = True
         try:
             self.done(value, error)
-        except Exception as defect:  # noqa: BLE001  # as above
+        except Exception as defect:  # noqa: BLE001  # whatever it is, it is reported
             asyncio.get_running_loop().call_exception_handler(
                 {"message": "a caller of the store failed", "exception": defect}
             )
