@@ -1,4 +1,4 @@
-"""The platform's Python SDK as its event page uses it: the handler prints the event and keeps nothing."""
+"""The platform's Python SDK as its event page uses it, its log level too: the handler prints the event and keeps nothing."""
 
 from __future__ import annotations
 
@@ -18,5 +18,5 @@ if __name__ == "__main__":
         lark.EventDispatcherHandler.builder("", "").register_p2_vc_reserve_config_updated_v1(show).build()
     )
     lark.ws.Client(
-        app_id, app_secret, event_handler=dispatcher, domain=domain, log_level=lark.LogLevel.WARNING
+        app_id, app_secret, event_handler=dispatcher, domain=domain, log_level=lark.LogLevel.DEBUG
     ).start()
