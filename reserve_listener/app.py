@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 from reserve_listener import __version__, interpreter
+from reserve_listener.clock import now_ms
 from reserve_listener.config import WebhookConfig
 from reserve_listener.control import ControlServer, socket_path
 from reserve_listener.delivery import Workers
 from reserve_listener.errors import ConfigError, ReserveListenerError, StoreError
-from reserve_listener.health import MIB, Health
+from reserve_listener.health import Health
 from reserve_listener.intake import Intake
 from reserve_listener.listening import Listener, make_webhook
-from reserve_listener.model import Filters, State
+from reserve_listener.model import MIB, Filters, State
 from reserve_listener.observability.heartbeat import Heartbeat
 from reserve_listener.observability.notify import Notifier
 from reserve_listener.outlets import make_outlet, route_of, sample_delivery, try_sink
@@ -269,7 +270,7 @@ class App:
                 f'the daemon has no sink "{name}". If it was just added, reload the configuration first.'
             )
         if operation == "test":
-            delivery = sample_delivery(self._config.lark.app_id, time.time_ns() // 1_000_000)
+            delivery = sample_delivery(self._config.lark.app_id, now_ms())
             return await try_sink(worker.sink, delivery)
         if operation == "disable":
             changed = await self._store.disable_sink(name, "disabled by hand")

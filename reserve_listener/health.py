@@ -7,8 +7,9 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from reserve_listener import __version__
+from reserve_listener.clock import now_ms, rfc3339
 from reserve_listener.errors import StoreError
-from reserve_listener.normalize import rfc3339
+from reserve_listener.model import MIB
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from reserve_listener.store import SqliteStore
 
 GAPS_SHOWN_MS: Final = 30 * 24 * 3600 * 1000
-MIB: Final = 1024 * 1024
 
 
 class Health:
@@ -89,7 +89,7 @@ class Health:
 
     async def _stored(self) -> tuple[list[SinkState], list[tuple[int, int]], int | None]:
         try:
-            since_ms = time.time_ns() // 1_000_000 - GAPS_SHOWN_MS
+            since_ms = now_ms() - GAPS_SHOWN_MS
             return (
                 await self._store.sinks(),
                 await self._store.gaps(self._app_id, since_ms=since_ms),

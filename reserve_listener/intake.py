@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from reserve_listener import normalize
+from reserve_listener.clock import now_ms
 from reserve_listener.errors import StoreError
 from reserve_listener.model import Verdict
 from reserve_listener.throttle import Throttle
@@ -45,12 +46,12 @@ class Intake:
         store: Store,
         *,
         knows: Callable[[str], bool],
-        now_ms: Callable[[], int] | None = None,
+        now_ms: Callable[[], int] = now_ms,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._knows = knows
-        self._now_ms = now_ms or (lambda: time.time_ns() // 1_000_000)
+        self._now_ms = now_ms
         self._refusals = _Refusals(clock)
         self._foreign_types: set[str] = set()
         self._deadlines = _Deadlines(COMMIT_TIMEOUT_S, self._refusals)

@@ -14,6 +14,7 @@ from typing import Final
 import msgspec
 
 EVENT_TYPE: Final = "vc.reserve_config.updated_v1"
+MIB: Final = 1024 * 1024
 
 
 class Verdict(Enum):

@@ -13,13 +13,13 @@ import json
 import math
 import re
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import quote
 
 import msgspec
 
+from reserve_listener.clock import rfc3339
 from reserve_listener.model import EVENT_TYPE, IncomingEvent, Scope
 from reserve_listener.redact import blank_tokens, drop_tokens
 
@@ -35,7 +35,6 @@ OUR_KEYS: Final = ("changes", "summary", "superseded", "warnings")
 _MICROSECONDS_FROM: Final = 10**14
 """`create_time` from here on counts microseconds: as milliseconds it would be the year 5138."""
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _DIGITS: Final = re.compile(r"-?\d{1,18}", re.ASCII)
 
 Warn = Callable[[str, Any, str], None]
@@ -187,16 +186,6 @@ def normalize(event: dict[str, Any], warn: Warn) -> dict[str, Any]:
         if key in data:
             warn(key, data.pop(key), "this key is reserved for the daemon's own words")
     return data
-
-
-def rfc3339(milliseconds: int) -> str:
-    """`2020-12-23T12:19:49.000Z`: UTC, always with milliseconds."""
-    return f"{_second(milliseconds // 1000)}.{milliseconds % 1000:03d}Z"
-
-
-@lru_cache(maxsize=256)  # events of one change are of the same few seconds
-def _second(seconds: int) -> str:
-    return f"{_EPOCH + timedelta(seconds=seconds):%Y-%m-%dT%H:%M:%S}"
 
 
 @lru_cache(maxsize=256)

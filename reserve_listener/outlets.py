@@ -12,7 +12,7 @@ from reserve_listener import normalize
 from reserve_listener.config import FileSink as FileSinkConfig, HttpSink as HttpSinkConfig, signing_key
 from reserve_listener.delivery import Outlet
 from reserve_listener.errors import DeliveryError
-from reserve_listener.model import EVENT_TYPE, Delivery, Route
+from reserve_listener.model import EVENT_TYPE, MIB, Delivery, Route
 from reserve_listener.retry import RetryPolicy
 from reserve_listener.sinks.feishu import Feishu
 from reserve_listener.sinks.file import FileSink
@@ -41,7 +41,7 @@ def make_outlet(config: SinkConfig, write_events: Callable[..., Awaitable[None]]
         sink = FileSink(
             config.name,
             config.path,
-            rotate_bytes=None if config.rotate_mb is None else round(config.rotate_mb * 1024 * 1024),
+            rotate_bytes=None if config.rotate_mb is None else round(config.rotate_mb * MIB),
             rotate_every=config.rotate_every,
             keep=config.keep,
             compress=config.compress,

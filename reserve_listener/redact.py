@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
-MASK: Final = "********"
+from reserve_listener.text import MASK
 
 # Possessive, so that a payload of quotes and backslashes takes no more than linear time. A payload may be cut off within
 # an escape.

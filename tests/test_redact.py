@@ -9,7 +9,8 @@ import msgspec
 import pytest
 from hypothesis import given, strategies as st
 
-from reserve_listener.redact import MASK, blank_tokens, drop_tokens, scrub
+from reserve_listener.redact import blank_tokens, drop_tokens, scrub
+from reserve_listener.text import MASK
 
 
 @pytest.mark.parametrize(

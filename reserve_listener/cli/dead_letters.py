@@ -104,7 +104,7 @@ def drop_dead_letters(
 
 
 def _row(letter: "DeadLetter") -> dict[str, Any]:
-    from reserve_listener.normalize import rfc3339
+    from reserve_listener.clock import rfc3339
 
     return {
         "sink": letter.sink,

@@ -182,7 +182,7 @@ def _store_path(config: "Path | None", filters: "Filters") -> "Path":
 
 
 def _summary(event: "StoredEvent") -> dict[str, Any]:
-    from reserve_listener.normalize import rfc3339
+    from reserve_listener.clock import rfc3339
 
     return {
         "seq": event.seq,

@@ -86,7 +86,7 @@ def described(filters: "Filters") -> str:
         if value
     ]
     if filters.since_ms is not None:
-        from reserve_listener.normalize import rfc3339
+        from reserve_listener.clock import rfc3339
 
         parts.append(f"since {rfc3339(filters.since_ms)}")
     return ", ".join(parts) or "that there are"

@@ -8,6 +8,7 @@ import typer
 
 from reserve_listener.cli.options import ConfigOption, JsonOption
 from reserve_listener.cli.tables import print_table, printable
+from reserve_listener.clock import now_ms
 from reserve_listener.errors import ReserveListenerError
 
 if TYPE_CHECKING:
@@ -111,7 +112,6 @@ def _configured(settings: "Config", name: str) -> None:
 def _try_here(config: Path | None, name: str) -> dict[str, Any]:
     """What the daemon would do, in this process."""
     import asyncio
-    import time
 
     import msgspec
 
@@ -128,7 +128,7 @@ def _try_here(config: Path | None, name: str) -> dict[str, Any]:
     async def run() -> dict[str, Any]:
         sink = make_outlet(table, write).sink
         try:
-            return await try_sink(sink, sample_delivery(settings.lark.app_id, time.time_ns() // 1_000_000))
+            return await try_sink(sink, sample_delivery(settings.lark.app_id, now_ms()))
         finally:
             await sink.close()
 

@@ -10,7 +10,8 @@ from pydantic import BaseModel, SecretStr
 from pydantic.json_schema import GenerateJsonSchema
 
 from reserve_listener.config.model import DEFAULT_SINKS, Config, LogSink
-from reserve_listener.config.shown import MASK, public_url
+from reserve_listener.config.shown import public_url
+from reserve_listener.text import MASK
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,10 +6,11 @@ import json
 import re
 from typing import TYPE_CHECKING, Any, Final
 
+from reserve_listener.text import MASK
+
 if TYPE_CHECKING:
     from pathlib import Path
 
-MASK: Final = "********"
 _LONGEST: Final = 80
 _HUGE: Final = 10**18
 _SECRET_WORDS: Final = (

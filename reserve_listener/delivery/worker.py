@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final, TypedDict
 
 import structlog
 
+from reserve_listener.clock import now_ms
 from reserve_listener.delivery.breaker import Breaker
 from reserve_listener.delivery.pending import Pending
 from reserve_listener.errors import DeliveryError, MisconfiguredSinkError, SinkGoneError, StoreError
@@ -78,13 +79,13 @@ class Worker:
         *,
         policy: RetryPolicy,
         disabled: bool = False,
-        now_ms: Callable[[], int] | None = None,
+        now_ms: Callable[[], int] = now_ms,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self.sink = sink
         self._store = store
         self._policy = policy
-        self._now_ms = now_ms or (lambda: time.time_ns() // 1_000_000)
+        self._now_ms = now_ms
         self._chance = chance
         self._wake = asyncio.Event()
         self._looked_s = float("-inf")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import random as chances
-import time
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
+
+from reserve_listener.clock import now_ms
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,7 +40,7 @@ def sample_event(
     (e.g. `time_config={…}`).
     """
     if create_time_ms is None:
-        create_time_ms = time.time_ns() // 1_000_000
+        create_time_ms = now_ms()
     return {
         "schema": "2.0",
         "header": {

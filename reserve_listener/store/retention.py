@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from reserve_listener.clock import now_ms
 from reserve_listener.errors import StoreError
+from reserve_listener.model import MIB
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -31,7 +33,6 @@ DROP_AT: Final = 0.9
 DROP_TO: Final = 0.85
 WARN_EVERY_S: Final = 3600.0
 
-MIB: Final = 1024 * 1024
 
 log = structlog.get_logger("store")
 
@@ -44,7 +45,7 @@ class Retention:
         store: SqliteStore,
         *,
         keep_ms: int,
-        now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        now_ms: Callable[[], int] = now_ms,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from reserve_listener.clock import now_ms
 from reserve_listener.errors import StoreError
 from reserve_listener.model import (
     DEAD,
@@ -61,7 +61,7 @@ class SqliteStore:
         path: Path,
         *,
         max_bytes: int | None = None,
-        now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        now_ms: Callable[[], int] = now_ms,
     ) -> None:
         self.path = path
         self.max_bytes = max_bytes

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
-import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from reserve_listener.clock import now_ms
 from reserve_listener.errors import StoreError
 from reserve_listener.model import Route
 from reserve_listener.store import schema, sql
@@ -25,7 +25,7 @@ def operate(path: Path, operation: str, filters: Filters, routes: Mapping[str, R
     with _writing(path) as connection:
         numbers = {name: number for number, name in connection.execute(sql.CONFIGURED_SINKS)}
         known = {name: (number, routes.get(name, Route())) for name, number in numbers.items()}
-        work = Operation(name=operation, filters=filters, routes=known, now_ms=_now_ms())
+        work = Operation(name=operation, filters=filters, routes=known, now_ms=now_ms())
         step = work.first()
         while not step.done:
             connection.execute("BEGIN IMMEDIATE")
@@ -37,14 +37,14 @@ def operate(path: Path, operation: str, filters: Filters, routes: Mapping[str, R
 def disable_sink(path: Path, name: str, reason: str) -> bool:
     """What `SqliteStore.disable_sink` does, on a stopped daemon's store; whether it changed anything."""
     with _writing(path) as connection:
-        return connection.execute(sql.DISABLE_SINK, (_now_ms(), reason, name)).rowcount > 0
+        return connection.execute(sql.DISABLE_SINK, (now_ms(), reason, name)).rowcount > 0
 
 
 def enable_sink(path: Path, name: str) -> bool:
     """What `SqliteStore.enable_sink` does, on a stopped daemon's store; whether it changed anything."""
     with _writing(path) as connection:
         connection.execute("BEGIN IMMEDIATE")
-        connection.execute(sql.ADD_PAUSE, (_now_ms(), name))
+        connection.execute(sql.ADD_PAUSE, (now_ms(), name))
         changed = connection.execute(sql.ENABLE_SINK, (name,)).rowcount > 0
         connection.execute("COMMIT")
         return changed
@@ -66,7 +66,3 @@ def _writing(path: Path) -> Iterator[sqlite3.Connection]:
             connection.close()
     finally:
         lock.release()
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
