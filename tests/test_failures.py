@@ -50,18 +50,21 @@ PASSING, REFUSED, CREDENTIALS = Kind.PASSING, Kind.REFUSED, Kind.REFUSED_CREDENT
     [
         (1, PASSING, False),
         (1000040343, PASSING, False),
+        (1000040345, PASSING, False),
         (1000040350, REFUSED, True),
         (403, CREDENTIALS, True),
         (514, CREDENTIALS, True),
         (1000040344, CREDENTIALS, True),
         (1000040346, CREDENTIALS, True),
-        (2, CREDENTIALS, True),
-        (-1, CREDENTIALS, True),
-        (999999999999, CREDENTIALS, True),
+        (2, PASSING, True),
+        (77, PASSING, True),
+        (-1, PASSING, True),
+        (1000040347, PASSING, True),
+        (999999999999, PASSING, True),
     ],
 )
 def test_codes_of_the_endpoint(code: int, kind: Kind, hinted: bool) -> None:  # noqa: FBT001  # a column of the table
-    """Busy, internal and too many connections are waited out; every other code is for somebody to mend, with a hint."""
+    """Only codes that say that the app or its secret is wrong count as that; busy ones and unknown ones may pass."""
     failure = classify(answered(code))
     assert failure.kind is kind
     assert failure.reason == f"the endpoint refused with code {code}: why"
@@ -74,6 +77,23 @@ def test_http_statuses_of_the_endpoint(status: int) -> None:
     """An HTTP status says nothing about the app: whatever it is, it may pass."""
     failure = classify(answered(0, status=status, retry_after="7"))
     assert (failure.kind, failure.reason, failure.retry_after_s) == (PASSING, f"HTTP {status} why", 7.0)
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 429, 500, 503])
+@pytest.mark.parametrize("code", [1, 514, 1000040344, 1000040345, 1000040346, 1000040350])
+def test_a_known_code_counts_whatever_the_http_status(status: int, code: int) -> None:
+    """What the platform says of the app is heard beside an HTTP error, too, with the server's wish."""
+    alone = classify(answered(code))
+    failure = classify(answered(code, status=status, retry_after="7"))
+    assert (failure.kind, failure.reason, failure.hint) == (alone.kind, alone.reason, alone.hint)
+    assert failure.retry_after_s == 7.0
+
+
+@pytest.mark.parametrize(("status", "code"), [(403, 403), (500, 2), (404, 77), (503, 503)])
+def test_a_gateway_that_repeats_its_status(status: int, code: int) -> None:
+    """HTTP 403 with `{"code": 403}` is any gateway's wording, and says as little of the app as an unknown code does."""
+    failure = classify(answered(code, status=status))
+    assert (failure.kind, failure.reason) == (PASSING, f"HTTP {status} why")
 
 
 @pytest.mark.parametrize(

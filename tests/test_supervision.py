@@ -279,7 +279,7 @@ async def test_timing_is_handed_on() -> None:
 # -- refused at start -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("code", [403, 514, 1000040344, 1000040346, 77])
+@pytest.mark.parametrize("code", [403, 514, 1000040344, 1000040346])
 async def test_an_unknown_app_that_is_refused_is_final(code: int) -> None:
     """An app that this store has never seen connected ends the daemon, with the reason and what to do."""
     stage = Stage(EndpointError("no", code=code), app_known=False)
@@ -293,10 +293,11 @@ async def test_an_unknown_app_that_is_refused_is_final(code: int) -> None:
 @pytest.mark.parametrize(
     "error",
     [BUSY, FULL, FORBIDDEN, EndpointError("x", code=1000040343), EndpointError("HTTP 403", status=403),
-     TimeoutError(), ConfigError("no such file"), OSError("no route")],
+     EndpointError("busy", code=1000040345), EndpointError("new", code=77), TimeoutError(), ConfigError("no such file"),
+     OSError("no route")],
 )  # fmt: skip
 async def test_nothing_else_is_final(error: Exception) -> None:
-    """Busy, full, a refused handshake, HTTP 403, the network: also for an unknown app these are waited out."""
+    """Busy, full, unknown codes, a refused handshake, the network: also for an unknown app these are waited out."""
     stage = Stage(error, app_known=False)
     await stage.play()
     assert len(stage.slept) == 1
@@ -307,6 +308,15 @@ async def test_a_known_app_that_is_refused_waits() -> None:
     stage = Stage(WRONG, app_known=True)
     await stage.play()
     assert stage.slept == [360]
+
+
+@pytest.mark.parametrize("code", [1, 1000040343, 1000040345, 77])
+@pytest.mark.parametrize("known", [True, False])
+async def test_a_busy_platform_is_asked_again_soon(code: int, *, known: bool) -> None:
+    """Busy and unknown codes are met with the ordinary backoff, not at the pace of what somebody has to mend."""
+    stage = Stage(*[EndpointError("system busy", code=code)] * 3, app_known=known)
+    await stage.play()
+    assert stage.slept == [1, 2, 4]
 
 
 async def test_a_store_that_cannot_say_is_not_final() -> None:
@@ -503,7 +513,9 @@ async def live(simulator: Simulator, *, liveness_s: float = 60.0) -> AsyncIterat
 
 FAULTS: list[dict[str, Any]] = [
     {"endpoint_code": 514},
+    {"endpoint_code": 1000040345},
     {"endpoint_code": 1000040350},
+    {"endpoint_code": 514, "endpoint_status": 401},
     {"endpoint_status": 403},
     {"endpoint_status": 503},
     {"endpoint_stall": 60.0},

@@ -15,7 +15,7 @@ import msgspec
 
 from reserve_listener import __version__
 from reserve_listener.redact import scrub
-from reserve_listener.transports.failures import EndpointError
+from reserve_listener.transports.failures import FORBIDDEN, KNOWN_CODES, EndpointError
 
 if TYPE_CHECKING:
     import ssl
@@ -84,14 +84,19 @@ def read_answer(
     answer = _decode(body)
     message = answer.get("msg") if answer is not None else None
     shown = scrub(message, (secret,))[:SHOWN_CHARS] if isinstance(message, str) else ""
-    if status != httpx2.codes.OK:
-        raise EndpointError(f"HTTP {status} {shown}".rstrip(), status=status, retry_after=retry_after)
     code = answer.get("code") if answer is not None else None
+    if status != httpx2.codes.OK and not _is_platforms(code, status):
+        raise EndpointError(f"HTTP {status} {shown}".rstrip(), status=status, retry_after=retry_after)
     if answer is None or type(code) is not int:
         raise EndpointError("the endpoint's answer is not the platform's JSON", status=status)
     if code != 0:
         raise EndpointError(shown or "no reason given", code=code, retry_after=retry_after)
     return _endpoint(answer.get("data"), encrypted=encrypted)
+
+
+def _is_platforms(code: Any, status: int) -> bool:
+    """Whether the code beside an HTTP error is the platform's. 403 beside HTTP 403 is how any gateway words a refusal."""
+    return type(code) is int and code in KNOWN_CODES and not code == status == FORBIDDEN
 
 
 def _endpoint(data: Any, *, encrypted: bool) -> Endpoint:

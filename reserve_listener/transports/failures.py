@@ -23,10 +23,14 @@ FORBIDDEN: Final = 403
 AUTH_FAILED: Final = 514
 INTERNAL_ERROR: Final = 1000040343
 NO_CREDENTIAL: Final = 1000040344
+STILL_BUSY: Final = 1000040345
 INVALID_APP_ID: Final = 1000040346
 TOO_MANY_CONNECTIONS: Final = 1000040350
 
-PASSING_CODES: Final = frozenset({SYSTEM_BUSY, INTERNAL_ERROR})
+CREDENTIAL_CODES: Final = frozenset({FORBIDDEN, AUTH_FAILED, NO_CREDENTIAL, INVALID_APP_ID})
+"""The app or its secret is wrong. Only these may end the daemon at its first start."""
+KNOWN_CODES: Final = CREDENTIAL_CODES | {SYSTEM_BUSY, INTERNAL_ERROR, STILL_BUSY, TOO_MANY_CONNECTIONS}
+"""These are the platform's whatever the HTTP status that they come with."""
 
 HINTS: Final = {
     FORBIDDEN: "the app may not connect: it must be a custom (self-built) app, enabled, with the event subscribed over"
@@ -63,7 +67,7 @@ class Failure:
 
 
 class EndpointError(Exception):
-    """The endpoint answered, but not with an address. Exactly one of `code` (its own) and `status` (HTTP) may be set."""
+    """The endpoint answered, but not with an address. `code` is its own; `status`, of HTTP, counts when there is none."""
 
     def __init__(
         self,
@@ -120,13 +124,16 @@ def _endpoint(error: EndpointError) -> Failure:
     if error.code is None:
         return Failure(Kind.PASSING, str(error), retry_after_s=wish_s)
     reason = f"the endpoint refused with code {error.code}: {error}"
-    hint = HINTS.get(error.code)
-    if error.code in PASSING_CODES:
+    if error.code not in KNOWN_CODES:
+        hint = "look the code up in the platform's documentation if it does not pass"
         return Failure(Kind.PASSING, reason, hint, wish_s)
-    if error.code == TOO_MANY_CONNECTIONS:
-        return Failure(Kind.REFUSED, reason, hint, wish_s)
-    hint = hint or "look the code up in the platform's documentation"
-    return Failure(Kind.REFUSED_CREDENTIALS, reason, hint, wish_s)
+    return Failure(_kind(error.code), reason, HINTS.get(error.code), wish_s)
+
+
+def _kind(code: int) -> Kind:
+    if code in CREDENTIAL_CODES:
+        return Kind.REFUSED_CREDENTIALS
+    return Kind.REFUSED if code == TOO_MANY_CONNECTIONS else Kind.PASSING
 
 
 def _handshake(error: BaseException, headers: dict[str, str]) -> Failure:
