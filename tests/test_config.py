@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import copy
 import re
 import tomllib
 from pathlib import Path
@@ -22,8 +23,10 @@ from reserve_listener.config import (
     json_schema,
     load,
     load_explained,
+    locate,
     signing_key,
 )
+from reserve_listener.config.default_store import default_store
 from reserve_listener.config.environment import section_models, variable
 from reserve_listener.config.secret_files import read_secret, read_signing_secrets
 from reserve_listener.errors import ConfigError
@@ -79,7 +82,7 @@ def test_defaults() -> None:
             "proxy": None,
         },
         "store": {
-            "url": "sqlite:////var/lib/reserve-listener/events.db",
+            "url": f"sqlite:///{default_store({})[0]}",
             "retention_days": 30,
             "max_size_mb": 4096,
         },
@@ -674,15 +677,18 @@ VALUES = st.recursive(
 def test_anything_is_valid_or_a_readable_error(
     monkeypatch: pytest.MonkeyPatch, values: dict[str, Any]
 ) -> None:
-    """Whatever TOML can hold, `load` gives a configuration or a ConfigError of printable lines."""
+    """Whatever TOML can hold, `load` gives a configuration or a ConfigError of printable lines, `locate` a store."""
     # Past the parser, which the table above has; TOML gives these same types.
-    monkeypatch.setattr("reserve_listener.config.loading._read_toml", lambda file: values)
+    monkeypatch.setattr("reserve_listener.config.loading.read_toml", lambda file: copy.deepcopy(values))
     told = ""
     try:
         load(Path("any.toml"), environ={})
     except ConfigError as error:
         told = str(error)
     assert all(line.isprintable() for line in told.split("\n"))
+    Path("any.toml").touch()
+    monkeypatch.setattr("reserve_listener.config.tolerant.read_toml", lambda file: copy.deepcopy(values))
+    assert locate(Path("any.toml"), environ={}).store.path.name
 
 
 @given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode))
@@ -777,7 +783,8 @@ def test_origins_name_the_layer() -> None:
     Path("config.toml").write_text(LARK, encoding="utf-8")
     explained = load_explained(environ={"RESERVE_LISTENER_LARK__APP_ID": "e"})
     assert explained.file == Path("config.toml")
-    assert explained.origins == {("lark", "app_id"): "environment RESERVE_LISTENER_LARK__APP_ID"}
+    assert explained.origins.keys() == {("lark", "app_id"), ("store", "url")}
+    assert explained.origins["lark", "app_id"] == "environment RESERVE_LISTENER_LARK__APP_ID"
 
 
 @pytest.mark.parametrize(

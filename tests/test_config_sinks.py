@@ -459,7 +459,7 @@ def test_any_sink_is_valid_or_a_readable_error(
     """Whatever the keys of a sink hold, `load` gives a configuration or printable lines that name a place."""
     sink = {"name": "a", "url": "https://h", "path": "p", **keys, "type": kind}
     values = {"lark": {"app_id": "a", "app_secret": "s"}, "sinks": [sink]}
-    monkeypatch.setattr("reserve_listener.config.loading._read_toml", lambda file: values)
+    monkeypatch.setattr("reserve_listener.config.loading.read_toml", lambda file: values)
     told = ""
     try:
         load(Path("any.toml"), environ={})
@@ -707,7 +707,7 @@ def test_any_sink_is_shown_as_it_is(
     }
     values = {"lark": {"app_id": "a", "app_secret": "s"}, "sinks": [sink]}
     with monkeypatch.context() as patch:
-        patch.setattr("reserve_listener.config.loading._read_toml", lambda file: values)
+        patch.setattr("reserve_listener.config.loading.read_toml", lambda file: values)
         config = load(Path("any.toml"), environ={})
         output = call("config", "show", "-c", "any.toml").output
         as_json = json.loads(call("config", "show", "-c", "any.toml", "--json").output)["config"]

@@ -306,7 +306,7 @@ async def test_a_folder_in_the_place_of_the_store(path: Path) -> None:
 async def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     """A store beneath a file is refused in words that name the lock's path."""
     (tmp_path / "file").touch()
-    with pytest.raises(StoreError, match="Check the path and its owner"):
+    with pytest.raises(StoreError, match="name another file"):
         await SqliteStore(tmp_path / "file" / "events.db").open(["a"])
 
 

@@ -16,6 +16,7 @@ from reserve_listener.cli.filters import (
     make_filters,
 )
 from reserve_listener.cli.options import ConfigOption, JsonOption
+from reserve_listener.cli.stores import locate_store
 from reserve_listener.cli.tables import print_table
 
 if TYPE_CHECKING:
@@ -40,10 +41,9 @@ def list_dead_letters(
 
     Example: reserve-listener dead-letters list --sink booking --since 2d
     """
-    from reserve_listener.config import load
     from reserve_listener.store import StoreReader
 
-    store = load(config, secrets=False).store.path
+    store = locate_store(config).store.path
     known_sink(store, sink)
     with StoreReader(store) as reader:
         found = reader.dead_letters(make_filters(sink, scope, since, event_id), limit=limit)

@@ -16,6 +16,7 @@ from reserve_listener.cli.filters import (
     make_filters,
 )
 from reserve_listener.cli.options import ConfigOption, JsonOption
+from reserve_listener.cli.stores import locate_store
 from reserve_listener.cli.tables import print_table, printable
 from reserve_listener.errors import ReserveListenerError
 
@@ -174,9 +175,7 @@ def _read(
 
 
 def _store_path(config: "Path | None", filters: "Filters") -> "Path":
-    from reserve_listener.config import load
-
-    path = load(config, secrets=False).store.path
+    path = locate_store(config).store.path
     known_sink(path, filters.sink)
     return path
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from reserve_listener.cli.stores import locate_store
 from reserve_listener.errors import ReserveListenerError
 
 if TYPE_CHECKING:
@@ -57,12 +58,11 @@ def act(config: Path | None, operation: str, filters: "Filters", *, question: st
     """
     from msgspec.structs import asdict
 
-    from reserve_listener.config import load
     from reserve_listener.control import ask
     from reserve_listener.store import operate
 
-    settings = load(config, secrets=False)
-    store = settings.store.path
+    located = locate_store(config)
+    store = located.store.path
     known_sink(store, filters.sink)
     if sys.stdin.isatty() and sys.stdout.isatty():
         typer.confirm(question, abort=True)
@@ -71,7 +71,8 @@ def act(config: Path | None, operation: str, filters: "Filters", *, question: st
         return int(answer["count"])
     from reserve_listener.outlets import route_of
 
-    return operate(store, operation, filters, {sink.name: route_of(sink) for sink in settings.sinks})
+    routes = {sink.name: route_of(sink) for sink in located.config.sinks} if located.config else None
+    return operate(store, operation, filters, routes)
 
 
 def described(filters: "Filters") -> str:

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from reserve_listener.cli.options import ConfigOption, JsonOption
+from reserve_listener.cli.stores import locate_store
 from reserve_listener.cli.tables import print_table, printable
 from reserve_listener.clock import now_ms
 from reserve_listener.errors import ReserveListenerError
 
 if TYPE_CHECKING:
-    from reserve_listener.config import Config
+    from reserve_listener.config import Located
 
 sinks_app = typer.Typer(
     help="Where events go: look at the sinks, try one, switch one off and on.", no_args_is_help=True
@@ -29,10 +30,9 @@ def list_sinks(config: ConfigOption = None, as_json: JsonOption = False) -> None
 
     Example: reserve-listener sinks list
     """
-    from reserve_listener.config import load
     from reserve_listener.control import ask
 
-    store = load(config, secrets=False).store.path
+    store = locate_store(config).store.path
     answer = ask(store, {"operation": "status"})
     rows = _stored(store) if answer is None else answer["sinks"]
     if as_json:
@@ -51,12 +51,11 @@ def try_sink_now(name: NameArgument, config: ConfigOption = None, as_json: JsonO
 
     Example: reserve-listener sinks test booking
     """
-    from reserve_listener.config import load
     from reserve_listener.control import ask
 
-    settings = load(config, secrets=False)
-    _configured(settings, name)
-    answer = ask(settings.store.path, {"operation": "test", "sink": name}) or _try_here(config, name)
+    located = locate_store(config)
+    _require_sink(located, name)
+    answer = ask(located.store.path, {"operation": "test", "sink": name}) or _try_here(config, name)
     if as_json:
         typer.echo(json.dumps(answer, ensure_ascii=False, indent=2))
     elif answer["delivered"]:
@@ -94,17 +93,22 @@ def enable_sink(name: NameArgument, config: ConfigOption = None) -> None:
 
 
 def _switch(config: Path | None, name: str, operation: str, here: Any) -> bool:
-    from reserve_listener.config import load
     from reserve_listener.control import ask
 
-    settings = load(config, secrets=False)
-    _configured(settings, name)
-    answer = ask(settings.store.path, {"operation": operation, "sink": name})
-    return bool(here(settings.store.path)) if answer is None else bool(answer["changed"])
+    located = locate_store(config)
+    _require_sink(located, name)
+    answer = ask(located.store.path, {"operation": operation, "sink": name})
+    return bool(here(located.store.path)) if answer is None else bool(answer["changed"])
 
 
-def _configured(settings: "Config", name: str) -> None:
-    names = [sink.name for sink in settings.sinks]
+def _require_sink(located: "Located", name: str) -> None:
+    """An error for a name that the configuration does not know; while there is none to ask, that the store does not."""
+    from reserve_listener.cli.filters import known_sink
+
+    if located.config is None:
+        known_sink(located.store.path, name)
+        return
+    names = [sink.name for sink in located.config.sinks]
     if name not in names:
         raise ReserveListenerError(f'there is no sink "{name}"; configured are {", ".join(names)}.')
 

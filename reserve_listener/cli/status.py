@@ -6,6 +6,7 @@ from typing import Any
 import typer
 
 from reserve_listener.cli.options import ConfigOption, JsonOption
+from reserve_listener.cli.stores import locate_store
 from reserve_listener.cli.tables import printable
 from reserve_listener.errors import ReserveListenerError
 
@@ -17,10 +18,9 @@ def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
 
     Example: reserve-listener status --json
     """
-    from reserve_listener.config import load
     from reserve_listener.control import ask
 
-    store = load(config, secrets=False).store.path
+    store = locate_store(config).store.path
     answer = ask(store, {"operation": "status"})
     if answer is None:
         raise ReserveListenerError(f"no daemon runs on the store {store}.")

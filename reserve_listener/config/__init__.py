@@ -19,6 +19,7 @@ from reserve_listener.config.model import (
     WebhookConfig,
 )
 from reserve_listener.config.secret_files import signing_key
+from reserve_listener.config.tolerant import Located, locate
 
 __all__ = [
     "Config",
@@ -27,6 +28,7 @@ __all__ = [
     "HttpSink",
     "LarkConfig",
     "Loaded",
+    "Located",
     "LogSink",
     "RetryConfig",
     "Setting",
@@ -38,6 +40,7 @@ __all__ = [
     "json_schema",
     "load",
     "load_explained",
+    "locate",
     "settings",
     "signing_key",
 ]

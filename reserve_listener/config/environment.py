@@ -40,9 +40,12 @@ def read(environ: Mapping[str, str]) -> tuple[dict[str, dict[str, Any]], list[st
     values: dict[str, dict[str, Any]] = {}
     problems = []
     for name in sorted(environ):
-        if not name.startswith(PREFIX) or "__" not in name:
+        if not name.startswith(PREFIX):
             continue
-        if name in known:
+        if "__" not in name:
+            if meant := _with_two_underscores(name, known):
+                problems.append(f"environment: {name}: two underscores divide section and key: {meant}")
+        elif name in known:
             section, key = known[name]
             values.setdefault(section, {})[key] = _parsed(environ[name], section, key)
         else:
@@ -54,6 +57,11 @@ def _variables() -> Iterator[tuple[str, tuple[str, str]]]:
     for section, model in section_models().items():
         for key in model.model_fields:
             yield variable(section, key), (section, key)
+
+
+def _with_two_underscores(name: str, known: Mapping[str, Any]) -> str | None:
+    """The variable that was meant when the section is divided from the key by one. Other names are not ours."""
+    return next((right for right in known if right.replace("__", "_") == name), None)
 
 
 def _unknown(name: str, known: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pydantic import ValidationError
 
 from reserve_listener.config import environment, problems, secret_files, values
+from reserve_listener.config.default_store import default_store
 from reserve_listener.config.files import collisions
 from reserve_listener.config.model import HTTP_FILE_KEYS, HTTP_SECRET_KEYS, Config, duplicates
 from reserve_listener.config.shown import path_text
@@ -40,7 +41,7 @@ class Loaded:
     config: Config
     file: Path | None
     origins: Mapping[tuple[str, str], str]
-    """Of keys that the file does not set: "environment NAME", "credential", "default ($STATE_DIRECTORY)"."""
+    """Of keys that the file does not set: "environment NAME", "credential", "default ($XDG_STATE_HOME)"."""
 
 
 def load(
@@ -62,11 +63,11 @@ def load_explained(
 ) -> Loaded:
     """What `load` does, with the file that was read and the origins of keys."""
     file = find_config(path, environ)
-    draft = _Draft(file=file, environ=environ, values=_read_toml(file) if file else {}, secrets=secrets)
+    draft = Draft(file=file, environ=environ, values=read_toml(file) if file else {}, secrets=secrets)
     draft.lay_environment_over()
     if secrets:
         draft.resolve_secrets()
-    draft.fill_in_state_directory()
+    draft.fill_in_default_store()
     config = draft.validated()
     if config is not None:
         draft.problems += [
@@ -100,7 +101,8 @@ def _is_there(place: Path) -> bool:
     return True
 
 
-def _read_toml(file: Path) -> dict[str, Any]:
+def read_toml(file: Path) -> dict[str, Any]:
+    """What the file holds, unchecked. Raises ConfigError for one that cannot be read or is no TOML."""
     try:
         return tomllib.loads(_read_text(file))
     except RecursionError:
@@ -128,7 +130,7 @@ def _read_text(file: Path) -> str:
 
 
 @dataclass(kw_only=True)
-class _Draft:
+class Draft:
     """The values on their way to a `Config`, and what was found wrong with them so far."""
 
     file: Path | None
@@ -227,18 +229,19 @@ class _Draft:
         except ConfigError as error:
             self.problems.append(f"{self.at(at)}: {error}")
 
-    def fill_in_state_directory(self) -> None:
-        """The unit says where state belongs; it may name several directories, the first one is ours."""
-        directory = self.environ.get("STATE_DIRECTORY", "").partition(":")[0]
+    def fill_in_default_store(self) -> None:
+        """Said by nobody, the store is where the rule of `default_store` puts it."""
         store = self.values.setdefault("store", {})
-        if directory and isinstance(store, dict) and "url" not in store:
-            store["url"] = f"{values.SQLITE}{Path(directory) / 'events.db'}"
-            self.origins["store", "url"] = "default ($STATE_DIRECTORY)"
+        if isinstance(store, dict) and "url" not in store:
+            path, origin = default_store(self.environ)
+            store["url"] = f"{values.SQLITE}{path}"
+            self.origins["store", "url"] = origin
 
     def validated(self) -> Config | None:
         """The configuration, or None with the reasons in `problems`."""
         context = {"credentials_directory": secret_files.credentials_directory(self.environ)}
         config = None
+        self.values.setdefault("lark", {})  # so that it is the app's id that is said to be missing
         try:
             config = Config.model_validate(self.values, context=context)
         except ValidationError as error:

@@ -23,13 +23,13 @@ from pydantic import (
 )
 
 from reserve_listener.config import secret_files, values
+from reserve_listener.config.default_store import OF_ROOT
 from reserve_listener.config.shown import quoted
 from reserve_listener.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-DEFAULT_STORE_URL: Final = "sqlite:////var/lib/reserve-listener/events.db"
 SHORTEST_PART: Final = 8
 """What of a header's value is shorter is masked with the whole only."""
 
@@ -126,8 +126,10 @@ class StoreConfig(Section):
     """`[store]`: where events are kept."""
 
     url: values.StoreUrl = Field(
-        default=DEFAULT_STORE_URL,
-        description="sqlite:////absolute/file.db or sqlite:///file.db, relative to the working directory.",
+        default=f"{values.SQLITE}{OF_ROOT}",
+        description="sqlite:////absolute/file.db or sqlite:///file.db, relative to the working directory."
+        " By default events.db in $STATE_DIRECTORY, as root in /var/lib/reserve-listener, else in"
+        " $XDG_STATE_HOME/reserve-listener (~/.local/state/reserve-listener).",
     )
 
     retention_days: values.RetentionDays = Field(

@@ -29,7 +29,7 @@ class StoreLock:
             file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise StoreError(
-                f"the store's lock {self.path} cannot be made: {error.strerror}. Check the path and its owner."
+                f"the store's lock {self.path} cannot be made: {error.strerror}. Check the folder's owner, or name another file in store.url."
             ) from error
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -41,6 +41,8 @@ class Operation:
     filters: Filters
     routes: Mapping[str, tuple[int, Route]]
     now_ms: int
+    repeat_only: bool = False
+    """A replay makes no delivery that there has not been: which sink takes what is not known."""
 
     def first(self) -> Step:
         """Where to begin."""
@@ -70,7 +72,8 @@ class Operation:
             top_seq = connection.execute(sql.NEWEST).fetchone()[0] or 0
         rows = connection.execute(sql.TO_REPLAY, values | {"top": top_seq}).fetchall()
         deliveries = list(self._deliveries(rows))
-        changed = connection.executemany(sql.REPLAY, deliveries).rowcount if deliveries else 0
+        statement = sql.REPEAT if self.repeat_only else sql.REPLAY
+        changed = connection.executemany(statement, deliveries).rowcount if deliveries else 0
         return Step(
             count=last.count + changed,
             done=len(rows) < CHUNK_ROWS,

@@ -31,6 +31,14 @@ class WrongStoreError(StoreError):
     exit_code = ConfigError.exit_code
 
 
+def no_store(path: Path) -> StoreError:
+    """What a command says that finds none: the daemon may not have run yet, or have been told of another place."""
+    return StoreError(
+        f"there is no store at {path}. `reserve-listener run` creates it; if yours is elsewhere, name its configuration"
+        " with -c FILE or $RESERVE_LISTENER_CONFIG, or the store itself with $RESERVE_LISTENER_STORE__URL."
+    )
+
+
 def migrations() -> list[str]:
     """The SQL scripts, oldest first; the n-th leads to `user_version` n."""
     folder = resources.files("reserve_listener.store") / "migrations"
@@ -54,7 +62,7 @@ def open_writer(path: Path) -> sqlite3.Connection:
         connection = sqlite3.connect(path, isolation_level=None, timeout=BUSY_TIMEOUT_S)
     except (OSError, sqlite3.Error) as error:
         raise StoreError(
-            f"the store {path} cannot be opened: {error}. Check the path and its owner."
+            f"the store {path} cannot be opened: {error}. Check the folder's owner, or name another file in store.url."
         ) from error
     try:
         _identify(connection, path)
@@ -93,7 +101,7 @@ def require_sound(connection: sqlite3.Connection, path: Path, *, indexes: bool =
 def open_reader(path: Path) -> sqlite3.Connection:
     """A connection that only reads, for the commands that look at a store, also while the daemon runs."""
     if not path.exists():
-        raise StoreError(f"there is no store at {path} yet: `reserve-listener run` creates it.")
+        raise no_store(path)
     try:
         connection = sqlite3.connect(f"file:{_uri(path)}?mode=ro", uri=True, timeout=BUSY_TIMEOUT_S)
     except sqlite3.Error as error:

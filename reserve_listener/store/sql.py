@@ -250,6 +250,12 @@ SET state = 0, attempts = 0, due_ms = 0, settled_ms = NULL, last_error = NULL, h
 WHERE state <> 0
 """
 
+REPEAT: Final = """
+UPDATE deliveries
+SET state = 0, attempts = 0, due_ms = 0, settled_ms = NULL, last_error = NULL, held_ms = ?4
+WHERE seq = ?1 AND sink = ?2 AND scope = ?3 AND state <> 0
+"""
+
 _EVENTS = """
 SELECT e.seq, e.tenant_key, e.event_id, e.received_ms, e.created_ms,
        s.tenant_key, s.scope_type, s.scope_id, e.body, e.raw, e.problem

@@ -20,12 +20,17 @@ if TYPE_CHECKING:
     from reserve_listener.model import Filters
 
 
-def operate(path: Path, operation: str, filters: Filters, routes: Mapping[str, Route]) -> int:
-    """What `SqliteStore.operate` does, here and now, under the lock; `StoreInUseError` when a daemon holds it."""
+def operate(path: Path, operation: str, filters: Filters, routes: Mapping[str, Route] | None) -> int:
+    """What `SqliteStore.operate` does, here and now, under the lock; `StoreInUseError` when a daemon holds it.
+
+    `routes` is None when the configuration cannot be read: a replay then repeats the deliveries that there have been.
+    """
     with _writing(path) as connection:
         numbers = {name: number for number, name in connection.execute(sql.CONFIGURED_SINKS)}
-        known = {name: (number, routes.get(name, Route())) for name, number in numbers.items()}
-        work = Operation(name=operation, filters=filters, routes=known, now_ms=now_ms())
+        known = {name: (number, (routes or {}).get(name, Route())) for name, number in numbers.items()}
+        work = Operation(
+            name=operation, filters=filters, routes=known, now_ms=now_ms(), repeat_only=routes is None
+        )
         step = work.first()
         while not step.done:
             connection.execute("BEGIN IMMEDIATE")
@@ -53,7 +58,7 @@ def enable_sink(path: Path, name: str) -> bool:
 @contextmanager
 def _writing(path: Path) -> Iterator[sqlite3.Connection]:
     if not path.exists():
-        raise StoreError(f"there is no store at {path} yet: `reserve-listener run` creates it.")
+        raise schema.no_store(path)
     lock = StoreLock(path)
     lock.acquire()
     try:

@@ -1,0 +1,21 @@
+"""Which store a command looks at, also while the configuration is broken or there is none."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from reserve_listener.config import Located
+
+
+def locate_store(config: Path | None) -> "Located":
+    """Where the store is. What is wrong with the configuration is a warning: looking at the store needs no more of it."""
+    from reserve_listener.config import locate
+
+    located = locate(config)
+    if located.problems:
+        for problem in located.problems:
+            typer.echo(f"warning: {problem}", err=True)
+        typer.echo(f"warning: the configuration is broken; using the store {located.store.path}", err=True)
+    return located
