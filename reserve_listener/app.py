@@ -13,7 +13,7 @@ import structlog
 from reserve_listener import __version__, interpreter
 from reserve_listener.clock import now_ms
 from reserve_listener.config import WebhookConfig
-from reserve_listener.control import ControlServer, socket_path
+from reserve_listener.control import ControlServer
 from reserve_listener.delivery import Workers
 from reserve_listener.errors import ConfigError, ReserveListenerError, StoreError
 from reserve_listener.health import Health
@@ -25,6 +25,7 @@ from reserve_listener.observability.notify import Notifier
 from reserve_listener.outlets import make_outlet, route_of, sample_delivery, try_sink
 from reserve_listener.sinks.file import FileSink
 from reserve_listener.store import OPERATIONS, Retention, SqliteStore
+from reserve_listener.store.places import socket_path
 from reserve_listener.supervision import Backoff, Supervisor
 from reserve_listener.transports.long_connection import LongConnection, build_dispatcher, is_registered
 

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import structlog
 
+from reserve_listener import ownership
 from reserve_listener.errors import ReserveListenerError
+from reserve_listener.store.places import socket_address, socket_path
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 LINE_BYTES: Final = 64 * 1024
@@ -29,21 +30,6 @@ READ_TIMEOUT_S: Final = 10.0
 log = structlog.get_logger("control")
 
 Handle: TypeAlias = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
-
-
-def socket_path(store: Path) -> Path:
-    """Where the daemon of this store listens."""
-    return store.with_name(f"{store.name}.sock")
-
-
-@contextlib.contextmanager
-def _address(path: Path) -> Iterator[str]:
-    """A name for the socket that fits into the 107 bytes of unix(7), however deep its folder lies."""
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield f"/proc/self/fd/{folder}/{path.name}"
-    finally:
-        os.close(folder)
 
 
 class ControlServer:
@@ -63,8 +49,9 @@ class ControlServer:
             listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             mask = os.umask(0o177)
             try:
-                with _address(self._path) as address:
+                with socket_address(self._path) as address:
                     listener.bind(address)
+                    ownership.give(self._path)
             finally:
                 os.umask(mask)
             self._server = await asyncio.start_unix_server(self._serve, sock=listener, limit=LINE_BYTES)
@@ -106,7 +93,7 @@ def ask(store: Path, request: dict[str, Any]) -> dict[str, Any] | None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(ASK_TIMEOUT_S)
         try:
-            with _address(socket_path(store)) as address:
+            with socket_address(socket_path(store)) as address:
                 connection.connect(address)
         except (FileNotFoundError, ConnectionRefusedError):
             return None

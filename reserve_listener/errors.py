@@ -29,6 +29,12 @@ class StoreError(ReserveListenerError):
     """The store cannot be opened or used."""
 
 
+class WrongStoreError(StoreError):
+    """What `store.url` names is not a store of ours: a directory, another program's file."""
+
+    exit_code = ConfigError.exit_code
+
+
 class StoreInUseError(StoreError):
     """Another daemon holds the store."""
 

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from reserve_listener.control import ask, socket_path
+from reserve_listener.control import ask
 from reserve_listener.errors import ReserveListenerError
 from reserve_listener.simulator import HttpServer, Receiver, Simulator, sample_event
+from reserve_listener.store.places import socket_path
 from tests.daemon import COMMAND, environment, running, until, write_config
 
 if TYPE_CHECKING:

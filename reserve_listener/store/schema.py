@@ -7,7 +7,8 @@ import sqlite3
 from importlib import resources
 from typing import TYPE_CHECKING, Final
 
-from reserve_listener.errors import ConfigError, StoreError
+from reserve_listener import ownership
+from reserve_listener.errors import StoreError, WrongStoreError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,12 +24,6 @@ CHECKPOINT_PAGES: Final = 3_900
 
 class DamagedStoreError(StoreError):
     """The file is no sound store: opening it again will not help."""
-
-
-class WrongStoreError(StoreError):
-    """What `store.url` names is not a store of ours: a directory, another program's file."""
-
-    exit_code = ConfigError.exit_code
 
 
 def no_store(path: Path) -> StoreError:
@@ -57,8 +52,8 @@ def open_writer(path: Path) -> sqlite3.Connection:
     if path.is_dir():
         raise WrongStoreError(f"the store {path} is a directory. Name a file in store.url.")
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        ownership.make_folder(path.parent)
+        os.close(ownership.open_file(path.resolve(), os.O_RDWR, 0o600))  # a link to a store is fine
         connection = sqlite3.connect(path, isolation_level=None, timeout=BUSY_TIMEOUT_S)
     except (OSError, sqlite3.Error) as error:
         raise StoreError(

@@ -21,7 +21,7 @@ from itertools import groupby
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
-from reserve_listener.errors import StoreError
+from reserve_listener.errors import StoreError, WrongStoreError
 from reserve_listener.store import schema
 
 if TYPE_CHECKING:
@@ -327,7 +327,7 @@ class _File:
             connection = schema.open_writer(self._path)
             if self._damage is not None:
                 _require_sound(connection, self._path, self._damage)
-        except (schema.DamagedStoreError, schema.WrongStoreError):
+        except (schema.DamagedStoreError, WrongStoreError):
             raise
         except StoreError as error:
             raise _NotNowError(str(error)) from error

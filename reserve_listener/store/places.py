@@ -1,0 +1,40 @@
+"""What else there is beside a store's file, and what it is called."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+SOCKET_NAME_BYTES: Final = 80
+"""unix(7) has room for 107 bytes, and what `socket_address` puts before the name takes up to 22."""
+
+
+def lock_path(store: Path) -> Path:
+    """The file that says which process holds the store."""
+    store = store.resolve()
+    return store.with_name(f"{store.name}.lock")
+
+
+def socket_path(store: Path) -> Path:
+    """Where the daemon of this store listens: the same for every link to it, and short enough for a socket."""
+    store = store.resolve()
+    name = f"{store.name}.sock"
+    if len(os.fsencode(name)) > SOCKET_NAME_BYTES:
+        name = f".{hashlib.sha256(os.fsencode(store.name)).hexdigest()[:32]}.sock"
+    return store.with_name(name)
+
+
+@contextlib.contextmanager
+def socket_address(path: Path) -> Iterator[str]:
+    """What to bind or connect to for a socket of that path, which may be longer than unix(7) has room for."""
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{folder}/{path.name}"
+    finally:
+        os.close(folder)
