@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-from reserve_listener import __version__, interpreter
+from reserve_listener import __version__, interpreter, proxies
 from reserve_listener.clock import now_ms
 from reserve_listener.config import WebhookConfig
 from reserve_listener.control import ControlServer
@@ -32,7 +32,7 @@ from reserve_listener.transports.long_connection import LongConnection, build_di
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from reserve_listener.config import Config
+    from reserve_listener.config import Config, LarkConfig
     from reserve_listener.delivery import Outlet
     from reserve_listener.observability.logs import Logs
     from reserve_listener.protocols import Transport
@@ -162,6 +162,9 @@ class App:
 
     def _long_connection(self, dispatcher: Any) -> Transport:
         lark = self._config.lark
+        proxies.decide(
+            lark.domain, setting=_proxy(lark), key="lark.proxy"
+        )  # one that cannot be used ends the start
         return Supervisor(
             lambda timing: self._connection(dispatcher, timing),
             backoff=Backoff(base_s=lark.backoff_base, cap_s=lark.backoff_cap, refused_s=lark.refused_backoff),
@@ -180,7 +183,7 @@ class App:
         return LongConnection(
             lark,
             app_secret=secret,
-            proxy=lark.proxy.get_secret_value() if lark.proxy is not None else None,
+            proxy=_proxy(lark),
             dispatcher=dispatcher,
             accept=self._intake.accept,
             timing=timing,
@@ -343,6 +346,10 @@ class App:
             if isinstance(outlet.sink, FileSink) and (problem := outlet.sink.problem()):
                 log.warning("sink.unusable", sink=outlet.sink.name, problem=problem)
         return outlets
+
+
+def _proxy(lark: LarkConfig) -> str | None:
+    return None if lark.proxy is None else lark.proxy.get_secret_value()
 
 
 async def _first_end(tasks: Sequence[asyncio.Task[None]], stop: asyncio.Event) -> None:

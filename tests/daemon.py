@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping
     from pathlib import Path
 
     from reserve_listener.simulator import Simulator
@@ -74,8 +74,11 @@ url = "{receiver_url}/hook"
 class Daemon:
     """`reserve-listener run`; its output goes to `<folder>/log.jsonl`, over restarts."""
 
-    def __init__(self, folder: Path, config: Path, *options: str) -> None:
+    def __init__(
+        self, folder: Path, config: Path, *options: str, environ: Mapping[str, str] | None = None
+    ) -> None:
         self.folder = folder
+        self._environ = dict(environ or {})
         self.process: asyncio.subprocess.Process
         self._arguments = ("run", "-c", str(config), *options)
 
@@ -83,7 +86,7 @@ class Daemon:
         """Start the process; says nothing of the connection."""
         with (self.folder / "log.jsonl").open("ab") as out, (self.folder / "stderr.txt").open("ab") as err:
             self.process = await asyncio.create_subprocess_exec(
-                *COMMAND, *self._arguments, stdout=out, stderr=err, env=environment()
+                *COMMAND, *self._arguments, stdout=out, stderr=err, env=environment(**self._environ)
             )
 
     async def stop(self, number: int = signal.SIGTERM) -> int:
@@ -130,9 +133,11 @@ class Daemon:
 
 
 @asynccontextmanager
-async def running(folder: Path, config: Path, *options: str) -> AsyncIterator[Daemon]:
+async def running(
+    folder: Path, config: Path, *options: str, environ: Mapping[str, str] | None = None
+) -> AsyncIterator[Daemon]:
     """A started daemon that is gone at the end, however the test ends."""
-    daemon = Daemon(folder, config, *options)
+    daemon = Daemon(folder, config, *options, environ=environ)
     await daemon.start()
     try:
         yield daemon

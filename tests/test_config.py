@@ -501,8 +501,11 @@ def test_secrets_show_nowhere() -> None:
             LARK + f'domain = "https://u:{HIDDEN}@h"',
             'user name or password: they would show up in logs, found "https://*',
         ),
-        (LARK + f'proxy = "socks5://u:{HIDDEN}@h"', "lark.proxy: must begin with http:// or https://"),
-        (LARK + f'proxy = "http://u:{HIDDEN}@h/x"', "lark.proxy: must end after the host"),
+        (
+            LARK + f'proxy = "socks5://u:{HIDDEN}@h"',
+            "lark.proxy: a socks5 proxy is not supported: must be http(s)://[",
+        ),
+        (LARK + f'proxy = "http://u:{HIDDEN}@h/x"', "lark.proxy: cannot be read: must be http(s)://["),
         (
             f'[lark]\napp_id = "a"\napp_secret = ["{HIDDEN}"]',
             "lark.app_secret: must be a string in quotes, found an array",

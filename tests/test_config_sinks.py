@@ -355,7 +355,7 @@ PLAIN_VALUE = "must be ASCII text without control characters and blanks around i
         ),
         (
             f'proxy = "socks5://u:{HIDDEN}@h"',
-            ".proxy: must begin with http:// or https:// and name a host, found a string (not shown)",
+            ".proxy: a socks5 proxy is not supported: must be http(s)://[user:password@]host:port, found a string (not shown)",
         ),
         (f'proxy = ["{HIDDEN}"]', ".proxy: must be a string in quotes, found an array (not shown)"),
     ],
@@ -915,7 +915,9 @@ def test_check_asks_nobody_for_a_password(certificates: Path) -> None:
 def test_check_finds_a_proxy_of_the_environment_that_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     """What would keep the daemon from making the sink is found, without the proxy's credentials."""
     monkeypatch.setenv("HTTPS_PROXY", f"nonsense://u:{HIDDEN}@h")
-    assert findings(LARK + STORE + HTTP)['sink "a"'].startswith("FAIL its proxy (`proxy`, or HTTP_PROXY")
+    assert findings(LARK + STORE + HTTP)['sink "a"'].startswith(
+        "FAIL HTTPS_PROXY: a nonsense proxy is not supported: must be http(s)://[user:password@]host:port"
+    )
 
 
 @pytest.mark.parametrize("rotating", [False, True])

@@ -184,23 +184,6 @@ def test_an_address_without_tls() -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "local"),
-    [
-        ("http://127.0.0.1:7070", True),
-        ("http://localhost", True),
-        ("ws://[::1]:1/x", True),
-        ("https://open.feishu.cn", False),
-        ("http://127.0.0.1.example", False),
-        ("http://localhost@open.example", False),
-        ("http://10.0.0.1", False),
-    ],
-)
-def test_what_is_this_machine(url: str, local: bool) -> None:  # noqa: FBT001  # a column of the table
-    """Only the names of the loopback itself are this machine."""
-    assert endpoint.is_loopback(url) is local
-
-
-@pytest.mark.parametrize(
     ("status", "body"),
     [
         (200, {"code": 514, "msg": f"secret {SECRET} is wrong"}),

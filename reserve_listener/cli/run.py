@@ -52,6 +52,7 @@ def run(
     from reserve_listener import interpreter
 
     interpreter.starting()
+    from reserve_listener import proxies
     from reserve_listener.signals import Signals, ignore_early_reload
 
     ignore_early_reload()
@@ -64,7 +65,7 @@ def run(
         level=log_level.value if log_level else settings.log.level,
         level_fixed=log_level is not None,
         log_format=log_format.value,
-        secrets=settings.secret_texts(),
+        secrets=(*settings.secret_texts(), *proxies.secret_texts()),
     )
 
     async def serve() -> None:

@@ -9,7 +9,7 @@ import base64
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self, TypeAlias
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from pydantic import (
     BaseModel,
@@ -22,6 +22,8 @@ from pydantic import (
     model_validator,
 )
 
+from reserve_listener import proxies
+from reserve_listener.addresses import is_loopback
 from reserve_listener.config import secret_files, values
 from reserve_listener.config.default_store import OF_ROOT
 from reserve_listener.config.shown import quoted
@@ -453,7 +455,7 @@ class WebhookConfig(Section):
             self.verification_token,
             self.verification_token_file,
         )
-        if not any(given) and not values.is_loopback(self.address[0]) and not self.allow_unauthenticated:
+        if not any(given) and not is_loopback(self.address[0]) and not self.allow_unauthenticated:
             yield (
                 f"listen is {self.listen}, with neither encrypt_key_file nor verification_token_file anybody could push;"
                 " set one of them, listen on 127.0.0.1, or set allow_unauthenticated = true"
@@ -549,13 +551,8 @@ def _forms(secret: str) -> Iterator[str]:
     yield secret
     if secret.startswith(secret_files.SIGNING_PREFIX):
         yield secret.removeprefix(secret_files.SIGNING_PREFIX)
-    elif "://" in secret and "@" in secret:
-        userinfo = secret.partition("://")[2].rpartition("@")[0]
-        user, _, password = userinfo.partition(":")
-        # Without a password the user is a token, and what stands in a log may lack the colon of `token:@host`.
-        login = userinfo if password else user
-        yield from (login, unquote(login), password, unquote(password))
-        yield _basic(unquote(user), unquote(password))  # Proxy-Authorization
+    elif "@" in secret:
+        yield from proxies.login_texts(secret)
 
 
 def _basic(user: str, password: str) -> str:

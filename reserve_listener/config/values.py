@@ -12,6 +12,8 @@ from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
+from reserve_listener import proxies
+from reserve_listener.addresses import is_loopback
 from reserve_listener.config.shown import (
     header_name,
     is_header_name,
@@ -28,7 +30,7 @@ HIGHEST_PORT: Final = 65_535
 SQLITE: Final = "sqlite:///"
 
 
-def split_url(text: str, *, userinfo: bool = False) -> SplitResult:
+def split_url(text: str) -> SplitResult:
     """An http or https URL in its parts. Raises ValueError with what is allowed."""
     if not text.isprintable() or " " in text:
         raise ValueError("must be a URL without blanks and control characters")
@@ -39,19 +41,11 @@ def split_url(text: str, *, userinfo: bool = False) -> SplitResult:
         raise ValueError("is not a URL: host or port cannot be read") from None
     if parts.scheme not in {"http", "https"} or not host or port == 0:
         raise ValueError("must begin with http:// or https:// and name a host")
-    if not userinfo and "@" in parts.netloc:
+    if "@" in parts.netloc:
         raise ValueError("must not hold a user name or password: they would show up in logs")
     if parts.fragment:
         raise ValueError('must not hold a fragment ("#…")')
     return parts
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host of a URL is this machine, said by name or address, without asking DNS."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _domain(text: str) -> str:
@@ -71,9 +65,7 @@ def _sink_url(text: str) -> str:
 
 
 def _proxy(secret: SecretStr) -> SecretStr:
-    parts = split_url(secret.get_secret_value(), userinfo=True)
-    if parts.path.strip("/") or parts.query:
-        raise ValueError("must end after the host and port, without a path")
+    proxies.parse(secret.get_secret_value())
     return secret
 
 

@@ -16,13 +16,10 @@ import hmac
 import ssl
 import time
 from typing import TYPE_CHECKING, Final, Protocol
-from urllib.parse import unquote, urlsplit
-from urllib.request import getproxies
 
 import httpx2
 
-from reserve_listener import __version__
-from reserve_listener.config.values import is_loopback
+from reserve_listener import __version__, proxies
 from reserve_listener.errors import (
     ConfigError,
     DeliveryError,
@@ -46,8 +43,6 @@ ANSWER_BYTES: Final = 16 * 1024
 ANSWER_SHOWN_CHARS: Final = 200
 ID_CHARS: Final = 256
 """A longer event id is sent as its hash: receivers refuse long headers."""
-SHORTEST_SECRET: Final = 4
-"""What is shorter cannot be told from a word of the text."""
 
 SUCCESS: Final = range(200, 300)
 SERVER_ERRORS: Final = range(500, 600)
@@ -83,8 +78,8 @@ class CloudEvents:
 class HttpSink:
     """POSTs to `url`. TLS is verified; redirects are not followed.
 
-    `proxy` goes before the environment's (HTTP_PROXY, …), which counts for receivers on other machines only. The
-    constructor blocks (it reads certificates) and may run in any thread; `ConfigError` when they or a proxy are amiss.
+    `proxy` goes before the environment's (see `proxies`). The constructor blocks (it reads certificates) and may run in
+    any thread; `ConfigError` when they or a proxy are amiss.
     """
 
     batch_size = 1
@@ -113,27 +108,23 @@ class HttpSink:
         self._now_s = now_s
         self._form = form or CloudEvents()
         self.needs_raw = self._form.needs_raw
-        use_environment = not is_loopback(urlsplit(url).hostname or "")
-        tls = _tls(name, ca_bundle, client_cert, client_key)
-        try:
-            proxies = [proxy] if proxy else _environment_proxies() if use_environment else []
-            self._secrets = _secrets(
-                [*self._form.secrets, *_of_headers(headers or {}), *_of_proxies(proxies)]
-            )
-            self._client = httpx2.AsyncClient(
-                verify=tls,
-                proxy=_proxy(proxy) if proxy else None,
-                trust_env=use_environment,
-                timeout=timeout_s,
-                limits=httpx2.Limits(max_connections=max_in_flight, max_keepalive_connections=max_in_flight),
-                follow_redirects=False,
-                headers=_constant_headers(headers or {}),
-            )
-        except (ValueError, ImportError, httpx2.InvalidURL):  # not chained: they quote the address
-            raise ConfigError(
-                f'sink "{name}": its proxy (`proxy`, or HTTP_PROXY, HTTPS_PROXY and ALL_PROXY of the environment)'
-                " cannot be used: it must be http://host:port or https://host:port"
-            ) from None
+        self._secrets = _secrets(
+            [
+                *self._form.secrets,
+                *_of_headers(headers or {}),
+                *proxies.login_texts(proxy or ""),
+                *proxies.secret_texts(),
+            ]
+        )
+        self._client = httpx2.AsyncClient(
+            verify=_tls(name, ca_bundle, client_cert, client_key),
+            proxy=proxies.for_httpx(proxies.decide(url, setting=proxy, key=f'sink "{name}": proxy')),
+            trust_env=False,
+            timeout=timeout_s,
+            limits=httpx2.Limits(max_connections=max_in_flight, max_keepalive_connections=max_in_flight),
+            follow_redirects=False,
+            headers=_constant_headers(headers or {}),
+        )
 
     async def deliver(self, deliveries: Sequence[Delivery]) -> None:
         """See `protocols.Sink.deliver`."""
@@ -208,11 +199,6 @@ def _tls(
     return context
 
 
-def _proxy(url: str) -> httpx2.Proxy:
-    # Left to itself, httpcore2 reads the certificates anew for each connection to a proxy that speaks TLS.
-    return httpx2.Proxy(url, ssl_context=httpx2.create_ssl_context() if url.startswith("https:") else None)
-
-
 def _constant_headers(headers: Mapping[str, str]) -> httpx2.Headers:
     """Those of every request; `headers` may replace ours here, and none of what belongs to an event."""
     constant = httpx2.Headers(
@@ -225,10 +211,6 @@ def _constant_headers(headers: Mapping[str, str]) -> httpx2.Headers:
     return constant
 
 
-def _environment_proxies() -> list[str]:
-    return [url for kind, url in getproxies().items() if kind in ("http", "https", "all")]
-
-
 def _of_headers(headers: Mapping[str, str]) -> Iterable[str]:
     for name, value in headers.items():
         yield value
@@ -236,18 +218,12 @@ def _of_headers(headers: Mapping[str, str]) -> Iterable[str]:
             yield value.partition(" ")[2]  # without "Bearer" or "Basic"
 
 
-def _of_proxies(urls: Iterable[str]) -> Iterable[str]:
-    for url in urls:
-        parts = urlsplit(url if "://" in url else f"http://{url}")
-        if parts.password:
-            login = f"{unquote(parts.username or '')}:{unquote(parts.password)}"
-            yield from (parts.password, unquote(parts.password), base64.b64encode(login.encode()).decode())
-
-
 def _secrets(found: Iterable[str]) -> tuple[str, ...]:
     """Those worth masking, the longest first: a short one may be a part of it."""
     stripped = {" ".join(secret.split()) for secret in found}
-    return tuple(sorted((one for one in stripped if len(one) >= SHORTEST_SECRET), key=len, reverse=True))
+    return tuple(
+        sorted((one for one in stripped if len(one) >= proxies.SHORTEST_SECRET), key=len, reverse=True)
+    )
 
 
 def _webhook_id(event_id: str) -> str:

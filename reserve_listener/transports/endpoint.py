@@ -13,7 +13,8 @@ from urllib.parse import parse_qs, urlsplit
 import httpx2
 import msgspec
 
-from reserve_listener import __version__
+from reserve_listener import __version__, proxies
+from reserve_listener.addresses import is_loopback
 from reserve_listener.redact import scrub
 from reserve_listener.transports.failures import FORBIDDEN, KNOWN_CODES, EndpointError
 
@@ -26,7 +27,6 @@ ANSWER_BYTES: Final = 64 * 1024
 SHOWN_CHARS: Final = 200
 MAX_SERVICE_ID: Final = 2**31 - 1
 """It goes into each ping as an int32."""
-LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,20 +37,20 @@ class Endpoint:
     client_config: Mapping[str, Any]
 
 
-def is_loopback(url: str) -> bool:
-    """Whether the address is this machine, where plain http and ws are allowed and proxies are not used."""
-    return urlsplit(url).hostname in LOOPBACK
-
-
 async def fetch(
     *, domain: str, app_id: str, app_secret: str, timeout_s: float, proxy: str | None = None
 ) -> Endpoint:
-    """One call, at most `timeout_s` long. Raises `EndpointError`, or what httpx2 raises."""
-    local = is_loopback(domain)
+    """One call, at most `timeout_s` long. Raises `EndpointError`, `ConfigError`, or what httpx2 raises.
+
+    `proxy`: the setting; without it the environment decides.
+    """
+    local = is_loopback(urlsplit(domain).hostname or "")
+    way = proxies.decide(domain, setting=proxy, key="lark.proxy")
     async with asyncio.timeout(timeout_s):
         tls = await _tls(domain, trust_env=not local)
+        through = await asyncio.to_thread(proxies.for_httpx, way) if way is not None else None
         async with (
-            httpx2.AsyncClient(timeout=timeout_s, proxy=proxy, trust_env=not local, verify=tls) as client,
+            httpx2.AsyncClient(timeout=timeout_s, proxy=through, trust_env=False, verify=tls) as client,
             client.stream(
                 "POST",
                 domain.rstrip("/") + PATH,

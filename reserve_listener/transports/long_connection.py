@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import structlog
 from websockets.exceptions import ConnectionClosed
 
-from reserve_listener import frames
+from reserve_listener import frames, proxies
 from reserve_listener.transports import endpoint, sdk
 from reserve_listener.transports.failures import ConnectionLostError
 from reserve_listener.transports.frame_handler import FrameHandler
+from reserve_listener.transports.tunnel import for_websockets
 from reserve_listener.transports.wire import Wire
 
 if TYPE_CHECKING:
@@ -173,14 +174,12 @@ class LongConnection:
     def _make_client(self, url: str, tls: ssl.SSLContext | None) -> Any:
         lark = sdk.load()
         lark.client.loop = asyncio.get_running_loop()  # type: ignore[attr-defined]  # see MODULE_NAMES
-        local = endpoint.is_loopback(url)
         kwargs = {
             "create_connection": self._make_wire,
             "ssl": tls,
             "max_size": frames.MAX_FRAME_BYTES,
             "compression": None,
-            # A proxy that is configured is used; those of the environment not for this machine.
-            "proxy": self._proxy or (None if local else True),
+            "proxy": for_websockets(proxies.decide(url, setting=self._proxy, key="lark.proxy")),
             "open_timeout": HANDSHAKE_TIMEOUT_S,
             # A third each for the wait, the missing pong and the close: a dead peer is found within the timeout.
             "close_timeout": min(CLOSE_TIMEOUT_S, self._settings.liveness_timeout / 3),
