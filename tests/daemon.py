@@ -11,6 +11,8 @@ import sys
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
+from tests.helpers import patience
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
     from pathlib import Path
@@ -96,7 +98,7 @@ class Daemon:
 
     async def ended(self) -> int:
         """The exit code, once there is one."""
-        return await asyncio.wait_for(self.process.wait(), STOP_TIMEOUT_S)
+        return await asyncio.wait_for(self.process.wait(), patience(STOP_TIMEOUT_S))
 
     def log(self) -> list[dict[str, Any]]:
         """Whole lines of the log so far; a line torn by a kill is left out."""
@@ -149,6 +151,6 @@ async def running(
 
 async def until(condition: Any, timeout_s: float = 20.0) -> None:
     """Wait for a condition in another process: there is no event to wait for, so it is asked again and again."""
-    async with asyncio.timeout(timeout_s):
+    async with asyncio.timeout(patience(timeout_s)):
         while not condition():
             await asyncio.sleep(0.02)

@@ -22,7 +22,7 @@ from reserve_listener.errors import (
 from reserve_listener.model import Filters
 from reserve_listener.retry import RetryPolicy
 from reserve_listener.store import SqliteStore
-from tests.helpers import NOW_MS, Clock, ScriptedSink, until
+from tests.helpers import NOW_MS, Clock, ScriptedSink, patience, until
 from tests.test_worker import SHAPES, CountingStore, by_scope, drained, fill, states, worker_of, working
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class Receiver:
 async def rest(worker: Worker) -> None:
     """Until the worker sleeps and has nothing under way."""
     idle = 0
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(patience(10)):
         while idle < 10:
             await asyncio.sleep(0.001)
             looking = worker._wake.is_set() or worker._next_look is not None
@@ -481,7 +481,7 @@ async def test_drain_with_an_open_breaker_returns_at_once(
         assert worker._breaker.is_open
         made = len(sink.attempts)
         worker.drain()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(patience(5)):
             await task
     assert len(sink.attempts) == made
     assert (await base.backlog())["scripted"] == 10
@@ -499,7 +499,7 @@ async def test_drain_with_a_probe_that_is_due(base: SqliteStore, store: Counting
         receiver.error = None if up else DOWN
         clock.now_ms = worker._breaker.probe_ms
         worker.drain()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(patience(5)):
             await task
     assert (len(sink.attempts) - made, len(sink.ids)) == ((20, 20) if up else (1, 0))
 
@@ -607,7 +607,7 @@ async def test_it_opens_and_closes_many_times(base: SqliteStore, store: Counting
                 clock.now_ms = worker._breaker.probe_ms
                 worker._wake.set()
                 total = 18 * (number + 1)
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(patience(10)):
                     while len(sink.ids) < total:
                         await asyncio.sleep(0.002)
                 await rest(worker)
@@ -794,14 +794,14 @@ async def test_a_sink_that_is_down_for_a_day_delays_no_other(
     if pending:
         await fill(base, *((f"p{n}", f"omm_{n % 500}") for n in range(pending)))
     async with working(worker), working(beside):
-        await until(lambda: len(healthy.ids) == pending)
+        await until(lambda: len(healthy.ids) == pending, timeout_s=30)
         base.on_commit = lambda: (worker.wake(), beside.wake())[0]  # type: ignore[func-returns-value]
         for minute in range(0, 24 * 60, 15):
             clock.advance(15 * 60)
             before = counted.calls.copy()
             await fill(base, (f"m{minute}", f"omm_{minute % 7}"))
             event_id = f"m{minute}"
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(patience(5)):
                 while (event_id,) not in healthy.attempts[-1:]:
                     await asyncio.sleep(0)
             assert (counted.calls - before).total() <= 4

@@ -25,7 +25,7 @@ import structlog
 from reserve_listener.errors import MisconfiguredSinkError, TransientDeliveryError
 from reserve_listener.sinks import file as file_module
 from reserve_listener.sinks.file import OUR_LINES_BEGIN, FileSink
-from tests.helpers import delivery, event, until
+from tests.helpers import delivery, event, patience, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -139,7 +139,7 @@ async def test_a_huge_file_without_lines_is_looked_through_in_little_memory(
     with path.open("wb") as file:
         file.write(b"somebody else's")
         file.truncate(1 << 30)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(patience(20)):
         await sink.deliver([line(1)])
     assert path.stat().st_size == (1 << 30) + 1 + len(text_of(1))
 
@@ -285,7 +285,7 @@ async def test_what_is_no_file_is_refused_in_words(
         path.symlink_to("/dev/null")
     sink = FileSink("audit", path)
     said = f"{path} is not a regular file: name another path"
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(patience(5)):
         with pytest.raises(MisconfiguredSinkError, match=re.escape(said)):
             await sink.deliver([line(1)])
     assert sink.problem() == said

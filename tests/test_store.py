@@ -14,7 +14,7 @@ import pytest
 from reserve_listener.errors import StoreError
 from reserve_listener.model import DEAD, DELIVERED, PENDING, Claimed, Delivery, Outcome, Verdict
 from reserve_listener.store import SqliteStore, claiming, schema, sql, sqlite as sqlite_store
-from tests.helpers import NOW_MS, Clock, append, event, small_event, stored, unreadable_event, until
+from tests.helpers import NOW_MS, Clock, append, event, patience, small_event, stored, unreadable_event, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -123,7 +123,7 @@ async def test_a_writer_that_dies_leaves_nobody_waiting(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "dying.db")
     await store.open(["log"])
     last = store._writer.submit(die, writes=True)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(patience(5)):
         with pytest.raises(StoreError, match="a defect"):
             await store.ended()
         with pytest.raises(StoreError, match="a defect"):
@@ -159,7 +159,7 @@ async def test_many_appends_share_a_commit(store: SqliteStore) -> None:
     statements: list[str] = []
     gate = asyncio.get_running_loop().create_future()
     await on_writer(store, lambda connection: connection.set_trace_callback(statements.append))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(patience(20)):
         appends = [append(store, event(f"e{n}", scope=f"omm_{n % 7}")) for n in range(1_000)]
         appends[-1].add_done_callback(lambda _: gate.set_result(statements.count("COMMIT")))
         verdicts = await asyncio.gather(*appends)
@@ -222,7 +222,7 @@ async def test_a_busy_file_fails_a_shared_commit_once_and_not_job_by_job(
     intruder = sqlite3.connect(path, isolation_level=None)
     try:
         intruder.execute("BEGIN IMMEDIATE")
-        async with asyncio.timeout(5):  # one by one it would be 20 s
+        async with asyncio.timeout(patience(5)):  # one by one it would be 20 s
             results = await asyncio.gather(
                 *(append(store, event(f"e{n}")) for n in range(200)), return_exceptions=True
             )

@@ -21,7 +21,7 @@ import pytest
 from reserve_listener.errors import StoreError
 from reserve_listener.model import Outcome, Verdict
 from reserve_listener.store import SqliteStore, schema, writer
-from tests.helpers import NOW_MS, append, event, small_event, stored, until
+from tests.helpers import NOW_MS, append, event, patience, small_event, stored, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -42,7 +42,7 @@ async def store(path: Path) -> AsyncIterator[SqliteStore]:
 
 
 async def ended(store: SqliteStore, pattern: str) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(patience(10)):
         with pytest.raises(StoreError, match=pattern):
             await store.ended()
     assert store.problem is not None
@@ -210,7 +210,7 @@ async def test_one_by_one_stops_at_the_medium(store: SqliteStore, path: Path) ->
         raise ZeroDivisionError("a defect")
 
     with closing(intruder):
-        async with asyncio.timeout(5):  # one by one it would be 20 s
+        async with asyncio.timeout(patience(5)):  # one by one it would be 20 s
             jobs = [store._writer.submit(broken, writes=True)]
             jobs += [append(store, event(f"e{n}")) for n in range(200)]
             results = await asyncio.gather(*jobs, return_exceptions=True)
@@ -393,6 +393,6 @@ async def test_a_replaced_store_with_two_thousand_waiting(store: SqliteStore, pa
     path.unlink()
     go_on.set()
     await held
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(patience(5)):
         results = await asyncio.gather(*pushes, return_exceptions=True)
     assert {type(one) for one in results} == {StoreError}

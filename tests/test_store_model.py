@@ -31,7 +31,7 @@ from reserve_listener.store import (
     operations,
     sqlite as sqlite_store,
 )
-from tests.helpers import Clock, append
+from tests.helpers import Clock, append, patience
 
 if TYPE_CHECKING:
     import sqlite3
@@ -123,7 +123,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     def run(self, work: Any) -> Any:
         async def awaited() -> Any:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(patience(20)):
                 return await work()
 
         return self.loop.run_until_complete(awaited())

@@ -22,7 +22,7 @@ from reserve_listener.errors import (
 from reserve_listener.model import Filters, Verdict
 from reserve_listener.retry import RetryPolicy
 from reserve_listener.store import SqliteStore, claiming
-from tests.helpers import NOW_MS, Clock, ScriptedSink, append, event, stored, until
+from tests.helpers import NOW_MS, Clock, ScriptedSink, append, event, patience, stored, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -84,7 +84,7 @@ async def working(worker: Worker) -> AsyncIterator[asyncio.Task[None]]:
     """The worker as a task that is gone at the end, and that fails the test when it failed."""
     task = asyncio.create_task(worker.run())
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(patience(60)):
             yield task
     finally:
         if not task.done():
@@ -96,7 +96,7 @@ async def working(worker: Worker) -> AsyncIterator[asyncio.Task[None]]:
 
 async def drained(worker: Worker) -> None:
     worker.drain()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(patience(60)):
         await worker.run()
 
 
@@ -485,7 +485,7 @@ async def test_no_busy_loop_while_a_retry_is_in_flight_or_waits(
     sink = ScriptedSink(max_in_flight=4, script=hang)
     await fill(base, ("a1", "A"), ("a2", "A"), ("b1", "B"), ("b2", "B"))
     async with working(realtime(sink, store)):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(patience(5)):
             await hanging.wait()
         await asyncio.sleep(0.05)
         before = store.calls.copy()
@@ -580,7 +580,7 @@ async def test_nothing_starves_whatever_happens(
             worker._wake.set()
             await asyncio.sleep(dice.choice([0, 0.001, 0.005]))
         rough = False
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(patience(20)):
             while (await base.backlog())["scripted"]:
                 clock.advance(3600)
                 worker._wake.set()
