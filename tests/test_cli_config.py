@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ from typer.testing import CliRunner
 
 from reserve_listener.cli import check as check_module
 from reserve_listener.cli.check import check
+from reserve_listener.cli.checks import findings
 from reserve_listener.cli.config import config_app
 from reserve_listener.errors import ConfigError
 
@@ -52,7 +54,7 @@ def call(*arguments: str, text: str | None = None) -> Result:
 
 def items(output: str) -> dict[str, str]:
     """What `check` says, by subject; each text begins with its mark."""
-    rows = [re.fullmatch(r"(ok|FAIL) +(.+?)  +(.+)", line) for line in output.splitlines()]
+    rows = [re.fullmatch(r"(ok|warn|FAIL) +(.+?)  +(.+)", line) for line in output.splitlines()]
     return {row[2]: f"{row[1]} {row[3]}" for row in rows if row}
 
 
@@ -146,6 +148,7 @@ def test_check_of_what_is_well(tmp_path: Path) -> None:
     assert items(result.output) == {
         "configuration": "ok config.toml",
         "lark.app_secret": "ok given as a value; app_secret_file keeps it out of the configuration",
+        "lark.domain": "ok https://open.feishu.cn",
         "store": "ok events.db: will be created",
         'sink "booking"': "ok https://booking.example: not contacted, this check is offline",
         'sink "audit"': "ok audit.jsonl: will be created",
@@ -254,11 +257,80 @@ def test_check_of_a_wrong_configuration() -> None:
     assert all(line.startswith("FAIL configuration  config.toml: lark.") for line in lines)
 
 
+def test_check_says_which_proxy_each_address_uses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The platform and each sink, by setting or by environment, without the login; NO_PROXY and loopback go straight."""
+    monkeypatch.setenv("HTTPS_PROXY", f"user:{HIDDEN}@proxy.example:3128")
+    monkeypatch.setenv("NO_PROXY", "booking.example")
+    own = f'[[sinks]]\nname = "own"\ntype = "http"\nurl = "https://own.example"\nproxy = "http://u:{HIDDEN}@other:8080"\n'
+    here = '[[sinks]]\nname = "here"\ntype = "http"\nurl = "https://localhost:8443/x"\n'
+    result = call("check", text=LARK + STORE + HTTP + own + here)
+    assert result.exit_code == 0
+    told = items(result.output)
+    assert (
+        told["lark.domain"]
+        == "ok https://open.feishu.cn, through the proxy http://proxy.example:3128 (HTTPS_PROXY)"
+    )
+    assert told['sink "booking"'].startswith("ok https://booking.example: ")
+    assert told['sink "own"'].startswith(
+        "ok https://own.example, through the proxy http://other:8080 (proxy): "
+    )
+    assert told['sink "here"'].startswith("ok https://localhost:8443: ")
+
+
+def test_check_of_a_proxy_that_is_not_supported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It fails for the addresses that would go through it, and names the variable."""
+    monkeypatch.setenv("ALL_PROXY", f"socks5://user:{HIDDEN}@proxy.example:1080")
+    monkeypatch.setenv("NO_PROXY", "feishu.cn")
+    result = call("check", text=LARK + STORE + HTTP)
+    assert result.exit_code == 78
+    told = items(result.output)
+    assert told["lark.domain"] == "ok https://open.feishu.cn"
+    assert told['sink "booking"'].startswith("FAIL ALL_PROXY: a socks5 proxy is not supported")
+
+
+@pytest.mark.parametrize("command", ["check", "config show"])
+def test_the_examples_app_id_is_refused(command: str) -> None:
+    """The example started as it stands says what to put in, instead of being refused by the platform."""
+    result = call(
+        *command.split(), text='[lark]\napp_id = "cli_a1b2c3d4e5f6g7h8"\napp_secret = "s"\n' + STORE
+    )
+    assert result.exit_code != 0
+    assert (
+        "lark.app_id: is still the example's; put in your app's id" in f"{result.output} {result.exception}"
+    )
+
+
+def test_check_warns_of_blanks_that_were_copied_along() -> None:
+    """An id or a secret with blanks around it is said, with where it stands; it is no error."""
+    Path("secret").write_text(f"{HIDDEN} \n", encoding="utf-8")
+    result = call("check", text='[lark]\napp_id = " cli_a"\napp_secret_file = "secret"\n' + STORE)
+    assert result.exit_code == 0
+    warnings = [line for line in result.output.splitlines() if line.startswith("warn")]
+    assert ["take them out of the value" in warnings[0], "take them out of secret" in warnings[1]] == [
+        True,
+        True,
+    ]
+    assert len(warnings) == 2
+
+
+def test_check_does_not_hang(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step that does not end is left behind and said, with what to look at."""
+    hanging = threading.Event()
+    monkeypatch.setattr(findings.within, "__defaults__", (0.05,))
+    monkeypatch.setattr("reserve_listener.config.load_explained", lambda _path: hanging.wait(60))
+    result = call("check", text=LARK)
+    hanging.set()
+    assert result.exit_code == 78
+    assert result.output.startswith(
+        "FAIL configuration  does not come to an end within 0.05 s; look at the files"
+    )
+
+
 def test_check_marks_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     """A terminal gets ✓ and ✗, everything else plain words."""
     monkeypatch.setattr(check_module, "_takes_symbols", lambda: True)
     result = call("check", text=LARK + '[store]\nurl = "sqlite:///config.toml"')
-    assert [line[0] for line in result.output.splitlines()] == ["✓", "✓", "✗", "✓"]
+    assert [line[0] for line in result.output.splitlines()] == ["✓", "✓", "✓", "✗", "✓"]
 
 
 # For all of them

@@ -713,9 +713,9 @@ def uncommented_example() -> str:
 
 
 def test_example_loads() -> None:
-    """The example is a configuration as it stands, but for the secret."""
+    """The example is a configuration as it stands, but for the app's id and secret."""
     Path("app_secret").write_text("s", encoding="utf-8")
-    config = load(ROOT / "config.example.toml", environ={})
+    config = load(ROOT / "config.example.toml", environ={"RESERVE_LISTENER_LARK__APP_ID": "cli_mine"})
     assert config.sinks == (LogSink(name="console", type="log"),)
 
 

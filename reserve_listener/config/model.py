@@ -53,7 +53,7 @@ def _not_below(cap: float, info: ValidationInfo, base_key: str) -> float:
 class LarkConfig(Section):
     """`[lark]`: the app, and how its events come in. Times are seconds."""
 
-    app_id: values.Text = Field(description="The app's id, from the developer console.")
+    app_id: values.AppId = Field(description="The app's id, from the developer console.")
     app_secret: values.Secret | None = Field(
         default=None,
         description="The app's secret. Better: app_secret_file, or the systemd credential app_secret.",

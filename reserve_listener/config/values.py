@@ -48,6 +48,18 @@ def split_url(text: str) -> SplitResult:
     return parts
 
 
+EXAMPLE_APP_ID: Final = "cli_a1b2c3d4e5f6g7h8"
+"""What config.example.toml has: a file that is started as it stands would only be refused by the platform."""
+
+
+def _app_id(text: str) -> str:
+    if text.strip() == EXAMPLE_APP_ID:
+        raise ValueError(
+            "is still the example's; put in your app's id, from Credentials & Basic Info in the developer console"
+        )
+    return text
+
+
 def _domain(text: str) -> str:
     parts = split_url(text)
     if parts.path.strip("/") or parts.query:
@@ -223,6 +235,7 @@ InFlight = Annotated[int, Field(strict=True, ge=1, le=1000)]
 Text = Annotated[str, Field(min_length=1)]
 Secret = Annotated[SecretStr, Field(min_length=1), AfterValidator(_secret)]
 SinkName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
+AppId = Annotated[str, Field(min_length=1), AfterValidator(_app_id)]
 Domain = Annotated[str, AfterValidator(_domain)]
 SinkUrl = Annotated[str, AfterValidator(_sink_url)]
 ProxyUrl = Annotated[SecretStr, AfterValidator(_proxy)]

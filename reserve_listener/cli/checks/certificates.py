@@ -1,0 +1,63 @@
+"""Certificates and keys in PEM, as OpenSSL will find them when the daemon starts."""
+
+from __future__ import annotations
+
+import re
+import ssl
+from typing import TYPE_CHECKING, Final
+
+from reserve_listener.cli.checks.findings import WrongError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_CERTIFICATE: Final = re.compile(rb"-----BEGIN (?:TRUSTED |X509 )?CERTIFICATE-----")
+_KEY: Final = re.compile(rb"-----BEGIN (?:[A-Z]+ )?PRIVATE KEY-----")
+_ENCRYPTED: Final = re.compile(
+    rb"-----BEGIN ENCRYPTED PRIVATE KEY-----|^Proc-Type: 4,ENCRYPTED", re.MULTILINE
+)
+_NO_MATCH: Final = frozenset({"KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED"})
+"""OpenSSL's reasons; the last one is for a key of another kind, such as RSA for a certificate with an EC key."""
+
+
+def try_ca_bundle(path: Path) -> None:
+    """Raise WrongError when the file holds no authorities."""
+    try:
+        ssl.create_default_context(cafile=path)
+    except OSError as error:  # ssl.SSLError is one.
+        raise WrongError(f"ca_bundle {path}: {_openssl(error)}") from None
+
+
+def try_certificate(cert_key: str, certificate: Path, key_key: str, key: Path | None) -> None:
+    """`cert_key` and `key_key`: what the two are called in the configuration."""
+    chain = _pem(cert_key, certificate)
+    if not _CERTIFICATE.search(chain):
+        raise WrongError(f"{cert_key} {certificate}: holds no certificate in PEM")
+    named, keys = (cert_key, chain) if key is None else (key_key, _pem(key_key, key))
+    where = f"{named} {key or certificate}"
+    if not _KEY.search(keys):
+        advice = f"; name its file in {key_key}" if key is None else ""
+        raise WrongError(f"{where}: holds no private key in PEM{advice}")
+    if _ENCRYPTED.search(keys):
+        raise WrongError(f"{where}: the key is encrypted, and the daemon has nobody to ask for its password")
+    try:
+        # Without a password at hand OpenSSL would ask for one on the terminal, and wait.
+        ssl.create_default_context().load_cert_chain(certificate, key, password="")
+    except ssl.SSLError as error:
+        if error.reason in _NO_MATCH:
+            other = f" in {certificate}" if key else ""
+            raise WrongError(f"{where}: the key is not that of the certificate{other}") from None
+        raise WrongError(f"{cert_key} {certificate}, {where}: {_openssl(error)}") from None
+
+
+def _pem(what: str, path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise WrongError(f"{what} {path}: {error.strerror}") from None
+
+
+def _openssl(error: OSError) -> str:
+    """The reason without the place in OpenSSL's and Python's sources; an OSError that is none of ssl's has no such."""
+    text = error.strerror or str(error)
+    return re.sub(r"\A\[[^]]*\] | \(_ssl\.c:\d+\)\Z", "", text)

@@ -1,0 +1,82 @@
+"""What a check comes to: a list of findings, each of them of one thing."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal, TypeVar
+
+from reserve_listener.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+T = TypeVar("T")
+
+STEP_TIMEOUT_S: Final = 10.0
+"""How long a step may take, such as reading a secret from a network disk that hangs. What works takes milliseconds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One thing that was looked at.
+
+    `what` is how it is; `do` says what to do about it and is there unless all is well. `exit_code` is what a failure gives
+    the command.
+    """
+
+    where: str
+    what: str
+    level: Literal["ok", "warn", "fail"] = "ok"
+    do: str = ""
+    exit_code: int = ConfigError.exit_code
+
+    @property
+    def text(self) -> str:
+        """Both in a line."""
+        return f"{self.what}; {self.do}" if self.do else self.what
+
+
+class WrongError(Exception):
+    """What keeps a thing from being in order, and what to do about it."""
+
+    def __init__(self, what: str, do: str = "", *, exit_code: int = ConfigError.exit_code) -> None:
+        super().__init__(what)
+        self.do = do
+        self.exit_code = exit_code
+
+
+def look(where: str, at: Callable[[], str]) -> Finding:
+    """What `at` finds: the text it returns, or why it raises `WrongError`. It has `STEP_TIMEOUT_S`."""
+    try:
+        return Finding(where=where, what=within(at))
+    except WrongError as error:
+        return Finding(where=where, level="fail", what=str(error), do=error.do, exit_code=error.exit_code)
+
+
+def within(step: Callable[[], T], timeout_s: float = STEP_TIMEOUT_S) -> T:
+    """What the step returns or raises; `WrongError` when it takes too long. It is then left behind in its thread."""
+    outcome: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            outcome.set_result(step())
+        except BaseException as error:  # noqa: BLE001  # raised again where it is waited for
+            outcome.set_exception(error)
+
+    threading.Thread(target=run, name="check-step", daemon=True).start()
+    try:
+        return outcome.result(timeout_s)
+    except TimeoutError:
+        if outcome.done():  # its own
+            raise
+        raise WrongError(
+            f"does not come to an end within {timeout_s:g} s",
+            "look at the files that it names: a pipe, or a network disk that does not answer",
+        ) from None
+
+
+def exit_code(findings: Sequence[Finding]) -> int:
+    """0 when nothing fails; else what is to be mended first: the configuration, then what the platform refuses."""
+    return max((finding.exit_code for finding in findings if finding.level == "fail"), default=0)
