@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
-from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
 import structlog
 
+from reserve_listener.addresses import read_network
 from reserve_listener.errors import ConfigError, ReserveListenerError, StoreError
 from reserve_listener.model import State
 from reserve_listener.transports.push import Credentials
@@ -41,8 +41,8 @@ def make_webhook(settings: WebhookConfig, accept: Accept) -> Webhook:
         ),
         freshness_s=settings.freshness,
         tls=_tls(settings),
-        trusted_proxies=[ip_network(text) for text in settings.trusted_proxies or ()],
-        allowed_senders=[ip_network(text) for text in settings.allowed_senders or ()],
+        trusted_proxies=[read_network(text) for text in settings.trusted_proxies or ()],
+        allowed_senders=[read_network(text) for text in settings.allowed_senders or ()],
     )
 
 

@@ -13,7 +13,7 @@ from urllib.parse import SplitResult, urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 from reserve_listener import proxies
-from reserve_listener.addresses import is_loopback
+from reserve_listener.addresses import HIGHEST_PORT, is_loopback, read_network
 from reserve_listener.config.shown import (
     header_name,
     is_header_name,
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 DAY_S: Final = 86_400
-HIGHEST_PORT: Final = 65_535
 SQLITE: Final = "sqlite:///"
 
 
@@ -175,7 +174,7 @@ def together(problems: Iterable[str]) -> None:
 def _networks(texts: tuple[str, ...]) -> tuple[str, ...]:
     for text in texts:
         try:
-            ipaddress.ip_network(text)
+            read_network(text)
         except ValueError:
             raise ValueError(
                 f"must be addresses or networks, such as 10.0.0.0/8; {quoted(text)} is none"
