@@ -154,7 +154,7 @@ class App:
     def _listener(self) -> Transport:
         settings = self._config.webhook or WebhookConfig()
         return Listener(
-            make_webhook(settings, self._intake.accept),
+            make_webhook(settings, self._config.lark.app_id, self._intake.accept),
             where=settings.listen,
             on_listening=self._on_connected,
             on_state=self._on_state,

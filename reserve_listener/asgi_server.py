@@ -16,6 +16,7 @@ import uvicorn
 if TYPE_CHECKING:
     import socket
     import ssl
+    from collections.abc import Sequence
 
     from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -24,7 +25,7 @@ KEEP_ALIVE_S = 300
 
 
 class AsgiServer:
-    """Serves `app` on a bound socket from `open` to `close`. `protocol`: uvicorn's, or one made of it."""
+    """Serves `app` on bound sockets from `open` to `close`. `protocol`: uvicorn's, or one made of it."""
 
     def __init__(
         self,
@@ -54,14 +55,14 @@ class AsgiServer:
             )
         )
 
-    async def open(self, listener: socket.socket) -> None:
+    async def open(self, listeners: Sequence[socket.socket]) -> None:
         """Accept connections from now on."""
         # What strangers send that is no HTTP is worth no line; the app says itself what goes wrong.
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
         server = self._server
         server.config.load()
         server.lifespan = server.config.lifespan_class(server.config)
-        await server.startup(sockets=[listener])
+        await server.startup(sockets=list(listeners))
         self._listening = list(server.servers)
         await server.on_tick(0)  # sets the default headers
 

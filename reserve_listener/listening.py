@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger("webhook")
 
 
-def make_webhook(settings: WebhookConfig, accept: Accept) -> Webhook:
+def make_webhook(settings: WebhookConfig, app_id: str, accept: Accept) -> Webhook:
     """The webhook of `[webhook]`, not yet listening. Blocks for its certificate; `ConfigError` when that is amiss."""
     from reserve_listener.transports.webhook import Webhook  # noqa: PLC0415  # only this transport pays for it
 
@@ -34,6 +34,7 @@ def make_webhook(settings: WebhookConfig, accept: Accept) -> Webhook:
         host=host,
         port=port,
         path=settings.path,
+        app_id=app_id,
         accept=accept,
         credentials=Credentials(
             encrypt_key=key.get_secret_value() if key else None,

@@ -20,9 +20,18 @@ from reserve_listener.transports.sender import sender
         ("[2001:db8::1]:443", "2001:db8::1"),
         ("::ffff:192.0.2.1", "192.0.2.1"),
         ("[::ffff:192.0.2.1]:80", "192.0.2.1"),
-        *((text, None) for text in ("", "unknown", "_hidden", "192.0.2.1:", "192.0.2.1:x", "192.0.2.1:65536")),
-        *((text, None) for text in ("[192.0.2.1]", "[2001:db8::1", "[2001:db8::1]443", "[2001:db8::1]:", "[]")),
-        *((text, None) for text in ("192.0.2.1:" + "9" * 5_000, "192.0.2.1:\u0661", "192.0.2.1 x", '"192.0.2.1"')),
+        *(
+            (text, None)
+            for text in ("", "unknown", "_hidden", "192.0.2.1:", "192.0.2.1:x", "192.0.2.1:65536")
+        ),
+        *(
+            (text, None)
+            for text in ("[192.0.2.1]", "[2001:db8::1", "[2001:db8::1]443", "[2001:db8::1]:", "[]")
+        ),
+        *(
+            (text, None)
+            for text in ("192.0.2.1:" + "9" * 5_000, "192.0.2.1:\u0661", "192.0.2.1 x", '"192.0.2.1"')
+        ),
     ],
 )
 def test_a_peer_is_read_with_and_without_its_port(text: str, address: str | None) -> None:

@@ -131,6 +131,36 @@ def test_what_the_platform_signed_is_kept_whatever_it_is() -> None:
     assert refused(body, {}).status == 401
 
 
+ODD = {
+    "half a surrogate pair": rb'"\ud83d"',
+    "half of one in a key": rb'{"\udc00":1}',
+    "beyond a float": b"1e400",
+    "beyond an integer": b"1" * 400,
+    "the least number": b"-1e-400",
+}
+
+
+@pytest.mark.parametrize("what", ODD)
+@pytest.mark.parametrize("credentials", [BOTH, TOKEN_ONLY, NEITHER])
+def test_what_the_long_connection_takes_is_taken(what: str, credentials: Credentials) -> None:
+    """JSON that strict parsers refuse gets to intake byte for byte, where the long connection's goes, too."""
+    plain = event().replace(b'"scope_type":', b'"odd":%s,"scope_type":' % ODD[what])
+    body = sealed(plain) if credentials.encrypt_key else plain
+    assert opened(body, signed(body, at_s=NOW_S), credentials) == Payload(plain)
+    assert normalize.incoming(plain, normalize.parse(plain), received_ms=0).problem is None
+
+
+@pytest.mark.parametrize(
+    "plain", [event()[:-1], b"\xff" + event(), event() + b"[" * 100_000, event().replace(b"{", b"{,", 1)]
+)
+def test_what_carries_the_token_is_kept_whatever_it_is(plain: bytes) -> None:
+    """Bytes that no parser reads are the platform's if they hold its token: intake keeps them whole. Others are refused."""
+    assert opened(plain, {}, TOKEN_ONLY) == Payload(plain)
+    assert refused(plain.replace(TOKEN.encode(), b"wrong"), {}, TOKEN_ONLY).status == 400
+    assert refused(plain, {}, NEITHER).status == 400
+    assert refused(plain, {}, BOTH).status == 400
+
+
 @given(st.binary(max_size=200), st.text(max_size=40))
 def test_encryption_comes_back_and_others_do_not(plain: bytes, key: str) -> None:
     """What was encrypted is decrypted under its key; cut or changed it is an error that says nothing."""

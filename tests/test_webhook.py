@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import resource
+import socket
 import ssl
 from contextlib import asynccontextmanager
 from ipaddress import ip_network
@@ -15,7 +16,9 @@ import pytest
 import structlog
 from hypothesis import given, settings, strategies as st
 
+from reserve_listener import sockets
 from reserve_listener.model import Verdict
+from reserve_listener.simulator import sample_event
 from reserve_listener.transports import webhook as webhook_module
 from reserve_listener.transports.push import Credentials
 from reserve_listener.transports.webhook import Webhook
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     from reserve_listener.simulator import HttpServer, Receiver
 
 BOTH = Credentials(encrypt_key=KEY, verification_token=TOKEN)
+APP_ID = sample_event()["header"]["app_id"]
 JSON = {"content-type": "application/json"}
 
 
@@ -59,6 +63,7 @@ async def served(
             "host": "127.0.0.1",
             "port": 0,
             "path": "/hook",
+            "app_id": APP_ID,
             "accept": intake or Intake(),
             "credentials": BOTH,
             "freshness_s": 86_400,
@@ -135,8 +140,11 @@ async def test_a_push_is_answered_after_its_verdict_and_a_challenge_before_any()
 @pytest.mark.parametrize(
     ("request_", "status"),
     [
-        ({"method": "GET"}, 405),
         ({"method": "PUT"}, 405),
+        ({"method": "OPTIONS"}, 405),
+        ({"method": "GET", "url": "/other"}, 404),
+        ({"headers": {"host": "[", **JSON}}, 401),
+        ({"url": "/other", "headers": {"host": "x/hook?", **JSON}}, 404),
         ({"url": "/other"}, 404),
         ({"url": "/hook/"}, 404),
         ({"headers": {"content-type": "text/plain"}}, 415),
@@ -160,7 +168,62 @@ async def test_the_senders_mistakes(request_: dict[str, Any], status: int) -> No
     (line,) = [line for line in logs if line["event"] == "webhook.refused"]
     assert (line["status"], line["client"]) == (status, "127.0.0.1")
     if status == 405:
-        assert answer.headers["allow"] == "POST"
+        assert answer.headers["allow"] == "POST, GET, HEAD"
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_a_balancer_may_ask_whether_it_is_there(method: str) -> None:
+    """Anybody's GET or HEAD on the path is answered 200 and makes no line; from the beginning of the end on it is 503."""
+    with structlog.testing.capture_logs() as logs:
+        async with served(allowed_senders=[ip_network("203.0.113.0/24")]) as (webhook, client):
+            assert (await client.request(method, "/hook")).status_code == 200
+            webhook.stop_receiving()
+            assert (await client.request(method, "/hook")).status_code == 503
+    assert logs == []
+
+
+async def test_a_path_is_taken_in_its_absolute_form() -> None:
+    """As proxies may write it; the host in it is nobody's business."""
+    intake = Intake()
+    async with served(intake) as (webhook, _):
+        body = sealed(event())
+        lines = "".join(f"{name}: {value}\r\n" for name, value in signed(body).items())
+        head = f"POST http://rooms.example/hook HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n{lines}\r\n"
+        assert (await raw_answer(webhook.port, head.encode() + body)).startswith(b"HTTP/1.1 200")
+    assert len(intake.taken) == 1
+
+
+async def test_pushes_of_another_app_are_taken_and_said() -> None:
+    """The wrong app_id is told once an hour, with what to do; the event is not lost for a name."""
+    now = 0.0
+    with structlog.testing.capture_logs() as logs:
+        async with served(app_id="cli_other", clock=lambda: now) as (_, client):
+            for now in (0.0, 10.0, 3_601.0):  # noqa: B007  # the clock above reads it
+                assert (await push(client)).status_code == 200
+        async with served() as (_, client):
+            assert (await push(client)).status_code == 200
+    lines = [line for line in logs if line["event"] == "webhook.other_app"]
+    assert [(line["app_id"], line["configured"], line.get("more")) for line in lines] == [
+        (APP_ID, "cli_other", None),
+        (APP_ID, "cli_other", 1),
+    ]
+    assert "lark.app_id" in lines[0]["hint"]
+
+
+async def test_defects_and_challenges_are_told_once_a_second() -> None:
+    """What anybody can cause, or a defect answers to each push, does not fill a disk."""
+
+    def broken(_raw: bytes, _answer: Callable[[Verdict], None]) -> None:
+        raise RuntimeError("a defect")
+
+    with structlog.testing.capture_logs() as logs:
+        async with served(clock=lambda: 0.0, accept=broken) as (_, client):
+            for _ in range(5):
+                assert (await push(client)).status_code == 500
+                assert (
+                    await client.post("/hook", content=sealed(challenge()), headers=JSON)
+                ).status_code == 200
+    assert [line["event"] for line in logs] == ["webhook.failed", "webhook.challenge"]
 
 
 async def test_refusals_are_told_once_a_second() -> None:
@@ -268,6 +331,8 @@ async def test_who_may_push_is_seen_through_trusted_proxies_only() -> None:
             ("203.0.113.7, 10.1.1.1", 200),
             ("203.0.113.7, 198.51.100.1", 403),
             ("198.51.100.1", 403),
+            ("203.0.113.7:4711, [::ffff:10.1.1.1]:80", 200),
+            ("203.0.113.7, unknown", 403),
             ("nonsense", 403),
             ("", 403),
         ):
@@ -276,6 +341,12 @@ async def test_who_may_push_is_seen_through_trusted_proxies_only() -> None:
             assert (await client.post("/hook", content=body, headers=headers)).status_code == status, (
                 forwarded
             )
+        several = [
+            *signed(body).items(),
+            ("X-Forwarded-For", "203.0.113.7"),
+            ("X-Forwarded-For", "198.51.100.1"),
+        ]
+        assert (await client.post("/hook", content=body, headers=several)).status_code == 403
     async with served(allowed_senders=[ip_network("203.0.113.0/24")]) as (_, client):
         body = sealed(event())
         headers = signed(body) | {"X-Forwarded-For": "203.0.113.7"}
@@ -389,6 +460,42 @@ async def test_the_daemon_hears_over_the_webhook(
     kept = b"".join((tmp_path / name).read_bytes() for name in ("events.db", "events.jsonl", "log.jsonl"))
     assert KEY.encode() not in kept
     assert TOKEN.encode() not in kept
+
+
+def addresses_of_localhost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two families, one address twice, one that no machine has: as hosts files are."""
+    found = [
+        (socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("::1", 0, 0, 0)),
+        (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 0)),
+        (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("203.0.113.9", 0)),
+        (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 0)),
+    ]
+    monkeypatch.setattr(sockets, "getaddrinfo", lambda *_args, **_named: found)
+
+
+async def test_localhost_is_all_its_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pushes come in on 127.0.0.1 and on ::1, on one port; an address that this machine lacks is left out."""
+    addresses_of_localhost(monkeypatch)
+    body = sealed(event())
+    async with served(host="localhost") as (webhook, client):
+        for host in ("127.0.0.1", "[::1]"):
+            url = f"http://{host}:{webhook.port}/hook"
+            assert (await client.post(url, content=body, headers=signed(body))).status_code == 200
+
+
+async def test_what_one_address_lacks_all_do_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It listens on all that the machine has or not at all, and leaves nothing bound."""
+    with pytest.raises(OSError, match="assign requested address"):
+        await sockets.bound("203.0.113.9", 0)
+    addresses_of_localhost(monkeypatch)
+    first, second = await sockets.bound("localhost", 0)
+    port = first.getsockname()[1]
+    first.close()
+    with pytest.raises(OSError, match="in use"):
+        await sockets.bound("localhost", port)
+    second.close()
+    for each in await sockets.bound("localhost", port):
+        each.close()
 
 
 async def test_a_port_that_is_taken_is_a_sentence(tmp_path: Path, server: HttpServer) -> None:

@@ -29,7 +29,7 @@ class HttpServer:
         listener = _listener(self._wanted_port)
         self.port = listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
-        await self._server.open(listener)
+        await self._server.open([listener])
         return self
 
     async def __aexit__(

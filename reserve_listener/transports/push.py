@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hmac
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
@@ -48,7 +48,7 @@ class Payload:
     """An event, decrypted. `app_id`: the app that it says it is for."""
 
     raw: bytes
-    app_id: str | None = None
+    app_id: str | None = field(default=None, compare=False)
 
 
 class PushRefusedError(Exception):

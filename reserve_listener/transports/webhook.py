@@ -8,9 +8,7 @@ nobody else from being answered in time.
 from __future__ import annotations
 
 import asyncio
-import socket
 import time
-from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
@@ -20,16 +18,18 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from reserve_listener.asgi_server import AsgiServer
 from reserve_listener.model import Verdict
+from reserve_listener.sockets import bound
 from reserve_listener.throttle import Throttle
 from reserve_listener.transports.push import Challenge, Credentials, Payload, PushRefusedError, open_push
+from reserve_listener.transports.sender import is_in, sender
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Sequence
-    from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
     from starlette.types import Receive, Scope, Send
 
+    from reserve_listener.addresses import Address, Network
     from reserve_listener.protocols import Accept
 
 BODY_BYTES: Final = 16 * 1024 * 1024
@@ -47,6 +47,9 @@ KEEP_ALIVE_S: Final = 75
 CONNECTIONS: Final = 1_000
 CLOSE_TIMEOUT_S: Final = 5.0
 TOLD_EVERY_S: Final = 1.0
+REMINDED_EVERY_S: Final = 3_600.0
+"""Of what stays wrong until a person mends it, push after push."""
+
 IN_THREAD_BYTES: Final = 256 * 1024
 """A larger body is opened in a thread: parsing and decrypting it would hold up the loop."""
 
@@ -62,18 +65,20 @@ class Webhook:
         host: str,
         port: int,
         path: str,
+        app_id: str,
         accept: Accept,
         credentials: Credentials,
         freshness_s: float,
         tls: ssl.SSLContext | None = None,
-        trusted_proxies: Sequence[IPv4Network | IPv6Network] = (),
-        allowed_senders: Sequence[IPv4Network | IPv6Network] = (),
+        trusted_proxies: Sequence[Network] = (),
+        allowed_senders: Sequence[Network] = (),
         now_s: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.port = port
         self._host = host
         self._path = path
+        self._app_id = app_id
         self._accept = accept
         self._credentials = credentials
         self._freshness_s = freshness_s
@@ -81,15 +86,16 @@ class Webhook:
         self._allowed_senders = tuple(allowed_senders)
         self._now_s = now_s
         self._throttle = Throttle(TOLD_EVERY_S, clock)
+        self._reminders = Throttle(REMINDED_EVERY_S, clock)
         self._receiving = True
         self._waiting_bytes = 0
         self._server = AsgiServer(self._app, protocol=_protocol_class(), tls=tls, keep_alive_s=KEEP_ALIVE_S)
 
     async def open(self) -> None:
-        """Listen. Raises `OSError`, e.g. when the port is taken."""
-        listener = await asyncio.to_thread(_bound, self._host, self.port)
-        self.port = listener.getsockname()[1]
-        await self._server.open(listener)
+        """Listen, on all addresses of the host. Raises `OSError`, e.g. when the port is taken."""
+        listeners = await bound(self._host, self.port)
+        self.port = listeners[0].getsockname()[1]
+        await self._server.open(listeners)
 
     def stop_receiving(self) -> None:
         """Refuse pushes from now on: the platform pushes them again."""
@@ -123,23 +129,28 @@ class Webhook:
         except ClientDisconnect:
             return
         except Exception as error:  # noqa: BLE001  # ours and not the sender's: it shall push again
-            log.error(
-                "webhook.failed", error=f"{type(error).__name__}: {error}"[:200]
-            )  # no payload in a traceback
+            told = f"{type(error).__name__}: {error}"[:200]  # no payload in a traceback
+            self._throttle.tell("failed", log.error, "webhook.failed", error=told)
             answer = _json(500, "failed")
         await answer(scope, receive, send)
 
     async def _answer(self, request: Request) -> JSONResponse:
-        self._check(request)
+        is_probe = request.method in PROBES and _path(request) == self._path
+        if not is_probe:
+            self._check(request)
         if not self._receiving:
             return _json(503, "stopping", close=True)
+        if is_probe:
+            return _json(200, "ok")
         body = bytearray()
         try:
             await self._read(request, body)
             opened = await self._open(bytes(body), dict(request.headers))
             if isinstance(opened, Challenge):
-                log.info("webhook.challenge", client=_text_of(self._client(request)))
+                who = _text_of(self._client(request))
+                self._throttle.tell("challenge", log.info, "webhook.challenge", client=who)
                 return JSONResponse({"challenge": opened.text})
+            self._compare(opened.app_id)
             return _json(*ANSWERS[await self._verdict(opened.raw)])
         finally:
             self._waiting_bytes -= _counted(body)
@@ -150,12 +161,25 @@ class Webhook:
         self._accept(raw, lambda found: None if verdict.done() else verdict.set_result(found))
         return await verdict
 
+    def _compare(self, app_id: str | None) -> None:
+        """Taken it is all the same: key and token, not the name, say whose it is."""
+        if app_id not in (None, self._app_id):
+            self._reminders.tell(
+                "other app",
+                log.warning,
+                "webhook.other_app",
+                app_id=app_id,
+                configured=self._app_id,
+                hint="pushes come from another app than lark.app_id names: correct lark.app_id, or this webhook's"
+                " address in the developer console of that app",
+            )
+
     def _check(self, request: Request) -> None:
         """What can be said before the body is read."""
         client = self._client(request)
-        if self._allowed_senders and not _is_in(client, self._allowed_senders):
+        if self._allowed_senders and not is_in(client, self._allowed_senders):
             raise PushRefusedError(403, "forbidden", "the sender is none of webhook.allowed_senders")
-        if request.url.path != self._path:
+        if _path(request) != self._path:
             raise PushRefusedError(404, "not found", "another path than webhook.path")
         if request.method != "POST":
             raise PushRefusedError(405, "method not allowed", "another method than POST")
@@ -190,16 +214,13 @@ class Webhook:
             return await asyncio.to_thread(open_push, body, headers, self._credentials, **terms)
         return open_push(body, headers, self._credentials, **terms)
 
-    def _client(self, request: Request) -> IPv4Address | IPv6Address | None:
-        """Who sends: the peer, or what proxies that are trusted say of it, from the right."""
-        peer = _address(request.client.host if request.client else "")
-        forwarded = [part.strip() for part in request.headers.get("x-forwarded-for", "").split(",")]
-        while forwarded and _is_in(peer, self._trusted_proxies):
-            if (named := _address(forwarded.pop())) is None:
-                break
-            peer = named
-        return peer
+    def _client(self, request: Request) -> Address | None:
+        peer = request.client.host if request.client else ""
+        return sender(peer, request.headers.getlist("x-forwarded-for"), self._trusted_proxies)
 
+
+PROBES: Final = frozenset({"GET", "HEAD"})
+"""How balancers ask whether the webhook is there. It says no more than that, so anybody may ask."""
 
 AFTER_THE_BODY: Final = frozenset({400, 401})
 
@@ -268,24 +289,10 @@ def _protocol_class() -> Any:  # noqa: C901  # a class body, not a branch
     return Protocol
 
 
-def _bound(host: str, port: int) -> socket.socket:
-    family, kind, protocol, _, address = socket.getaddrinfo(
-        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[0]
-    listener = socket.socket(family, kind, protocol)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-    except OSError:
-        listener.close()
-        raise
-    return listener
-
-
 def _json(status: int, text: str, *, close: bool = False) -> JSONResponse:
     headers = {"connection": "close"} if close else {}
     if status == 405:  # noqa: PLR2004  # RFC 9110, 15.5.6
-        headers["allow"] = "POST"
+        headers["allow"] = "POST, GET, HEAD"
     return JSONResponse({"msg": text}, status_code=status, headers=headers)
 
 
@@ -297,17 +304,12 @@ def _too_large() -> PushRefusedError:
     return PushRefusedError(413, "too large", f"the body exceeds {BODY_BYTES} bytes")
 
 
-def _address(text: str) -> IPv4Address | IPv6Address | None:
-    try:
-        address = ip_address(text)
-    except ValueError:
-        return None
-    return getattr(address, "ipv4_mapped", None) or address
+def _path(request: Request) -> str:
+    """As it was asked for, also in the absolute form (RFC 9112, 3.2.2). Never by way of Host, which anybody may write."""
+    target: str = request.scope["path"]
+    scheme, mark, rest = target.partition("://")
+    return f"/{rest.partition('/')[2]}" if mark and scheme.lower() in ("http", "https") else target
 
 
-def _is_in(address: IPv4Address | IPv6Address | None, networks: Sequence[IPv4Network | IPv6Network]) -> bool:
-    return address is not None and any(address in network for network in networks)
-
-
-def _text_of(address: IPv4Address | IPv6Address | None) -> str:
+def _text_of(address: Address | None) -> str:
     return "unknown" if address is None else str(address)
