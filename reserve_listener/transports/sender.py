@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from reserve_listener.addresses import read_address, read_peer
+from reserve_listener.addresses import ip_address, read_peer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -21,7 +21,7 @@ def sender(peer: str, forwarded: Iterable[str], trusted: Iterable[Network]) -> A
     """
     trusted = tuple(trusted)
     entries = [entry for line in forwarded for part in line.split(",") if (entry := part.strip())]
-    found = read_address(peer)
+    found = ip_address(peer)
     while entries and is_in(found, trusted):
         found = read_peer(entries.pop())
     return found
