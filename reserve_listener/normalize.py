@@ -161,7 +161,7 @@ def _readable(envelope: dict[str, Any], *, received_ms: int) -> IncomingEvent:
     body = {
         "specversion": "1.0",
         "id": event_id,
-        "source": _source(app_id, tenant_key),
+        "source": source(app_id, tenant_key),
         "type": EVENT_TYPE,
         "subject": subject,
         **({"time": rfc3339(created_ms)} if created_ms is not None else {}),
@@ -189,7 +189,8 @@ def normalize(event: dict[str, Any], warn: Warn) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=256)
-def _source(app_id: str, tenant_key: str) -> str:
+def source(app_id: str, tenant_key: str) -> str:
+    """The CloudEvents attribute."""
     return f"/apps/{quote(app_id, safe='')}/tenants/{quote(tenant_key, safe='')}"
 
 
@@ -290,7 +291,8 @@ def _person(value: Any, path: str, warn: Warn) -> Any:
     beside = {key: item for key, item in value.items() if key != "user_id"}
     if beside.keys() & ids.keys():
         return _kept(value, path, warn, "names an id twice")
-    person = {key: item for key, item in ids.items() if key not in PERSON_IDS or item not in (None, "")}
+    known = {key: item for key in PERSON_IDS if (item := ids.get(key)) not in (None, "")}
+    person = known | {key: item for key, item in ids.items() if key not in PERSON_IDS}
     for key in PERSON_IDS:
         if not isinstance(person.get(key, ""), str):
             warn(f"{path}.{key}", person[key], "not a text")
@@ -313,10 +315,13 @@ def _section(fields: dict[str, Reader]) -> Reader:
 
 
 def _object(value: dict[str, Any], prefix: str, warn: Warn, fields: dict[str, Reader]) -> dict[str, Any]:
-    return {
-        key: item if (read := fields.get(key)) is None else read(item, prefix + key, warn)
-        for key, item in value.items()
-    }
+    """The documented keys in the page's order, which the platform's JSON need not have, then the others as they came."""
+    known = {key: read(value[key], prefix + key, warn) for key, read in fields.items() if key in value}
+    return known | {key: item for key, item in value.items() if key not in fields}
+
+
+def _as_it_came(value: Any, _path: str, _warn: Warn) -> Any:
+    return value
 
 
 def _kept(value: Any, path: str, warn: Warn, problem: str) -> Any:
@@ -325,6 +330,7 @@ def _kept(value: Any, path: str, warn: Warn, problem: str) -> Any:
 
 
 _EVENT: Final[dict[str, Reader]] = {
+    "scope_id": _as_it_came,
     "scope_type": _one_of(SCOPE_TYPES),
     "approve_config": _section(
         {

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Self
 import pytest
 import structlog
 
-from reserve_listener import intake as intake_module, normalize
+from reserve_listener import normalize
 from reserve_listener.errors import StoreError
-from reserve_listener.intake import Intake
+from reserve_listener.intake import Intake, intake as intake_module, usual
 from reserve_listener.model import EVENT_TYPE, Verdict
 from reserve_listener.simulator import sample_event
 from reserve_listener.store import SqliteStore, sqlite as sqlite_store
@@ -171,6 +171,7 @@ async def test_a_defect_in_the_normaliser_costs_no_event(
         raise ZeroDivisionError("a defect")
 
     monkeypatch.setattr(normalize, "incoming", broken)
+    monkeypatch.setattr(usual, "read", broken)
     with structlog.testing.capture_logs() as logs:
         assert await verdict(intake, push()) is Verdict.UNREADABLE
     (one,) = stored(store)

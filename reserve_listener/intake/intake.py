@@ -18,7 +18,8 @@ import structlog
 from reserve_listener import normalize
 from reserve_listener.clock import now_ms
 from reserve_listener.errors import StoreError
-from reserve_listener.model import Verdict
+from reserve_listener.intake import usual
+from reserve_listener.model import EVENT_TYPE, Verdict
 from reserve_listener.throttle import Throttle
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class Intake:
     ) -> None:
         self._store = store
         self._knows = knows
+        self._knows_ours = knows(f"p2.{EVENT_TYPE}")
         self._now_ms = now_ms
         self._refusals = _Refusals(clock)
         self._foreign_types: set[str] = set()
@@ -84,6 +86,8 @@ class Intake:
             return normalize.unreadable(raw, problem, received_ms=received_ms)
 
     def _normalized(self, raw: bytes, received_ms: int) -> IncomingEvent | None:
+        if self._knows_ours and (event := usual.read(raw, received_ms=received_ms)) is not None:
+            return event
         try:
             envelope = normalize.parse(raw)
         except normalize.Unreadable as problem:
