@@ -24,7 +24,7 @@ class Clock:
 
 
 def empty(parts: Parts) -> bool:
-    return not parts._messages and parts._size == 0
+    return not parts._messages and parts.held_bytes == 0
 
 
 @given(payload=st.binary(min_size=1, max_size=60), count=st.integers(1, 12), seed=st.integers())
@@ -59,7 +59,7 @@ def test_a_repeated_part_replaces_the_first() -> None:
     parts = Parts()
     parts.add("m", 2, 0, b"long" * 10)
     parts.add("m", 2, 0, b"x")
-    assert parts._size == 1
+    assert parts.held_bytes == 1 + bounds.PART_BYTES
     assert parts.add("m", 2, 1, b"y") == b"xy"
 
 
@@ -108,15 +108,45 @@ def test_a_joined_payload_is_bounded() -> None:
     assert parts.add("n", 2, 1, half) == half + half
 
 
-def test_all_that_waits_is_bounded_in_bytes() -> None:
-    """When the waiting parts of all messages exceed the bound, the oldest message goes first."""
+def test_all_that_waits_can_be_bounded_in_bytes() -> None:
+    """Told to hold no more than a bound, the oldest messages are forgotten, and no more of them than that takes."""
     parts = Parts()
-    piece = b"x" * (MAX_FRAME_BYTES - 1)
+    piece = b"x" * 1_000_000
     for number in range(5):
         parts.add(f"m{number}", 2, 0, piece)
-    assert parts._size <= bounds.MAX_BYTES
-    assert "m0" not in parts._messages
-    assert parts.add("m4", 2, 1, b"y") == piece + b"y"
+    parts.shrink(to_bytes=4_100_000)
+    assert 4_000_000 < parts.held_bytes <= 4_100_000
+    assert parts.add("m1", 2, 1, b"y") == piece + b"y"
+    parts.shrink(to_bytes=0)
+    assert empty(parts)
+
+
+@pytest.mark.parametrize("size", [0, 1])
+def test_parts_of_nothing_count(size: int) -> None:
+    """What is held for a part counts beside its payload: the memory of many tiny ones is no more than they count for."""
+    parts = Parts()
+    tracemalloc.start()
+    before, _ = tracemalloc.get_traced_memory()
+    for message in range(20):
+        for seq in range(bounds.MAX_PARTS - 1):
+            parts.add(f"m{message}", bounds.MAX_PARTS, seq, b"xyz"[:size])
+    after, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert after - before < parts.held_bytes
+
+
+def test_an_id_of_megabytes_costs_nothing() -> None:
+    """However long their ids, messages are told apart, and nothing of the ids is kept."""
+    parts = Parts()
+    long = "x" * 8_000_000
+    tracemalloc.start()
+    before, _ = tracemalloc.get_traced_memory()
+    for number in range(5):
+        parts.add(f"{long}{number}", 2, 0, b"a%d" % number)
+    after, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert after - before < 100_000
+    assert parts.add(f"{long}3", 2, 1, b"b") == b"a3b"
 
 
 def test_the_messages_that_wait_are_bounded() -> None:

@@ -36,6 +36,9 @@ REFUSALS_EVERY_S: Final = 1.0
 TYPES_REMEMBERED: Final = 1_000
 """Foreign event types logged once each, up to this many."""
 
+TYPE_CHARS: Final = 200
+"""What is remembered and shown of a type."""
+
 log = structlog.get_logger("intake")
 
 
@@ -99,12 +102,13 @@ class Intake:
         return normalize.incoming(raw, envelope, received_ms=received_ms)
 
     def _mention(self, event_type: str) -> None:
+        event_type = event_type[:TYPE_CHARS]  # as long as the sender likes
         if event_type in self._foreign_types or len(self._foreign_types) >= TYPES_REMEMBERED:
             return
         self._foreign_types.add(event_type)
         log.warning(
             "event.other_type",
-            event_type=event_type.removeprefix("p2.")[:200],
+            event_type=event_type.removeprefix("p2."),
             hint="the app subscribes to an event this daemon has no handler for: remove it under"
             " Events & Callbacks in the developer console, or give it an app of its own",
         )
@@ -132,8 +136,10 @@ class Intake:
         elif result is Verdict.FAILED:
             self._refusals.tell(log.error, "event.commit_failed", event_id=event.event_id, error=str(error))
         elif result is Verdict.UNREADABLE:
-            log.warning(
+            self._refusals.tell(
+                log.warning,
                 "event.unreadable",
+                counted=False,  # it is kept
                 event_id=event.event_id,
                 problem=event.problem,
                 bytes=len(event.raw),

@@ -2,7 +2,7 @@
 
 A data frame is answered with the frame itself, its payload replaced by `{"code": 200}` or `{"code": 500}` and a
 `biz_rt` header with the milliseconds taken (lark_oapi/ws/client.py, `_handle_data_frame`). What must stay true: 200 only
-for a verdict that is committed; no frame, whatever is in it, raises.
+for a verdict that is committed; no frame, whatever is in it, raises; what is held of the frames is bounded.
 """
 
 from __future__ import annotations
@@ -15,16 +15,29 @@ import msgspec
 import structlog
 
 from reserve_listener import frames
+from reserve_listener.model import Verdict
+from reserve_listener.throttle import Throttle
+from reserve_listener.transports.failures import ConnectionLostError
 from reserve_listener.transports.parts import Parts, PartsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from reserve_listener.model import Verdict
     from reserve_listener.protocols import Accept
 
 ANSWER_OK: Final = b'{"code": 200}'
 ANSWER_AGAIN: Final = b'{"code": 500}'
+
+HELD_BYTES: Final = 4 * frames.MAX_FRAME_BYTES
+"""The budget for all that is held of one connection. A message that is being read takes at most a quarter of it, and frames
+that wait for their verdict another; what the peer has not read, and payloads with missing parts, have the rest."""
+
+IN_HAND_BYTES: Final = HELD_BYTES // 4
+
+LARGE_BYTES: Final = 64 * 1024
+"""A frame beyond this waits for its verdict without its payload. To copy each would cost more than it spares."""
+
+LINES_EVERY_S: Final = 1.0
 
 log = structlog.get_logger("connection")
 
@@ -42,6 +55,8 @@ class FrameHandler:
         self._send = send
         self._configure = configure
         self._parts = Parts()
+        self._throttle = Throttle(LINES_EVERY_S)
+        self._in_hand_bytes = 0
         self.pongs = 0
         """Answers to our pings so far."""
 
@@ -56,15 +71,25 @@ class FrameHandler:
             if frame.method == frames.CONTROL:
                 self._control(frame)
             elif frame.method == frames.DATA:
-                self._data(frame)
+                self._data(frame, len(message))
             else:
                 raise frames.FrameError(f"unknown method {frame.method}")
         except (frames.FrameError, PartsError, ValueError, RecursionError) as error:
-            log.warning("connection.garbage_frame", error=str(error)[:200], bytes=len(message))
+            self._tell(log.warning, "connection.garbage_frame", error=str(error)[:200], bytes=len(message))
         except Exception as error:  # noqa: BLE001  # ours, not the peer's; unanswered, so it is pushed again
-            log.error(
-                "connection.frame_failed", error=f"{type(error).__name__}: {error}"[:200]
-            )  # no payload in a traceback
+            problem = f"{type(error).__name__}: {error}"[:200]  # no payload in a traceback
+            self._tell(log.error, "connection.frame_failed", error=problem)
+
+    def keep_bounds(self, held_elsewhere: int) -> None:
+        """Let go what the budget has no room for, the oldest first. Raises `ConnectionLostError` if that is not enough."""
+        room = HELD_BYTES - self._in_hand_bytes - held_elsewhere
+        if room < 0:
+            raise ConnectionLostError("the platform sends without reading our answers", by_server=False)
+        self._parts.shrink(room)
+
+    def _tell(self, write: Callable[..., None], event: str, **facts: object) -> None:
+        """A peer that sends nonsense sends it by the thousand."""
+        self._throttle.tell(event, write, event, **facts)
 
     def _control(self, frame: Any) -> None:
         if frames.headers_of(frame).get(frames.TYPE) != frames.PONG:
@@ -75,7 +100,7 @@ class FrameHandler:
             if isinstance(config, dict):
                 self._configure(config)
 
-    def _data(self, frame: Any) -> None:
+    def _data(self, frame: Any, size: int) -> None:
         headers = frames.headers_of(frame)
         kind = headers.get(frames.TYPE)
         if kind != frames.EVENT:
@@ -90,9 +115,30 @@ class FrameHandler:
                 raise frames.FrameError("a part of a message without an id")
             payload = self._parts.add(message_id, total, seq, frame.payload)
         if payload is not None:
-            self._accept(payload, partial(self._answer, frame, time.monotonic()))
+            self._hand_over(frame, payload, size)
 
-    def _answer(self, frame: Any, started: float, verdict: Verdict) -> None:
+    def _hand_over(self, frame: Any, payload: bytes, size: int) -> None:
+        if size > LARGE_BYTES:
+            frame = _without_payload(frame)
+            size = frame.ByteSize()
+        self._in_hand_bytes += size
+        answer = partial(self._answer, frame, size, time.monotonic())
+        if self._in_hand_bytes > IN_HAND_BYTES:
+            self._tell(log.warning, "connection.overloaded", bytes=self._in_hand_bytes)
+            answer(Verdict.OVERLOADED)
+        else:
+            self._accept(payload, answer)
+
+    def _answer(self, frame: Any, size: int, started: float, verdict: Verdict) -> None:
+        self._in_hand_bytes -= size
         frame.headers.add(key=frames.BIZ_RT, value=str(round((time.monotonic() - started) * 1000)))
         frame.payload = ANSWER_OK if verdict.committed else ANSWER_AGAIN
         self._send(frames.encode(frame))
+
+
+def _without_payload(frame: Any) -> Any:
+    """The memory of a field that is cleared is given back only with its message, so it takes a new one."""
+    frame.ClearField("payload")
+    slim = frames.Frame()
+    slim.CopyFrom(frame)
+    return slim

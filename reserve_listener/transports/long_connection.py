@@ -32,7 +32,6 @@ TOUCHED: Final = (
     "_connect",
     "_get_conn_url",
     "_receive_message_loop",
-    "_handle_message",
     "_configure",
     "_conn",
     "_service_id",
@@ -187,10 +186,16 @@ class LongConnection:
             "ping_timeout": self._settings.liveness_timeout / 3,
         }
         lark.client._ws_connect_kwargs = lambda _headers=None: kwargs  # type: ignore[attr-defined]  # noqa: SLF001  # the SDK forces proxy=None and 1 MiB
-        return _client_class()(self._settings.app_id, url, self._dispatcher, self._on_message, self._on_end)
+        return _client_class()(self._settings.app_id, url, self._dispatcher, self._on_end)
 
     def _make_wire(self, *args: Any, **options: Any) -> Wire:
-        self._wire = Wire(*args, on_message=self._on_message, on_error=self._on_end, **options)
+        self._wire = Wire(
+            *args,
+            on_message=self._on_message,
+            on_error=self._on_end,
+            keep_bounds=self._handler.keep_bounds,
+            **options,
+        )
         return self._wire
 
     def _on_message(self, message: bytes | str) -> None:
@@ -267,7 +272,6 @@ def _subclass(module: Any) -> Any:  # noqa: C901  # a class body, not a branch
             app_id: str,
             url: str,
             dispatcher: Any,
-            on_message: Callable[[bytes | str], None],
             on_end: Callable[[Exception], None],
         ) -> None:
             # The secret stays with the endpoint call. At INFO the SDK logs the URL, which is a credential.
@@ -275,7 +279,6 @@ def _subclass(module: Any) -> Any:  # noqa: C901  # a class body, not a branch
                 app_id, "", log_level=module.LogLevel.WARNING, event_handler=dispatcher, auto_reconnect=False
             )
             self._url = url
-            self._on_message = on_message
             self._on_end = on_end
             self._receiver: asyncio.Task[None] | None = None
 
@@ -283,18 +286,14 @@ def _subclass(module: Any) -> Any:  # noqa: C901  # a class body, not a branch
             return self._url
 
         async def _receive_message_loop(self) -> None:
-            """Started as a task by the SDK's `_connect`."""
+            """Started as a task by the SDK's `_connect`. Messages are taken by the wire: what comes here is the end."""
             self._receiver = asyncio.current_task()
             if self._receiver is not None:
                 self._receiver.set_name("connection-receive")
             try:
-                while True:
-                    await self._handle_message(await self._conn.recv())
+                await self._conn.recv()
             except Exception as error:  # noqa: BLE001  # whatever it was, nothing is received any more: it must be known
                 self._on_end(error)
-
-        async def _handle_message(self, msg: bytes | str) -> None:
-            self._on_message(msg)
 
         def _configure(self, conf: Any) -> None:
             """The SDK's own timing is not used; ours hears the endpoint's answer and the pongs itself."""

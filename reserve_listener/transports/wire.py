@@ -2,8 +2,10 @@
 
 A message goes to its handler as it is read instead of through a queue and a task that waits at it, and what is to be
 sent at the same time goes out in one system call. Each message remains a WebSocket message of its own. The handler may
-not block, so nothing has to hold back the peer; what waits for the commit is bounded by the store, and what the peer does
-not take by `UNSENT_BYTES`.
+not block, so nothing has to hold back the peer.
+
+What must stay true: the connection is known to be lost as soon as it ends in either direction, whether or not the peer
+closes the socket; and what is held of it is bounded in bytes and in pieces, whatever the peer sends or leaves unread.
 """
 
 from __future__ import annotations
@@ -13,7 +15,8 @@ from struct import Struct
 from typing import TYPE_CHECKING, Any, Final
 
 from websockets.asyncio.client import ClientConnection
-from websockets.frames import Frame, Opcode, apply_mask  # type: ignore[attr-defined]  # the compiled one, if there is
+from websockets.exceptions import ConnectionClosedError
+from websockets.frames import DATA_OPCODES, Frame, Opcode, apply_mask  # type: ignore[attr-defined]  # the compiled one, if there is
 from websockets.protocol import State
 
 from reserve_listener.transports.failures import ConnectionLostError
@@ -23,8 +26,11 @@ if TYPE_CHECKING:
 
     from websockets.protocol import Event
 
-UNSENT_BYTES: Final = 16 * 1024 * 1024
-"""What waits for a peer that does not read: some 100,000 answers. Beyond it the connection is given up."""
+READ_BYTES: Final = 16 * 1024
+"""Read from the socket is parsed in portions of this size: of empty frames it holds 8,192, a few megabytes as objects."""
+
+PIECES: Final = 16 * 1024
+"""The fragments that a message may come in: the largest message in fragments of 1 KiB."""
 
 _BINARY: Final = 0x82
 _SHORTEST: Final = 125
@@ -37,24 +43,87 @@ class Wire(ClientConnection):
     def __init__(
         self,
         *args: Any,
-        on_message: Callable[[bytes], None],
+        on_message: Callable[[bytes | str], None],
         on_error: Callable[[Exception], None],
+        keep_bounds: Callable[[int], None],
         **options: Any,
     ) -> None:
+        """`keep_bounds` is told what is held here, in bytes, after each read and write; it may raise."""
         super().__init__(*args, **options)
         self._on_message = on_message
         self._on_error = on_error
+        self._keep_bounds = keep_bounds
         self._going: list[bytes] = []
+        self._pieces: list[bytes] = []
+        self._text = False
+        self._reading = False
+        self._owed_pong = b""
+        self._given_up = False
+
+    # -- reading ------------------------------------------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what was read, portion by portion, until the connection ends."""
+        for start in range(0, len(data), READ_BYTES):
+            if self._given_up:
+                return
+            self._reading = True
+            super().data_received(data[start : start + READ_BYTES] if len(data) > READ_BYTES else data)
+            self._reading = False
+            self._look()
 
     def process_event(self, event: Event) -> None:
-        """Whole binary messages, which is what the platform sends; anything else takes the library's way to `recv`."""
-        if type(event) is not Frame or event.opcode is not Opcode.BINARY or not event.fin:
+        """Messages go to the handler; anything else takes the library's way."""
+        if type(event) is not Frame or event.opcode not in DATA_OPCODES:
             super().process_event(event)
+        elif not self._given_up:
+            try:
+                self._take(event)
+            except Exception as error:  # noqa: BLE001  # whatever it was, the connection must not seem to be heard
+                self._give_up(error)
+
+    def _take(self, frame: Frame) -> None:
+        if frame.fin and frame.opcode is Opcode.BINARY:  # which is what the platform sends
+            self._on_message(frame.data)  # type: ignore[arg-type]  # bytes, as read from the socket
             return
+        if frame.opcode is not Opcode.CONT:
+            self._text = frame.opcode is Opcode.TEXT
+        self._pieces.append(frame.data)  # type: ignore[arg-type]  # as above
+        if len(self._pieces) > PIECES:
+            raise ConnectionLostError(f"a message in more than {PIECES} fragments", by_server=False)
+        if frame.fin:
+            message, self._pieces = b"".join(self._pieces), []
+            self._on_message(message.decode(errors="replace") if self._text else message)
+
+    def _look(self) -> None:
+        """After each read and write: is the connection still one, and within its bounds?"""
         try:
-            self._on_message(event.data)  # type: ignore[arg-type]  # bytes, as read from the socket
-        except Exception as error:  # noqa: BLE001  # whatever it was, the connection must not seem to be heard
-            self._on_error(error)
+            self._keep_bounds(self.held_bytes)
+        except Exception as error:  # noqa: BLE001  # as above
+            self._give_up(error)
+        if self.protocol.state is State.CLOSING:
+            # Closed by either side, or the peer broke the protocol. The library would wait for the end of the stream.
+            protocol = self.protocol
+            self._on_error(
+                ConnectionClosedError(protocol.close_rcvd, protocol.close_sent, protocol.close_rcvd_then_sent)
+            )
+
+    @property
+    def held_bytes(self) -> int:
+        """Of unfinished frames and messages, and of what waits for the peer to read it.
+
+        The library keeps what it reads of one message within `max_size`, fragments included.
+        """
+        unread = len(self.protocol.reader.buffer) + (self.protocol.cur_size or 0)
+        return unread + sum(map(len, self._going)) + self.transport.get_write_buffer_size()
+
+    def _give_up(self, error: Exception) -> None:
+        """The end, by us and at once: nothing more is read, and the peer's reading is not waited for."""
+        self._given_up = True
+        self._on_error(error)
+        self.transport.abort()
+
+    # -- writing ------------------------------------------------------------------------------------------------------------
 
     def send_soon(self, message: bytes) -> None:
         """Send a message, together with the others of this turn of the loop. Once the connection closes, it goes nowhere."""
@@ -70,20 +139,33 @@ class Wire(ClientConnection):
     def _send_going(self) -> None:
         messages, self._going = self._going, []
         try:
-            if self.transport.get_write_buffer_size() > UNSENT_BYTES:
-                raise ConnectionLostError("the peer takes no answers", by_server=False)
             if messages and self.protocol.state is State.OPEN:
                 self.protocol.writes.append(_framed(messages))
                 self.send_data()
         except Exception as error:  # noqa: BLE001  # as above
-            self._on_error(error)
+            self._give_up(error)
+        self._look()
 
     def send_data(self) -> None:
-        """One write for all that is to go out now. An empty one would be the end of the stream, and stays apart."""
+        """One write for all that is to go out now. An empty one would be the end of the stream, and stays apart.
+
+        What comes of reading is pongs, unless it is the end. While the peer does not read, only the last of them is kept
+        (RFC 6455, 5.5.3).
+        """
         writes = self.protocol.writes
-        if len(writes) > 1 and all(writes):
+        if self._reading and self.paused and writes and self.protocol.state is State.OPEN:
+            self._owed_pong = writes[-1]
+            writes.clear()
+        elif len(writes) > 1 and all(writes):
             self.protocol.writes = [b"".join(writes)]
         super().send_data()
+
+    def resume_writing(self) -> None:
+        """The peer reads again."""
+        super().resume_writing()
+        pong, self._owed_pong = self._owed_pong, b""
+        if pong and self.protocol.state is State.OPEN:
+            self.transport.write(pong)
 
 
 def _framed(messages: Sequence[bytes]) -> bytes:
