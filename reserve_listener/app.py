@@ -13,6 +13,7 @@ import structlog
 from reserve_listener import __version__, interpreter, proxies
 from reserve_listener.clock import now_ms
 from reserve_listener.config import WebhookConfig
+from reserve_listener.config.files import ours
 from reserve_listener.control import ControlServer
 from reserve_listener.delivery import Workers
 from reserve_listener.errors import ConfigError, ReserveListenerError, StoreError
@@ -341,7 +342,8 @@ class App:
 
     def _outlets(self, config: Config) -> list[Outlet]:
         """The sinks; one whose file cannot be used now is said so at once, and not only when an event comes."""
-        outlets = [make_outlet(sink, self._logs.write_events) for sink in config.sinks]
+        reserved = [path for path, _ in ours(config)]
+        outlets = [make_outlet(sink, self._logs.write_events, reserved=reserved) for sink in config.sinks]
         for outlet in outlets:
             if isinstance(outlet.sink, FileSink) and (problem := outlet.sink.problem()):
                 log.warning("sink.unusable", sink=outlet.sink.name, problem=problem)

@@ -20,17 +20,20 @@ from reserve_listener.sinks.http import HttpSink
 from reserve_listener.sinks.log import LogSink
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Collection
     from pathlib import Path
 
     from reserve_listener.config import Sink as SinkConfig
     from reserve_listener.protocols import Sink
 
 
-def make_outlet(config: SinkConfig, write_events: Callable[..., Awaitable[None]]) -> Outlet:
+def make_outlet(
+    config: SinkConfig, write_events: Callable[..., Awaitable[None]], *, reserved: Collection[Path] = ()
+) -> Outlet:
     """The sink of a `[[sinks]]` table, with its worker's policy. Blocks: it reads secrets and certificates.
 
-    `write_events`: what a log sink writes to. Raises `ConfigError` when a file is amiss.
+    `write_events`: what a log sink writes to. `reserved`: what a file sink never writes to, whatever name it goes by.
+    Raises `ConfigError` when a file is amiss.
     """
     secrets: tuple[Any, ...] = ()
     sink: Sink
@@ -45,7 +48,9 @@ def make_outlet(config: SinkConfig, write_events: Callable[..., Awaitable[None]]
             rotate_every=config.rotate_every,
             keep=config.keep,
             compress=config.compress,
+            reserved=reserved,
         )
+        secrets = (sink.real,)  # a link that leads elsewhere by now makes it another sink
     else:
         sink = LogSink(config.name, write_events)
     retry = config.retry

@@ -120,6 +120,7 @@ def _try_here(config: Path | None, name: str) -> dict[str, Any]:
     import msgspec
 
     from reserve_listener.config import load
+    from reserve_listener.config.files import ours
     from reserve_listener.outlets import make_outlet, sample_delivery, try_sink
 
     settings = load(config)
@@ -130,7 +131,8 @@ def _try_here(config: Path | None, name: str) -> dict[str, Any]:
             typer.echo(msgspec.json.encode(line))
 
     async def run() -> dict[str, Any]:
-        sink = make_outlet(table, write).sink
+        reserved = [path for path, _ in ours(settings)]
+        sink = make_outlet(table, write, reserved=reserved).sink
         try:
             return await try_sink(sink, sample_delivery(settings.lark.app_id, now_ms()))
         finally:

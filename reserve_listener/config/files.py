@@ -11,12 +11,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-COMPANIONS = ("", "-wal", "-shm", "-journal", ".lock", ".sock")
+COMPANIONS = tuple(
+    part + ending for part in ("", "-inbox") for ending in ("", "-wal", "-shm", "-journal", ".lock", ".sock")
+)
 
 
 def collisions(config: Config, file: Path | None) -> Iterator[tuple[str, str]]:
     """The name of each file sink whose path is taken, and what it is. Links and other spellings are seen through."""
-    taken = {_identity(path): what for path, what in _ours(config, file)}
+    taken = {_identity(path): what for path, what in ours(config, file)}
     for sink in config.sinks:
         if isinstance(sink, FileSink):
             identity = _identity(sink.path)
@@ -26,7 +28,8 @@ def collisions(config: Config, file: Path | None) -> Iterator[tuple[str, str]]:
                 taken[identity] = f'the file of the sink "{sink.name}"'
 
 
-def _ours(config: Config, file: Path | None) -> Iterator[tuple[Path, str]]:
+def ours(config: Config, file: Path | None = None) -> Iterator[tuple[Path, str]]:
+    """What the daemon writes or reads itself, with what it is. `file`: the configuration."""
     store = config.store.path
     for ending in COMPANIONS:
         yield store.with_name(store.name + ending), "a file of the store"

@@ -2,7 +2,8 @@
 
 What must stay true: the file holds whole lines only. A batch that fails is cut off again, and a line torn by a crash is
 mended when the file is opened; both were never counted as delivered, so they come again. Nothing that others wrote is cut:
-the file is locked for as long as it is open, and a batch is cut off only when it is the last thing in it.
+the file is locked for as long as it is open, and a batch is cut off only when it is the last thing in it. A link is followed
+if it was there when the sink was made, and never written through when one takes the file's place later.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
+from reserve_listener import ownership
 from reserve_listener.errors import DeliveryError, MisconfiguredSinkError, TransientDeliveryError
 from reserve_listener.sinks.file_thread import FileThread
 from reserve_listener.sinks.rotation import (
@@ -33,7 +35,7 @@ from reserve_listener.sinks.rotation import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from reserve_listener.model import Delivery
 
@@ -47,6 +49,8 @@ log = structlog.get_logger("sink.file")
 
 class FileSink:
     """Appends to `path` (created 0640). Opens it anew when another file has taken its name (logrotate).
+
+    `reserved`: files that are never written to, whatever their name; the store's above all.
 
     All work on the disk is done by a thread of its own; a second one, also its own, tidies up rotated files.
     """
@@ -64,10 +68,14 @@ class FileSink:
         rotate_every: Every | None = None,
         keep: int = 10,
         compress: bool = False,
+        reserved: Collection[Path] = (),
         now_s: Callable[[], float] = time.time,
     ) -> None:
         self.name = name
         self.path = path
+        self.real = Path(os.path.realpath(path))
+        """Where a path that is a link leads: files are rotated, and folders flushed, where the file itself is."""
+        self._reserved = reserved
         self._rotation = Rotation(bytes_=rotate_bytes, every=rotate_every, keep=keep, compress=compress)
         self._now_s = now_s
         self._file: int | None = None
@@ -92,11 +100,14 @@ class FileSink:
 
     def problem(self) -> str | None:
         """Why the path cannot be used as it is now; None when nothing speaks against it. Blocks for a few look-ups."""
-        folder = self._real().parent
+        folder = self.real.parent
         try:
+            self._require_own()
             if not stat.S_ISREG(self.path.stat().st_mode):
-                return self._not_a_file()
+                raise MisconfiguredSinkError(self._not_a_file())
             usable = os.access(self.path, os.R_OK | os.W_OK)
+        except MisconfiguredSinkError as error:
+            return str(error)
         except FileNotFoundError as error:
             if not folder.is_dir():
                 return self._words(error)
@@ -151,7 +162,7 @@ class FileSink:
             raise
 
     def _current(self) -> int:
-        if self._file is not None and not is_named(self._file, self.path):
+        if self._file is not None and not is_named(self._file, self.real):
             self._let_go()
         if self._file is None:
             self._file = self._open()
@@ -159,28 +170,29 @@ class FileSink:
         return self._file
 
     def _open(self) -> int:
-        # O_NONBLOCK: opening a FIFO that nobody reads must not hang; it means nothing for a file.
-        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
+        self._require_own()
         try:
-            file = os.open(self.path, flags, MODE)
+            # O_NONBLOCK: opening a FIFO that nobody reads must not hang; it means nothing for a file.
+            file = ownership.open_file(self.real, os.O_RDWR | os.O_APPEND | os.O_NONBLOCK, MODE)
         except OSError as error:
             if error.errno in (errno.EISDIR, errno.ENXIO):  # a folder, a socket
                 raise MisconfiguredSinkError(self._not_a_file()) from error
             raise
         try:
             found = os.fstat(file)
+            self._require_own(found)
             if not stat.S_ISREG(found.st_mode):
                 raise MisconfiguredSinkError(self._not_a_file())
             if not lock(file):
                 raise TransientDeliveryError(
                     f"{self.path} is being written by another process or by the previous configuration"
                 )
-            if not is_named(file, self.path):  # rotated, and maybe compressed, before we had the lock
+            if not is_named(file, self.real):  # rotated, and maybe compressed, before we had the lock
                 raise TransientDeliveryError(f"{self.path} was replaced while it was being opened")
             self._since_s = found.st_mtime
             self._mend(file)
             if found.st_size == 0:
-                sync_folder(self._real().parent)
+                sync_folder(self.real.parent)
         except BaseException:
             os.close(file)
             raise
@@ -208,7 +220,7 @@ class FileSink:
 
     def _rotate(self, file: int, now_s: float) -> int:
         """The file to write to: a new one, or the present one when that cannot be had."""
-        path = self._real()
+        path = self.real
         size = os.fstat(file).st_size
         try:
             rotated = next_name(path, now_s)
@@ -235,7 +247,7 @@ class FileSink:
 
     def _tidy(self) -> None:
         rotation = self._rotation
-        failed = tidy(self._real(), keep=rotation.keep, compress=rotation.compress, stop=self._stop_tidying)
+        failed = tidy(self.real, keep=rotation.keep, compress=rotation.compress, stop=self._stop_tidying)
         for error in failed:
             self._warn("file.tidying_failed", error)
 
@@ -249,16 +261,34 @@ class FileSink:
 
     # -- paths and words ---------------------------------------------------------------------------------------------------
 
-    def _real(self) -> Path:
-        """A path that is a link: files are rotated, and folders flushed, where the file itself is."""
-        return Path(os.path.realpath(self.path))
+    def _require_own(self, found: os.stat_result | None = None) -> None:
+        """Raises `MisconfiguredSinkError` when what has the name is another's. `found`: the file that was opened.
+
+        Looked at before the opening too: to open and close the store would drop SQLite's locks on it.
+        """
+        now = os.path.realpath(self.path)
+        if now != str(self.real) and self.real.parent.is_dir():
+            raise MisconfiguredSinkError(
+                f"{self.path} leads to another file than when the daemon was set up ({now} for {self.real}), which is not"
+                " written to: put it back, or reload the daemon if that is meant"
+            )
+        try:
+            found = found or self.real.lstat()
+        except FileNotFoundError:
+            return
+        for path in self._reserved:
+            with contextlib.suppress(OSError):
+                if os.path.samestat(found, path.stat()):
+                    raise MisconfiguredSinkError(
+                        f"{self.path} is another name of {path}, which the daemon needs itself: name another path"
+                    )
 
     def _not_a_file(self) -> str:
         return f"{self.path} is not a regular file: name another path"
 
     def _words(self, error: OSError) -> str:
         reason = f"{self.path}: {error.strerror or error}"
-        folder = self._real().parent
+        folder = self.real.parent
         if isinstance(error, FileNotFoundError):
             return f"{reason}: create the folder {folder}"
         if isinstance(error, NotADirectoryError):

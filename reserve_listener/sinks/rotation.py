@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, Literal
 
+from reserve_listener import ownership
+
 if TYPE_CHECKING:
     import threading
     from collections.abc import Iterator
@@ -102,10 +104,10 @@ def lock(file: int) -> bool:
 
 
 def is_named(file: int, path: Path) -> bool:
-    """Whether the open file is the one of this name."""
+    """Whether the open file is the one of this name. A link is another file, whatever it leads to."""
     ours = os.fstat(file)
     try:
-        named = path.stat()
+        named = path.lstat()
     except FileNotFoundError:
         return False
     return (ours.st_dev, ours.st_ino) == (named.st_dev, named.st_ino)
@@ -183,8 +185,7 @@ def _compress_open(source: int, plain: Path, stop: threading.Event) -> None:
 
 
 def _write_gzip(source: int, half: Path, name: str, stop: threading.Event) -> bool:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-    with os.fdopen(os.open(half, flags, MODE), "wb") as target:
+    with os.fdopen(ownership.create_file(half, os.O_WRONLY, MODE), "wb") as target:
         with gzip.GzipFile(
             name, "wb", GZIP_LEVEL, target, mtime=max(0, int(os.fstat(source).st_mtime))
         ) as packed:
