@@ -1,15 +1,18 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# What the daemon needs to run is here; what tests need as well. Each stamp is as old as the set-up behind it.
+RUN := $(VENV)/.run
 READY := $(VENV)/.ready
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .PHONY: help demo test lint types long systemd bench pins clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
-demo: $(READY) ## the daemon against the local platform, in front of your eyes (ARGS="--events 5")
-	@$(BIN)/reserve-listener demo $(ARGS)
+demo: $(RUN) ## the daemon against the local platform, in front of your eyes (ARGS="--events 5")
+	@$(BIN)/python -m reserve_listener demo $(ARGS)
 
 test: $(READY) ## lint, types and every test that takes seconds (ARGS="-k store" narrows)
 	$(MAKE) --no-print-directory lint types
@@ -43,8 +46,13 @@ pins: $(READY) ## write requirements/*.txt anew from pyproject.toml (needs uv)
 clean: ## remove the virtual environment and caches
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 
-$(READY): requirements/dev.txt pyproject.toml
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
-	@touch $@
+$(RUN): requirements/run.txt
+	@echo "Setting up $(VENV): $$(grep -c == $<) packages, all that the daemon needs. Once; a minute or two with a slow network."
+	@start=$$(date +%s) && $(PYTHON) -m venv $(VENV) && $(INSTALL) --require-hashes -r $< && touch $@ && \
+	  echo "Set up in $$(($$(date +%s) - start)) s."
+
+$(READY): $(RUN) requirements/dev.txt pyproject.toml hatch_build.py
+	@echo "Adding what the tests need: ruff, mypy, pytest and more, $$(grep -c == requirements/dev.txt) packages in all. Once."
+	@start=$$(date +%s) && $(INSTALL) --require-hashes -r requirements/dev.txt && \
+	  $(INSTALL) --no-deps --no-build-isolation --editable . && touch $@ && \
+	  echo "Added in $$(($$(date +%s) - start)) s."

@@ -3,22 +3,84 @@
 # Typer reads the types of commands when they run: no `from __future__ import annotations`. pydantic is imported when
 # a command runs, so that --help stays fast.
 import json
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reserve_listener.cli.options import ConfigOption, JsonOption
+from reserve_listener.cli.config_init import (
+    AppIdOption,
+    DomainOption,
+    SecretFileOption,
+    write_first_configuration,
+)
+from reserve_listener.cli.options import ConfigOption, JsonOption, UnusedConfigOption
+from reserve_listener.cli.shipped import shipped
+from reserve_listener.cli.toml import toml_value
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from reserve_listener.config import Loaded, Setting
 
-config_app = typer.Typer(help="Say what can be configured, and what is.", no_args_is_help=True)
+PROGRAM = "/opt/reserve-listener/bin/reserve-listener"
+
+config_app = typer.Typer(
+    help="Begin a configuration, and say what can be configured and what is.", no_args_is_help=True
+)
 
 
 @config_app.command()
-def schema() -> None:
+def init(
+    config: Annotated[
+        Path, typer.Option("--config", "-c", metavar="FILE", help="The file to create.", show_default=True)
+    ] = Path("config.toml"),
+    app_id: AppIdOption = None,
+    app_secret_file: SecretFileOption = None,
+    domain: DomainOption = None,
+    example: Annotated[
+        bool, typer.Option("--example", help="Only print an example with every key there is, explained.")
+    ] = False,
+) -> None:
+    """Create a first configuration, with comments, and say what comes next.
+
+    On a terminal it asks for the app's id and secret, and for the region; elsewhere give them as options.
+    A file that exists is never overwritten.
+
+    \b
+    Examples:
+      reserve-listener config init
+      reserve-listener config init --app-id cli_a1b2c3d4e5f6 --app-secret-file ./app_secret --domain lark
+      reserve-listener config init --example | less
+    """
+    if example:
+        typer.echo(shipped("config.example.toml"), nl=False)
+    else:
+        write_first_configuration(config, app_id, app_secret_file, domain)
+
+
+@config_app.command()
+def unit(
+    template: Annotated[
+        bool, typer.Option("--template", help="The template for several apps on a host instead.")
+    ] = False,
+    _config: UnusedConfigOption = None,
+) -> None:
+    """Print the systemd unit, sandboxed, with the app's secret as a credential.
+
+    Example: reserve-listener config unit > /etc/systemd/system/reserve-listener.service
+    """
+    import sys
+
+    name = "reserve-listener@.service" if template else "reserve-listener.service"
+    typer.echo(shipped(f"systemd/{name}"), nl=False)
+    here = Path(sys.prefix) / "bin/reserve-listener"
+    if here != Path(PROGRAM):
+        typer.echo(f"note: the unit starts {PROGRAM}; this one is {here}. See docs/service.md.", err=True)
+
+
+@config_app.command()
+def schema(_config: UnusedConfigOption = None) -> None:
     """Print the JSON Schema of the configuration file, for editors and checkers.
 
     Example: reserve-listener config schema > reserve-listener.schema.json
@@ -81,20 +143,6 @@ def _tables(items: "list[Setting]") -> "list[tuple[str, int | None, list[Setting
 def _toml_line(item: "Setting") -> str:
     if item.value is None:
         return f"# {item.key} is not set"
-    line = f"{item.key} = {_toml_value(item.value)}  # {item.origin}"
+    line = f"{item.key} = {toml_value(item.value)}  # {item.origin}"
     # A secret that was read from a file stands beside the key of that file, and one of them is all that may be given.
     return f"# {line}" if item.origin == f"{item.section}.{item.key}_file" else line
-
-
-def _toml_value(value: Any) -> str:
-    if isinstance(value, str):
-        # A string of JSON is one of TOML but for DEL, which TOML wants escaped.
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, list):
-        return f"[{', '.join(map(_toml_value, value))}]"
-    if isinstance(value, dict):
-        pairs = ", ".join(f"{_toml_value(key)} = {_toml_value(each)}" for key, each in value.items())
-        return f"{{ {pairs} }}"
-    return str(int(value) if value == int(value) else value)

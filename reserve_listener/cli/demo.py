@@ -11,6 +11,7 @@ import secrets
 import socket
 import sys
 import tempfile
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -117,13 +118,17 @@ class Daemon:
 async def _demo(events: int, transport: Transport) -> bool:
     from reserve_listener.simulator import HttpServer, Receiver, realistic_events
 
+    began = time.monotonic()
     async with AsyncExitStack() as stack:
+        _say(_dim("Starting a local platform and an HTTP receiver …"))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="reserve-listener-demo-")))
         receiver = Receiver()
         server = await stack.enter_async_context(HttpServer(receiver))
         platform = await stack.enter_async_context(_configured(folder, transport, server))
+        _say(_dim(f"Starting the daemon, and waiting for it to connect (up to {START_TIMEOUT_S:.0f} s) …"))
         daemon = await stack.enter_async_context(_daemon(folder))
         await _connected(platform, daemon)
+        _say(_dim(f"Connected after {time.monotonic() - began:.1f} s.\n"))
         _introduce(folder, platform, server, daemon)
         sent = arrived = 0
         changes = realistic_events()
@@ -134,7 +139,7 @@ async def _demo(events: int, transport: Transport) -> bool:
                 f"{sent}/{events}" if events else str(sent), push, folder, receiver, daemon
             )
             await asyncio.sleep(PAUSE_S)
-        _conclude(folder, sent, arrived)
+        _conclude(folder, sent, arrived, time.monotonic() - began)
     return sent == arrived
 
 
@@ -268,7 +273,7 @@ def _introduce(folder: Path, platform: "Platform", server: "HttpServer", daemon:
   sinks     console (log) · audit (file {folder.name}/events.jsonl) · booking (http {server.url})""")
 
 
-def _conclude(folder: Path, sent: int, arrived: int) -> None:
+def _conclude(folder: Path, sent: int, arrived: int, took_s: float) -> None:
     last = (folder / "events.jsonl").read_text().splitlines()[-1:] if arrived else []
     for line in last:
         _say(f"\n{_bold('What a sink receives')} (CloudEvents 1.0; the last line of events.jsonl):\n")
@@ -277,10 +282,10 @@ def _conclude(folder: Path, sent: int, arrived: int) -> None:
         _say(_red(f"\n{sent - arrived} of {sent} changes did not arrive everywhere."))
         return
     _say(f"""
-{_green(f"All {sent} changes arrived in all three sinks.")} Where to go next:
+{_green(f"All {sent} changes arrived in all three sinks.")} It took {took_s:.1f} s. Where to go next:
 
-  your own app       README.md, "For a real app": create it, subscribe to the event, then
-                     cp config.example.toml config.toml && reserve-listener run
+  your own app       README.md, "For a real app": create the app, then
+                     reserve-listener config init && reserve-listener run
   play the platform  reserve-listener simulate   (drops, stalls, refusals, duplicates on a key press)
 """)
 

@@ -4,10 +4,13 @@ import contextlib
 import os
 import sys
 import threading
+from typing import Annotated
 
 import typer
 
+from reserve_listener import __version__
 from reserve_listener.cli.check import check
+from reserve_listener.cli.completion import PROGRAM, answer_the_shell, completion
 from reserve_listener.cli.config import config_app
 from reserve_listener.cli.dead_letters import dead_letters_app
 from reserve_listener.cli.demo import demo
@@ -20,7 +23,7 @@ from reserve_listener.cli.version import version
 from reserve_listener.errors import ReserveListenerError
 
 app = typer.Typer(
-    name="reserve-listener",
+    name=PROGRAM,
     help="Hears every change of a Feishu/Lark meeting room's reservation limits"
     " and carries it to logs, files and HTTP endpoints. Nothing is lost on the way.",
     epilog="New here? Try: reserve-listener demo",
@@ -28,7 +31,26 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"{PROGRAM} {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _top(
+    _version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit."),
+    ] = False,
+) -> None:
+    """What may stand before a command."""
+
+
 app.command()(run)
 app.command()(check)
 app.command()(demo)
@@ -38,6 +60,7 @@ app.add_typer(events_app, name="events")
 app.add_typer(dead_letters_app, name="dead-letters")
 app.add_typer(sinks_app, name="sinks")
 app.add_typer(config_app, name="config")
+app.command()(completion)
 app.command()(version)
 
 
@@ -68,7 +91,8 @@ def _exit_code() -> int:
             raise ReserveListenerError("standard output is closed. Redirect it instead, e.g. >/dev/null.")
         if any(not _is_text(argument) for argument in sys.argv[1:]):
             raise ReserveListenerError("the command line is not UTF-8 text.")
-        app()
+        answer_the_shell()
+        app(prog_name=PROGRAM)
     except SystemExit as end:  # how typer ends a command
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except ReserveListenerError as error:

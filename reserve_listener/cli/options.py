@@ -16,4 +16,8 @@ ConfigOption = Annotated[
         "/etc/reserve-listener/config.toml.",
     ),
 ]
+UnusedConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", "-c", metavar="FILE", help="Taken after any command; this one needs no file."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]

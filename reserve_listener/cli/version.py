@@ -1,13 +1,11 @@
 """`reserve-listener version`."""
 
-from typing import Annotated
-
 import typer
 
+from reserve_listener.cli.options import JsonOption, UnusedConfigOption
 
-def version(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
-) -> None:
+
+def version(as_json: JsonOption = False, _config: UnusedConfigOption = None) -> None:
     """Print the versions of reserve-listener and of what it rests on.
 
     Example: reserve-listener version

@@ -3,6 +3,7 @@
 Importing this package imports pydantic, so commands import it when they run.
 """
 
+from reserve_listener.config.default_store import default_store
 from reserve_listener.config.effective import Setting, json_schema, settings
 from reserve_listener.config.loading import Loaded, find_config, load, load_explained
 from reserve_listener.config.model import (
@@ -36,6 +37,7 @@ __all__ = [
     "StatusConfig",
     "StoreConfig",
     "WebhookConfig",
+    "default_store",
     "find_config",
     "json_schema",
     "load",

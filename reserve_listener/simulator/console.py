@@ -198,6 +198,9 @@ A Feishu platform is simulated at {simulator.domain}. For a daemon to connect to
 domain = "{simulator.domain}"
 app_id = "{simulator.app_id}"
 app_secret = "{simulator.app_secret}"
+
+[store]
+url = "sqlite:///simulated-events.db"
 """
 
 

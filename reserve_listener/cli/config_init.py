@@ -1,0 +1,207 @@
+"""`reserve-listener config init`: a first configuration, asked for on a terminal, given as options elsewhere."""
+
+import os
+import shlex
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from reserve_listener.errors import ReserveListenerError
+
+if TYPE_CHECKING:
+    from pydantic import SecretStr
+
+REGIONS = {"feishu": "https://open.feishu.cn", "lark": "https://open.larksuite.com"}
+
+CONFIGURATION = """\
+# reserve-listener. `reserve-listener check` looks this file over; `reserve-listener config init --example` prints one with
+# every key there is.
+
+[lark]
+# The app that subscribes to the rooms' events: its id, from the developer console ("Credentials & Basic Info").
+app_id = {app_id}
+# A file whose only line is the app's secret. Only the daemon's user should be able to read it (mode 0600).
+app_secret_file = {app_secret_file}
+# The platform: https://open.feishu.cn (Feishu) or https://open.larksuite.com (Lark).
+domain = {domain}
+
+[store]
+# Where events are kept until every sink has them, and for a while after that. Without this key: {store}
+#url = {store_url}
+
+# Where events go: as many sinks as you like, each with a name of its own.
+
+# The daemon's log.
+[[sinks]]
+name = "console"
+type = "log"
+
+# A file, one JSON object a line.
+#[[sinks]]
+#name = "audit"
+#type = "file"
+#path = "/var/log/reserve-listener/events.jsonl"
+
+# An HTTP endpoint: each event is posted to it as a CloudEvent.
+#[[sinks]]
+#name = "booking"
+#type = "http"
+#url = "https://booking.example/hooks/rooms"
+"""
+
+CREATED = """\
+Created {config}{secret}.
+
+Next:
+{steps}
+"""
+
+CONSOLE_STEPS = """\
+  {number}. In the developer console ({domain}/app), under Events & Callbacks, choose "Receive events through a long
+     connection" and save while the daemon runs; then add the event vc.reserve_config.updated_v1
+     ("Meeting room reservation limits updated").
+  {last}. Change a room's limits, and see it arrive: reserve-listener events list{option}"""
+
+AppIdOption = Annotated[
+    str | None,
+    typer.Option("--app-id", metavar="ID", help="The app's id (cli_…), from the developer console."),
+]
+SecretFileOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--app-secret-file",
+        metavar="FILE",
+        help="The file that holds the app's secret, or will; without it: app_secret beside the configuration.",
+    ),
+]
+DomainOption = Annotated[
+    str | None,
+    typer.Option(
+        "--domain",
+        metavar="REGION",
+        help="feishu, lark, or the platform's address; without it: feishu.",
+    ),
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answers:
+    """What goes into the file. `secret`: to be written into `secret_file`; None leaves that file alone."""
+
+    app_id: str
+    secret_file: Path
+    domain: str
+    secret: "SecretStr | None" = None
+
+
+def write_first_configuration(
+    path: Path, app_id: str | None, secret_file: Path | None, domain: str | None
+) -> None:
+    """Ask for what is not given, on a terminal; write the file, 0600, and say what comes next."""
+    if os.path.lexists(path):
+        raise ReserveListenerError(f"{path} exists, and is left as it is. Name another file with -c FILE.")
+    secret_file = Path(os.path.abspath(secret_file or path.parent / "app_secret"))  # noqa: PTH100  # links stay
+    answers = (_asked if _at_a_terminal() else _given)(app_id, secret_file, domain)
+    _write(path, _text(answers))
+    if answers.secret is not None:
+        try:
+            _write(answers.secret_file, f"{answers.secret.get_secret_value()}\n")
+        except ReserveListenerError:
+            path.unlink()
+            raise
+    typer.echo(_what_next(path, answers), nl=False)
+
+
+def _at_a_terminal() -> bool:
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def _given(app_id: str | None, secret_file: Path, domain: str | None) -> Answers:
+    if app_id is None:
+        raise typer.BadParameter("is needed where nobody can be asked", param_hint="--app-id")
+    return Answers(app_id=_app_id(app_id), secret_file=secret_file, domain=_domain(domain or "feishu"))
+
+
+def _asked(app_id: str | None, secret_file: Path, domain: str | None) -> Answers:
+    """Questions go to standard error: standard output may be somewhere else."""
+    from pydantic import SecretStr
+
+    app_id = _app_id(app_id) if app_id else typer.prompt("App id (cli_…)", value_proc=_app_id, err=True)
+    secret = None
+    if not os.path.lexists(secret_file):
+        prompt = f"App secret, kept in {secret_file} (not shown; Enter to add it later)"
+        text = typer.prompt(prompt, default="", show_default=False, hide_input=True, err=True).strip()
+        secret = SecretStr(text) if text else None
+    if domain is None:
+        domain = typer.prompt("Region, feishu or lark", default="feishu", value_proc=_domain, err=True)
+    return Answers(app_id=app_id, secret_file=secret_file, domain=_domain(domain), secret=secret)
+
+
+def _app_id(text: str) -> str:
+    if not text.strip().isprintable() or not text.strip() or " " in text.strip():
+        raise typer.BadParameter(
+            "must be the app's id, such as cli_a1b2c3d4e5f6, from the developer console",
+            param_hint="--app-id",
+        )
+    return text.strip()
+
+
+def _domain(text: str) -> str:
+    from pydantic import ValidationError
+
+    from reserve_listener.config import LarkConfig
+
+    address = REGIONS.get(text.strip().lower(), text.strip())
+    try:
+        return LarkConfig(app_id="-", domain=address).domain
+    except ValidationError:
+        raise typer.BadParameter(
+            "must be feishu, lark, or an address such as https://open.feishu.cn", param_hint="--domain"
+        ) from None
+
+
+def _text(answers: Answers) -> str:
+    from reserve_listener.cli.toml import toml_value
+    from reserve_listener.config import default_store
+
+    store, _ = default_store(os.environ)
+    return CONFIGURATION.format(
+        app_id=toml_value(answers.app_id),
+        app_secret_file=toml_value(str(answers.secret_file)),
+        domain=toml_value(answers.domain),
+        store=store,
+        store_url=toml_value(f"sqlite:///{store}"),
+    )
+
+
+def _write(path: Path, text: str) -> None:
+    """A new file, for its owner only; what is there stays as it is."""
+    from reserve_listener import ownership
+
+    try:
+        with os.fdopen(ownership.create_file(path, os.O_WRONLY, 0o600), "w", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise ReserveListenerError(f"{path} cannot be created: {error.strerror}.") from None
+
+
+def _what_next(path: Path, answers: Answers) -> str:
+    option = "" if path == Path("config.toml") else f" -c {shlex.quote(str(path))}"
+    steps = [
+        f"Check it:   reserve-listener check{option}",
+        f"Start:      reserve-listener run{option}      (until it says connection.connected)",
+    ]
+    if not answers.secret_file.exists():
+        secret_file = shlex.quote(str(answers.secret_file))
+        steps.insert(
+            0, f"Add the secret:   install -m 600 /dev/stdin {secret_file}      (paste it, Enter, Ctrl-D)"
+        )
+    lines = [f"  {number}. {step}" for number, step in enumerate(steps, start=1)]
+    lines.append(
+        CONSOLE_STEPS.format(number=len(steps) + 1, last=len(steps) + 2, domain=answers.domain, option=option)
+    )
+    secret = f" and {answers.secret_file}" if answers.secret else ""
+    return CREATED.format(config=path, secret=secret, steps="\n".join(lines))
