@@ -220,6 +220,39 @@ def test_chatter_of_libraries_stays_out(output: Output) -> None:
     assert output.lines() == []
 
 
+def test_a_library_that_repeats_itself_is_one_line_a_second(
+    output: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a thousand records from one place the first is written; the next second says how many more there were."""
+    now = 100.0
+    output.logs()
+    bridge: Any = logging.getLogger().handlers[0]
+    monkeypatch.setattr(bridge._throttle, "_clock", lambda: now)
+    for second in range(3):
+        now = 100.0 + second
+        for number in range(1_000):
+            logging.getLogger("websockets.client").warning("bad frame from %s", number)
+            if number == 500:
+                logging.getLogger("asyncio").error("another trouble")
+    lines = [(line["logger"], line["message"], line.get("more")) for line in output.lines()]
+    assert lines == [
+        ("websockets.client", "bad frame from 0", None),
+        ("asyncio", "another trouble", None),
+        ("websockets.client", "bad frame from 0", 999),
+        ("asyncio", "another trouble", None),
+        ("websockets.client", "bad frame from 0", 999),
+        ("asyncio", "another trouble", None),
+    ]
+
+
+def test_different_errors_from_one_place_are_different_lines(output: Output) -> None:
+    """Asyncio reports every exception of a task from the same line: one type does not hide another."""
+    output.logs()
+    for error in (ValueError("one"), KeyError("two"), ValueError("three")):
+        logging.getLogger("asyncio").error("Task exception was never retrieved", exc_info=error)
+    assert ["ValueError" in line["exception"] for line in output.lines()] == [True, False]
+
+
 STRANGE: dict[str, dict[str, Any]] = {
     "lone surrogate": {"path": "\udce4"},
     "huge number": {"number": 10**40},

@@ -18,6 +18,7 @@ import structlog
 
 from reserve_listener.observability.log_writer import LogWriter
 from reserve_listener.redact import scrub
+from reserve_listener.throttle import Throttle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, MutableMapping, Sequence
@@ -28,6 +29,9 @@ LEVELS: Final = ("debug", "info", "warning", "error")
 FORMATS: Final = ("auto", "console", "json")
 MESSAGE_CHARS: Final = 2_000
 """What is shown of another library's message."""
+
+LIBRARY_EVERY_S: Final = 1.0
+"""A library that meets the same trouble a thousand times a second says it once."""
 
 _PRIORITIES: Final = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
 
@@ -140,11 +144,15 @@ class _LineLogger:
 
 
 class _Bridge(logging.Handler):
-    """Records of other libraries, through the same chain."""
+    """Records of other libraries, through the same chain: one of a kind a second.
+
+    A kind is a place in their code with a type of exception: those are few, while texts differ in an address or an id.
+    """
 
     def __init__(self, mask: Callable[[str], str]) -> None:
         super().__init__()
         self._mask = mask
+        self._throttle = Throttle(LIBRARY_EVERY_S)
 
     def emit(self, record: logging.LogRecord) -> None:
         log = structlog.get_logger()
@@ -155,8 +163,14 @@ class _Bridge(logging.Handler):
             message = str(record.msg)
         # Masked before it is cut: half a secret is not recognised.
         message = self._mask(message)[:MESSAGE_CHARS]
-        getattr(log, level)(
-            "library.log", logger=record.name, message=message, exc_info=record.exc_info or None
+        raised = record.exc_info[0] if record.exc_info else None
+        self._throttle.tell(
+            f"{record.name} {record.pathname}:{record.lineno} {raised}",
+            getattr(log, level),
+            "library.log",
+            logger=record.name,
+            message=message,
+            exc_info=record.exc_info or None,
         )
 
 
