@@ -20,6 +20,7 @@ from websockets.frames import DATA_OPCODES, Frame, Opcode, apply_mask  # type: i
 from websockets.protocol import State
 
 from reserve_listener.transports.failures import ConnectionLostError
+from reserve_listener.transports.whole_frames import read_whole_frames
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -59,6 +60,7 @@ class Wire(ClientConnection):
         self._reading = False
         self._owed_pong = b""
         self._given_up = False
+        read_whole_frames(self.protocol, self._on_whole)
 
     # -- reading ------------------------------------------------------------------------------------------------------------
 
@@ -82,10 +84,16 @@ class Wire(ClientConnection):
             except Exception as error:  # noqa: BLE001  # whatever it was, the connection must not seem to be heard
                 self._give_up(error)
 
-    def _take(self, frame: Frame) -> None:
-        if frame.fin and frame.opcode is Opcode.BINARY:  # which is what the platform sends
-            self._on_message(frame.data)  # type: ignore[arg-type]  # bytes, as read from the socket
+    def _on_whole(self, message: bytes) -> None:
+        """A message in one frame, which is what the platform sends."""
+        if self._given_up:
             return
+        try:
+            self._on_message(message)
+        except Exception as error:  # noqa: BLE001  # as above
+            self._give_up(error)
+
+    def _take(self, frame: Frame) -> None:
         if frame.opcode is not Opcode.CONT:
             self._text = frame.opcode is Opcode.TEXT
         self._pieces.append(frame.data)  # type: ignore[arg-type]  # as above
