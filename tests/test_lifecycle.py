@@ -359,7 +359,7 @@ def test_the_abstract_namespace_and_a_foreign_watchdog() -> None:
         }
         notifier = Notifier(environ)
         notifier.status("two\nlines")
-        assert systemd.recv(1000) == b"STATUS=two lines"
+        assert systemd.recv(1000) == b"STATUS=two\\nlines"
         assert notifier.watchdog_s is None
         notifier.close()
 

@@ -18,11 +18,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import structlog
 
+from reserve_listener import normalize
 from reserve_listener.model import IncomingEvent
 from reserve_listener.observability import log_writer as writer_module, logs as logs_module
 from reserve_listener.observability.log_writer import LogWriter
-from reserve_listener.observability.logs import LEVELS, Logs
+from reserve_listener.observability.logs import LEVELS, LINE_BYTES, Logs
+from reserve_listener.simulator import sample_event
 from reserve_listener.sinks.log import LogSink
+from reserve_listener.text import visible_lines
 from tests.helpers import delivery, event, until
 
 if TYPE_CHECKING:
@@ -271,6 +274,105 @@ def test_no_value_makes_the_logging_code_raise(output: Output, name: str) -> Non
     text = output.text()
     assert text.count("\n") == 1
     assert json.loads(text)["event"] == "x"
+
+
+# -- nothing that acts ----------------------------------------------------------------------------------------------------
+
+DIRTY = "a\x1b]0;title\x07\nb\r\x85c\u2028d\u202ee\x9b2J\x7f"
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+async def test_no_foreign_text_acts_on_a_terminal_or_ends_a_line(output: Output, log_format: str) -> None:
+    """Controls and bidi marks in values, keys, ids and data come out as escapes, and each event is one line."""
+    logs = output.logs(log_format=log_format)
+    structlog.get_logger().warning("x", reason=DIRTY, within={DIRTY: [DIRTY]})
+    raw = json.dumps(
+        sample_event(event_id=DIRTY, scope_id=DIRTY)
+        | {"event": {"scope_id": DIRTY, DIRTY: DIRTY, "x": {"y": DIRTY}}}
+    ).encode()
+    body = normalize.incoming(raw, json.loads(raw), received_ms=1).body or b""
+    await LogSink("console", logs.write_events).deliver([delivery(1, body)])
+    text = output.text()
+    assert text == visible_lines(text)
+    assert len(text.splitlines()) == 2
+    if log_format == "json":
+        first, second = map(json.loads, text.splitlines())
+        assert (first["reason"], second["event_id"], second["data"][DIRTY]) == (DIRTY, DIRTY, DIRTY)
+
+
+def test_a_traceback_cannot_forge_a_line(output: Output) -> None:
+    """On the console a traceback is set in, so that what stands in its message begins no line of the log."""
+    output.logs(log_format="console")
+    try:
+        raise ValueError("\n12:00:00 [info] daemon.forged\x1b[2J")
+    except ValueError:
+        structlog.get_logger().exception("x")
+    text = output.text()
+    assert [line for line in text.splitlines() if not line.startswith("  ")][1:] == []
+    assert "\x1b" not in text
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "gbk"])
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_the_log_is_written_in_the_encoding_of_its_stream(
+    tmp_path: Path, encoding: str, log_format: str
+) -> None:
+    """What an encoding lacks is escaped, and a line of JSON means what it meant."""
+    with (tmp_path / "log").open("w", encoding=encoding) as stream:
+        logs = Logs(level="info", log_format=log_format, stream=stream)
+        structlog.get_logger().info("x", name="北京 é 😀")
+        logs.close()
+    text = (tmp_path / "log").read_text(encoding)
+    assert ("北京" in text) == (encoding == "gbk")
+    if log_format == "json":
+        assert json.loads(text)["name"] == "北京 é 😀"
+
+
+def long_event(**sections: Any) -> bytes:
+    envelope = sample_event(**({"event_id": "e1", "scope_id": "omm_a"} | sections))
+    return normalize.incoming(json.dumps(envelope).encode(), envelope, received_ms=1).body or b""
+
+
+async def test_a_long_line_carries_counts_instead_of_its_lists(output: Output) -> None:
+    """A line over 16 KiB says how many there are and that it is not whole; one that just fits is whole."""
+    logs = output.logs()
+    people = [{"user_id": {"open_id": f"ou_{number:032}"}} for number in range(1_000)]
+    bodies = [
+        long_event(reserve_scope_config={"allow_all_users": 0, "allow_users": people[:count]})
+        for count in (1_000, 200)
+    ]
+    await LogSink("console", logs.write_events).deliver([delivery(1, body) for body in bodies])
+    short, whole = output.lines()
+    assert short["truncated"] is True
+    assert short["data"]["reserve_scope_config"] == {"allow_all_users": False, "allow_users": 1_000}
+    assert (short["event_id"], short["scope_id"]) == ("e1", "omm_a")
+    assert "truncated" not in whole
+    assert whole["data"] == json.loads(bodies[1])["data"]
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"text": "x" * 100_000},
+        {"text": "\u202e" * 6_000},
+        {"many": {f"key{number}": number for number in range(10_000)}},
+        {"many": {"x" * 100_000: 1}},
+        {"scope_type": {"x" * number: number for number in range(1_000)}},
+        {"scope_id": "y" * 100_000},
+    ],
+    ids=["text", "escapes", "keys", "long key", "type", "id"],
+)
+@pytest.mark.parametrize("log_format", ["json", "console"])
+async def test_no_line_of_an_event_is_longer(
+    output: Output, sections: dict[str, Any], log_format: str
+) -> None:
+    """Whatever it is that is long, the line is not."""
+    logs = output.logs(log_format=log_format)
+    body = long_event(**({"time_config": {}} | sections))
+    await LogSink("console", logs.write_events).deliver([delivery(1, body)])
+    (line,) = output.text().splitlines()
+    assert len(line.encode()) <= LINE_BYTES
+    assert "truncated" in line or log_format == "console"
 
 
 # -- the writer's thread ----------------------------------------------------------------------------------------------------

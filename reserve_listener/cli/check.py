@@ -10,6 +10,7 @@ import typer
 
 from reserve_listener.cli.options import ConfigOption
 from reserve_listener.errors import ConfigError
+from reserve_listener.text import visible_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,7 +32,7 @@ def check(config: ConfigOption = None) -> None:
     marks = _MARKS if _takes_symbols() else _PLAIN_MARKS
     width = max(len(finding.where) for finding in findings)
     for finding in findings:
-        typer.echo(f"{marks[finding.level]} {finding.where:<{width}}  {finding.text}")
+        typer.echo(f"{marks[finding.level]} {finding.where:<{width}}  {visible_lines(finding.text)}")
     if code := exit_code(findings):
         raise typer.Exit(code)
 

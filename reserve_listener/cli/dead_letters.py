@@ -1,6 +1,5 @@
 """`reserve-listener dead-letters`: deliveries that were given up."""
 
-import json
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -17,7 +16,7 @@ from reserve_listener.cli.filters import (
 )
 from reserve_listener.cli.options import ConfigOption, JsonOption
 from reserve_listener.cli.stores import locate_store
-from reserve_listener.cli.tables import print_table
+from reserve_listener.cli.tables import json_text, print_table
 
 if TYPE_CHECKING:
     from reserve_listener.model import DeadLetter
@@ -49,7 +48,7 @@ def list_dead_letters(
         found = reader.dead_letters(make_filters(sink, scope, since, event_id), limit=limit)
     rows = [_row(letter) for letter in found]
     if as_json:
-        typer.echo(json.dumps(rows, ensure_ascii=False, indent=2))
+        typer.echo(json_text(rows))
     elif rows:
         print_table(
             ("given up", "sink", "event", "scope", "attempts", "error"),

@@ -17,8 +17,9 @@ from reserve_listener.cli.filters import (
 )
 from reserve_listener.cli.options import ConfigOption, JsonOption
 from reserve_listener.cli.stores import locate_store
-from reserve_listener.cli.tables import print_table, printable
+from reserve_listener.cli.tables import json_text, print_table
 from reserve_listener.errors import ReserveListenerError
+from reserve_listener.text import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,7 +53,7 @@ def list_events(
     filters = make_filters(sink, scope, since, event_id)
     found = _read(config, filters, limit=limit, unreadable=unreadable)
     if as_json:
-        typer.echo(json.dumps([_summary(event) for event in found], ensure_ascii=False, indent=2))
+        typer.echo(json_text([_summary(event) for event in found]))
         return
     if not found:
         typer.echo("No events." if not unreadable else "No unreadable pushes.")
@@ -77,10 +78,10 @@ def show_event(
         )
     whole = [_summary(event) | {"event": _parsed(event.body), "raw": _parsed(event.raw)} for event in found]
     if as_json:
-        typer.echo(json.dumps(whole, ensure_ascii=False, indent=2))
+        typer.echo(json_text(whole))
         return
     for event in whole:
-        typer.echo(json.dumps(event, ensure_ascii=False, indent=2))
+        typer.echo(json_text(event))
 
 
 @events_app.command("tail")
@@ -105,14 +106,14 @@ def tail_events(
     filters = make_filters(sink, scope, None, None)
     if as_json and not follow:
         bodies = [_body(event) for event in _read(config, filters, limit=limit)]
-        typer.echo(json.dumps([body for body in bodies if body is not None], ensure_ascii=False, indent=2))
+        typer.echo(json_text([body for body in bodies if body is not None]))
         return
     with suppress(KeyboardInterrupt):
         for event in _newest(config, filters, limit=limit, follow=follow):
             if not as_json:
-                typer.echo("  ".join(printable(cell) for cell in _cells(event)))
+                typer.echo("  ".join(visible(cell) for cell in _cells(event)))
             elif (body := _body(event)) is not None:
-                typer.echo(json.dumps(body, ensure_ascii=False))
+                typer.echo(json_text(body, indent=None))
 
 
 def _body(event: "StoredEvent") -> Any:

@@ -19,8 +19,10 @@ from reserve_listener.cli.run import run
 from reserve_listener.cli.simulate import simulate
 from reserve_listener.cli.sinks import sinks_app
 from reserve_listener.cli.status import status
+from reserve_listener.cli.streams import set_up_streams
 from reserve_listener.cli.version import version
 from reserve_listener.errors import ReserveListenerError
+from reserve_listener.text import visible_lines
 
 app = typer.Typer(
     name=PROGRAM,
@@ -86,6 +88,7 @@ def _is_text(argument: str) -> bool:
 
 
 def _exit_code() -> int:
+    set_up_streams()
     try:
         if sys.stdout is None:  # `>&-`: the next file opened would take its place
             raise ReserveListenerError("standard output is closed. Redirect it instead, e.g. >/dev/null.")
@@ -96,14 +99,14 @@ def _exit_code() -> int:
     except SystemExit as end:  # how typer ends a command
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except ReserveListenerError as error:
-        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.write(f"error: {visible_lines(str(error))}\n")
         return error.exit_code
     except BrokenPipeError:
         # The reader of our output is gone (`… | head`); there is nobody left to tell.
         sys.stderr.close()
         return 1
     except OSError as error:
-        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.write(f"error: {visible_lines(str(error))}\n")
         # What could not be written would be tried, and fail, once more at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 1

@@ -1,6 +1,5 @@
 """`reserve-listener sinks`: where events go, and how that does."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -8,9 +7,10 @@ import typer
 
 from reserve_listener.cli.options import ConfigOption, JsonOption
 from reserve_listener.cli.stores import locate_store
-from reserve_listener.cli.tables import print_table, printable
+from reserve_listener.cli.tables import json_text, print_table
 from reserve_listener.clock import now_ms
 from reserve_listener.errors import ReserveListenerError
+from reserve_listener.text import visible
 
 if TYPE_CHECKING:
     from reserve_listener.config import Located
@@ -36,7 +36,7 @@ def list_sinks(config: ConfigOption = None, as_json: JsonOption = False) -> None
     answer = ask(store, {"operation": "status"})
     rows = _stored(store) if answer is None else answer["sinks"]
     if as_json:
-        typer.echo(json.dumps(rows, ensure_ascii=False, indent=2))
+        typer.echo(json_text(rows))
         return
     columns = ("sink", "state", "pending", "dead letters", "last error", "next attempt")
     print_table(columns, [_cells(row) for row in rows])
@@ -57,12 +57,12 @@ def try_sink_now(name: NameArgument, config: ConfigOption = None, as_json: JsonO
     _require_sink(located, name)
     answer = ask(located.store.path, {"operation": "test", "sink": name}) or _try_here(config, name)
     if as_json:
-        typer.echo(json.dumps(answer, ensure_ascii=False, indent=2))
+        typer.echo(json_text(answer))
     elif answer["delivered"]:
         typer.echo(f"{name} took the event {answer['event_id']} in {answer['took_s']} s.")
     if not answer["delivered"]:
         if not as_json:
-            raise ReserveListenerError(f"{name} did not take the event: {printable(answer['problem'])}")
+            raise ReserveListenerError(f"{name} did not take the event: {visible(answer['problem'])}")
         raise typer.Exit(1)
 
 

@@ -1,14 +1,14 @@
 """`reserve-listener status`: how the running daemon is."""
 
-import json
 from typing import Any
 
 import typer
 
 from reserve_listener.cli.options import ConfigOption, JsonOption
 from reserve_listener.cli.stores import locate_store
-from reserve_listener.cli.tables import printable
+from reserve_listener.cli.tables import json_text
 from reserve_listener.errors import ReserveListenerError
+from reserve_listener.text import visible
 
 
 def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
@@ -24,7 +24,7 @@ def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
     answer = ask(store, {"operation": "status"})
     if answer is None:
         raise ReserveListenerError(f"no daemon runs on the store {store}.")
-    typer.echo(json.dumps(answer, ensure_ascii=False, indent=2) if as_json else _text(answer))
+    typer.echo(json_text(answer) if as_json else _text(answer))
     if not answer["healthy"]:
         raise typer.Exit(1)
 
@@ -41,7 +41,7 @@ def _text(answer: dict[str, Any]) -> str:
         *(("sink", _sink(sink)) for sink in answer["sinks"]),
         *(("gap", f"{gap['from']} to {gap['to']}: changes may be lost") for gap in answer["gaps"]),
     ]
-    return "\n".join(f"{name:<11} {value}" for name, value in lines)
+    return "\n".join(f"{name:<11} {visible(value)}" for name, value in lines)
 
 
 def _sink(sink: dict[str, Any]) -> str:
@@ -50,7 +50,7 @@ def _sink(sink: dict[str, Any]) -> str:
         parts.append(f"{sink['dead_letters']} dead letters")
     if sink["last_error"]:
         since = f"since {sink['failing_since']}: " if sink["failing_since"] else ""
-        parts.append(since + printable(sink["last_error"]))
+        parts.append(since + sink["last_error"])
     if sink["next_attempt"]:
         parts.append(f"next attempt {sink['next_attempt']}")
     return ", ".join(parts)

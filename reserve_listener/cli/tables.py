@@ -1,6 +1,10 @@
-"""Tables for people."""
+"""What commands print: tables for people, JSON for programs."""
 
+import json
 from collections.abc import Iterable, Sequence
+from typing import Any
+
+from reserve_listener.text import escaped_json, visible
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -13,12 +17,10 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*(Text(printable(cell)) for cell in row))
+        table.add_row(*(Text(visible(cell)) for cell in row))
     Console().print(table)
 
 
-def printable(text: str) -> str:
-    """Without control characters: a payload must not drive the terminal."""
-    return "".join(
-        character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text
-    )
+def json_text(value: Any, *, indent: int | None = 2) -> str:
+    """A value as JSON that also a person may look at: what would drive a terminal is escaped."""
+    return escaped_json(json.dumps(value, ensure_ascii=False, indent=indent))

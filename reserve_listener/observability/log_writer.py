@@ -14,6 +14,8 @@ import select
 import threading
 from typing import TYPE_CHECKING, Final
 
+from reserve_listener.text import ESCAPE
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -24,11 +26,15 @@ _Item = tuple[bytes, "asyncio.Future[None] | None"]
 
 
 class LogWriter:
-    """Writes to a file descriptor. `on_dropped` renders the line that says how many were dropped."""
+    """Writes to a file descriptor. `on_dropped` renders the line that says how many were dropped.
 
-    def __init__(self, descriptor: int, *, on_dropped: Callable[[int], str]) -> None:
+    What `encoding` cannot express is written as its escape (`text.ESCAPE`).
+    """
+
+    def __init__(self, descriptor: int, *, on_dropped: Callable[[int], str], encoding: str = "utf-8") -> None:
         self._descriptor = descriptor
         self._on_dropped = on_dropped
+        self._encoding = encoding
         self._items: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
         self._dropped = 0
         self._torn = False
@@ -41,15 +47,14 @@ class LogWriter:
         if self._items.qsize() >= CAPACITY:
             self._dropped += 1
             return
-        self._items.put((f"{text}\n".encode("utf-8", "backslashreplace"), None))
+        self._items.put((self._bytes([text]), None))
 
     async def write(self, lines: list[str]) -> None:
         """Write lines and wait until they are out. Raises `OSError`."""
         if self._closed:
             raise OSError("the log is closed")
         written = asyncio.get_running_loop().create_future()
-        data = "".join(f"{line}\n" for line in lines).encode("utf-8", "backslashreplace")
-        self._items.put((data, written))
+        self._items.put((self._bytes(lines), written))
         await written
 
     def close(self) -> None:
@@ -57,6 +62,9 @@ class LogWriter:
         self._closed = True
         self._items.put(None)
         self._thread.join(CLOSE_TIMEOUT_S)
+
+    def _bytes(self, lines: list[str]) -> bytes:
+        return "".join(f"{line}\n" for line in lines).encode(self._encoding, ESCAPE)
 
     def _run(self) -> None:
         while (item := self._items.get()) is not None:
@@ -74,7 +82,7 @@ class LogWriter:
 
     def _say_dropped(self) -> None:
         if dropped := self._dropped:
-            self._write_all(f"{self._on_dropped(dropped)}\n".encode())
+            self._write_all(self._bytes([self._on_dropped(dropped)]))
             self._dropped -= dropped
 
     def _write_all(self, data: bytes) -> None:

@@ -5,19 +5,26 @@ Other libraries' records (the SDK's among them) go through the same chain. Log e
 
 from __future__ import annotations
 
+import codecs
 import io
-import json
 import logging
 import os
 import sys
 import warnings
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
-import msgspec
 import structlog
 
 from reserve_listener.observability.log_writer import LogWriter
+from reserve_listener.observability.rendering import (
+    console_renderer,
+    journal_line,
+    json_line,
+    shortened,
+    without_objects,
+)
 from reserve_listener.redact import scrub
+from reserve_listener.text import ESCAPE
 from reserve_listener.throttle import Throttle
 
 if TYPE_CHECKING:
@@ -33,11 +40,13 @@ MESSAGE_CHARS: Final = 2_000
 LIBRARY_EVERY_S: Final = 1.0
 """A library that meets the same trouble a thousand times a second says it once."""
 
-_PRIORITIES: Final = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
+LINE_BYTES: Final = 16_384
+"""The longest line of an event: the journal cuts lines at 48 KiB, container runtimes at 16 KiB."""
+
+UTF8_BYTES: Final = 4
+"""The most that a character takes."""
 
 _LEVELS: Final = ((logging.INFO, "debug"), (logging.WARNING, "info"), (logging.ERROR, "warning"))
-
-_encode = msgspec.json.Encoder(enc_hook=str).encode
 
 
 class Logs:
@@ -59,19 +68,21 @@ class Logs:
         # The longest first: one that begins another must not leave the other's end behind.
         self._secrets = tuple(sorted(filter(None, secrets), key=len, reverse=True))
         colors = console and terminal and "NO_COLOR" not in os.environ
-        self._render = _console(colors=colors) if console else _json
+        self._render = console_renderer(colors=colors) if console else json_line
         if not console and _is_journal(stream, os.environ.get("JOURNAL_STREAM", "")):
-            self._render = _for_journal
+            self._render = journal_line
         self._stamp = structlog.processors.TimeStamper(
             fmt="%H:%M:%S.%f" if console else "iso", utc=not console, key="timestamp"
         )
-        self._writer = LogWriter(_descriptor(stream), on_dropped=self._dropped_line)
+        self._writer = LogWriter(
+            _descriptor(stream), on_dropped=self._dropped_line, encoding=_encoding(stream)
+        )
         self._configure(level)
 
     async def write_events(self, lines: Sequence[dict[str, Any]]) -> None:
         """The log sink's lines: written whatever the level is, and waited for. Raises `OSError`."""
         stamp = self._stamp(None, "info", {"level": "info"})  # one for all: they are written together
-        await self._writer.write([self._render({**stamp, **line}) for line in lines])
+        await self._writer.write([self._bounded({**stamp, **line}) for line in lines])
 
     def hide(self, secret: str) -> None:
         """Mask this text, too, from now on: a secret that was read again."""
@@ -129,11 +140,21 @@ class Logs:
             return value
         return scrub(str(value), self._secrets)  # an exception, a URL, a path: what is written is its text
 
+    def _bounded(self, line: dict[str, Any]) -> str:
+        text = self._render(line)
+        if _is_too_long(text):
+            text = self._render(line := shortened(line))
+        return self._render(without_objects(line)) if _is_too_long(text) else text
+
     def _rendered(self, line: MutableMapping[str, Any]) -> str:
         return self._render(self._stamp(None, "info", line))
 
     def _dropped_line(self, count: int) -> str:
         return self._rendered({"event": "log.dropped", "level": "warning", "lines": count})
+
+
+def _is_too_long(text: str) -> bool:
+    return len(text) * UTF8_BYTES > LINE_BYTES and len(text.encode("utf-8", ESCAPE)) > LINE_BYTES
 
 
 class _LineLogger:
@@ -174,50 +195,6 @@ class _Bridge(logging.Handler):
         )
 
 
-def _json(event: MutableMapping[str, Any]) -> str:
-    ordered = {key: event[key] for key in ("timestamp", "level", "event") if key in event}
-    line = {**ordered, **event}
-    try:
-        return _encode(line).decode()
-    except (
-        TypeError,
-        ValueError,
-        OverflowError,
-    ):  # no text in UTF-8, a key that is no text: never the caller's error
-        return json.dumps(line, default=str, skipkeys=True)
-
-
-def _console(*, colors: bool) -> Callable[[MutableMapping[str, Any]], str]:
-    render = structlog.dev.ConsoleRenderer(colors=colors, pad_event_to=24, sort_keys=False)
-
-    def rendered(event: MutableMapping[str, Any]) -> str:
-        return str(render(None, event.get("level", "info"), _flat(event)))
-
-    return rendered
-
-
-def _flat(event: MutableMapping[str, Any]) -> dict[str, Any]:
-    """The event's `data` as dotted keys, one glance each; people and departments as how many they are."""
-    flat = {key: value for key, value in event.items() if key not in ("data", "source", "time")}
-    data = event.get("data")
-    if isinstance(data, msgspec.Raw):
-        data = msgspec.json.decode(data)
-    if isinstance(data, dict):
-        for name, section in data.items():
-            if isinstance(section, dict):
-                flat.update(
-                    {f"{name.removesuffix('_config')}.{key}": _short(value) for key, value in section.items()}
-                )
-            elif name not in ("scope_id", "scope_type"):
-                flat[name] = _short(section)
-    return flat
-
-
-def _for_journal(event: MutableMapping[str, Any]) -> str:
-    """A JSON line with the priority that the journal reads from its beginning (sd-daemon(3))."""
-    return f"<{_PRIORITIES.get(event.get('level', 'info'), 6)}>{_json(event)}"
-
-
 def _is_journal(stream: TextIO, journal_stream: str) -> bool:
     """Whether the stream is the journal's own: `$JOURNAL_STREAM` is its device and inode (systemd.exec(5))."""
     try:
@@ -227,8 +204,11 @@ def _is_journal(stream: TextIO, journal_stream: str) -> bool:
     return journal_stream == f"{status.st_dev}:{status.st_ino}"
 
 
-def _short(value: Any) -> Any:
-    return f"[{len(value)}]" if isinstance(value, list) else value
+def _encoding(stream: TextIO) -> str:
+    try:
+        return codecs.lookup(stream.encoding or "utf-8").name
+    except LookupError:
+        return "ascii"  # see `cli.streams`
 
 
 def _descriptor(stream: TextIO) -> int:

@@ -5,10 +5,15 @@ from __future__ import annotations
 import os
 import socket
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+from reserve_listener.text import visible
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+LONGEST: Final = 1_000
+"""Characters of an assignment: systemd reads 4,096 bytes of a datagram, and a character takes up to four."""
 
 
 class Notifier:
@@ -33,17 +38,18 @@ class Notifier:
         return self._socket is not None
 
     def send(self, *assignments: str) -> None:
-        """One datagram, e.g. `send("READY=1", "STATUS=connected")`."""
+        """One datagram, e.g. `send("READY=1", "STATUS=connected")`. Each is one assignment, whatever its text holds."""
         if self._socket is None:
             return
         try:
-            self._socket.sendto("\n".join(assignments).encode("utf-8", "replace"), self._address)
+            lines = [visible(assignment, LONGEST) for assignment in assignments]
+            self._socket.sendto("\n".join(lines).encode(), self._address)
         except OSError:
             return  # systemd restarts a unit that stays silent; there is nobody else to tell
 
     def status(self, text: str) -> None:
         """The one line that `systemctl status` shows."""
-        self.send("STATUS=" + " ".join(text.split()))
+        self.send(f"STATUS={text}")
 
     def reloading(self) -> None:
         """A reload begins; `send("READY=1")` ends it."""

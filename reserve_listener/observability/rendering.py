@@ -1,0 +1,104 @@
+"""How a line of the log is written: as JSON, for the journal, for people. Nothing in it acts on a terminal or ends it early."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+import structlog
+
+from reserve_listener.text import escaped_json, visible, visible_lines
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, MutableMapping
+
+TEXT_CHARS: Final = 200
+"""What is kept of a text in a line that is too long: enough for every id, and to know another by."""
+
+DEPTH: Final = 8
+"""How deep objects are kept in such a line; the platform's are three deep."""
+
+_PRIORITIES: Final = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
+
+_encode = msgspec.json.Encoder(enc_hook=str).encode
+
+
+def json_line(event: MutableMapping[str, Any]) -> str:
+    """A line of JSON, what matters first."""
+    ordered = {key: event[key] for key in ("timestamp", "level", "event") if key in event}
+    line = {**ordered, **event}
+    try:
+        return escaped_json(_encode(line).decode())
+    except (
+        TypeError,
+        ValueError,
+        OverflowError,
+    ):  # no text in UTF-8, a key that is no text: never the caller's error
+        return escaped_json(json.dumps(line, default=str, skipkeys=True))
+
+
+def console_renderer(*, colors: bool) -> Callable[[MutableMapping[str, Any]], str]:
+    """What makes lines for people."""
+    render = structlog.dev.ConsoleRenderer(colors=colors, pad_event_to=24, sort_keys=False)
+
+    def rendered(event: MutableMapping[str, Any]) -> str:
+        shown = {visible(str(key)): _shown(key, value) for key, value in _flat(event).items()}
+        return str(render(None, event.get("level", "info"), shown))
+
+    return rendered
+
+
+def _shown(key: str, value: Any) -> str:
+    """A value for a person. A traceback keeps its lines, set in, so that none of them passes for a line of the log."""
+    if key in ("exception", "stack") and isinstance(value, str):
+        return textwrap.indent(visible_lines(value), "  ")
+    return visible(value if isinstance(value, str) else repr(value))
+
+
+def _flat(event: MutableMapping[str, Any]) -> dict[str, Any]:
+    """The event's `data` as dotted keys, one glance each; people and departments as how many they are."""
+    flat = {key: value for key, value in event.items() if key not in ("data", "source", "time")}
+    data = event.get("data")
+    if isinstance(data, msgspec.Raw):
+        data = msgspec.json.decode(data)
+    if isinstance(data, dict):
+        for name, section in data.items():
+            if isinstance(section, dict):
+                flat.update(
+                    {f"{name.removesuffix('_config')}.{key}": _short(value) for key, value in section.items()}
+                )
+            elif name not in ("scope_id", "scope_type"):
+                flat[name] = _short(section)
+    return flat
+
+
+def journal_line(event: MutableMapping[str, Any]) -> str:
+    """A JSON line with the priority that the journal reads from its beginning (sd-daemon(3))."""
+    return f"<{_PRIORITIES.get(event.get('level', 'info'), 6)}>{json_line(event)}"
+
+
+def _short(value: Any) -> Any:
+    return f"[{len(value)}]" if isinstance(value, list) else value
+
+
+def shortened(line: dict[str, Any]) -> dict[str, Any]:
+    """An event's line that is too long: its lists as how many they hold, texts cut, and said to be so."""
+    data = line.get("data")
+    if isinstance(data, msgspec.Raw):
+        line = {**line, "data": msgspec.json.decode(data)}
+    return {key: _counted(value, DEPTH) for key, value in line.items()} | {"truncated": True}
+
+
+def without_objects(line: dict[str, Any]) -> dict[str, Any]:
+    """A line that is too long even so: what is neither text nor number is left out."""
+    return {key: value for key, value in line.items() if not isinstance(value, dict)}
+
+
+def _counted(value: Any, depth: int) -> Any:
+    if isinstance(value, list) or (isinstance(value, dict) and not depth):
+        return len(value)
+    if isinstance(value, dict):
+        return {visible(key, TEXT_CHARS): _counted(item, depth - 1) for key, item in value.items()}
+    return visible(value, TEXT_CHARS) if isinstance(value, str) else value
