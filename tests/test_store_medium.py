@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,6 +83,83 @@ async def test_a_store_that_is_gone_is_noticed_by_a_reading_job_too(store: Sqlit
     with pytest.raises(StoreError, match="was removed"):
         await store.backlog()
     await ended(store, "was removed")
+
+
+def cut(path: Path, share: float = 0) -> None:
+    os.truncate(path, round(path.stat().st_size * share))
+
+
+def empty_and_fill_up(path: Path) -> None:
+    """As long as before, and nothing in it."""
+    size = path.stat().st_size
+    os.truncate(path, 0)
+    os.truncate(path, size)
+
+
+def soundly_stored(path: Path) -> set[str]:
+    """What the next start finds in a store that must be whole."""
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    return ids(path)
+
+
+@pytest.mark.parametrize("harm", [cut, partial(cut, share=0.5), partial(cut, share=0.99), empty_and_fill_up])
+@pytest.mark.parametrize("checkpoint", ["before", "never"])
+async def test_a_log_that_is_cut_short_is_not_written_to(
+    store: SqliteStore, path: Path, harm: Any, checkpoint: str
+) -> None:
+    """No push is STORED behind the hole, the end says what happened, and the store is sound at the next start."""
+    kept = {"before"}
+    if checkpoint == "before":
+        await store._writer.submit(
+            lambda c: c.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone(), writes=False
+        )
+    for number in range(30):
+        await append(store, event(f"e{number}"))
+    await asyncio.to_thread(harm, path.with_name("events.db-wal"))
+    with pytest.raises(StoreError, match="cut short"):
+        await append(store, event("lost"))
+    await ended(store, "events.db-wal, a part of the store, was cut short while the daemon was running")
+    await store.close()
+    found = await reopened(path)
+    assert "lost" not in found
+    assert checkpoint == "never" or found >= kept
+
+
+async def reopened(path: Path) -> set[str]:
+    store = SqliteStore(path)
+    await store.open(["a"])
+    assert await append(store, event("next")) is Verdict.STORED
+    await store.close()
+    return await asyncio.to_thread(soundly_stored, path)
+
+
+@pytest.mark.parametrize("share", [0, 0.5])
+async def test_a_log_that_is_cut_during_a_commit_is_not_answered_for(
+    store: SqliteStore, path: Path, share: float
+) -> None:
+    """The hole comes between the look before the transaction and its commit: the look after it sees it."""
+    for number in range(30):
+        await append(store, event(f"e{number}"))
+
+    def harmed(connection: sqlite3.Connection) -> None:
+        connection.execute("UPDATE sinks SET configured = configured")
+        cut(path.with_name("events.db-wal"), share)
+
+    with pytest.raises(StoreError, match="cut short"):
+        await store._writer.submit(harmed, writes=True)
+    await ended(store, "cut short")
+
+
+@pytest.mark.parametrize("mode", ["PASSIVE", "FULL", "RESTART", "TRUNCATE"])
+async def test_another_programs_checkpoint_is_no_harm(store: SqliteStore, path: Path, mode: str) -> None:
+    """`sqlite3 events.db "PRAGMA wal_checkpoint(TRUNCATE)"` may be run: the log is shorter then, and rightly so."""
+    for number in range(20):
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+        assert await append(store, event(f"e{number}")) is Verdict.STORED
+    await store.close()
+    assert ids(path) == {"before", *(f"e{number}" for number in range(20))}
 
 
 @pytest.mark.parametrize("harm", [remove, replace])

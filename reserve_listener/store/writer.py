@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import queue
 import sqlite3
+import struct
 import threading
 import time
 from collections.abc import Callable
@@ -23,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from reserve_listener.errors import StoreError, WrongStoreError
 from reserve_listener.store import schema
+from reserve_listener.store.wal import WalGuard
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -217,6 +220,8 @@ class Writer:
             wrote = connection.total_changes != changes
             if connection.in_transaction:  # even the rollback failed
                 self._file.close()
+            if wrote:
+                self._file.require_whole()
             self._judge(results, wrote=wrote)
             self._tell(_tell_all, results)
         reads = [job for job in jobs if not job.writes]
@@ -259,8 +264,11 @@ class _File:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._wal = path.with_name(f"{path.name}-wal")
+        self._real = path.resolve()
+        """Where SQLite has the rest of the store, if the path is a link."""
+        self._wal = self._real.with_name(f"{self._real.name}-wal")
         self._connection: sqlite3.Connection | None = None
+        self._guard: WalGuard | None = None
         self._held: int | None = None
         self._identity: tuple[int, int] | None = None
         self._wal_identity: tuple[int, int] | None = None
@@ -272,6 +280,7 @@ class _File:
         # Held open, also while no connection is: the number of a removed file would be given to the next one.
         self._held = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
         self._identity, self._wal_identity = _identity(self._path), _identity(self._wal)
+        self._guard = WalGuard(self._real)
 
     def usable(self) -> sqlite3.Connection:
         """A connection to the file that has the store's name.
@@ -279,6 +288,7 @@ class _File:
         Raises `_NotNowError`, and `StoreError` when only a person can mend it: the file is gone, replaced or damaged.
         """
         self._require_same()
+        self.require_whole()
         if self._connection is None:
             self._reopen()
             self._require_same()  # opening makes a file where none is
@@ -286,9 +296,29 @@ class _File:
             raise _NotNowError("not open")
         return self._connection
 
+    def require_whole(self) -> None:
+        """Raises `StoreError` when a part of what was committed is gone from the log."""
+        if self._guard is None or self._guard.whole():
+            return
+        self._hold_still()
+        raise StoreError(
+            f"{self._wal}, a part of the store, was cut short while the daemon was running; what was committed since the"
+            " last checkpoint is lost, and what is committed from now on would be. Start again, and keep others off it."
+        )
+
+    def _hold_still(self) -> None:
+        """At its closing SQLite would copy from the log what is left of it, page by page, and spoil the store.
+
+        A lock of ours on the bytes that it locks for that keeps it off; the next opening recovers what is whole.
+        """
+        if self._held is not None:
+            sharing = struct.pack("@hhqqi4x", fcntl.F_RDLCK, os.SEEK_SET, 0x40000002, 510, 0)
+            fcntl.fcntl(self._held, fcntl.F_OFD_SETLK, sharing)
+
     def suspect(self, error: BaseException) -> None:
         """A commit failed with this: open anew unless the connection is known to be as good as before."""
         name = _name_of(error)
+        self.require_whole()
         if name.startswith(_PASSES_BY_ITSELF):
             return
         if name.startswith(_DAMAGED):
@@ -314,6 +344,9 @@ class _File:
         if connection is not None:
             with contextlib.suppress(sqlite3.Error):
                 connection.close()
+        guard, self._guard = self._guard, None
+        if guard is not None:
+            guard.close()
 
     def release(self) -> None:
         """Give everything back. Does not raise."""
@@ -333,6 +366,7 @@ class _File:
             raise _NotNowError(str(error)) from error
         self._connection, self._damage = connection, None
         self._wal_identity = _identity(self._wal)
+        self._guard = WalGuard(self._real)
 
     def _require_same(self) -> None:
         try:
