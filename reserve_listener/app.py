@@ -11,21 +11,21 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 from reserve_listener import __version__, interpreter, proxies
-from reserve_listener.clock import now_ms
+from reserve_listener.actions import OperatorActions
 from reserve_listener.config import WebhookConfig
 from reserve_listener.config.files import ours
-from reserve_listener.control import ControlServer
+from reserve_listener.control.server import ControlServer
 from reserve_listener.delivery import Workers
-from reserve_listener.errors import ConfigError, ReserveListenerError, StoreError
+from reserve_listener.errors import ConfigError, StoreError
 from reserve_listener.health import Health
 from reserve_listener.intake import Intake
 from reserve_listener.listening import Listener, make_webhook
-from reserve_listener.model import MIB, Filters, State
+from reserve_listener.model import MIB, State
 from reserve_listener.observability.heartbeat import Heartbeat
 from reserve_listener.observability.notify import Notifier
-from reserve_listener.outlets import make_outlet, route_of, sample_delivery, try_sink
+from reserve_listener.outlets import make_outlet, route_of
 from reserve_listener.sinks.file import FileSink
-from reserve_listener.store import OPERATIONS, Retention, SqliteStore
+from reserve_listener.store import Retention, SqliteStore
 from reserve_listener.store.places import socket_path
 from reserve_listener.supervision import Backoff, Supervisor
 from reserve_listener.transports.long_connection import LongConnection, build_dispatcher, is_registered
@@ -88,19 +88,21 @@ class App:
         self._intake: Intake
         self._workers: Workers
         self._health: Health
+        self._actions: OperatorActions
+        self._control: ControlServer
 
     async def run(self, signals: Signals) -> None:
         """Start, serve until told to stop, drain, close. Raises `ReserveListenerError` for what a person must mend."""
         asyncio.get_running_loop().set_default_executor(IoPool(IO_THREADS, thread_name_prefix="io"))
         sinks = self._config.sinks
         await self._store.open([sink.name for sink in sinks], {sink.name: route_of(sink) for sink in sinks})
-        control = ControlServer(socket_path(self._config.store.path), self._control)
+        self._control = ControlServer(socket_path(self._config.store.path))
         try:
             await self._build()
-            await control.open()
+            self._control.bind()
             await self._serve(signals)
         finally:
-            await control.close()
+            await self._control.close()
             pending = await self._backlog()
             await self._store.close()
             log.info("daemon.stopped", pending=pending)
@@ -116,6 +118,7 @@ class App:
             asyncio.create_task(self._hear_reloads(signals.reload), name="reload"),
         ]
         try:
+            await self._control.serve(self._actions)
             await _first_end(running, signals.stop)
         finally:
             self._notifier.stopping(self._config.delivery.drain_timeout + STOP_MARGIN_S)
@@ -149,6 +152,9 @@ class App:
         )
         self._health = Health(
             lark.app_id, self._store, self._transport, self._workers, scrub=self._logs.scrub
+        )
+        self._actions = OperatorActions(
+            lark.app_id, self._store, self._transport, self._workers, self._health
         )
         interpreter.started()
 
@@ -237,6 +243,7 @@ class App:
     def _on_state(self, state: State) -> None:
         # Ready once the first attempt has come to something: a refusal of an unknown app then fails the start.
         ready = ("READY=1",) if (state.hears or state.name == "waiting") and not self._reloading else ()
+        self._health.on_state(state)
         self._notifier.send(*ready, f"STATUS={self._health.connection()}")
 
     async def _app_known(self) -> bool:
@@ -252,39 +259,6 @@ class App:
                 offline_s=gap_ms // 1000,
                 hint="longer than the platform pushes again: changes of that time may be lost",
             )
-
-    # -- what people ask ----------------------------------------------------------------------------------------------------
-
-    async def _control(self, request: dict[str, Any]) -> dict[str, Any]:
-        """What `status`, `sinks`, `dead-letters retry` and their like ask over the control socket."""
-        operation = request["operation"]
-        if operation == "status":
-            return await self._health.snapshot()
-        if operation in ("disable", "enable", "test"):
-            return await self._control_sink(operation, str(request["sink"]))
-        if operation not in OPERATIONS:
-            raise KeyError(operation)
-        count = await self._store.operate(operation, Filters(**request["filters"]))
-        log.info("control.done", operation=operation, deliveries=count)
-        return {"count": count}
-
-    async def _control_sink(self, operation: str, name: str) -> dict[str, Any]:
-        worker = self._workers.worker(name)
-        if worker is None:
-            raise ReserveListenerError(
-                f'the daemon has no sink "{name}". If it was just added, reload the configuration first.'
-            )
-        if operation == "test":
-            delivery = sample_delivery(self._config.lark.app_id, now_ms())
-            return await try_sink(worker.sink, delivery)
-        if operation == "disable":
-            changed = await self._store.disable_sink(name, "disabled by hand")
-            worker.disable()
-        else:
-            changed = await self._store.enable_sink(name)
-            worker.enable()
-        log.info("control.done", operation=operation, sink=name, changed=changed)
-        return {"changed": changed}
 
     # -- reload -------------------------------------------------------------------------------------------------------------
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import time
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Final
+
+_UNITS_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -23,3 +26,18 @@ def rfc3339(milliseconds: int) -> str:
 @lru_cache(maxsize=256)  # events of one change are of the same few seconds
 def _second(seconds: int) -> str:
     return f"{_EPOCH + timedelta(seconds=seconds):%Y-%m-%dT%H:%M:%S}"
+
+
+def moment_ms(text: str) -> int:
+    """A moment that a person names: a span before now (`30m`), or RFC 3339; without a zone the local one.
+
+    Raises `ValueError` with a sentence.
+    """
+    if match := re.fullmatch(r"(\d{1,9})([smhd])", text, re.ASCII):
+        return now_ms() - int(match[1]) * _UNITS_S[match[2]] * 1000
+    try:
+        return round(datetime.fromisoformat(text).timestamp() * 1000)
+    except (ValueError, OverflowError, OSError):
+        raise ValueError(
+            f'"{text}" is neither a span (45s, 30m, 2h, 7d) nor a time (2026-11-22T08:00)'
+        ) from None

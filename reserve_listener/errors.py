@@ -41,6 +41,14 @@ class StoreInUseError(StoreError):
     exit_code = 75
 
 
+class NotFoundError(ReserveListenerError):
+    """What was asked for is not there."""
+
+
+class NoAnswerError(ReserveListenerError):
+    """A daemon is there and does not answer."""
+
+
 class DeliveryError(Exception):
     """A sink could not deliver. `str(error)` is kept with the delivery and shown to people."""
 

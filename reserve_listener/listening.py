@@ -98,6 +98,12 @@ class Listener:
     def woke(self) -> None:
         """Nothing to look after: whoever pushes finds us."""
 
+    last_frame_s = None
+
+    def reconnect(self) -> bool:
+        """See `protocols.Transport`: there is nothing to connect."""
+        return False
+
     def finish(self) -> None:
         """See `protocols.Transport.finish`."""
         self._webhook.stop_receiving()

@@ -46,6 +46,8 @@ class State(msgspec.Struct, frozen=True, gc=False):
     since: float
     until: float | None = None
     reason: str | None = None
+    hint: str | None = None
+    """What a person can do about it."""
 
     @property
     def hears(self) -> bool:
@@ -188,12 +190,13 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Filters(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """What a person asks for; what is None matches everything. `since_ms`: stored at that time or later."""
+    """What a person asks for; what is None matches everything. Stored at `since_ms` or later, before `until_ms`."""
 
     sink: str | None = None
     scope_id: str | None = None
     event_id: str | None = None
     since_ms: int | None = None
+    until_ms: int | None = None
 
 
 class SinkState(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -206,6 +209,18 @@ class SinkState(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     disabled_ms: int | None
     """Since when it is disabled; None when it is not."""
     disabled_reason: str | None
+
+
+class Insight(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What the store knows of how things are."""
+
+    sinks: list[SinkState] = []
+    gaps: list[tuple[int, int]] = []
+    """Times without a connection, from and to (ms), of which events may be lost."""
+    size_bytes: int | None = None
+    last_event_ms: int | None = None
+    first_dead_ms: int | None = None
+    """Since when there are dead letters."""
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True, gc=False):

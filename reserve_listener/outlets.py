@@ -10,6 +10,7 @@ import msgspec
 
 from reserve_listener import normalize
 from reserve_listener.config import FileSink as FileSinkConfig, HttpSink as HttpSinkConfig, signing_key
+from reserve_listener.control.answers import SampleResult
 from reserve_listener.delivery import Outlet
 from reserve_listener.errors import DeliveryError
 from reserve_listener.model import EVENT_TYPE, MIB, Delivery, Route
@@ -95,7 +96,7 @@ def sample_delivery(app_id: str, now_ms: int) -> Delivery:
     )
 
 
-async def try_sink(sink: Sink, delivery: Delivery) -> dict[str, Any]:
+async def try_sink(sink: Sink, delivery: Delivery) -> SampleResult:
     """Deliver this one now, outside of any schedule, and say what came of it."""
     started = time.monotonic()
     try:
@@ -103,12 +104,12 @@ async def try_sink(sink: Sink, delivery: Delivery) -> dict[str, Any]:
         error = None
     except DeliveryError as failure:
         error = str(failure)
-    return {
-        "delivered": error is None,
-        "problem": error,
-        "event_id": delivery.event_id,
-        "took_s": round(time.monotonic() - started, 3),
-    }
+    return SampleResult(
+        delivered=error is None,
+        problem=error,
+        event_id=delivery.event_id,
+        took_s=round(time.monotonic() - started, 3),
+    )
 
 
 def _http_sink(config: HttpSinkConfig) -> HttpSink:

@@ -30,11 +30,18 @@ class Transport(Protocol):
 
     state: State
 
+    @property
+    def last_frame_s(self) -> float | None:
+        """When something was last read from the platform, on the monotonic clock; None when that is not known."""
+
     async def run(self) -> None:
         """Hear pushes until cancelled, whatever happens on the way. Raises `ReserveListenerError` for what is final."""
 
     def woke(self) -> None:
         """The machine was asleep: look whether pushes still come in."""
+
+    def reconnect(self) -> bool:
+        """As a person asks: connect anew, now, losing nothing. False when there is nothing to connect."""
 
     def finish(self) -> None:
         """Take no more pushes, as the end is near: the platform pushes them again. Answers can still be sent."""

@@ -35,10 +35,16 @@ STORE_TIMEOUT_S: Final = 5.0
 log = structlog.get_logger("connection")
 
 
+class _AskedAnewError(ConnectionLostError):
+    """Nothing was wrong: a person asked for a new connection."""
+
+
 class Connection(Protocol):
     """A transport that is opened, lost and closed; see `transports.long_connection`."""
 
     timing: Timing
+    last_frame_s: float | None
+    """When something was last read from it, on the monotonic clock."""
 
     async def open(self) -> None:
         """Connect, or raise what `classify` understands. Bounded in time."""
@@ -92,6 +98,8 @@ class Supervisor:
         self._on_state = on_state
         self._refused_hint = refused_hint
         self._hurry = asyncio.Event()
+        self._renew = asyncio.Event()
+        self._last_frame_s: float | None = None
         self._probe: asyncio.Task[None] | None = None
         self._sleep = sleep
         self._chance = chance
@@ -119,6 +127,19 @@ class Supervisor:
         self._hurry.set()
         if self._current is not None and (self._probe is None or self._probe.done()):
             self._probe = asyncio.create_task(self._current.probe(), name="connection-probe")
+
+    def reconnect(self) -> bool:
+        """A person asks: try at once, or make the connection anew. What is unanswered then is pushed again."""
+        self._hurry.set()
+        self._renew.set()
+        return True
+
+    @property
+    def last_frame_s(self) -> float | None:
+        """See `protocols.Transport`."""
+        if self._current is not None and self._current.last_frame_s is not None:
+            self._last_frame_s = self._current.last_frame_s
+        return self._last_frame_s
 
     def finish(self) -> None:
         """Stop hearing: what arrives now is pushed again. The connection stays up for answers."""
@@ -160,20 +181,40 @@ class Supervisor:
     async def _stay(self, connection: Connection) -> Failure:
         connected_at = self._clock()
         self._was_connected = True
+        self._renew.clear()
         self._become("connected")
         log.info("connection.connected", ping_interval_s=connection.timing.ping_interval_s)
         await self._tell_connected()
-        lost = await connection.wait_lost()
+        lost = await self._end_of(connection)
         lasted_s = self._clock() - connected_at
         self._timing = connection.timing
         self._become("lost", reason=str(lost))
-        log.warning("connection.lost", reason=str(lost), lasted_s=round(lasted_s, 1))
-        if lasted_s < STABLE_S:
+        asked = isinstance(lost, _AskedAnewError)
+        tell = log.info if asked else log.warning
+        tell("connection.lost", reason=str(lost), lasted_s=round(lasted_s, 1))
+        if lasted_s < STABLE_S and not asked:
             raise lost
         await self._discard(connection)
         return classify(lost)
 
+    async def _end_of(self, connection: Connection) -> ConnectionLostError:
+        """Why it is over. Asked for a new one, its last answers are sent first."""
+        lost = asyncio.create_task(connection.wait_lost(), name="connection-lost")
+        renew = asyncio.create_task(self._renew.wait(), name="connection-renew")
+        try:
+            await asyncio.wait([lost, renew], return_when=asyncio.FIRST_COMPLETED)
+            if lost.done():
+                return lost.result()
+            connection.stop_receiving()
+            await connection.flush()
+            return _AskedAnewError("a new one was asked for", by_server=False)
+        finally:
+            for task in (lost, renew):
+                task.cancel()
+            await asyncio.gather(lost, renew, return_exceptions=True)
+
     async def _discard(self, connection: Connection) -> None:
+        self._last_frame_s = self.last_frame_s
         self._current = None
         await connection.close()
 
@@ -226,10 +267,11 @@ class Supervisor:
     def _announce(self, retry: tenacity.RetryCallState) -> None:
         failure = classify(_error_of(retry))
         delay_s = retry.next_action.sleep if retry.next_action is not None else 0.0
-        self._become("waiting", until=self._clock() + delay_s, reason=failure.reason)
-        tell = log.warning if failure.kind is Kind.PASSING else log.error
         hints = [failure.hint, self._refused_hint if failure.kind is Kind.REFUSED_CREDENTIALS else None]
-        facts: dict[str, Any] = {"hint": "; ".join(filter(None, hints))} if any(hints) else {}
+        hint = "; ".join(filter(None, hints)) or None
+        self._become("waiting", until=self._clock() + delay_s, reason=failure.reason, hint=hint)
+        tell = log.warning if failure.kind is Kind.PASSING else log.error
+        facts: dict[str, Any] = {"hint": hint} if hint else {}
         tell(
             "connection.waiting",
             reason=failure.reason,
@@ -264,8 +306,10 @@ class Supervisor:
                 each.cancel()
             await asyncio.gather(*either, return_exceptions=True)
 
-    def _become(self, name: str, *, until: float | None = None, reason: str | None = None) -> None:
-        self.state = State(name, self._clock(), until, reason)
+    def _become(
+        self, name: str, *, until: float | None = None, reason: str | None = None, hint: str | None = None
+    ) -> None:
+        self.state = State(name, self._clock(), until, reason, hint)
         self._on_state(self.state)
         if name == "connecting":
             log.info("connection.connecting")

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from reserve_listener.control import ask
+from reserve_listener.control.answers import Status
+from reserve_listener.control.client import get
 from reserve_listener.simulator import Answer, HttpServer, Receiver, Simulator, sample_event
 from tests.daemon import COMMAND, environment, running, until, write_config
 from tests.test_lifecycle import under_systemd
@@ -181,9 +182,9 @@ async def test_the_control_socket_works_in_a_deep_folder(
     write_config(deep, platform, server.url)
     async with running(deep, deep / "config.toml") as daemon:
         await platform.connected(20)
-        answer = await asyncio.to_thread(ask, deep / "events.db", {"operation": "status"})
+        answer = await asyncio.to_thread(get, deep / "events.db", "/status", Status)
         assert answer is not None
-        assert answer["pid"] == daemon.process.pid
+        assert answer.pid == daemon.process.pid
         assert await daemon.stop() == 0
 
 

@@ -261,36 +261,6 @@ async def test_a_full_disk_turns_answers_to_500_and_passes(
         assert await daemon.stop() == 0
 
 
-async def test_status_says_how_the_daemon_is(tmp_path: Path, platform: Simulator, server: HttpServer) -> None:
-    """Connected: exit 0. Platform away: 1, with the reason. No daemon: 1, and a sentence."""
-    config = str(write_config(tmp_path, platform, server.url, lark="refused_backoff = 100"))
-
-    async def status(*options: str) -> tuple[int | None, str, str]:
-        process = await asyncio.create_subprocess_exec(
-            *COMMAND, "status", "-c", config, *options,
-            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, env=environment(),
-        )  # fmt: skip
-        out, err = await asyncio.wait_for(process.communicate(), 30)
-        return process.returncode, out.decode(), err.decode()
-
-    async with running(tmp_path, tmp_path / "config.toml") as daemon:
-        await platform.connected(20)
-        await until(lambda: len(daemon.query("SELECT 1 FROM apps")) == 1)
-        code, out, _ = await status()
-        assert code == 0
-        assert "connection  connected" in out
-        platform.faults.endpoint_code = 403
-        await platform.drop()
-        await until(lambda: any("code 403" in line.get("reason", "") for line in daemon.log()))
-        code, out, _ = await status("--json")
-        told = json.loads(out)
-        assert (code, told["healthy"], told["pid"]) == (1, False, daemon.process.pid)
-        assert "code 403" in told["connection"]
-        assert told["pending"] == {"audit": 0, "booking": 0, "console": 0}
-        assert await daemon.stop() == 0
-        assert await status() == (1, "", f"error: no daemon runs on the store {tmp_path}/events.db.\n")
-
-
 async def test_a_task_that_dies_takes_the_daemon_down_loudly(
     tmp_path: Path, platform: Simulator, server: HttpServer
 ) -> None:

@@ -16,13 +16,16 @@ from typing import TYPE_CHECKING
 import pytest
 
 from reserve_listener import ownership
-from reserve_listener.control import ControlServer, ask
+from reserve_listener.control.answers import Status
+from reserve_listener.control.client import get
+from reserve_listener.control.server import ControlServer
 from reserve_listener.errors import ConfigError, ReserveListenerError, StoreError, StoreInUseError
 from reserve_listener.model import Verdict
 from reserve_listener.store import SqliteStore
 from reserve_listener.store.lock import StoreLock, holder
 from reserve_listener.store.places import lock_path, socket_path
 from tests.helpers import append, event
+from tests.test_control import Notebook
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -159,17 +162,15 @@ async def test_a_store_of_any_name_has_a_control_socket(tmp_path: Path, name: st
     store.touch()
     link.symlink_to(store)
 
-    async def answer(request: dict[str, object]) -> dict[str, object]:
-        return {"got": request["operation"]}
-
-    server = ControlServer(socket_path(store), answer)
-    await server.open()
+    server = ControlServer(socket_path(store))
+    server.bind()
+    await server.serve(Notebook())
     try:
         for asked in (store, link):
-            assert await asyncio.to_thread(ask, asked, {"operation": "status"}) == {"got": "status"}
+            assert await asyncio.to_thread(get, asked, "/status", Status) is not None
     finally:
         await server.close()
-    assert await asyncio.to_thread(ask, store, {"operation": "status"}) is None
+    assert await asyncio.to_thread(get, store, "/status", Status) is None
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
@@ -180,8 +181,8 @@ async def test_what_root_makes_belongs_to_the_owner_of_the_folder(tmp_path: Path
     path = tmp_path / "new" / "folder" / "events.db"
     store = SqliteStore(path)
     await store.open(["a"])
-    server = ControlServer(socket_path(path), lambda _: asyncio.sleep(0, {}))
-    await server.open()
+    server = ControlServer(socket_path(path))
+    server.bind()
     try:
         await append(store, event())
         made = [path.parent, path.parent.parent, *path.parent.iterdir()]

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from reserve_listener.control import ask
+from reserve_listener.control.answers import Count, SampleResult, Selection
+from reserve_listener.control.client import post
 from reserve_listener.errors import ReserveListenerError
 from reserve_listener.simulator import HttpServer, Receiver, Simulator, sample_event
 from reserve_listener.store.places import socket_path
@@ -139,23 +140,23 @@ async def test_events_tail_follows(tmp_path: Path, platform: Simulator, server: 
 async def test_the_control_socket_is_private_and_survives_nonsense(
     tmp_path: Path, platform: Simulator, server: HttpServer
 ) -> None:
-    """Mode 0600; a request that nobody knows is refused with a sentence; garbage costs nothing; gone after the stop."""
+    """Mode 0600; garbage costs nothing; it is gone after the stop."""
     write_config(tmp_path, platform, server.url)
     store = tmp_path / "events.db"
     async with running(tmp_path, tmp_path / "config.toml") as daemon:
         await platform.connected(20)
         path = socket_path(store)
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
-        for request in ({}, {"operation": "nope", "filters": {}}, {"operation": "drop", "filters": {"x": 1}}):
-            with pytest.raises(ReserveListenerError, match="not a request"):
-                await asyncio.to_thread(ask, store, request)
+        with pytest.raises(ReserveListenerError, match='has no sink "nope"'):
+            await asyncio.to_thread(post, store, "/sinks/nope/test", SampleResult)
         _, writer = await asyncio.open_unix_connection(str(path))
         writer.write(b"\xff" * 100_000 + b"\n")
         writer.close()
-        assert await asyncio.to_thread(ask, store, {"operation": "drop", "filters": {}}) == {"count": 0}
+        done = await asyncio.to_thread(post, store, "/dead-letters/drop", Count, Selection(all=True))
+        assert done == Count(count=0)
         assert await daemon.stop() == 0
         assert not path.exists()
-        assert await asyncio.to_thread(ask, store, {}) is None
+        assert await asyncio.to_thread(post, store, "/dead-letters/drop", Count, Selection(all=True)) is None
 
 
 async def test_a_wrong_filter_is_said(tmp_path: Path, platform: Simulator, server: HttpServer) -> None:

@@ -52,6 +52,7 @@ class Scripted:
 
     def __init__(self, stage: Stage, line: Lost | Exception | None, timing: Timing) -> None:
         self.timing = timing
+        self.last_frame_s: float | None = None
         self.calls: list[str] = []
         self._stage = stage
         self._line = line

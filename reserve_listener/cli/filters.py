@@ -1,9 +1,7 @@
 """The filters that several commands share, and acting on what they match."""
 
 # No `from __future__ import annotations`: Typer reads the types when they run.
-import re
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +11,10 @@ from reserve_listener.cli.stores import locate_store
 from reserve_listener.errors import ReserveListenerError
 
 if TYPE_CHECKING:
+    from reserve_listener.control.answers import Selection
     from reserve_listener.model import Filters
+
+PATHS = {"retry": "/dead-letters/retry", "drop": "/dead-letters/drop", "replay": "/events/replay"}
 
 SinkOption = Annotated[str | None, typer.Option("--sink", metavar="NAME", help="Only of this sink.")]
 ScopeOption = Annotated[
@@ -26,8 +27,6 @@ SinceOption = Annotated[
     ),
 ]
 EventOption = Annotated[str | None, typer.Option("--event-id", metavar="ID", help="Only this event.")]
-
-_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
 def make_filters(sink: str | None, scope: str | None, since: str | None, event_id: str | None) -> "Filters":
@@ -56,9 +55,8 @@ def act(config: Path | None, operation: str, filters: "Filters", *, question: st
 
     `question` is asked on a terminal only.
     """
-    from msgspec.structs import asdict
-
-    from reserve_listener.control import ask
+    from reserve_listener.control.answers import Count
+    from reserve_listener.control.client import post
     from reserve_listener.store import operate
 
     located = locate_store(config)
@@ -66,13 +64,28 @@ def act(config: Path | None, operation: str, filters: "Filters", *, question: st
     known_sink(store, filters.sink)
     if sys.stdin.isatty() and sys.stdout.isatty():
         typer.confirm(question, abort=True)
-    answer = ask(store, {"operation": operation, "filters": asdict(filters)})
+    answer = post(store, PATHS[operation], Count, _selection(filters))
     if answer is not None:
-        return int(answer["count"])
+        return answer.count
     from reserve_listener.outlets import route_of
 
     routes = {sink.name: route_of(sink) for sink in located.config.sinks} if located.config else None
     return operate(store, operation, filters, routes)
+
+
+def _selection(filters: "Filters") -> "Selection":
+    """The filters as the daemon is asked for them; none of them means all."""
+    from reserve_listener.clock import rfc3339
+    from reserve_listener.control.answers import Selection
+    from reserve_listener.model import Filters
+
+    return Selection(
+        sink=filters.sink,
+        scope=filters.scope_id,
+        since=None if filters.since_ms is None else rfc3339(filters.since_ms),
+        event_ids=[] if filters.event_id is None else [filters.event_id],
+        all=filters == Filters(),
+    )
 
 
 def described(filters: "Filters") -> str:
@@ -94,14 +107,9 @@ def described(filters: "Filters") -> str:
 
 
 def _since_ms(text: str) -> int:
-    if match := re.fullmatch(r"(\d{1,9})([smhd])", text):
-        return int((time.time() - int(match[1]) * _UNITS_S[match[2]]) * 1000)
-    from datetime import datetime
+    from reserve_listener.clock import moment_ms
 
     try:
-        return int(datetime.fromisoformat(text).timestamp() * 1000)
-    except (ValueError, OverflowError):
-        raise typer.BadParameter(
-            f'"{text}" is neither a span (45s, 30m, 2h, 7d) nor a time (2026-11-22T08:00)',
-            param_hint="--since",
-        ) from None
+        return moment_ms(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--since") from None

@@ -14,6 +14,7 @@ from reserve_listener.text import visible
 
 if TYPE_CHECKING:
     from reserve_listener.config import Located
+    from reserve_listener.control.answers import SampleResult, SinkStatus
 
 sinks_app = typer.Typer(
     help="Where events go: look at the sinks, try one, switch one off and on.", no_args_is_help=True
@@ -30,13 +31,16 @@ def list_sinks(config: ConfigOption = None, as_json: JsonOption = False) -> None
 
     Example: reserve-listener sinks list
     """
-    from reserve_listener.control import ask
+    from msgspec import to_builtins
+
+    from reserve_listener.control.answers import Status
+    from reserve_listener.control.client import get
 
     store = locate_store(config).store.path
-    answer = ask(store, {"operation": "status"})
-    rows = _stored(store) if answer is None else answer["sinks"]
+    answer = get(store, "/status", Status)
+    rows = _stored(store) if answer is None else answer.sinks
     if as_json:
-        typer.echo(json_text(rows))
+        typer.echo(json_text(to_builtins(rows)))
         return
     columns = ("sink", "state", "pending", "dead letters", "last error", "next attempt")
     print_table(columns, [_cells(row) for row in rows])
@@ -51,18 +55,21 @@ def try_sink_now(name: NameArgument, config: ConfigOption = None, as_json: JsonO
 
     Example: reserve-listener sinks test booking
     """
-    from reserve_listener.control import ask
+    from msgspec import to_builtins
+
+    from reserve_listener.control.answers import SampleResult
+    from reserve_listener.control.client import post
 
     located = locate_store(config)
     _require_sink(located, name)
-    answer = ask(located.store.path, {"operation": "test", "sink": name}) or _try_here(config, name)
+    answer = post(located.store.path, f"/sinks/{name}/test", SampleResult) or _try_here(config, name)
     if as_json:
-        typer.echo(json_text(answer))
-    elif answer["delivered"]:
-        typer.echo(f"{name} took the event {answer['event_id']} in {answer['took_s']} s.")
-    if not answer["delivered"]:
+        typer.echo(json_text(to_builtins(answer)))
+    elif answer.delivered:
+        typer.echo(f"{name} took the event {answer.event_id} in {answer.took_s} s.")
+    if not answer.delivered:
         if not as_json:
-            raise ReserveListenerError(f"{name} did not take the event: {visible(answer['problem'])}")
+            raise ReserveListenerError(f"{name} did not take the event: {visible(answer.problem or '')}")
         raise typer.Exit(1)
 
 
@@ -93,12 +100,13 @@ def enable_sink(name: NameArgument, config: ConfigOption = None) -> None:
 
 
 def _switch(config: Path | None, name: str, operation: str, here: Any) -> bool:
-    from reserve_listener.control import ask
+    from reserve_listener.control.answers import Changed
+    from reserve_listener.control.client import post
 
     located = locate_store(config)
     _require_sink(located, name)
-    answer = ask(located.store.path, {"operation": operation, "sink": name})
-    return bool(here(located.store.path)) if answer is None else bool(answer["changed"])
+    answer = post(located.store.path, f"/sinks/{name}/{operation}", Changed)
+    return bool(here(located.store.path)) if answer is None else answer.changed
 
 
 def _require_sink(located: "Located", name: str) -> None:
@@ -113,7 +121,7 @@ def _require_sink(located: "Located", name: str) -> None:
         raise ReserveListenerError(f'there is no sink "{name}"; configured are {", ".join(names)}.')
 
 
-def _try_here(config: Path | None, name: str) -> dict[str, Any]:
+def _try_here(config: Path | None, name: str) -> "SampleResult":
     """What the daemon would do, in this process."""
     import asyncio
 
@@ -130,7 +138,7 @@ def _try_here(config: Path | None, name: str) -> dict[str, Any]:
         for line in lines:
             typer.echo(msgspec.json.encode(line))
 
-    async def run() -> dict[str, Any]:
+    async def run() -> "SampleResult":
         reserved = [path for path, _ in ours(settings)]
         sink = make_outlet(table, write, reserved=reserved).sink
         try:
@@ -141,7 +149,7 @@ def _try_here(config: Path | None, name: str) -> dict[str, Any]:
     return asyncio.run(run())
 
 
-def _stored(path: Path) -> list[dict[str, Any]]:
+def _stored(path: Path) -> "list[SinkStatus]":
     from reserve_listener.health import described
     from reserve_listener.store import StoreReader
 
@@ -149,12 +157,12 @@ def _stored(path: Path) -> list[dict[str, Any]]:
         return [described(sink, None) for sink in store.sinks() if sink.configured or sink.dead]
 
 
-def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+def _cells(row: "SinkStatus") -> tuple[str, ...]:
     return (
-        row["name"],
-        row["state"],
-        str(row["pending"]),
-        str(row["dead_letters"]),
-        row["last_error"] or "",
-        row["next_attempt"] or "",
+        row.name,
+        row.state,
+        str(row.pending),
+        str(row.dead_letters),
+        row.last_error or "",
+        row.next_attempt or "",
     )

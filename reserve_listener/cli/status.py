@@ -1,56 +1,180 @@
-"""`reserve-listener status`: how the running daemon is."""
+"""`reserve-listener status`: how the daemon is, and why."""
 
-from typing import Any
+import sys
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from reserve_listener.cli.options import ConfigOption, JsonOption
 from reserve_listener.cli.stores import locate_store
 from reserve_listener.cli.tables import json_text
-from reserve_listener.errors import ReserveListenerError
 from reserve_listener.text import visible
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
-def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """Say how the running daemon is: its connection, what is pending, what is wrong.
+    from reserve_listener.control.answers import FailedDelivery, SinkStatus, Status
 
-    Exit code 0 while it is connected and takes pushes, else 1.
+EXIT_CODES = {"ok": 0, "stopped": 3}
+"""Of a verdict; 1 for every other."""
+
+WATCH_S = 2.0
+CLEAR = "\x1b[H\x1b[2J"
+
+
+def status(
+    config: ConfigOption = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", "-w", help="Show it again every two seconds, until Ctrl-C.")
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Print nothing: the exit code says it all.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Say how the daemon is: ok, degraded, failing or stopped, why, and what to do about it.
+
+    Exit codes: 0 ok, 1 degraded or failing, 3 no daemon runs. Answers within 5 seconds, whatever the daemon does.
 
     Example: reserve-listener status --json
     """
-    from reserve_listener.control import ask
+    from contextlib import suppress
 
-    store = locate_store(config).store.path
-    answer = ask(store, {"operation": "status"})
-    if answer is None:
-        raise ReserveListenerError(f"no daemon runs on the store {store}.")
-    typer.echo(json_text(answer) if as_json else _text(answer))
-    if not answer["healthy"]:
-        raise typer.Exit(1)
-
-
-def _text(answer: dict[str, Any]) -> str:
-    store = answer["store"]
-    size = "?" if store["size_mb"] is None else f"{store['size_mb']} of {store['max_size_mb']} MiB"
-    lines = [
-        ("version", answer["version"]),
-        ("running", f"{answer['running_s']} s, process {answer['pid']}"),
-        ("connection", answer["connection"]),
-        ("pushes", f"answered 500: {answer['problem']}" if answer["problem"] else "taken"),
-        ("store", f"{store['path']}, {size}"),
-        *(("sink", _sink(sink)) for sink in answer["sinks"]),
-        *(("gap", f"{gap['from']} to {gap['to']}: changes may be lost") for gap in answer["gaps"]),
-    ]
-    return "\n".join(f"{name:<11} {visible(value)}" for name, value in lines)
+    store = locate_store(config, quiet=quiet).store.path
+    if watch:
+        with suppress(KeyboardInterrupt):
+            _watch(store, as_json=as_json)
+        return
+    found = _look(store)
+    if not quiet:
+        typer.echo(_json(found, indent=2) if as_json else "\n".join(_lines(found)))
+    raise typer.Exit(EXIT_CODES.get(found.status, 1))
 
 
-def _sink(sink: dict[str, Any]) -> str:
-    parts = [f"{sink['name']}: {sink['state']}", f"{sink['pending']} pending"]
-    if sink["dead_letters"]:
-        parts.append(f"{sink['dead_letters']} dead letters")
-    if sink["last_error"]:
-        since = f"since {sink['failing_since']}: " if sink["failing_since"] else ""
-        parts.append(since + sink["last_error"])
-    if sink["next_attempt"]:
-        parts.append(f"next attempt {sink['next_attempt']}")
+def _watch(store: "Path", *, as_json: bool) -> None:
+    import time
+
+    while True:
+        found = _look(store)
+        if as_json:
+            typer.echo(_json(found, indent=None))
+        elif sys.stdout.isatty():
+            typer.echo(CLEAR + "\n".join(_lines(found)))
+        else:
+            typer.echo("\n".join([*_lines(found), ""]))
+        sys.stdout.flush()
+        time.sleep(WATCH_S)
+
+
+def _look(store: "Path") -> "Status":
+    """The daemon's own answer, or what can be said without it."""
+    from reserve_listener.control.answers import Status
+    from reserve_listener.control.client import STATUS_TIMEOUT_S, get
+    from reserve_listener.errors import NoAnswerError
+    from reserve_listener.store import holder
+
+    try:
+        found = get(store, "/status", Status, timeout_s=STATUS_TIMEOUT_S)
+    except NoAnswerError as error:
+        hint = f"process {holder(store) or 'unknown'} hangs, is stopped (SIGSTOP), or the machine is overloaded; its log may say why"
+        return _unanswered(store, str(error), hint)
+    if found is not None:
+        return found
+    if process := holder(store):
+        text = f"process {process} holds the store, but nobody listens on its control socket"
+        return _unanswered(
+            store, text, "it is just starting or ending, or the socket was removed: then restart it"
+        )
+    return _stopped(store)
+
+
+def _unanswered(store: "Path", reason: str, hint: str) -> "Status":
+    from reserve_listener import __version__
+    from reserve_listener.control.answers import Reason, Status, StoreStatus
+
+    why = Reason(part="daemon", since=None, reason=reason, hint=hint)
+    return Status(status="failing", reasons=[why], version=__version__, store=StoreStatus(path=str(store)))
+
+
+def _stopped(store: "Path") -> "Status":
+    """No daemon: what the store knows, if there is one."""
+    from reserve_listener.errors import ReserveListenerError
+    from reserve_listener.health import stopped
+    from reserve_listener.store import StoreReader
+
+    try:
+        with StoreReader(store) as reader:
+            return stopped(store, reader.insight(gaps_since_ms=0))
+    except ReserveListenerError as error:
+        return stopped(store, None, problem=str(error))
+
+
+def _json(found: "Status", *, indent: int | None) -> str:
+    from msgspec import to_builtins
+
+    return json_text(to_builtins(found), indent=indent)
+
+
+def _lines(found: "Status") -> "Iterator[str]":
+    yield _line("status", found.status)
+    for reason in found.reasons:
+        since = f" (since {reason.since})" if reason.since else ""
+        yield _line("", f"{reason.part}: {reason.reason}{since}")
+        if reason.hint:
+            yield _line("", f"  → {reason.hint}")
+    if found.pid is not None:
+        yield _line("running", f"{found.running_s} s, process {found.pid}, version {found.version}")
+    yield from _connection(found)
+    yield _line("last event", found.last_event or "none")
+    size = "" if found.store.size_mb is None else f", {found.store.size_mb} MiB"
+    bound = "" if found.store.max_size_mb is None else f" of {found.store.max_size_mb}"
+    yield _line("store", f"{found.store.path}{size}{bound}")
+    for sink in found.sinks:
+        yield _line("sink", _sink(sink))
+    for failure in found.failures:
+        yield from _failure(failure)
+    for gap in found.gaps:
+        yield _line("gap", f"{gap.from_} to {gap.to}: changes may be lost")
+
+
+def _connection(found: "Status") -> "Iterator[str]":
+    connection = found.connection
+    if connection is None:
+        return
+    facts = [connection.text]
+    if connection.since:
+        facts.append(f"since {connection.since}")
+    if connection.next_attempt:
+        facts.append(f"next attempt {connection.next_attempt}")
+    if connection.last_frame:
+        facts.append(f"last frame {connection.last_frame}")
+    if connection.reconnects_last_hour:
+        facts.append(f"{connection.reconnects_last_hour} reconnects in the last hour")
+    yield _line("connection", ", ".join(facts))
+
+
+def _sink(sink: "SinkStatus") -> str:
+    parts = [f"{sink.name}: {sink.state}", f"{sink.pending} pending"]
+    if sink.dead_letters:
+        parts.append(f"{sink.dead_letters} dead letters")
+    if sink.last_error:
+        since = f"since {sink.failing_since}: " if sink.failing_since else ""
+        parts.append(since + sink.last_error)
+    if sink.next_attempt:
+        parts.append(f"next attempt {sink.next_attempt}")
     return ", ".join(parts)
+
+
+def _failure(failure: "FailedDelivery") -> "Iterator[str]":
+    ending = f", next attempt {failure.next_attempt}" if failure.next_attempt else ""
+    where = f"{failure.scope_type} {failure.scope_id}"
+    yield _line("failure", f"{failure.sink}: event {failure.event_id} of {where}: {failure.state}{ending}")
+    for attempt in failure.attempts:
+        took = "" if attempt.duration_s is None else f" after {attempt.duration_s} s"
+        error = f": {attempt.error}" if attempt.error else ""
+        yield _line("", f"  {attempt.time}  {attempt.outcome}{took}{error}")
+
+
+def _line(name: str, value: str) -> str:
+    return f"{name:<11} {visible(value)}"

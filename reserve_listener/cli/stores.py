@@ -9,12 +9,12 @@ if TYPE_CHECKING:
     from reserve_listener.config import Located
 
 
-def locate_store(config: Path | None) -> "Located":
+def locate_store(config: Path | None, *, quiet: bool = False) -> "Located":
     """Where the store is. What is wrong with the configuration is a warning: looking at the store needs no more of it."""
     from reserve_listener.config import locate
 
     located = locate(config)
-    if located.problems:
+    if located.problems and not quiet:
         for problem in located.problems:
             typer.echo(f"warning: {problem}", err=True)
         typer.echo(f"warning: the configuration is broken; using the store {located.store.path}", err=True)

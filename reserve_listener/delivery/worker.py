@@ -62,7 +62,7 @@ class SinkHealth:
     """How a sink does, for people. Times are milliseconds since the epoch."""
 
     state: str = "ok"
-    """"ok", "failing" (the last attempt failed), "down" (probed only) or "disabled"."""
+    """"ok", "failing" (the last attempt failed), "misconfigured", "down" (probed only) or "disabled"."""
     last_error: str | None = None
     failing_since_ms: int | None = None
     delivered_ms: int | None = None
@@ -104,6 +104,7 @@ class Worker:
         self._gone: str | None = None
         self._release = False
         self._expire: str | None = None
+        self._misconfigured = False
         self._health = SinkHealth()
 
     def wake(self) -> None:
@@ -164,7 +165,9 @@ class Worker:
     def health(self) -> SinkHealth:
         """How the sink does now."""
         health = self._health
-        failing = "failing" if health.last_error is not None else "ok"
+        failing = (
+            "misconfigured" if self._misconfigured else "failing" if health.last_error is not None else "ok"
+        )
         health.state = "disabled" if self._disabled else "down" if self._breaker.is_open else failing
         health.next_attempt_ms = self._next_ms()
         return health
@@ -228,6 +231,7 @@ class Worker:
     def _outcomes(
         self, deliveries: list[Delivery], error: BaseException | None, *, probing: bool
     ) -> list[Outcome]:
+        self._misconfigured = isinstance(error, MisconfiguredSinkError)
         if error is None:
             self._is_up()
             self._health.last_error, self._health.failing_since_ms = None, None

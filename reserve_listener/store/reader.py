@@ -8,9 +8,18 @@ from typing import TYPE_CHECKING, Any, Self
 from msgspec.structs import asdict
 
 from reserve_listener.errors import StoreError
-from reserve_listener.model import DeadLetter, DeliveryState, Filters, Scope, SinkState, StoredEvent
+from reserve_listener.model import (
+    DeadLetter,
+    DeliveryState,
+    Filters,
+    Insight,
+    Scope,
+    SinkState,
+    StoredEvent,
+)
 from reserve_listener.store import schema, sql
-from reserve_listener.store.sqlite import STATES, sink_states
+from reserve_listener.store.insight import insight, sink_states
+from reserve_listener.store.sqlite import STATES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,6 +67,13 @@ class StoreReader:
         """All sinks that the store ever knew, with what is in it for them."""
         try:
             return sink_states(self._connection)
+        except sqlite3.Error as error:
+            raise StoreError(f"the store {self._path} cannot be read: {error}") from error
+
+    def insight(self, *, gaps_since_ms: int) -> Insight:
+        """What `status` shows of a store without a daemon."""
+        try:
+            return insight(None, gaps_since_ms, self._connection)
         except sqlite3.Error as error:
             raise StoreError(f"the store {self._path} cannot be read: {error}") from error
 

@@ -137,6 +137,10 @@ SELECT name, configured,
 FROM sinks AS s ORDER BY id
 """
 
+LAST_RECEIVED: Final = "SELECT received_ms FROM events ORDER BY seq DESC LIMIT 1"
+
+FIRST_DEAD: Final = "SELECT min(settled_ms) FROM deliveries INDEXED BY deliveries_dead WHERE state = 2"
+
 CONFIGURED_SINKS: Final = "SELECT id, name FROM sinks WHERE configured ORDER BY id"
 
 FORGET_SINKS: Final = """
@@ -191,7 +195,9 @@ TOUCH_SINK: Final = "UPDATE sinks SET configured = configured WHERE id = (SELECT
 
 APP_LAST_CONNECTED: Final = "SELECT last_connected_ms FROM apps WHERE app_id = ?"
 
-GAPS: Final = "SELECT from_ms, to_ms FROM gaps WHERE app_id = ? AND to_ms > ? ORDER BY from_ms"
+GAPS: Final = """
+SELECT from_ms, to_ms FROM gaps WHERE (:app_id IS NULL OR app_id = :app_id) AND to_ms > :since_ms ORDER BY from_ms
+"""
 
 RECORD_GAP: Final = "INSERT OR IGNORE INTO gaps (app_id, from_ms, to_ms) VALUES (?, ?, ?)"
 
@@ -200,6 +206,7 @@ _MATCHING = """
 (:event_id IS NULL OR e.event_id = :event_id)
   AND (:scope_id IS NULL OR c.scope_id = :scope_id)
   AND (:since_ms IS NULL OR e.received_ms >= :since_ms)
+  AND (:until_ms IS NULL OR e.received_ms < :until_ms)
   AND (:sink IS NULL OR k.name = :sink)
 """
 
@@ -239,6 +246,7 @@ WHERE e.seq > :after AND e.seq <= :top AND e.body IS NOT NULL
   AND (:event_id IS NULL OR e.event_id = :event_id)
   AND (:scope_id IS NULL OR c.scope_id = :scope_id)
   AND (:since_ms IS NULL OR e.received_ms >= :since_ms)
+  AND (:until_ms IS NULL OR e.received_ms < :until_ms)
 ORDER BY e.seq LIMIT :limit
 """
 
@@ -263,6 +271,7 @@ FROM events AS e LEFT JOIN scopes AS s ON s.id = e.scope
 WHERE (:event_id IS NULL OR e.event_id = :event_id)
   AND (:scope_id IS NULL OR s.scope_id = :scope_id)
   AND (:since_ms IS NULL OR e.received_ms >= :since_ms)
+  AND (:until_ms IS NULL OR e.received_ms < :until_ms)
   AND (:sink IS NULL OR e.seq IN (
     SELECT d.seq FROM deliveries AS d JOIN sinks AS k ON k.id = d.sink WHERE k.name = :sink))
   AND (NOT :unreadable OR e.body IS NULL)

@@ -17,10 +17,10 @@ from reserve_listener.model import (
     IncomingEvent,
     Outcome,
     Route,
-    SinkState,
     Verdict,
 )
 from reserve_listener.store import appending, claiming, operations, sql
+from reserve_listener.store.insight import insight, sink_states, used_bytes
 from reserve_listener.store.lock import StoreLock
 from reserve_listener.store.writer import Writer
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
     from pathlib import Path
 
-    from reserve_listener.model import Filters
+    from reserve_listener.model import Filters, Insight, SinkState
     from reserve_listener.store.appending import Outlets
     from reserve_listener.store.operations import Pruned
 
@@ -138,7 +138,7 @@ class SqliteStore:
 
     async def measure(self) -> int:
         """The bytes that are in use in the file."""
-        self._size_bytes = await self._writer.submit(_used_bytes, writes=False)
+        self._size_bytes = await self._writer.submit(used_bytes, writes=False)
         self._grown_bytes = 0
         return self._size_bytes
 
@@ -281,6 +281,11 @@ class SqliteStore:
         """All sinks that the store knows, with what is in it for them."""
         return await self._writer.submit(sink_states, writes=False)  # type: ignore[no-any-return]
 
+    async def insight(self, app_id: str, *, gaps_since_ms: int) -> Insight:
+        """What `status` shows of the store; gaps of this app that ended since."""
+        work = partial(insight, app_id, gaps_since_ms)
+        return await self._writer.submit(work, writes=False)  # type: ignore[no-any-return]
+
     async def operate(self, operation: str, filters: Filters) -> int:
         """`retry` or `drop` dead letters, or `replay` events, all that match; how many deliveries it concerned."""
         work = operations.Operation(
@@ -327,11 +332,6 @@ class SqliteStore:
         await self._writer.submit(partial(_execute, sql.KNOW_APP, (app_id, now)), writes=True)
         return gap_ms if gap_ms > longer_than_ms > 0 else None
 
-    async def gaps(self, app_id: str, *, since_ms: int) -> list[tuple[int, int]]:
-        """Times without a connection, from and to (ms), of which events may be lost; those that ended since."""
-        rows = await self._writer.submit(partial(_all, sql.GAPS, (app_id, since_ms)), writes=False)
-        return [(from_ms, to_ms) for from_ms, to_ms in rows]
-
 
 # -- work for the writer's thread -------------------------------------------------------------------------------------------
 
@@ -361,29 +361,6 @@ def _outcome_row(outcome: Outcome, sink: int, now_ms: int) -> tuple[object, ...]
 def shortened(error: str) -> str:
     """An error as the store keeps it. A lone surrogate (a path that is not UTF-8) is no text to SQLite."""
     return error[:LAST_ERROR_CHARS].encode("utf-8", "backslashreplace").decode()
-
-
-def sink_states(connection: sqlite3.Connection) -> list[SinkState]:
-    """All sinks, with what is in the store for them."""
-    return [
-        SinkState(
-            name=name,
-            configured=bool(configured),
-            pending=pending,
-            dead=dead,
-            disabled_ms=disabled_ms,
-            disabled_reason=reason,
-        )
-        for name, configured, pending, dead, disabled_ms, reason in connection.execute(sql.SINK_STATES)
-    ]
-
-
-def _used_bytes(connection: sqlite3.Connection) -> int:
-    pages, free, size = (
-        int(connection.execute(f"PRAGMA {name}").fetchone()[0])
-        for name in ("page_count", "freelist_count", "page_size")
-    )
-    return (pages - free) * size
 
 
 def _touch(app_id: str, connection: sqlite3.Connection) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
+import time
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import structlog
@@ -107,6 +108,7 @@ class LongConnection:
         timing: Timing,
     ) -> None:
         self.timing = timing
+        self.last_frame_s: float | None = None
         self._settings = settings
         self._app_secret = app_secret
         self._proxy = proxy
@@ -199,6 +201,7 @@ class LongConnection:
         return self._wire
 
     def _on_message(self, message: bytes | str) -> None:
+        self.last_frame_s = time.monotonic()
         if self._receiving:
             self._handler.handle(message)
 

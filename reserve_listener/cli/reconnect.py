@@ -1,0 +1,63 @@
+"""`reserve-listener reconnect`: have the running daemon connect anew."""
+
+from typing import TYPE_CHECKING
+
+import typer
+
+from reserve_listener.cli.options import ConfigOption
+from reserve_listener.cli.stores import locate_store
+from reserve_listener.errors import ReserveListenerError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from reserve_listener.control.answers import ConnectionStatus
+
+WAIT_S = 15.0
+"""As long as an attempt may take: the endpoint's answer and the handshake."""
+
+LOOK_S = 0.2
+NO_DAEMON = 3
+
+
+def reconnect(config: ConfigOption = None) -> None:
+    """Have the running daemon connect to the platform now: it ends a wait, or makes a working connection anew.
+
+    Nothing is lost: what is not answered by then is pushed again. Exit codes: 0 connected, 1 not within 15 seconds (it
+    goes on trying), 3 no daemon runs.
+
+    Example: reserve-listener reconnect
+    """
+    from reserve_listener.clock import now_ms, rfc3339
+    from reserve_listener.control.answers import Reconnecting
+    from reserve_listener.control.client import post
+
+    store = locate_store(config).store.path
+    asked = rfc3339(now_ms())
+    answer = post(store, "/reconnect", Reconnecting)
+    if answer is None:
+        typer.echo(f"error: no daemon runs on the store {store}.", err=True)
+        raise typer.Exit(NO_DAEMON)
+    found = _outcome(store, asked)
+    if found is None or found.state != "connected":
+        now = found.text if found else "stopped"
+        raise ReserveListenerError(f"not connected yet, it was {answer.was}: {now}. `status` shows more.")
+    typer.echo(f"Connected (before: {answer.was}).")
+
+
+def _outcome(store: "Path", asked: str) -> "ConnectionStatus | None":
+    """What the new attempt comes to: connected, or waiting for the next. What it is at last, if it takes too long."""
+    import time
+
+    from reserve_listener.control.answers import Status
+    from reserve_listener.control.client import STATUS_TIMEOUT_S, get
+
+    deadline = time.monotonic() + WAIT_S
+    while True:
+        found = get(store, "/status", Status, timeout_s=STATUS_TIMEOUT_S)
+        connection = found.connection if found else None
+        if connection is None or time.monotonic() > deadline:
+            return connection
+        if connection.state in {"connected", "waiting"} and (connection.since or "") >= asked:
+            return connection
+        time.sleep(LOOK_S)

@@ -1,0 +1,147 @@
+"""What the daemon is asked and what it answers, over the control socket now and over `/api/v1` later.
+
+Times are RFC 3339 in UTC; durations are seconds and end in `_s`. New fields get a default: a command may be newer than the
+daemon that it asks.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Problem(msgspec.Struct, frozen=True, kw_only=True):
+    """An error as RFC 9457 writes it (`application/problem+json`)."""
+
+    title: str
+    status: int
+    detail: str
+    type: str = "about:blank"
+
+
+class Selection(msgspec.Struct, frozen=True, kw_only=True):
+    """What an action is for. `all` says that nothing else is given on purpose."""
+
+    sink: str | None = None
+    scope: str | None = None
+    since: str | None = None
+    until: str | None = None
+    event_ids: list[str] = []
+    all: bool = False
+
+
+class Count(msgspec.Struct, frozen=True, kw_only=True):
+    """How many deliveries an action concerned."""
+
+    count: int
+
+
+class Changed(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether a switch was turned; false: it stood that way already."""
+
+    changed: bool
+    status: str
+
+
+class Reconnecting(msgspec.Struct, frozen=True, kw_only=True):
+    """`status`: what the connection does now; `was`: what it did when asked."""
+
+    status: str
+    was: str
+
+
+class SampleResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of a sample event."""
+
+    delivered: bool
+    problem: str | None
+    event_id: str
+    took_s: float
+
+
+class Reason(msgspec.Struct, frozen=True, kw_only=True):
+    """Why the verdict is not `ok`: which part, since when, and what to do."""
+
+    part: str
+    since: str | None
+    reason: str
+    hint: str | None
+
+
+class ConnectionStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """How events come in. `text`: the state in words."""
+
+    state: str
+    text: str
+    since: str | None = None
+    last_frame: str | None = None
+    next_attempt: str | None = None
+    reconnects_last_hour: int = 0
+
+
+class SinkStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """A sink, and what waits for it."""
+
+    name: str
+    state: str
+    pending: int
+    dead_letters: int
+    last_error: str | None = None
+    failing_since: str | None = None
+    next_attempt: str | None = None
+    last_delivered: str | None = None
+
+
+class Attempt(msgspec.Struct, frozen=True, kw_only=True):
+    """One attempt at a delivery. `status`: the HTTP status, where there was one."""
+
+    time: str
+    outcome: str
+    status: int | None = None
+    duration_s: float | None = None
+    error: str | None = None
+
+
+class FailedDelivery(msgspec.Struct, frozen=True, kw_only=True):
+    """A delivery that failed lately, with its last attempts, the newest last."""
+
+    sink: str
+    event_id: str
+    scope_type: str
+    scope_id: str
+    state: str
+    attempts: list[Attempt]
+    next_attempt: str | None = None
+
+
+class Gap(msgspec.Struct, frozen=True, kw_only=True, rename={"from_": "from"}):
+    """A time without a connection, longer than the platform pushes again: changes of it may be lost."""
+
+    from_: str
+    to: str
+
+
+class StoreStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """The store's file. Sizes are MiB, the WAL's included."""
+
+    path: str
+    size_mb: float | None = None
+    max_size_mb: int | None = None
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that `status` shows. What only a running daemon knows is null without one."""
+
+    status: str
+    reasons: list[Reason]
+    version: str
+    store: StoreStatus
+    pid: int | None = None
+    running_s: int | None = None
+    connection: ConnectionStatus | None = None
+    last_event: str | None = None
+    problem: str | None = None
+    pending: dict[str, int] = {}
+    dead_letters: int = 0
+    sinks: list[SinkStatus] = []
+    failures: list[FailedDelivery] = []
+    gaps: list[Gap] = []

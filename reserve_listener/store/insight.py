@@ -1,0 +1,48 @@
+"""What a store knows of how things are, for `status`: work that only reads, on any connection."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from reserve_listener.model import Insight, SinkState
+from reserve_listener.store import sql
+
+if TYPE_CHECKING:
+    import sqlite3
+
+
+def insight(app_id: str | None, gaps_since_ms: int, connection: sqlite3.Connection) -> Insight:
+    """All of it. `app_id`: whose gaps; None: everybody's."""
+    (first_dead_ms,) = connection.execute(sql.FIRST_DEAD).fetchone()
+    last = connection.execute(sql.LAST_RECEIVED).fetchone()
+    return Insight(
+        sinks=sink_states(connection),
+        gaps=connection.execute(sql.GAPS, {"app_id": app_id, "since_ms": gaps_since_ms}).fetchall(),
+        size_bytes=used_bytes(connection),
+        last_event_ms=None if last is None else last[0],
+        first_dead_ms=first_dead_ms,
+    )
+
+
+def sink_states(connection: sqlite3.Connection) -> list[SinkState]:
+    """All sinks, with what is in the store for them."""
+    return [
+        SinkState(
+            name=name,
+            configured=bool(configured),
+            pending=pending,
+            dead=dead,
+            disabled_ms=disabled_ms,
+            disabled_reason=reason,
+        )
+        for name, configured, pending, dead, disabled_ms, reason in connection.execute(sql.SINK_STATES)
+    ]
+
+
+def used_bytes(connection: sqlite3.Connection) -> int:
+    """The bytes that are in use in the file."""
+    pages, free, size = (
+        int(connection.execute(f"PRAGMA {name}").fetchone()[0])
+        for name in ("page_count", "freelist_count", "page_size")
+    )
+    return (pages - free) * size
