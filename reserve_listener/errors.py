@@ -67,7 +67,7 @@ class TransientDeliveryError(DeliveryError):
 
 
 class MisconfiguredSinkError(DeliveryError):
-    """The sink is set up wrongly (HTTP 401, 403, 404, 405, 407): retried slowly and loudly."""
+    """The sink is set up wrongly (HTTP 3xx, 401 to 405, 407, 421, 451): retried slowly and loudly."""
 
 
 class SinkGoneError(DeliveryError):

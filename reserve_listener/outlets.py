@@ -120,7 +120,7 @@ def _http_sink(config: HttpSinkConfig) -> HttpSink:
     )
     return HttpSink(
         config.name,
-        config.url,
+        config.read_url(),
         timeout_s=config.timeout,
         max_in_flight=config.max_in_flight,
         signing_keys=[signing_key(secret) for secret in config.read_signing_secrets()],
@@ -137,6 +137,7 @@ def _secrets_of(config: HttpSinkConfig) -> tuple[Any, ...]:
     """What the sink's files hold now: when it differs, the sink has to be made anew."""
     certificates = (config.ca_bundle, config.client_cert_file, config.client_key_file)
     return (
+        config.read_url(),
         config.read_headers(),
         config.read_signing_secrets(),
         config.read_verification_token(),

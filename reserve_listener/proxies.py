@@ -19,6 +19,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from reserve_listener.addresses import ip_address, is_loopback
 from reserve_listener.errors import ConfigError
+from reserve_listener.url_secrets import SHORTEST_SECRET
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 
 VARIABLES: Final = ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
 FORM: Final = "http(s)://[user:password@]host:port"
-SHORTEST_SECRET: Final = 4
-"""What is shorter cannot be told from a part of a word, and masking it would garble every text."""
 
 _PORTS: Final = {"http": 80, "ws": 80, "https": 443, "wss": 443}
 _HIGHEST_PORT: Final = 65_535

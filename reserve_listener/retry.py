@@ -11,9 +11,6 @@ from typing import Final
 from reserve_listener.errors import MisconfiguredSinkError, PermanentDeliveryError, TransientDeliveryError
 from reserve_listener.model import Delivery, Outcome
 
-RETRY_AFTER_LIMIT_S: Final = 24 * 3600.0
-"""A receiver's `Retry-After` counts up to here."""
-
 LONGEST_WAIT_MS: Final = 25 * 3600 * 1000
 """No delivery is put off for longer: a due time beyond it was written while the clock was wrong, and counts as now."""
 
@@ -64,13 +61,13 @@ def is_down(error: Exception | None) -> bool:
 def probe_delay_s(policy: RetryPolicy, error: Exception, *, probes: int, chance: float) -> float:
     """How long a sink that is down is left alone after so many probes: the policy's pace, `PROBE_CAP_S` at the most."""
     pace = replace(policy, cap_s=min(policy.cap_s, PROBE_CAP_S))
-    return _delay_s(pace, error, probes + 1, chance, math.inf)
+    return max(_delay_s(pace, error, probes + 1, chance, math.inf), wished_s(policy, error))
 
 
-def wished_s(error: Exception) -> float:
-    """How long the receiver wishes to be left alone."""
+def wished_s(policy: RetryPolicy, error: Exception) -> float:
+    """How long the receiver wishes to be left alone; longer than the cap counts as the cap."""
     wish_s = error.retry_after if isinstance(error, TransientDeliveryError) else None
-    return max(0.0, min(wish_s or 0.0, RETRY_AFTER_LIMIT_S))
+    return max(0.0, min(wish_s or 0.0, policy.cap_s))
 
 
 def _delay_s(policy: RetryPolicy, error: Exception, attempts: int, chance: float, left_s: float) -> float:
@@ -81,7 +78,7 @@ def _delay_s(policy: RetryPolicy, error: Exception, attempts: int, chance: float
         # The exponent is bounded: 2**1100 is no float.
         ceiling = min(policy.cap_s, policy.base_s * 2.0 ** min(attempts, 60))
     delay_s = min(ceiling / 2 + chance * ceiling / 2, left_s)
-    return max(delay_s, wished_s(error))
+    return max(delay_s, wished_s(policy, error))
 
 
 def retry_after_s(text: str | None, *, now_s: float) -> float | None:

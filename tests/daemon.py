@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sqlite3
+import subprocess
 import sys
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
@@ -71,6 +72,13 @@ url = "{receiver_url}/hook"
 """
     )
     return path
+
+
+def ask(config: Path, *arguments: str) -> bytes:
+    """What a command says, on both outputs. Blocks until it has ended."""
+    command = [*COMMAND, *arguments, "-c", str(config)]
+    done = subprocess.run(command, capture_output=True, check=False, env=environment())
+    return done.stdout + done.stderr
 
 
 class Daemon:

@@ -553,7 +553,10 @@ def test_secrets_show_nowhere() -> None:
             LARK + '[[sinks]]\nname = "a"\ntype = "file"\npath = "d/"',
             'sinks[0] "a".path: must name a file, found "d/"',
         ),
-        (LARK + '[[sinks]]\nname = "a"\ntype = "http"', 'sinks[0] "a".url: missing'),
+        (
+            LARK + '[[sinks]]\nname = "a"\ntype = "http"',
+            'sinks[0] "a": url is missing: the URL that events are posted to, or url_file',
+        ),
         (
             LARK + f'[[sinks]]\nname = "a"\ntype = "http"\nurl = "https://u:{HIDDEN}@h"',
             "user name or password",

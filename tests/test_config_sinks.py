@@ -791,13 +791,57 @@ def test_the_schema_refuses_what_is_wrong(wrong: str) -> None:
 # Example
 
 
+def test_a_url_from_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is used like `url`, is secret as a whole, shows nowhere, and is read again by each reload."""
+    url = f"https://bot.example/open-apis/bot/v2/hook/{HIDDEN}?sign=a%2Fb-{HIDDEN}"
+    Path("url").write_text(f"{url}\n", encoding="utf-8")
+    config = loaded(LARK + STORE + HTTP.replace('url = "https://h"', 'url_file = "url"'))
+    (sink,) = config.sinks
+    assert isinstance(sink, HttpSink)
+    assert (sink.url, sink.read_url()) == (None, url)
+    assert {url, HIDDEN, f"a/b-{HIDDEN}"} <= set(config.secret_texts())
+    assert "open-apis" not in config.secret_texts()
+    assert 'url_file = "url"  # file' in call("config", "show").output
+    told = findings(LARK + STORE + HTTP.replace('url = "https://h"', 'url_file = "url"'))
+    assert told['sink "a"'].startswith("ok the URL in url: not contacted")
+    monkeypatch.setenv("HTTPS_PROXY", "socks5://p")
+    Path("url").write_text(f"https://other.example/{HIDDEN}\n", encoding="utf-8")
+    assert sink.read_url() == f"https://other.example/{HIDDEN}"
+
+
+@pytest.mark.parametrize(
+    ("keys", "content", "expected"),
+    [
+        ('url_file = "url"\nurl = "https://h"', "https://h", ": url and url_file exclude each other; keep one of them"),
+        ("", "", ": url is missing: the URL that events are posted to, or url_file, a file that holds it"),
+        ('url_file = "url"', f"ftp://h/{HIDDEN}", ".url_file: url: the URL in it must begin with http:// or https:// and name a host"),
+        ('url_file = "url"', f"https://u:{HIDDEN}@h", ".url_file: url: the URL in it must not hold a user name or password: they would show up in logs"),
+        ('url_file = "url"', f"https://h/a\nhttps://h/{HIDDEN}", ".url_file: url holds more than one line, or control characters"),
+        (f'url_file = "https://h/{HIDDEN}"', "", ".url_file: cannot read the file (its name looks like a secret and is not shown): No such file or directory"),
+        (f'url = "ftp://h/{HIDDEN}/hook"', "", '.url: must begin with http:// or https:// and name a host, found "ftp://h/********/hook"'),
+    ],
+)  # fmt: skip
+def test_a_url_file_is_validated_like_a_url(keys: str, content: str, expected: str) -> None:
+    """Exactly one of the two, and no message holds what is in the file, or in the place of its name."""
+    Path("url").write_text(content, encoding="utf-8")
+    assert mistakes(LARK + HTTP.replace('url = "https://h"\n', f"{keys}\n")) == [WHERE + expected]
+
+
+def test_the_path_of_a_url_is_shown_without_what_may_be_secret() -> None:
+    """Usual words stay, so that one can see which receiver it is, and what is shown loads again."""
+    url = f"https://h/api/v2/hooks/{HIDDEN}/rooms?key={HIDDEN}"
+    text = LARK + HTTP.replace('url = "https://h"', f'url = "{url}"')
+    loaded(text)
+    assert 'url = "https://h/api/v2/hooks/********/rooms?********"  # file' in call("config", "show").output
+
+
 def test_the_whole_example_loads() -> None:
     """With every line of the example uncommented, but for what excludes each other, the daemon could start."""
     text = re.sub(
         r"^#(?=[a-z\[])", "", (ROOT / "config.example.toml").read_text(encoding="utf-8"), flags=re.MULTILINE
     )
     text = text.partition("# Not in this version")[0].replace("cli_a1b2c3d4e5f6g7h8", "cli_mine")
-    for key in ("app_secret", "bearer_token_file", "encrypt_key", "verification_token"):
+    for key in ("app_secret", "bearer_token_file", "encrypt_key", "verification_token", "url_file"):
         text = re.sub(rf"^{key} = .*\n", "", text, flags=re.MULTILINE)
     for name in re.findall(r'_file = "([a-z_]+)"|" = "([a-z]+_[a-z_]+)"', text):
         Path("".join(name)).write_text(WHSEC, encoding="utf-8")

@@ -6,7 +6,6 @@ import asyncio
 import base64
 import re
 import socket
-import subprocess
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -14,7 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from reserve_listener.simulator import HttpServer, Receiver, Simulator, sample_event
-from tests.daemon import COMMAND, environment, running, until, write_config, write_sinks_config
+from tests.daemon import ask, running, until, write_config, write_sinks_config
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -102,13 +101,6 @@ async def test_the_connection_goes_through_the_configured_proxy(tmp_path: Path) 
             await until(lambda: daemon.pending() == 0)
             assert await daemon.stop() == 0
             assert PASSWORD[:9].encode() not in (tmp_path / "log.jsonl").read_bytes()
-
-
-def ask(config: Path, *arguments: str) -> bytes:
-    """What a command says, on both outputs."""
-    command = [*COMMAND, *arguments, "-c", str(config)]
-    done = subprocess.run(command, capture_output=True, check=False, env=environment())
-    return done.stdout + done.stderr
 
 
 async def test_a_password_of_the_environment_leaves_nowhere(tmp_path: Path) -> None:

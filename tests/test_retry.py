@@ -7,6 +7,7 @@ import math
 import pytest
 from hypothesis import assume, given, strategies as st
 
+from reserve_listener.config.values import DAY_S
 from reserve_listener.errors import (
     MisconfiguredSinkError,
     PermanentDeliveryError,
@@ -18,7 +19,6 @@ from reserve_listener.retry import (
     LONGEST_WAIT_MS,
     MISCONFIGURED_DELAY_S,
     PROBE_CAP_S,
-    RETRY_AFTER_LIMIT_S,
     RetryPolicy,
     decide,
     is_down,
@@ -68,17 +68,16 @@ def test_the_first_delays_double_from_the_base_to_the_cap() -> None:
 
 
 @given(wish=st.floats(0, 1e9), chance=chances, attempts=attempts_made)
-def test_the_receivers_wish_is_kept_up_to_a_day(wish: float, chance: float, attempts: int) -> None:
-    """Nothing is sent before `retry_after`, and a wish for longer than a day counts as a day."""
+def test_the_receivers_wish_is_kept_up_to_the_cap(wish: float, chance: float, attempts: int) -> None:
+    """Nothing is sent before `retry_after`, and a wish for longer than the cap counts as the cap."""
     error = TransientDeliveryError("busy", retry_after=wish)
     outcome = decide(FOREVER, delivery(attempts=attempts), error, now_ms=NOW_MS, chance=chance)
     delay_s = (outcome.due_ms - NOW_MS) / 1000
-    assert delay_s >= min(wish, RETRY_AFTER_LIMIT_S)
-    assert delay_s <= max(min(wish, RETRY_AFTER_LIMIT_S), FOREVER.cap_s) + 0.001
+    assert min(wish, FOREVER.cap_s) <= delay_s <= FOREVER.cap_s + 0.001
 
 
 def test_a_wish_that_is_no_number_is_no_wish() -> None:
-    """Infinite counts as a day; not-a-number, negative and none count as nothing."""
+    """Infinite counts as the cap; not-a-number, negative and none count as nothing."""
     delays = [
         decide(
             FOREVER,
@@ -90,7 +89,7 @@ def test_a_wish_that_is_no_number_is_no_wish() -> None:
         - NOW_MS
         for wish in (math.inf, math.nan, -5.0, None)
     ]
-    assert delays == [86_400_000, 1000, 1000, 1000]
+    assert delays == [3_600_000, 1000, 1000, 1000]
 
 
 @given(policy=policies, attempts=attempts_made, age_ms=ages_ms, chance=chances)
@@ -180,13 +179,15 @@ def test_a_sink_that_is_down_is_probed_at_the_policys_pace_but_once_a_minute_at_
 def test_a_probe_comes_no_sooner_than_the_receiver_wishes(
     wish: float | None, probes: int, chance: float
 ) -> None:
-    """`Retry-After` counts for probes too, up to a day; without a usable one the pace is what it is."""
+    """`Retry-After` counts for probes too, up to the policy's cap; without a usable one the pace is what it is."""
+    policy = RetryPolicy(cap_s=7200)
     error = TransientDeliveryError("busy", retry_after=wish)
-    pace_s = probe_delay_s(RetryPolicy(), TransientDeliveryError("busy"), probes=probes, chance=chance)
-    assert probe_delay_s(RetryPolicy(), error, probes=probes, chance=chance) == max(pace_s, wished_s(error))
-    assert 0 <= wished_s(error) <= RETRY_AFTER_LIMIT_S
-    if wish is not None and 0 <= wish <= RETRY_AFTER_LIMIT_S:
-        assert wished_s(error) == wish
+    pace_s = probe_delay_s(policy, TransientDeliveryError("busy"), probes=probes, chance=chance)
+    wished = wished_s(policy, error)
+    assert probe_delay_s(policy, error, probes=probes, chance=chance) == max(pace_s, wished)
+    assert 0 <= wished <= policy.cap_s
+    if wish is not None and 0 <= wish <= policy.cap_s:
+        assert wished == wish
 
 
 @pytest.mark.parametrize(
@@ -206,9 +207,9 @@ def test_only_what_a_sink_says_of_itself_as_a_whole_means_down(
 ) -> None:
     """A refusal, a defect of ours and a success say that it is up."""
     assert is_down(error) is down
-    assert wished_s(error or ValueError()) == 0.0
+    assert wished_s(RetryPolicy(), error or ValueError()) == 0.0
 
 
 def test_no_delay_is_longer_than_the_longest_wait() -> None:
-    """What is put off by a day, the most there is, is not taken for the work of a wrong clock."""
-    assert RETRY_AFTER_LIMIT_S * 1000 < LONGEST_WAIT_MS
+    """What is put off by a day, the longest cap there is, is not taken for the work of a wrong clock."""
+    assert DAY_S * 1000 < LONGEST_WAIT_MS

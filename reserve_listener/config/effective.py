@@ -10,7 +10,7 @@ from pydantic import BaseModel, SecretStr
 from pydantic.json_schema import GenerateJsonSchema
 
 from reserve_listener.config.model import DEFAULT_SINKS, Config, LogSink
-from reserve_listener.config.shown import public_url
+from reserve_listener.config.shown import public_sink_url, public_url
 from reserve_listener.text import MASK
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def _plain(value: Any, name: str = "") -> Any:
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, str):
-        return public_url(value) if value.startswith(("http://", "https://")) else value
+        return public_sink_url(value) if name == "url" and value.startswith("http") else value
     return value
 
 

@@ -29,6 +29,7 @@ _KeyPath = tuple[int | str, ...]
 
 _READERS: Final[Mapping[str, Callable[[Path], object]]] = {
     **dict.fromkeys(HTTP_SECRET_KEYS, secret_files.read_secret),
+    "url_file": secret_files.read_url,
     "bearer_token_file": secret_files.read_header_value,
     "signing_secret_file": secret_files.read_signing_secrets,
 }

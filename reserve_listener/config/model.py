@@ -22,7 +22,7 @@ from pydantic import (
     model_validator,
 )
 
-from reserve_listener import proxies
+from reserve_listener import proxies, url_secrets
 from reserve_listener.addresses import is_loopback
 from reserve_listener.config import secret_files, values
 from reserve_listener.config.default_store import OF_ROOT
@@ -242,8 +242,12 @@ class HttpSink(_Sink):
     """A sink that posts each event to a URL."""
 
     type: Literal["http"]
-    url: values.SinkUrl = Field(
-        description="Where events are posted; https, or http in a network that you trust."
+    url: values.SinkUrl | None = Field(
+        default=None, description="Where events are posted; https, or http in a network that you trust."
+    )
+    url_file: values.FilePath | None = Field(
+        default=None,
+        description="A file whose only line is the URL, when the URL is a secret. Instead of url.",
     )
     format: Literal["cloudevents", "feishu"] = Field(
         default="cloudevents",
@@ -293,6 +297,10 @@ class HttpSink(_Sink):
         return self
 
     def _misfits(self) -> Iterator[str]:
+        if self.url is None and self.url_file is None:
+            yield "url is missing: the URL that events are posted to, or url_file, a file that holds it"
+        if self.url is not None and self.url_file is not None:
+            yield "url and url_file exclude each other; keep one of them"
         if (self.basic_user is None) != (self.basic_password_file is None):
             yield "basic_user and basic_password_file belong together; set both or neither"
         if self.basic_user is not None and self.bearer_token_file is not None:
@@ -304,10 +312,21 @@ class HttpSink(_Sink):
             yield "header_files sets authorization, and so does bearer_token_file or basic_user; keep one of them"
         if self.client_key_file is not None and self.client_cert_file is None:
             yield "client_key_file means nothing without client_cert_file"
-        if self.client_cert_file is not None and urlsplit(self.url).scheme != "https":
+        if self.client_cert_file is not None and self.url is not None and not _is_https(self.url):
             yield "client_cert_file means nothing without an https:// url"
         if self.format != "feishu" and (self.verification_token_file or self.encrypt_key_file):
             yield 'verification_token_file and encrypt_key_file are for format = "feishu" only'
+
+    def read_url(self) -> str:
+        """Where events are posted; from `url_file` as it is now. Blocks and raises as below."""
+        if self.url_file is None:
+            return self.url or ""  # which `_misfits` refuses
+        url = self._read("url_file", self.url_file, secret_files.read_url)
+        if self.client_cert_file is not None and not _is_https(url):
+            raise ConfigError(
+                f'sink "{self.name}": client_cert_file means nothing without an https:// URL in url_file'
+            )
+        return url
 
     def read_signing_secrets(self) -> tuple[SecretStr, ...]:
         """The `whsec_…` secrets as they are in the file now; none without a file. `signing_key` decodes one.
@@ -350,6 +369,9 @@ class HttpSink(_Sink):
     def secrets(self) -> Iterator[SecretStr]:
         """Everything of the sink that is secret. Blocks and raises as above."""
         yield from self.read_signing_secrets()
+        yield from map(SecretStr, url_secrets.secret_texts(self.read_url(), shortest=SHORTEST_PART))
+        if self.url_file is not None:
+            yield SecretStr(self.read_url())
         yield from _with_login(self.proxy)
         for name, path in (self.header_files or {}).items():
             value = self._read_header(f"header_files.{name}", path)
@@ -384,7 +406,12 @@ class HttpSink(_Sink):
             raise ConfigError(f'sink "{self.name}": {key}: {error}') from None
 
 
+def _is_https(url: str) -> bool:
+    return urlsplit(url).scheme == "https"
+
+
 HTTP_SECRET_KEYS: Final = (
+    "url_file",
     "bearer_token_file",
     "basic_password_file",
     "verification_token_file",

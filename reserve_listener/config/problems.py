@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from reserve_listener.config.environment import section_models
 from reserve_listener.config.model import Config, FileSink, HttpSink, LogSink, RetryConfig
-from reserve_listener.config.shown import header_name, kind, quoted, shown, suggests_secret
+from reserve_listener.config.shown import header_name, kind, public_sink_url, quoted, shown, suggests_secret
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -105,7 +105,8 @@ def _wrong_value(mistake: _Mistake) -> str:
 def _found(value: Any, path: tuple[int | str, ...]) -> str:
     if any(isinstance(part, str) and (part in _NOT_SHOWN or suggests_secret(part)) for part in path[1:]):
         return "an empty string" if value == "" else f"{kind(value)} (not shown)"
-    return shown(value)
+    is_address = path[0] == "sinks" and path[-1] == "url" and isinstance(value, str)
+    return quoted(public_sink_url(value)) if is_address else shown(value)
 
 
 def _allowed(mistake: _Mistake) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from pydantic import SecretStr
 
 from reserve_listener.config.shown import secret_path_text
-from reserve_listener.config.values import is_header_value
+from reserve_listener.config.values import is_header_value, sink_url
 from reserve_listener.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -65,6 +65,16 @@ def read_header_value(path: Path) -> SecretStr:
             f"{secret_path_text(path)} holds what cannot be sent in a header: it must be ASCII text"
             " without blanks around it"
         )
+    return secret
+
+
+def read_url(path: Path) -> SecretStr:
+    """What `read_secret` does, for the URL of a sink: it is valid as `url` has to be."""
+    secret = read_secret(path)
+    try:
+        sink_url(secret.get_secret_value())
+    except ValueError as error:
+        raise ConfigError(f"{secret_path_text(path)}: the URL in it {error}") from None
     return secret
 
 

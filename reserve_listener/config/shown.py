@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 
 from reserve_listener.text import MASK
+from reserve_listener.url_secrets import is_ordinary
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,7 +67,7 @@ def header_name(text: str) -> str:
 def secret_path_text(path: Path) -> str:
     """The path of a secret's file, unless it looks as if the secret itself were given in its place."""
     text = str(path)
-    if is_secret_value(text) or _RANDOM_WORD.fullmatch(text):
+    if is_secret_value(text) or _RANDOM_WORD.fullmatch(text) or ":/" in text:  # a URL, as pathlib has it
         return "the file (its name looks like a secret and is not shown)"
     return path_text(path)
 
@@ -88,6 +89,14 @@ def path_text(path: Path) -> str:
 def public_url(text: str) -> str:
     """A text without what a URL may carry in confidence: user name, password and query."""
     return _QUERY.sub(rf"\1?{MASK}", _USERINFO.sub(rf"\1{MASK}@", text))
+
+
+def public_sink_url(text: str) -> str:
+    """A sink's URL as above, with what could be a secret in its path masked, too."""
+    head, slashes, rest = public_url(text).partition("://")
+    path, mark, query = rest.partition("?")
+    parts = (part if is_ordinary(part) else MASK for part in path.split("/")[1:])
+    return f"{head}{slashes}{'/'.join((path.partition('/')[0], *parts))}{mark}{query}"
 
 
 def shown(value: Any) -> str:

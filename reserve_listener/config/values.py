@@ -70,7 +70,8 @@ def _domain(text: str) -> str:
     return f"{parts.scheme}://{parts.netloc}"
 
 
-def _sink_url(text: str) -> str:
+def sink_url(text: str) -> str:
+    """The URL of a sink as it is. Raises ValueError, whose text quotes nothing of it."""
     split_url(text)
     return text
 
@@ -236,7 +237,7 @@ Secret = Annotated[SecretStr, Field(min_length=1), AfterValidator(_secret)]
 SinkName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
 AppId = Annotated[str, Field(min_length=1), AfterValidator(_app_id)]
 Domain = Annotated[str, AfterValidator(_domain)]
-SinkUrl = Annotated[str, AfterValidator(_sink_url)]
+SinkUrl = Annotated[str, AfterValidator(sink_url)]
 ProxyUrl = Annotated[SecretStr, AfterValidator(_proxy)]
 Listen = Annotated[str, AfterValidator(_listen)]
 UrlPath = Annotated[str, AfterValidator(_url_path)]

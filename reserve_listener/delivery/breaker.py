@@ -40,7 +40,7 @@ class Breaker:
         """An attempt showed that the sink is down; whether that opened the breaker. `chance`: the jitter, 0 to 1."""
         self._failures += 1
         if self.is_open and not probing:  # it had begun before
-            self.probe_ms = max(self.probe_ms, now_ms + round(wished_s(error) * 1000))
+            self.probe_ms = max(self.probe_ms, now_ms + round(wished_s(self.policy, error) * 1000))
             return False
         if self._failures < THRESHOLD:
             return False

@@ -9,6 +9,7 @@ import codecs
 import io
 import logging
 import os
+import re
 import sys
 import warnings
 from typing import TYPE_CHECKING, Any, Final, TextIO
@@ -47,6 +48,9 @@ UTF8_BYTES: Final = 4
 """The most that a character takes."""
 
 _LEVELS: Final = ((logging.INFO, "debug"), (logging.WARNING, "info"), (logging.ERROR, "warning"))
+
+_PATH_OF_URL: Final = re.compile(r"(\b(?:https?|wss?)://[^\s/?#\"']+)[/?#][^\s\"']*")
+"""Path and query may hold a secret, spelled by the library in its own way; its lines are for the host."""
 
 
 class Logs:
@@ -183,7 +187,7 @@ class _Bridge(logging.Handler):
         except Exception:  # noqa: BLE001  # a library's broken format string is no reason to fail
             message = str(record.msg)
         # Masked before it is cut: half a secret is not recognised.
-        message = self._mask(message)[:MESSAGE_CHARS]
+        message = self._mask(_PATH_OF_URL.sub(r"\1/…", message))[:MESSAGE_CHARS]
         raised = record.exc_info[0] if record.exc_info else None
         self._throttle.tell(
             f"{record.name} {record.pathname}:{record.lineno} {raised}",

@@ -15,11 +15,12 @@ import hashlib
 import hmac
 import ssl
 import time
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Final, Protocol
 
 import httpx2
 
-from reserve_listener import __version__, proxies
+from reserve_listener import __version__, proxies, url_secrets
 from reserve_listener.errors import (
     ConfigError,
     DeliveryError,
@@ -47,7 +48,8 @@ ID_CHARS: Final = 256
 SUCCESS: Final = range(200, 300)
 SERVER_ERRORS: Final = range(500, 600)
 PASSING: Final = frozenset({408, 425, 429})
-MISCONFIGURED: Final = frozenset({401, 403, 404, 405, 407})
+REDIRECTS: Final = range(300, 400)
+MISCONFIGURED: Final = frozenset({*REDIRECTS, 401, 402, 403, 404, 405, 407, 421, 451})
 GONE: Final = 410
 PROXY_AUTHENTICATION: Final = 407
 
@@ -112,6 +114,7 @@ class HttpSink:
             [
                 *self._form.secrets,
                 *_of_headers(headers or {}),
+                *url_secrets.secret_texts(url),
                 *proxies.login_texts(proxy or ""),
                 *proxies.secret_texts(),
             ]
@@ -124,6 +127,7 @@ class HttpSink:
             limits=httpx2.Limits(max_connections=max_in_flight, max_keepalive_connections=max_in_flight),
             follow_redirects=False,
             headers=_constant_headers(headers or {}),
+            cookies=_no_cookies(),
         )
 
     async def deliver(self, deliveries: Sequence[Delivery]) -> None:
@@ -211,6 +215,11 @@ def _constant_headers(headers: Mapping[str, str]) -> httpx2.Headers:
     return constant
 
 
+def _no_cookies() -> CookieJar:
+    """A jar that takes none: a receiver that sets them would get a header back that grows with each answer."""
+    return CookieJar(policy=DefaultCookiePolicy(allowed_domains=[]))
+
+
 def _of_headers(headers: Mapping[str, str]) -> Iterable[str]:
     for name, value in headers.items():
         yield value
@@ -222,7 +231,7 @@ def _secrets(found: Iterable[str]) -> tuple[str, ...]:
     """Those worth masking, the longest first: a short one may be a part of it."""
     stripped = {" ".join(secret.split()) for secret in found}
     return tuple(
-        sorted((one for one in stripped if len(one) >= proxies.SHORTEST_SECRET), key=len, reverse=True)
+        sorted((one for one in stripped if len(one) >= url_secrets.SHORTEST_SECRET), key=len, reverse=True)
     )
 
 
@@ -247,11 +256,18 @@ def judge(status: int, retry_after: str | None, answer: str, *, now_s: float) ->
         wish = retry_after_s(retry_after, now_s=now_s)
         return TransientDeliveryError(text, retry_after=wish, down=status in SERVER_ERRORS)
     if status in MISCONFIGURED:
-        what = "proxy and its credentials" if status == PROXY_AUTHENTICATION else "url and credentials"
-        return MisconfiguredSinkError(f"{text} (check the sink's {what})")
+        return MisconfiguredSinkError(f"{text} ({_advice(status)})")
     if status == GONE:
         return SinkGoneError(text)
     return PermanentDeliveryError(text)
+
+
+def _advice(status: int) -> str:
+    if status in REDIRECTS:
+        return "redirects are not followed: set the sink's url to where it leads"
+    if status == PROXY_AUTHENTICATION:
+        return "check the sink's proxy and its credentials"
+    return "check the sink's url and credentials"
 
 
 def _status_of(refusal: httpx2.ProxyError) -> int | None:

@@ -126,12 +126,12 @@ def _http_sink(sink: HttpSink) -> str:
     if sink.client_cert_file is not None:
         try_certificate("client_cert_file", sink.client_cert_file, "client_key_file", sink.client_key_file)
     _try_to_make(sink)
-    url = urlsplit(sink.url)
+    address = sink.read_url()
+    url = urlsplit(address)
     setting = None if sink.proxy is None else sink.proxy.get_secret_value()
     # The rest of the URL may be what lets one post there.
-    return (
-        f"{url.scheme}://{url.netloc}{_way(sink.url, setting, 'proxy')}: not contacted, this check is offline"
-    )
+    place = f"{url.scheme}://{url.netloc}" if sink.url_file is None else f"the URL in {sink.url_file}"
+    return f"{place}{_way(address, setting, 'proxy')}: not contacted, this check is offline"
 
 
 def _try_to_make(sink: HttpSink) -> None:
