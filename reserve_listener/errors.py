@@ -8,37 +8,44 @@ from __future__ import annotations
 
 
 class ReserveListenerError(Exception):
-    """An error that ends the command. The text says what is wrong, where, and what to do."""
+    """An error that ends the command. The text says what is wrong, where, and what to do; `hint` how a daemon goes on."""
 
     exit_code = 1
+    hint = "mend what the reason names; the daemon goes on from where it was when it is started again"
 
 
 class ConfigError(ReserveListenerError):
     """The configuration is wrong; starting again will not mend it."""
 
     exit_code = 78
+    hint = "mend the configuration, try it with `reserve-listener check`, then start the daemon again"
 
 
 class RefusedAtStartError(ReserveListenerError):
     """The platform refused an app that this store has never seen connected."""
 
     exit_code = 77
+    hint = "check lark.app_id, lark.app_secret and lark.domain with `reserve-listener check --online`, then start again"
 
 
 class StoreError(ReserveListenerError):
     """The store cannot be opened or used."""
+
+    hint = "check the store's disk, owner and mode with `reserve-listener check`; what was answered is in the store"
 
 
 class WrongStoreError(StoreError):
     """What `store.url` names is not a store of ours: a directory, another program's file."""
 
     exit_code = ConfigError.exit_code
+    hint = ConfigError.hint
 
 
 class StoreInUseError(StoreError):
     """Another daemon holds the store."""
 
     exit_code = 75
+    hint = "stop the other daemon, or give this one a store.url of its own"
 
 
 class NotFoundError(ReserveListenerError):

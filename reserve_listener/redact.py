@@ -23,6 +23,7 @@ _SECRET_IN_TEXT: Final = re.compile(
     ( (?<![a-z]) (?: access_key | ticket | app_?secret | token | verification_token | encrypt_key | authorization
                    | signing_secret )
       ["'\\]* \s* [=:] \s* ["'\\]* (?: (?: bearer | basic ) \s+ )? )
+    (?! missing; )  # what our own errors say of a key
     [^\s"'&,;\\}\])]+
     """
 )

@@ -283,7 +283,9 @@ async def test_a_task_that_dies_takes_the_daemon_down_loudly(
     assert process.returncode == 1
     assert err.decode().startswith("error: stopped by a defect (ZeroDivisionError)")
     assert "Traceback" not in err.decode()
-    (failed,) = [line for line in map(json.loads, out.splitlines()) if line["event"] == "daemon.failed"]
+    failed = json.loads(out.splitlines()[-1])
+    assert (failed["event"], failed["level"], failed["exit_code"]) == ("daemon.failed", "error", 1)
+    assert failed["reason"] == "a defect: ZeroDivisionError: a defect"
     assert "Traceback" in failed["exception"]
 
 

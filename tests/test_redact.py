@@ -104,3 +104,10 @@ def test_credentials_in_texts(text: str, scrubbed: str) -> None:
 def test_the_configured_secrets() -> None:
     """A secret of the configuration is masked wherever it stands, in the order given; an empty one masks nothing."""
     assert scrub("a s3cr3t-long in s3cr3t", ("s3cr3t-long", "s3cr3t", "")) == f"a {MASK} in {MASK}"
+
+
+def test_an_error_that_names_a_missing_key_stays_readable() -> None:
+    """What the configuration's own errors say of a secret's key is no secret."""
+    text = "config.toml: lark.app_secret: missing; set app_secret_file"
+    assert scrub(text) == text
+    assert "hunter2" not in scrub("app_secret: hunter2; missing; ")

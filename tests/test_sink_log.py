@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from reserve_listener.describe import describe
 from reserve_listener.errors import TransientDeliveryError
 from reserve_listener.sinks.log import LogSink, log_line
 from tests.helpers import delivery, event
@@ -41,6 +42,7 @@ async def test_a_line_holds_the_whole_event() -> None:
                 "sink": "console",
                 "scope_type": "room",
                 "scope_id": "omm_a",
+                "summary": describe(sent["data"]),
                 "event_id": "e1",
                 "source": sent["source"],
                 "time": sent["time"],

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from reserve_listener.describe import describe
 from reserve_listener.errors import ReserveListenerError
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ ARRIVAL_TIMEOUT_S = 10.0
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 15.0
 PAUSE_S = 0.6
-SECONDS_OF_HOUR = 3600
 
 LONG_CONNECTION = """\
 [lark]
@@ -228,7 +228,7 @@ async def _show(number: str, push: "Push", folder: Path, receiver: "Receiver", d
         await _report("http", "POST /hooks/rooms", lambda: _at_receiver(receiver, push.event_id)),
     ]
     if line := _in_file(folder, push.event_id):
-        _say(f"     {_dim(_describe(line['data']))}")
+        _say(f"     {_dim(describe(line['data']))}")
     return code == 200 and all(arrived)  # noqa: PLR2004  # the platform's answer for success
 
 
@@ -288,28 +288,6 @@ def _conclude(folder: Path, sent: int, arrived: int, took_s: float) -> None:
                      reserve-listener config init && reserve-listener run
   play the platform  reserve-listener simulate   (drops, stalls, refusals, duplicates on a key press)
 """)
-
-
-def _describe(data: dict[str, Any]) -> str:
-    """The limits in a glance."""
-    approve, when = data.get("approve_config", {}), data.get("time_config", {})
-    who = data.get("reserve_scope_config", {})
-    facts = [
-        "approval " + (approve.get("approval_condition", "on") if approve.get("approval_switch") else "off")
-    ]
-    if when.get("time_switch"):
-        facts.append(f"{when.get('days_in_advance')} days ahead")
-        facts.append(f"{_clock(when.get('start_time'))}-{_clock(when.get('end_time'))}")
-        facts.append(f"at most {when.get('max_duration')} h")
-    users, departments = len(who.get("allow_users", [])), len(who.get("allow_depts", []))
-    facts.append("everyone" if who.get("allow_all_users") else f"{users} people, {departments} departments")
-    return " · ".join(facts)
-
-
-def _clock(seconds: Any) -> str:
-    if not isinstance(seconds, int):
-        return str(seconds)
-    return f"{seconds // SECONDS_OF_HOUR:02d}:{seconds % SECONDS_OF_HOUR // 60:02d}"
 
 
 def _say(text: str) -> None:

@@ -8,6 +8,10 @@ import typer
 from reserve_listener.cli.options import ConfigOption
 from reserve_listener.errors import ReserveListenerError
 
+DEFECT_HINT = (
+    "please report it with this line; nothing that was answered is lost, and a restart goes on from there"
+)
+
 
 class LogLevel(StrEnum):
     """What the daemon says of itself."""
@@ -53,41 +57,49 @@ def run(
 
     interpreter.starting()
     from reserve_listener import proxies
+    from reserve_listener.observability.logs import Logs
     from reserve_listener.signals import Signals, ignore_early_reload
 
     ignore_early_reload()
-    from reserve_listener.app import App
-    from reserve_listener.config import load
-    from reserve_listener.observability.logs import Logs
-
-    settings = load(config)
     logs = Logs(
-        level=log_level.value if log_level else settings.log.level,
+        level=log_level.value if log_level else "info",
         level_fixed=log_level is not None,
         log_format=log_format.value,
-        secrets=(*settings.secret_texts(), *proxies.secret_texts()),
+        secrets=tuple(proxies.secret_texts()),
     )
-
-    async def serve() -> None:
-        signals = Signals()
-        signals.install()
-        await App(settings, logs=logs, reload=lambda: load(config)).run(signals)
-
     try:
+        from reserve_listener.app import App
+        from reserve_listener.config import load
+
+        settings = load(config)
+        for secret in settings.secret_texts():
+            logs.hide(secret)
+        logs.set_level(settings.log.level)
+
+        async def serve() -> None:
+            signals = Signals()
+            signals.install()
+            await App(settings, logs=logs, reload=lambda: load(config)).run(signals)
+
         asyncio.run(serve())
-    except ReserveListenerError:
+    except ReserveListenerError as error:
+        _log_failure(error.exit_code, str(error), error.hint)
         raise
-    except Exception as error:
-        _log_defect(error)
+    except KeyboardInterrupt:
+        _log_failure(1, "interrupted while starting", ReserveListenerError.hint)
+        raise ReserveListenerError("interrupted while starting.") from None
+    except Exception as defect:
+        _log_failure(1, f"a defect: {type(defect).__name__}: {defect}", DEFECT_HINT, defect)
         raise ReserveListenerError(
-            f"stopped by a defect ({type(error).__name__}): the log holds the details. Nothing that was answered is lost."
-        ) from error
+            f"stopped by a defect ({type(defect).__name__}): the log holds the details. Nothing that was answered is lost."
+        ) from defect
     finally:
         logs.close()
 
 
-def _log_defect(error: Exception) -> None:
-    """A defect of ours, with its traceback, in the log and not on the terminal."""
+def _log_failure(exit_code: int, reason: str, hint: str, defect: Exception | None = None) -> None:
+    """The last line of a daemon that did not end as asked; with the traceback of a defect."""
     import structlog
 
-    structlog.get_logger("daemon").critical("daemon.failed", error=str(error), exc_info=error)
+    log = structlog.get_logger("daemon")
+    log.error("daemon.failed", exit_code=exit_code, reason=reason, hint=hint, exc_info=defect)

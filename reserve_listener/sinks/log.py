@@ -6,16 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from reserve_listener.describe import describe
 from reserve_listener.errors import TransientDeliveryError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from reserve_listener.model import Delivery
-
-
-class _Data(msgspec.Struct, gc=False):
-    scope_type: Any = None
 
 
 class _Body(msgspec.Struct, gc=False):
@@ -29,7 +26,7 @@ class _Body(msgspec.Struct, gc=False):
 
 
 _decode = msgspec.json.Decoder(_Body).decode
-_decode_data = msgspec.json.Decoder(_Data).decode
+_decode_data = msgspec.json.Decoder().decode
 
 
 class LogSink:
@@ -58,11 +55,13 @@ class LogSink:
 def log_line(sink: str, body: bytes) -> dict[str, Any]:
     """The CloudEvents JSON as the key-values of a log line: what matters first, the data whole (`msgspec.Raw`)."""
     event = _decode(body)
+    data = _decode_data(event.data)
     return {
         "event": "reserve_config.updated",
         "sink": sink,
-        "scope_type": _decode_data(event.data).scope_type,
+        "scope_type": data.get("scope_type") if isinstance(data, dict) else None,
         "scope_id": event.subject,
+        "summary": describe(data),
         "event_id": event.id,
         "source": event.source,
         "time": event.time,
