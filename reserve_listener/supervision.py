@@ -188,14 +188,15 @@ class Supervisor:
         lost = await self._end_of(connection)
         lasted_s = self._clock() - connected_at
         self._timing = connection.timing
-        self._become("lost", reason=str(lost))
+        failure = classify(lost)
+        self._become("lost", reason=failure.reason)
         asked = isinstance(lost, _AskedAnewError)
         tell = log.info if asked else log.warning
-        tell("connection.lost", reason=str(lost), lasted_s=round(lasted_s, 1))
+        tell("connection.lost", reason=failure.reason, lasted_s=round(lasted_s, 1))
         if lasted_s < STABLE_S and not asked:
             raise lost
         await self._discard(connection)
-        return classify(lost)
+        return failure
 
     async def _end_of(self, connection: Connection) -> ConnectionLostError:
         """Why it is over. Asked for a new one, its last answers are sent first."""

@@ -17,6 +17,7 @@ from reserve_listener import __version__, proxies
 from reserve_listener.addresses import is_loopback
 from reserve_listener.redact import scrub
 from reserve_listener.transports.failures import FORBIDDEN, KNOWN_CODES, EndpointError
+from reserve_listener.transports.reaching import Reaching
 
 if TYPE_CHECKING:
     import ssl
@@ -40,31 +41,45 @@ class Endpoint:
 async def fetch(
     *, domain: str, app_id: str, app_secret: str, timeout_s: float, proxy: str | None = None
 ) -> Endpoint:
-    """One call, at most `timeout_s` long. Raises `EndpointError`, `ConfigError`, or what httpx2 raises.
+    """One call, at most `timeout_s` long. Raises `EndpointError`, `ConfigError` or `UnreachableError`.
 
     `proxy`: the setting; without it the environment decides.
     """
     local = is_loopback(urlsplit(domain).hostname or "")
     way = proxies.decide(domain, setting=proxy, key="lark.proxy")
-    async with asyncio.timeout(timeout_s):
-        tls = await _tls(domain, trust_env=not local)
-        through = await asyncio.to_thread(proxies.for_httpx, way) if way is not None else None
-        async with (
-            httpx2.AsyncClient(timeout=timeout_s, proxy=through, trust_env=False, verify=tls) as client,
-            client.stream(
-                "POST",
-                domain.rstrip("/") + PATH,
-                json={"AppID": app_id, "AppSecret": app_secret},
-                headers={"locale": "en", "user-agent": f"reserve-listener/{__version__}"},
-            ) as response,
-        ):
-            body = b""
-            async for piece in response.aiter_bytes():
-                body += piece
-                if len(body) > ANSWER_BYTES:
-                    raise EndpointError("the endpoint's answer is too long", status=response.status_code)
-    retry_after = response.headers.get("retry-after")
-    return read_answer(response.status_code, retry_after, body, encrypted=not local, secret=app_secret)
+    reaching = Reaching(domain, proxy=way, setting="lark.domain")
+    try:
+        with reaching.explained():
+            async with asyncio.timeout(timeout_s):
+                tls = await _tls(domain, trust_env=not local)
+                through = await asyncio.to_thread(proxies.for_httpx, way) if way is not None else None
+                async with httpx2.AsyncClient(
+                    timeout=timeout_s, proxy=through, trust_env=False, verify=tls
+                ) as client:
+                    status, retry_after, body = await _ask(client, domain, app_id, app_secret, reaching)
+        return read_answer(status, retry_after, body, encrypted=not local, secret=app_secret)
+    except EndpointError as error:
+        error.where = reaching.where
+        raise
+
+
+async def _ask(
+    client: httpx2.AsyncClient, domain: str, app_id: str, app_secret: str, reaching: Reaching
+) -> tuple[int, str | None, bytes]:
+    """Status, Retry-After and body of the answer."""
+    async with client.stream(
+        "POST",
+        domain.rstrip("/") + PATH,
+        json={"AppID": app_id, "AppSecret": app_secret},
+        headers={"locale": "en", "user-agent": f"reserve-listener/{__version__}"},
+        extensions={"trace": reaching.trace},
+    ) as response:
+        body = b""
+        async for piece in response.aiter_bytes():
+            body += piece
+            if len(body) > ANSWER_BYTES:
+                raise EndpointError("the endpoint's answer is too long", status=response.status_code)
+    return response.status_code, response.headers.get("retry-after"), body
 
 
 async def _tls(domain: str, *, trust_env: bool) -> ssl.SSLContext | bool:

@@ -5,7 +5,6 @@ Endpoint codes and handshake headers: lark_oapi/ws/const.py and `_parse_ws_conn_
 
 from __future__ import annotations
 
-import ssl
 import time
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from reserve_listener.errors import ConfigError
 from reserve_listener.redact import scrub
 from reserve_listener.retry import retry_after_s
+from reserve_listener.text import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,6 +31,9 @@ CREDENTIAL_CODES: Final = frozenset({FORBIDDEN, AUTH_FAILED, NO_CREDENTIAL, INVA
 """The app or its secret is wrong. Only these may end the daemon at its first start."""
 KNOWN_CODES: Final = CREDENTIAL_CODES | {SYSTEM_BUSY, INTERNAL_ERROR, STILL_BUSY, TOO_MANY_CONNECTIONS}
 """These are the platform's whatever the HTTP status that they come with."""
+
+REASON_CHARS: Final = 500
+"""What is shown of a reason: more than the platform's words have, and less than a proxy's page."""
 
 HINTS: Final = {
     FORBIDDEN: "the app may not connect: it must be a custom (self-built) app, enabled, with the event subscribed over"
@@ -81,6 +84,16 @@ class EndpointError(Exception):
         self.code = code
         self.status = status
         self.retry_after = retry_after
+        self.where = ""
+        """Host and port that answered, once it is known."""
+
+
+class UnreachableError(Exception):
+    """An attempt to reach the platform failed on the way. The text says what was tried, and where; see `reaching`."""
+
+    def __init__(self, message: str, *, hint: str) -> None:
+        super().__init__(message)
+        self.hint = hint
 
 
 class ConnectionLostError(Exception):
@@ -92,37 +105,39 @@ class ConnectionLostError(Exception):
 
 
 def classify(error: BaseException) -> Failure:
-    """What `error` means for the next attempt. The reason is for people: an address in it has lost its credentials."""
+    """What `error` means for the next attempt. The reason is one line for people, without control characters or credentials."""
     failure = _classified(error)
-    return replace(failure, reason=scrub(failure.reason))
+    return replace(failure, reason=visible(scrub(failure.reason), REASON_CHARS))
 
 
-def _classified(error: BaseException) -> Failure:  # noqa: PLR0911  # a table, written as one
+def _classified(error: BaseException) -> Failure:  # a table, written as one
     if isinstance(error, EndpointError):
         return _endpoint(error)
     if isinstance(error, ConnectionLostError):
         return Failure(Kind.PASSING, str(error), by_server=error.by_server)
     if isinstance(error, ConfigError):  # a secret's file that cannot be read just now
         return Failure(Kind.REFUSED, str(error))
-    for link in _chain(error):
+    for link in chain(error):
         headers = _handshake_headers(link)
         if headers is not None:
-            return _handshake(link, headers)
+            return _handshake(error, headers)
     if isinstance(error, TimeoutError):
-        return Failure(Kind.PASSING, "no answer in time")
-    if isinstance(error, ssl.SSLCertVerificationError) or "CERTIFICATE_VERIFY_FAILED" in str(error):
-        return Failure(
-            Kind.PASSING,
-            f"the server's certificate is not trusted: {error}",
-            hint="check lark.domain, the clock, and a proxy that opens TLS",
-        )
+        return Failure(Kind.PASSING, str(error) or "no answer in time")
+    return _unreachable(error)
+
+
+def _unreachable(error: BaseException) -> Failure:
+    if isinstance(error, UnreachableError):
+        return Failure(Kind.PASSING, str(error), error.hint)
     return Failure(Kind.PASSING, f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
 
 
 def _endpoint(error: EndpointError) -> Failure:
     wish_s = retry_after_s(error.retry_after, now_s=time.time())
     if error.code is None:
-        return Failure(Kind.PASSING, str(error), retry_after_s=wish_s)
+        hint = "check lark.domain, and whether a proxy or a portal answers in its place"
+        reason = f"{error} (from {error.where})" if error.where else str(error)
+        return Failure(Kind.PASSING, reason, hint, wish_s)
     reason = f"the endpoint refused with code {error.code}: {error}"
     if error.code not in KNOWN_CODES:
         hint = "look the code up in the platform's documentation if it does not pass"
@@ -142,16 +157,17 @@ def _handshake(error: BaseException, headers: dict[str, str]) -> Failure:
         _integer(headers.get("handshake-status")),
         _integer(headers.get("handshake-autherrcode")),
     )
-    message = headers.get("handshake-msg", "")[:200]
+    message = headers.get("handshake-msg", "")
     wish_s = retry_after_s(headers.get("retry-after"), now_s=time.time())
     if status == FORBIDDEN or (status == AUTH_FAILED and auth_code == TOO_MANY_CONNECTIONS):
         code = auth_code if status == AUTH_FAILED and auth_code is not None else FORBIDDEN
         return Failure(Kind.REFUSED, f"the handshake was refused: {message}", HINTS.get(code), wish_s)
-    reason = f"the handshake was refused: {message}" if message else f"the handshake failed: {error}"
-    return Failure(Kind.PASSING, reason, retry_after_s=wish_s)
+    if message:
+        return Failure(Kind.PASSING, f"the handshake was refused: {message}", retry_after_s=wish_s)
+    return replace(_unreachable(error), retry_after_s=wish_s)
 
 
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
+def chain(error: BaseException | None) -> Iterator[BaseException]:
     """The error and those it was raised in the handling of.
 
     The SDK puts an exception of its own in the place of websockets' `InvalidStatus`, and stumbles (`int(None)`) over

@@ -20,6 +20,7 @@ from reserve_listener import frames, proxies
 from reserve_listener.transports import endpoint, sdk
 from reserve_listener.transports.failures import ConnectionLostError
 from reserve_listener.transports.frame_handler import FrameHandler
+from reserve_listener.transports.reaching import Reaching, Step
 from reserve_listener.transports.tunnel import for_websockets
 from reserve_listener.transports.wire import Wire
 
@@ -42,6 +43,8 @@ MODULE_NAMES: Final = ("loop", "_ws_connect_kwargs", "LogLevel")
 
 HANDSHAKE_TIMEOUT_S: Final = 10.0
 CLOSE_TIMEOUT_S: Final = 1.0
+STAGGER_S: Final = 0.25
+"""A name's next address is tried after so long, beside the first (RFC 8305, 5)."""
 PROBE_TIMEOUT_S: Final = 5.0
 UNANSWERED_PINGS: Final = 2
 """So many of our own pings without a pong mean that the peer is gone."""
@@ -133,9 +136,16 @@ class LongConnection:
         encrypted = place.url.startswith("wss:")
         # websockets' default, made in a thread: reading the certificates takes some 20 ms.
         tls = await asyncio.to_thread(ssl.create_default_context) if encrypted else None
-        self._client = self._make_client(place.url, tls)
-        async with asyncio.timeout(HANDSHAKE_TIMEOUT_S + CLOSE_TIMEOUT_S):
-            await self._client._connect()  # noqa: SLF001  # see TOUCHED
+        way = proxies.decide(place.url, setting=self._proxy, key="lark.proxy")
+        self._client = self._make_client(place.url, tls, way)
+        reaching = Reaching(place.url, proxy=way, setting=None)
+        with reaching.explained():
+            try:
+                async with asyncio.timeout(HANDSHAKE_TIMEOUT_S + CLOSE_TIMEOUT_S):
+                    await self._client._connect()  # noqa: SLF001  # see TOUCHED
+            except Exception as error:
+                reaching.step = self._step_of(error, way)
+                raise
         self._pinger = asyncio.create_task(self._ping_loop(), name="connection-ping")
         self._pinger.add_done_callback(self._on_pinger_end)
 
@@ -170,9 +180,16 @@ class LongConnection:
         if self._client is not None:
             await self._client.tear_down()
 
+    def _step_of(self, error: Exception, way: proxies.Proxy | None) -> Step:
+        """How far the library came: it makes the wire once TCP is connected, and connects the wire after TLS."""
+        if self._wire is not None:
+            return Step.WEBSOCKET if hasattr(self._wire, "transport") else Step.TLS
+        to_proxy = isinstance(error, OSError) and not isinstance(error, TimeoutError)
+        return Step.CONNECT if way is None or to_proxy else Step.PROXY
+
     # -- what the client and the frame handler call -------------------------------------------------------------------------
 
-    def _make_client(self, url: str, tls: ssl.SSLContext | None) -> Any:
+    def _make_client(self, url: str, tls: ssl.SSLContext | None, way: proxies.Proxy | None) -> Any:
         lark = sdk.load()
         lark.client.loop = asyncio.get_running_loop()  # type: ignore[attr-defined]  # see MODULE_NAMES
         kwargs = {
@@ -180,7 +197,8 @@ class LongConnection:
             "ssl": tls,
             "max_size": frames.MAX_FRAME_BYTES,
             "compression": None,
-            "proxy": for_websockets(proxies.decide(url, setting=self._proxy, key="lark.proxy")),
+            "proxy": for_websockets(way),
+            "happy_eyeballs_delay": STAGGER_S,
             "open_timeout": HANDSHAKE_TIMEOUT_S,
             # A third each for the wait, the missing pong and the close: a dead peer is found within the timeout.
             "close_timeout": min(CLOSE_TIMEOUT_S, self._settings.liveness_timeout / 3),
