@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Self
 from tests.daemon import COMMAND, environment
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 TIMEOUT_S = 60.0
@@ -25,18 +26,20 @@ _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 class Terminal:
     """`with Terminal("events", "list", cwd=…) as terminal:`; standard input, output and error are the terminal."""
 
-    def __init__(self, *arguments: str, cwd: Path, width: int = 80, **extra: str) -> None:
+    def __init__(
+        self, *arguments: str, cwd: Path, width: int = 80, env: Mapping[str, str] | None = None
+    ) -> None:
         self._master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
-        env = environment(**{"TERM": "xterm", "TZ": "UTC", **extra})
-        env.pop("COLUMNS", None)
+        whole = environment(**{"TERM": "xterm", "TZ": "UTC", **(env or {})})
+        whole.pop("COLUMNS", None)
         self._process = subprocess.Popen(
             [*COMMAND, *arguments],
             cwd=cwd,
             stdin=slave,
             stdout=slave,
             stderr=slave,
-            env=env,
+            env=whole,
             start_new_session=True,
         )
         os.close(slave)
@@ -92,8 +95,10 @@ class Terminal:
         return bool(chunk)
 
 
-def at_terminal(*arguments: str, cwd: Path, width: int = 80, **extra: str) -> tuple[int, str]:
+def at_terminal(
+    *arguments: str, cwd: Path, width: int = 80, env: Mapping[str, str] | None = None
+) -> tuple[int, str]:
     """A command that asks nothing; its exit code and what it wrote."""
-    with Terminal(*arguments, cwd=cwd, width=width, **extra) as terminal:
+    with Terminal(*arguments, cwd=cwd, width=width, env=env) as terminal:
         code = terminal.ended()
         return code, terminal.text

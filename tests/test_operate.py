@@ -61,12 +61,12 @@ async def test_dead_letters_are_listed_retried_and_dropped_on_a_running_daemon(
         receiver.answer = 200
         receiver.received.clear()
         code, out, err = await cli("dead-letters", "retry", "-c", config, "--scope", "omm_b")
-        assert (code, out, err) == (0, "2 dead letters will be tried again.\n", "")
+        assert (code, out) == (0, "2 dead letters will be tried again.\n")
+        assert err == "2 dead letters of omm_b.\n"
         await receiver.wait_for(2)
         assert [request.headers["webhook-id"] for request in receiver.received] == ["two", "three"]
-        assert (await cli("dead-letters", "drop", "-c", config, "--event-id", "one"))[
-            1
-        ] == "1 dead letters dropped.\n"
+        code, out, _ = await cli("dead-letters", "drop", "-c", config, "--event-id", "one", "--yes")
+        assert (code, out) == (0, "1 dead letter dropped for good.\n")
         await until(lambda: daemon.pending() == 0)
         assert await as_json("dead-letters", "list", "-c", config) == []
         assert len(await as_json("events", "list", "-c", config)) == 3
@@ -86,10 +86,9 @@ async def test_a_stopped_daemons_store_is_acted_on_directly(
         assert await daemon.stop() == 0
         receiver.answer = 200
         receiver.received.clear()
-        assert (await cli("dead-letters", "retry", "-c", config))[
-            1
-        ] == "1 dead letters will be tried again.\n"
-        assert (await cli("events", "replay", "-c", config, "--sink", "audit"))[1].startswith("1 deliveries")
+        code, out, _ = await cli("dead-letters", "retry", "-c", config, "--all", "--yes")
+        assert (code, out) == (0, "1 dead letter will be tried again.\n")
+        assert (await cli("events", "replay", "-c", config, "--sink", "audit"))[1].startswith("1 delivery ")
         await daemon.start()
         await receiver.wait_for(1, 20)
         await until(lambda: daemon.file_ids() == ["one", "one"])

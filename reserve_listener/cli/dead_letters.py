@@ -4,25 +4,61 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from reserve_listener.cli.acting import (
+    Action,
+    AllOption,
+    Consent,
+    DryRunOption,
+    EventsOption,
+    IdsArgument,
+    YesOption,
+    act,
+)
 from reserve_listener.cli.filters import (
+    Asked,
     EventOption,
     ScopeOption,
     SinceOption,
     SinkOption,
-    act,
-    described,
-    known_sink,
-    make_filters,
+    UntilOption,
 )
+from reserve_listener.cli.listing import Column, print_list
 from reserve_listener.cli.options import ConfigOption, JsonOption
 from reserve_listener.cli.stores import locate_store
-from reserve_listener.cli.tables import json_text, print_table
 
 if TYPE_CHECKING:
     from reserve_listener.model import DeadLetter
 
 dead_letters_app = typer.Typer(
     help="Deliveries that were given up: look at them, try them again, drop them.", no_args_is_help=True
+)
+
+COLUMNS = (
+    Column("given up", lambda row: row["given_up"], "time"),
+    Column("sink", lambda row: row["sink"]),
+    Column("event", lambda row: row["event_id"], "id"),
+    Column("type", lambda row: row["scope_type"]),
+    Column("scope", lambda row: row["scope_id"], "id"),
+    Column("attempts", lambda row: str(row["attempts"])),
+    Column("last error", lambda row: row["last_error"]),
+)
+
+RETRY = Action(
+    name="retry",
+    path="/dead-letters/retry",
+    one="dead letter",
+    many="dead letters",
+    future="will be tried again",
+    conditional="would be tried again",
+)
+DROP = Action(
+    name="drop",
+    path="/dead-letters/drop",
+    one="dead letter",
+    many="dead letters",
+    future="dropped for good",
+    conditional="would be dropped",
+    asks=True,
 )
 
 
@@ -32,8 +68,11 @@ def list_dead_letters(
     sink: SinkOption = None,
     scope: ScopeOption = None,
     since: SinceOption = None,
+    until: UntilOption = None,
     event_id: EventOption = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many at the most.")] = 1000,
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", metavar="NUMBER", min=1, help="How many at the most.")
+    ] = 1000,
     as_json: JsonOption = False,
 ) -> None:
     """List dead letters, those first that were given up first.
@@ -43,63 +82,65 @@ def list_dead_letters(
     from reserve_listener.store import StoreReader
 
     store = locate_store(config).store.path
-    known_sink(store, sink)
+    asked = Asked(sink=sink, scope=scope, since=since, until=until, event_ids=(event_id,) if event_id else ())
+    (filters,) = asked.filters(store)
     with StoreReader(store) as reader:
-        found = reader.dead_letters(make_filters(sink, scope, since, event_id), limit=limit)
-    rows = [_row(letter) for letter in found]
-    if as_json:
-        typer.echo(json_text(rows))
-    elif rows:
-        print_table(
-            ("given up", "sink", "event", "scope", "attempts", "error"),
-            [
-                (
-                    row["given_up"],
-                    row["sink"],
-                    row["event_id"],
-                    f"{row['scope_type']} {row['scope_id']}",
-                    str(row["attempts"]),
-                    row["last_error"] or "",
-                )
-                for row in rows
-            ],
-        )
-    else:
-        typer.echo("No dead letters.")
+        rows = [_row(letter) for letter in reader.dead_letters(filters, limit=limit)]
+    print_list(rows, COLUMNS, as_json=as_json, nothing="No dead letters.")
 
 
 @dead_letters_app.command("retry")
 def retry_dead_letters(
+    ids: IdsArgument = None,
     config: ConfigOption = None,
     sink: SinkOption = None,
     scope: ScopeOption = None,
     since: SinceOption = None,
-    event_id: EventOption = None,
+    until: UntilOption = None,
+    event_id: EventsOption = None,
+    everything: AllOption = False,
+    yes: YesOption = False,
+    dry_run: DryRunOption = False,
 ) -> None:
-    """Try dead letters again, all that match, as if their events had just come. Of configured sinks only.
+    """Try dead letters again, as if their events had just come. Only those of sinks that are configured.
 
-    Example: reserve-listener dead-letters retry --sink booking
+    Say which: events by id, filters, or --all, which asks first.
+
+    \b
+    Examples:
+      reserve-listener dead-letters retry --sink booking --since 2d
+      reserve-listener dead-letters retry --all --yes
     """
-    filters = make_filters(sink, scope, since, event_id)
-    count = act(config, "retry", filters, question=f"Try all dead letters {described(filters)} again?")
-    typer.echo(f"{count} dead letters will be tried again.")
+    events = (*(ids or ()), *(event_id or ()))
+    asked = Asked(sink=sink, scope=scope, since=since, until=until, event_ids=events)
+    act(RETRY, asked, Consent(everything=everything, yes=yes, dry_run=dry_run), config)
 
 
 @dead_letters_app.command("drop")
 def drop_dead_letters(
+    ids: IdsArgument = None,
     config: ConfigOption = None,
     sink: SinkOption = None,
     scope: ScopeOption = None,
     since: SinceOption = None,
-    event_id: EventOption = None,
+    until: UntilOption = None,
+    event_id: EventsOption = None,
+    everything: AllOption = False,
+    yes: YesOption = False,
+    dry_run: DryRunOption = False,
 ) -> None:
-    """Drop dead letters, all that match, for good. Their events stay in the store.
+    """Drop dead letters for good. Their events stay in the store.
 
-    Example: reserve-listener dead-letters drop --sink old-receiver
+    Say which: events by id, filters, or --all. It asks first; --yes goes ahead without.
+
+    \b
+    Examples:
+      reserve-listener dead-letters drop --sink old-receiver --dry-run
+      reserve-listener dead-letters drop --sink old-receiver --yes
     """
-    filters = make_filters(sink, scope, since, event_id)
-    count = act(config, "drop", filters, question=f"Drop all dead letters {described(filters)}, for good?")
-    typer.echo(f"{count} dead letters dropped.")
+    events = (*(ids or ()), *(event_id or ()))
+    asked = Asked(sink=sink, scope=scope, since=since, until=until, event_ids=events)
+    act(DROP, asked, Consent(everything=everything, yes=yes, dry_run=dry_run), config)
 
 
 def _row(letter: "DeadLetter") -> dict[str, Any]:

@@ -1,25 +1,33 @@
-"""`reserve-listener events`: looking at what the store holds."""
+"""`reserve-listener events`: looking at what the store holds, and delivering it once more."""
 
 import json
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from reserve_listener.cli.acting import (
+    Action,
+    AllOption,
+    Consent,
+    DryRunOption,
+    EventsOption,
+    IdsArgument,
+    YesOption,
+    act,
+)
 from reserve_listener.cli.filters import (
+    Asked,
     EventOption,
     ScopeOption,
     SinceOption,
     SinkOption,
-    act,
-    described,
-    known_sink,
-    make_filters,
+    UntilOption,
 )
+from reserve_listener.cli.listing import Column, at_terminal, json_text, local_time, print_line, print_list
 from reserve_listener.cli.options import ConfigOption, JsonOption
 from reserve_listener.cli.stores import locate_store
-from reserve_listener.cli.tables import json_text, print_table
 from reserve_listener.errors import ReserveListenerError
-from reserve_listener.text import visible
+from reserve_listener.text import escaped_json, visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,7 +38,26 @@ if TYPE_CHECKING:
 FOLLOW_S = 0.5
 FOLLOWED_AT_ONCE = 1_000
 
-events_app = typer.Typer(help="Look at the events in the store.", no_args_is_help=True)
+COLUMNS = (
+    Column("received", lambda row: row["received"], "time"),
+    Column("event", lambda row: row["event_id"], "id"),
+    Column("type", lambda row: row["scope_type"] or "unreadable"),
+    Column("scope", lambda row: row["scope_id"], "id"),
+    Column("deliveries", lambda row: row["problem"] or _deliveries(row)),
+)
+
+REPLAY = Action(
+    name="replay",
+    path="/events/replay",
+    one="delivery",
+    many="deliveries",
+    future="will be made once more",
+    conditional="would be made once more",
+)
+
+events_app = typer.Typer(
+    help="Look at the events in the store, and deliver them again.", no_args_is_help=True
+)
 
 
 @events_app.command("list")
@@ -39,8 +66,11 @@ def list_events(
     sink: SinkOption = None,
     scope: ScopeOption = None,
     since: SinceOption = None,
+    until: UntilOption = None,
     event_id: EventOption = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many, the newest ones.")] = 20,
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", metavar="NUMBER", min=1, help="How many, the newest ones.")
+    ] = 20,
     unreadable: Annotated[
         bool, typer.Option("--unreadable", help="Only pushes that could not be normalised.")
     ] = False,
@@ -50,38 +80,44 @@ def list_events(
 
     Example: reserve-listener events list -n 50 --since 2h
     """
-    filters = make_filters(sink, scope, since, event_id)
-    found = _read(config, filters, limit=limit, unreadable=unreadable)
-    if as_json:
-        typer.echo(json_text([_summary(event) for event in found]))
-        return
-    if not found:
-        typer.echo("No events." if not unreadable else "No unreadable pushes.")
-        return
-    _table(found)
+    store = locate_store(config).store.path
+    asked = Asked(sink=sink, scope=scope, since=since, until=until, event_ids=(event_id,) if event_id else ())
+    found = _read(store, asked.filters(store)[0], limit=limit, unreadable=unreadable)
+    nothing = "No unreadable pushes." if unreadable else "No events."
+    print_list([_summary(event) for event in found], COLUMNS, as_json=as_json, nothing=nothing)
 
 
 @events_app.command("show")
 def show_event(
-    event_id: Annotated[str, typer.Argument(help="The event's id, as in `events list`.")],
+    event_id: Annotated[
+        str,
+        typer.Argument(
+            metavar="EVENT_ID",
+            help="The event's id, as in `events list`, or an unambiguous beginning of it.",
+        ),
+    ],
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show one event: what sinks receive, what the platform sent, and how far it has come.
 
-    Example: reserve-listener events show 5e3702a84e847582be8db7fb73283c02
+    Example: reserve-listener events show 5e3702a84e
     """
-    found = _read(config, make_filters(None, None, None, event_id), limit=10)
+    store = locate_store(config).store.path
+    found = _read(store, Asked(event_ids=(event_id,)).filters(store)[0], limit=2)
     if not found:
         raise ReserveListenerError(
             f"there is no event {event_id} in the store. `events list` shows what there is."
         )
-    whole = [_summary(event) | {"event": _parsed(event.body), "raw": _parsed(event.raw)} for event in found]
+    event = found[-1]
+    if len(found) > 1:
+        typer.echo(f"note: other tenants have this id, too; shown is that of {event.tenant_key}", err=True)
+    row = _summary(event)
     if as_json:
-        typer.echo(json_text(whole))
+        typer.echo(json_text(row | {"event": _parsed(event.body), "raw": _parsed(event.raw)}))
         return
-    for event in whole:
-        typer.echo(json_text(event))
+    for line in _shown(row, event):
+        typer.echo(line)
 
 
 @events_app.command("tail")
@@ -92,26 +128,29 @@ def tail_events(
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Go on with what comes, until Ctrl-C.")
     ] = False,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many to begin with.")] = 10,
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", metavar="NUMBER", min=1, help="How many to begin with.")
+    ] = 10,
     as_json: JsonOption = False,
 ) -> None:
     """Print the newest events, a line each, and with -f those that come.
 
     --json: what sinks receive, as an array, and with -f one object a line.
 
-    Example: reserve-listener events tail -f --scope omm_3c5dd7e09bac0c1758fcf9511bd1a771
+    Example: reserve-listener events tail -f --scope omm_3c5dd7e09b
     """
     from contextlib import suppress
 
-    filters = make_filters(sink, scope, None, None)
+    store = locate_store(config).store.path
+    (filters,) = Asked(sink=sink, scope=scope).filters(store)
     if as_json and not follow:
-        bodies = [_body(event) for event in _read(config, filters, limit=limit)]
+        bodies = [_body(event) for event in _read(store, filters, limit=limit)]
         typer.echo(json_text([body for body in bodies if body is not None]))
         return
     with suppress(KeyboardInterrupt):
-        for event in _newest(config, filters, limit=limit, follow=follow):
+        for event in _newest(store, filters, limit=limit, follow=follow):
             if not as_json:
-                typer.echo("  ".join(visible(cell) for cell in _cells(event)))
+                print_line(_summary(event), COLUMNS)
             elif (body := _body(event)) is not None:
                 typer.echo(json_text(body, indent=None))
 
@@ -126,59 +165,56 @@ def _body(event: "StoredEvent") -> Any:
 
 @events_app.command("replay")
 def replay_events(
+    ids: IdsArgument = None,
     config: ConfigOption = None,
     sink: SinkOption = None,
     scope: ScopeOption = None,
     since: SinceOption = None,
-    event_id: EventOption = None,
+    until: UntilOption = None,
+    event_id: EventsOption = None,
+    everything: AllOption = False,
+    yes: YesOption = False,
+    dry_run: DryRunOption = False,
 ) -> None:
-    """Deliver events once more, all that match, to every configured sink or to one.
+    """Deliver events once more, to every sink that takes them or to one.
 
-    Receivers see the same ids again, and out of order: they compare `time`.
+    Say which: events by id, filters, or --all, which asks first. Receivers see the same ids again, and out of order: they
+    compare `time`. While the configuration cannot be read, deliveries that were made before are repeated, and no others.
 
-    Example: reserve-listener events replay --sink booking --since 2d
+    \b
+    Examples:
+      reserve-listener events replay --sink booking --since 2d
+      reserve-listener events replay 5e3702a84e --dry-run
     """
-    filters = make_filters(sink, scope, since, event_id)
-    count = act(config, "replay", filters, question=f"Deliver all events {described(filters)} once more?")
-    typer.echo(f"{count} deliveries will be made once more.")
+    events = (*(ids or ()), *(event_id or ()))
+    asked = Asked(sink=sink, scope=scope, since=since, until=until, event_ids=events)
+    act(REPLAY, asked, Consent(everything=everything, yes=yes, dry_run=dry_run), config)
 
 
-def _newest(
-    config: "Path | None", filters: "Filters", *, limit: int, follow: bool
-) -> "Iterator[StoredEvent]":
+def _newest(store: "Path", filters: "Filters", *, limit: int, follow: bool) -> "Iterator[StoredEvent]":
     """The newest events, oldest first; with `follow` also those to come. Looks at the store twice a second."""
     import time
 
     from reserve_listener.store import StoreReader
 
-    path = _store_path(config, filters)
-    with StoreReader(path) as store:
-        found = store.events(filters, limit=limit)[::-1]
+    found = _read(store, filters, limit=limit)
+    after_seq = 0
     while True:
         yield from found
         if not follow:
             return
-        after_seq = found[-1].seq if found else 0
+        after_seq = found[-1].seq if found else after_seq
         time.sleep(FOLLOW_S)
-        with StoreReader(path) as store:
-            while not (found := store.events_after(after_seq, filters, limit=FOLLOWED_AT_ONCE)):
-                time.sleep(FOLLOW_S)
+        with StoreReader(store) as reader:
+            found = reader.events_after(after_seq, filters, limit=FOLLOWED_AT_ONCE)
 
 
-def _read(
-    config: "Path | None", filters: "Filters", *, limit: int, unreadable: bool = False
-) -> "list[StoredEvent]":
+def _read(store: "Path", filters: "Filters", *, limit: int, unreadable: bool = False) -> "list[StoredEvent]":
     """The newest events that match, the oldest of them first."""
     from reserve_listener.store import StoreReader
 
-    with StoreReader(_store_path(config, filters)) as store:
-        return store.events(filters, limit=limit, unreadable=unreadable)[::-1]
-
-
-def _store_path(config: "Path | None", filters: "Filters") -> "Path":
-    path = locate_store(config).store.path
-    known_sink(path, filters.sink)
-    return path
+    with StoreReader(store) as reader:
+        return reader.events(filters, limit=limit, unreadable=unreadable)[::-1]
 
 
 def _summary(event: "StoredEvent") -> dict[str, Any]:
@@ -219,12 +255,35 @@ def _parsed(raw: bytes | None) -> Any:
         return raw.decode("utf-8", "backslashreplace")
 
 
-def _table(events: "list[StoredEvent]") -> None:
-    print_table(("received", "event", "scope", "deliveries"), map(_cells, events))
+def _deliveries(row: dict[str, Any]) -> str:
+    return ", ".join(f"{delivery['sink']} {delivery['state']}" for delivery in row["deliveries"]) or "none"
 
 
-def _cells(event: "StoredEvent") -> tuple[str, str, str, str]:
-    row = _summary(event)
-    scope = f"{row['scope_type']} {row['scope_id']}" if event.scope else f"unreadable: {event.problem}"
-    states = ", ".join(f"{delivery.sink} {delivery.state}" for delivery in event.deliveries) or "-"
-    return row["received"], event.event_id, scope, states
+def _shown(row: dict[str, Any], event: "StoredEvent") -> "Iterator[str]":
+    """For a person, name and value side by side and then the JSON; for a program, fields divided by tabs."""
+    person = at_terminal()
+    for name in ("event_id", "received", "time", "tenant_key", "scope_type", "scope_id", "state", "problem"):
+        if row[name] is None:
+            continue
+        text = local_time(row[name]) if person and name in {"received", "time"} else visible(row[name])
+        yield f"{name:<12}{text}" if person else f"{name}\t{text}"
+    for delivery in row["deliveries"]:
+        when = delivery["settled"] or delivery["next_attempt"]
+        facts = (
+            delivery["sink"],
+            delivery["state"],
+            f"{delivery['attempts']} attempts" if person else str(delivery["attempts"]),
+            local_time(when) if person and when else when or "",
+            visible(delivery["last_error"] or ""),
+        )
+        yield (
+            f"{'delivery':<12}{'  '.join(filter(None, facts))}" if person else "\t".join(("delivery", *facts))
+        )
+    for name, title, raw in (
+        ("event", "What sinks receive:", event.body),
+        ("raw", "What the platform sent:", event.raw),
+    ):
+        if raw is not None and person:
+            yield f"\n{title}\n{json_text(_parsed(raw))}"
+        elif raw is not None:
+            yield f"{name}\t{escaped_json(json_text(_parsed(raw), indent=None))}"

@@ -1,115 +1,119 @@
-"""The filters that several commands share, and acting on what they match."""
+"""The filters that several commands share."""
 
 # No `from __future__ import annotations`: Typer reads the types when they run.
-import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from reserve_listener.cli.stores import locate_store
 from reserve_listener.errors import ReserveListenerError
 
 if TYPE_CHECKING:
-    from reserve_listener.control.answers import Selection
-    from reserve_listener.model import Filters
+    from collections.abc import Iterator
 
-PATHS = {"retry": "/dead-letters/retry", "drop": "/dead-letters/drop", "replay": "/events/replay"}
+    from reserve_listener.model import Filters
+    from reserve_listener.store import StoreReader
 
 SinkOption = Annotated[str | None, typer.Option("--sink", metavar="NAME", help="Only of this sink.")]
 ScopeOption = Annotated[
-    str | None, typer.Option("--scope", metavar="ID", help="Only of this room or level (its scope_id).")
+    str | None,
+    typer.Option(
+        "--scope",
+        metavar="ID",
+        help="Only of this room or level: its scope_id, or an unambiguous beginning of it.",
+    ),
 ]
 SinceOption = Annotated[
     str | None,
     typer.Option(
-        "--since", metavar="WHEN", help="Only what was stored since: 45s, 30m, 2h, 7d, or 2026-11-22T08:00."
+        "--since",
+        metavar="WHEN",
+        help="Only what was stored at that time or later: 45s, 30m, 2h or 7d ago, or 2026-11-22T08:00 (local time;"
+        " with a zone: 2026-11-22T08:00Z).",
     ),
 ]
-EventOption = Annotated[str | None, typer.Option("--event-id", metavar="ID", help="Only this event.")]
+UntilOption = Annotated[
+    str | None,
+    typer.Option("--until", metavar="WHEN", help="Only what was stored before that time; as --since."),
+]
+EventOption = Annotated[
+    str | None,
+    typer.Option(
+        "--event-id", metavar="ID", help="Only this event: its id, or an unambiguous beginning of it."
+    ),
+]
+
+MORE_THAN_ONE = 3
 
 
-def make_filters(sink: str | None, scope: str | None, since: str | None, event_id: str | None) -> "Filters":
-    """The options as `Filters`; a time that cannot be read is an error of usage (exit 2)."""
-    from reserve_listener.model import Filters
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """The filters as a person gave them."""
 
-    return Filters(sink=sink, scope_id=scope, event_id=event_id, since_ms=_since_ms(since) if since else None)
+    sink: str | None = None
+    scope: str | None = None
+    since: str | None = None
+    until: str | None = None
+    event_ids: tuple[str, ...] = ()
+
+    def filters(self, store: Path) -> "list[Filters]":
+        """One for each event that is named, or one for all. Looks ids up in the store.
+
+        A time that cannot be read is an error of usage (exit 2); a sink that the store never knew, or a beginning that
+        several ids have, is an error: something else than what was meant would match.
+        """
+        from msgspec.structs import replace
+
+        from reserve_listener.model import Filters
+        from reserve_listener.store import StoreReader
+
+        since_ms, until_ms = _moment(self.since, "--since"), _moment(self.until, "--until")
+        with StoreReader(store) as reader:
+            require_sink(reader, self.sink)
+            scope_id = whole_id(reader, "scope", self.scope) if self.scope else None
+            one = Filters(sink=self.sink, scope_id=scope_id, since_ms=since_ms, until_ms=until_ms)
+            ids = dict.fromkeys(whole_id(reader, "event", event_id) for event_id in self.event_ids)
+        return [replace(one, event_id=event_id) for event_id in ids] or [one]
 
 
-def known_sink(store: Path, name: str | None) -> None:
+def require_sink(reader: "StoreReader", name: str | None) -> None:
     """An error for a sink that the store never knew: nothing would match, silently."""
-    from reserve_listener.store import StoreReader
-
-    if name is None:
-        return
-    with StoreReader(store) as reader:
-        names = [sink.name for sink in reader.sinks()]
-    if name not in names:
+    names = [sink.name for sink in reader.sinks()]
+    if name is not None and name not in names:
         raise ReserveListenerError(
             f'the store knows no sink "{name}"; it knows {", ".join(names) or "none"}.'
         )
 
 
-def act(config: Path | None, operation: str, filters: "Filters", *, question: str) -> int:
-    """Have the running daemon do it, or do it here when none runs; how many deliveries it concerned.
-
-    `question` is asked on a terminal only.
-    """
-    from reserve_listener.control.answers import Count
-    from reserve_listener.control.client import post
-    from reserve_listener.store import operate
-
-    located = locate_store(config)
-    store = located.store.path
-    known_sink(store, filters.sink)
-    if sys.stdin.isatty() and sys.stdout.isatty():
-        typer.confirm(question, abort=True)
-    answer = post(store, PATHS[operation], Count, _selection(filters))
-    if answer is not None:
-        return answer.count
-    from reserve_listener.outlets import route_of
-
-    routes = {sink.name: route_of(sink) for sink in located.config.sinks} if located.config else None
-    return operate(store, operation, filters, routes)
-
-
-def _selection(filters: "Filters") -> "Selection":
-    """The filters as the daemon is asked for them; none of them means all."""
-    from reserve_listener.clock import rfc3339
-    from reserve_listener.control.answers import Selection
-    from reserve_listener.model import Filters
-
-    return Selection(
-        sink=filters.sink,
-        scope=filters.scope_id,
-        since=None if filters.since_ms is None else rfc3339(filters.since_ms),
-        event_ids=[] if filters.event_id is None else [filters.event_id],
-        all=filters == Filters(),
-    )
-
-
-def described(filters: "Filters") -> str:
-    """What the filters match, for the question: `of sink booking, since …`."""
-    parts = [
-        f"{name} {value}"
-        for name, value in (
-            ("of sink", filters.sink),
-            ("of scope", filters.scope_id),
-            ("of event", filters.event_id),
+def whole_id(reader: "StoreReader", kind: Literal["event", "scope"], text: str) -> str:
+    """The id that begins so; the text itself when none does, which then matches nothing."""
+    start = text.removesuffix("…").removesuffix("...")
+    found = reader.ids_that_begin(kind, start, limit=MORE_THAN_ONE)
+    if len(found) > 1:
+        shown = ", ".join(found[: MORE_THAN_ONE - 1]) + (" and more" if len(found) == MORE_THAN_ONE else "")
+        raise ReserveListenerError(
+            f'"{start}" is the beginning of several ids ({shown}). Type more of the one you mean.'
         )
-        if value
-    ]
-    if filters.since_ms is not None:
-        from reserve_listener.clock import rfc3339
-
-        parts.append(f"since {rfc3339(filters.since_ms)}")
-    return ", ".join(parts) or "that there are"
+    return found[0] if found else text
 
 
-def _since_ms(text: str) -> int:
+def described(asked: Asked) -> "Iterator[str]":
+    """What the filters match, piece by piece: `of the sink booking`."""
+    for words, value in (
+        ("of the sink", asked.sink),
+        ("of", asked.scope),
+        ("stored since", asked.since),
+        ("stored before", asked.until),
+    ):
+        if value:
+            yield f"{words} {value}"
+
+
+def _moment(text: str | None, option: str) -> int | None:
     from reserve_listener.clock import moment_ms
 
     try:
-        return moment_ms(text)
+        return None if text is None else moment_ms(text)
     except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--since") from None
+        raise typer.BadParameter(str(error), param_hint=option) from None

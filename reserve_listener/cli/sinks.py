@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from reserve_listener.cli.listing import Column, json_text, print_list
 from reserve_listener.cli.options import ConfigOption, JsonOption
 from reserve_listener.cli.stores import locate_store
-from reserve_listener.cli.tables import json_text, print_table
 from reserve_listener.clock import now_ms
 from reserve_listener.errors import ReserveListenerError
 from reserve_listener.text import visible
@@ -20,7 +20,18 @@ sinks_app = typer.Typer(
     help="Where events go: look at the sinks, try one, switch one off and on.", no_args_is_help=True
 )
 
-NameArgument = Annotated[str, typer.Argument(help="The sink's name, as in the configuration.")]
+NameArgument = Annotated[
+    str, typer.Argument(metavar="NAME", help="The sink's name, as in the configuration.")
+]
+
+COLUMNS = (
+    Column("sink", lambda row: row["name"]),
+    Column("state", lambda row: row["state"]),
+    Column("pending", lambda row: str(row["pending"])),
+    Column("dead letters", lambda row: str(row["dead_letters"])),
+    Column("next attempt", lambda row: row["next_attempt"], "time"),
+    Column("last error", lambda row: row["last_error"]),
+)
 
 
 @sinks_app.command("list")
@@ -38,12 +49,8 @@ def list_sinks(config: ConfigOption = None, as_json: JsonOption = False) -> None
 
     store = locate_store(config).store.path
     answer = get(store, "/status", Status)
-    rows = _stored(store) if answer is None else answer.sinks
-    if as_json:
-        typer.echo(json_text(to_builtins(rows)))
-        return
-    columns = ("sink", "state", "pending", "dead letters", "last error", "next attempt")
-    print_table(columns, [_cells(row) for row in rows])
+    rows = to_builtins(_stored(store) if answer is None else answer.sinks)
+    print_list(rows, COLUMNS, as_json=as_json, nothing="No sinks.")
 
 
 @sinks_app.command("test")
@@ -111,10 +118,12 @@ def _switch(config: Path | None, name: str, operation: str, here: Any) -> bool:
 
 def _require_sink(located: "Located", name: str) -> None:
     """An error for a name that the configuration does not know; while there is none to ask, that the store does not."""
-    from reserve_listener.cli.filters import known_sink
+    from reserve_listener.cli.filters import require_sink
+    from reserve_listener.store import StoreReader
 
     if located.config is None:
-        known_sink(located.store.path, name)
+        with StoreReader(located.store.path) as reader:
+            require_sink(reader, name)
         return
     names = [sink.name for sink in located.config.sinks]
     if name not in names:
@@ -155,14 +164,3 @@ def _stored(path: Path) -> "list[SinkStatus]":
 
     with StoreReader(path) as store:
         return [described(sink, None) for sink in store.sinks() if sink.configured or sink.dead]
-
-
-def _cells(row: "SinkStatus") -> tuple[str, ...]:
-    return (
-        row.name,
-        row.state,
-        str(row.pending),
-        str(row.dead_letters),
-        row.last_error or "",
-        row.next_attempt or "",
-    )

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from reserve_listener.cli.listing import json_text
 from reserve_listener.cli.options import ConfigOption, JsonOption
 from reserve_listener.cli.stores import locate_store
-from reserve_listener.cli.tables import json_text
 from reserve_listener.text import visible
 
 if TYPE_CHECKING:

@@ -43,6 +43,8 @@ class Operation:
     now_ms: int
     repeat_only: bool = False
     """A replay makes no delivery that there has not been: which sink takes what is not known."""
+    dry_run: bool = False
+    """Count what would be done, and write nothing."""
 
     def first(self) -> Step:
         """Where to begin."""
@@ -58,7 +60,9 @@ class Operation:
         rows = connection.execute(statement, values | {"after_sink": last.after_sink}).fetchall()
         if not rows:
             return replace(last, done=True)
-        if retrying:
+        if self.dry_run:
+            pass
+        elif retrying:
             connection.executemany(sql.RETRY_DEAD, [(self.now_ms, *row) for row in rows])
         else:
             connection.executemany(sql.DROP_DEAD, rows)
@@ -71,15 +75,24 @@ class Operation:
         if top_seq is None:
             top_seq = connection.execute(sql.NEWEST).fetchone()[0] or 0
         rows = connection.execute(sql.TO_REPLAY, values | {"top": top_seq}).fetchall()
-        deliveries = list(self._deliveries(rows))
-        statement = sql.REPEAT if self.repeat_only else sql.REPLAY
-        changed = connection.executemany(statement, deliveries).rowcount if deliveries else 0
         return Step(
-            count=last.count + changed,
+            count=last.count + self._deliver_again(list(self._deliveries(rows)), connection),
             done=len(rows) < CHUNK_ROWS,
             after_seq=rows[-1][0] if rows else last.after_seq,
             top_seq=top_seq,
         )
+
+    def _deliver_again(
+        self, deliveries: Sequence[tuple[int, int, int, int]], connection: sqlite3.Connection
+    ) -> int:
+        """How many that concerns: those that are not pending anyway."""
+        if not deliveries:
+            return 0
+        if not self.dry_run:
+            statement = sql.REPEAT if self.repeat_only else sql.REPLAY
+            return connection.executemany(statement, deliveries).rowcount
+        states = (connection.execute(sql.STATE_OF, (seq, sink)).fetchone() for seq, sink, *_ in deliveries)
+        return sum(not self.repeat_only if state is None else state[0] != 0 for state in states)
 
     def _deliveries(self, rows: Sequence[tuple[Any, ...]]) -> Iterator[tuple[int, int, int, int]]:
         for seq, number, tenant_key, scope_type, scope_id, received_ms in rows:

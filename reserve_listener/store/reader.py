@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from msgspec.structs import asdict
 
@@ -76,6 +76,16 @@ class StoreReader:
             return insight(None, gaps_since_ms, self._connection)
         except sqlite3.Error as error:
             raise StoreError(f"the store {self._path} cannot be read: {error}") from error
+
+    def ids_that_begin(self, kind: Literal["event", "scope"], start: str, *, limit: int) -> list[str]:
+        """Ids with this beginning, at most `limit`; only the id itself if there is one that is exactly this."""
+        statement = sql.EVENT_IDS_THAT_BEGIN if kind == "event" else sql.SCOPE_IDS_THAT_BEGIN
+        try:
+            rows = self._connection.execute(statement, {"start": start, "limit": limit}).fetchall()
+        except sqlite3.Error as error:
+            raise StoreError(f"the store {self._path} cannot be read: {error}") from error
+        found = [text for (text,) in rows]
+        return found[:1] if found[:1] == [start] else found
 
     def dead_letters(self, filters: Filters, *, limit: int) -> list[DeadLetter]:
         """The dead letters, those first that were given up first; at most `limit`."""

@@ -264,6 +264,19 @@ SET state = 0, attempts = 0, due_ms = 0, settled_ms = NULL, last_error = NULL, h
 WHERE seq = ?1 AND sink = ?2 AND scope = ?3 AND state <> 0
 """
 
+STATE_OF: Final = "SELECT state FROM deliveries WHERE seq = ? AND sink = ?"
+
+# Ids that begin so, the whole one first.
+EVENT_IDS_THAT_BEGIN: Final = """
+SELECT DISTINCT event_id FROM events WHERE substr(event_id, 1, length(:start)) = :start AND raw IS NOT NULL
+ORDER BY event_id <> :start, event_id LIMIT :limit
+"""
+
+SCOPE_IDS_THAT_BEGIN: Final = """
+SELECT DISTINCT scope_id FROM scopes WHERE substr(scope_id, 1, length(:start)) = :start
+ORDER BY scope_id <> :start, scope_id LIMIT :limit
+"""
+
 _EVENTS = """
 SELECT e.seq, e.tenant_key, e.event_id, e.received_ms, e.created_ms,
        s.tenant_key, s.scope_type, s.scope_id, e.body, e.raw, e.problem

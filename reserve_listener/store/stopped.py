@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from reserve_listener.clock import now_ms
@@ -26,17 +27,38 @@ def operate(path: Path, operation: str, filters: Filters, routes: Mapping[str, R
     `routes` is None when the configuration cannot be read: a replay then repeats the deliveries that there have been.
     """
     with _writing(path) as connection:
-        numbers = {name: number for number, name in connection.execute(sql.CONFIGURED_SINKS)}
-        known = {name: (number, (routes or {}).get(name, Route())) for name, number in numbers.items()}
-        work = Operation(
-            name=operation, filters=filters, routes=known, now_ms=now_ms(), repeat_only=routes is None
-        )
+        work = _operation(operation, filters, routes, connection)
         step = work.first()
         while not step.done:
             connection.execute("BEGIN IMMEDIATE")
             step = work.step(step, connection)
             connection.execute("COMMIT")
         return step.count
+
+
+def count_matching(path: Path, operation: str, filters: Filters, routes: Mapping[str, Route] | None) -> int:
+    """How many deliveries `operate` would concern now. Only reads, also beside a running daemon."""
+    connection = schema.open_reader(path)
+    try:
+        work = replace(_operation(operation, filters, routes, connection), dry_run=True)
+        step = work.first()
+        while not step.done:
+            step = work.step(step, connection)
+    except sqlite3.Error as error:
+        raise StoreError(f"the store {path} cannot be read: {error}") from error
+    finally:
+        connection.close()
+    return step.count
+
+
+def _operation(
+    operation: str, filters: Filters, routes: Mapping[str, Route] | None, connection: sqlite3.Connection
+) -> Operation:
+    numbers = {name: number for number, name in connection.execute(sql.CONFIGURED_SINKS)}
+    known = {name: (number, (routes or {}).get(name, Route())) for name, number in numbers.items()}
+    return Operation(
+        name=operation, filters=filters, routes=known, now_ms=now_ms(), repeat_only=routes is None
+    )
 
 
 def disable_sink(path: Path, name: str, reason: str) -> bool:

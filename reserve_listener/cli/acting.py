@@ -1,0 +1,129 @@
+"""Commands that act on many deliveries: nothing is done that was not chosen, counted, and where it matters confirmed."""
+
+# No `from __future__ import annotations`: Typer reads the types when they run.
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from reserve_listener.cli.filters import Asked, described
+from reserve_listener.cli.stores import locate_store
+
+if TYPE_CHECKING:
+    from reserve_listener.config import Located
+    from reserve_listener.model import Filters, Route
+
+IdsArgument = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[EVENT_ID]...", help="Only these events: their ids, or unambiguous beginnings of them."
+    ),
+]
+EventsOption = Annotated[
+    list[str] | None, typer.Option("--event-id", metavar="ID", help="The same as an option; repeatable.")
+]
+AllOption = Annotated[
+    bool, typer.Option("--all", help="Everything that the other filters let through; asks first.")
+]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do it without asking.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Action:
+    """What is done to whatever matches, in words."""
+
+    name: str
+    """As the store and the daemon call it."""
+    path: str
+    """Where the daemon is asked."""
+    one: str
+    many: str
+    future: str
+    """After a number: `will be tried again`."""
+    conditional: str
+    asks: bool = False
+    """Whether it is confirmed even with a filter, since nothing brings back what it takes away."""
+
+    def number(self, count: int) -> str:
+        """`3 dead letters`."""
+        return f"{count} {self.one if count == 1 else self.many}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Consent:
+    """What the options say about going ahead."""
+
+    everything: bool
+    yes: bool
+    dry_run: bool
+
+
+def act(action: Action, asked: Asked, consent: Consent, config: Path | None) -> None:
+    """Choose, count, ask, do it (the running daemon does, or this process when none runs), and say what was done."""
+    must_ask = _must_ask(action, asked, consent)
+    located = locate_store(config)
+    selected = asked.filters(located.store.path)
+    count = _count(action, selected, located)
+    which = ", ".join(described(asked))
+    if not count:
+        typer.echo(f"No {action.many} {which}".rstrip() + ": nothing to do.")
+        return
+    typer.echo(f"{action.number(count)} {which}".rstrip() + ".", err=True)
+    if consent.dry_run:
+        typer.echo(f"{action.number(count)} {action.conditional}.")
+        return
+    if must_ask and not typer.confirm(f"{action.number(count)} {action.future}. Go ahead?", err=True):
+        typer.echo("Nothing was done.", err=True)
+        raise typer.Exit(1)
+    typer.echo(f"{action.number(_do(action, asked, selected, located))} {action.future}.")
+
+
+def _must_ask(action: Action, asked: Asked, consent: Consent) -> bool:
+    """Whether a person has to agree. Raises an error of usage (exit 2) when nothing is chosen, or nobody can be asked."""
+    if asked == Asked() and not consent.everything:
+        raise typer.BadParameter(f"name the events, give a filter, or --all for all {action.many}")
+    must_ask = (action.asks or consent.everything) and not (consent.yes or consent.dry_run)
+    if must_ask and not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise typer.BadParameter(
+            "there is no terminal to ask at; nothing was done. --yes goes ahead, --dry-run shows what would be done"
+        )
+    return must_ask
+
+
+def _count(action: Action, selected: "list[Filters]", located: "Located") -> int:
+    from reserve_listener.store import count_matching
+
+    return sum(
+        count_matching(located.store.path, action.name, filters, _routes(located)) for filters in selected
+    )
+
+
+def _do(action: Action, asked: Asked, selected: "list[Filters]", located: "Located") -> int:
+    from reserve_listener.clock import rfc3339
+    from reserve_listener.control.answers import Count, Selection
+    from reserve_listener.control.client import post
+    from reserve_listener.store import operate
+
+    one = selected[0]
+    selection = Selection(
+        sink=one.sink,
+        scope=one.scope_id,
+        since=None if one.since_ms is None else rfc3339(one.since_ms),
+        until=None if one.until_ms is None else rfc3339(one.until_ms),
+        event_ids=[filters.event_id for filters in selected if filters.event_id is not None],
+        all=asked == Asked(),
+    )
+    answer = post(located.store.path, action.path, Count, selection)
+    if answer is not None:
+        return answer.count
+    return sum(operate(located.store.path, action.name, filters, _routes(located)) for filters in selected)
+
+
+def _routes(located: "Located") -> "dict[str, Route] | None":
+    """Which sink takes what, if the configuration says so."""
+    from reserve_listener.outlets import route_of
+
+    return {sink.name: route_of(sink) for sink in located.config.sinks} if located.config else None
