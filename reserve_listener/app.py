@@ -61,9 +61,9 @@ log = structlog.get_logger("daemon")
 
 
 class IoPool(ThreadPoolExecutor):
-    """The loop's pool: name resolution, and short reads of files.
+    """The loop's pool, for short reads of files; names are looked up elsewhere, see `resolver`.
 
-    Its threads may hang (a resolver, a network disk). The end of the daemon must not wait for them, as asyncio would.
+    Its threads may hang (a network disk). The end of the daemon must not wait for them, as asyncio would.
     """
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002, ARG002  # the base class's signature

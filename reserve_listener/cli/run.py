@@ -70,6 +70,7 @@ def run(
     try:
         from reserve_listener.app import App
         from reserve_listener.config import load
+        from reserve_listener.resolver import Loop
 
         settings = load(config)
         for secret in settings.secret_texts():
@@ -81,7 +82,8 @@ def run(
             signals.install()
             await App(settings, logs=logs, reload=lambda: load(config)).run(signals)
 
-        asyncio.run(serve())
+        with asyncio.Runner(loop_factory=Loop) as runner:
+            runner.run(serve())
     except ReserveListenerError as error:
         _log_failure(error.exit_code, str(error), error.hint)
         raise
