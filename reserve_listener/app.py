@@ -27,7 +27,7 @@ from reserve_listener.outlets import make_outlet, route_of
 from reserve_listener.sinks.file import FileSink
 from reserve_listener.store import Retention, SqliteStore
 from reserve_listener.store.places import socket_path
-from reserve_listener.supervision import Backoff, Supervisor
+from reserve_listener.supervision import ATTEMPT_TIMEOUT_S, Backoff, Supervisor
 from reserve_listener.transports.long_connection import LongConnection, build_dispatcher, is_registered
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ class App:
             pending=await self._backlog(),
         )
         # The first attempt to connect may take so long before READY is said.
-        self._notifier.extend(lark.endpoint_timeout + STOP_MARGIN_S)
+        self._notifier.extend(lark.endpoint_timeout + ATTEMPT_TIMEOUT_S + STOP_MARGIN_S)
         outlets = await asyncio.to_thread(self._outlets, self._config)
         dispatcher = build_dispatcher(self._accept_typed)
         self._intake = Intake(self._store, knows=is_registered(dispatcher))
@@ -181,6 +181,7 @@ class App:
             refused_hint="the secret is a systemd credential: once it is mended, restart the unit"
             if lark.app_secret_is_credential
             else None,
+            attempt_timeout_s=lark.endpoint_timeout + ATTEMPT_TIMEOUT_S,
         )
 
     async def _connection(self, dispatcher: Any, timing: Timing) -> LongConnection:

@@ -29,6 +29,9 @@ STABLE_S: Final = 60.0
 
 JITTER: Final = 0.2
 
+ATTEMPT_TIMEOUT_S: Final = 30.0
+"""An attempt as a whole, but for the call of the endpoint, whose timeout is configured: twice what handshake and closing may take."""
+
 STORE_TIMEOUT_S: Final = 5.0
 """How long the store may take to note a connection; meanwhile nobody looks whether it is lost."""
 
@@ -86,6 +89,7 @@ class Supervisor:
         on_connected: Callable[[], Awaitable[None]],
         on_state: Callable[[State], None] = lambda _state: None,
         refused_hint: str | None = None,
+        attempt_timeout_s: float = ATTEMPT_TIMEOUT_S,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         chance: Callable[[], float] = random.random,
         clock: Callable[[], float] = time.monotonic,
@@ -97,6 +101,7 @@ class Supervisor:
         self._on_connected = on_connected
         self._on_state = on_state
         self._refused_hint = refused_hint
+        self._attempt_timeout_s = attempt_timeout_s
         self._hurry = asyncio.Event()
         self._renew = asyncio.Event()
         self._last_frame_s: float | None = None
@@ -161,6 +166,23 @@ class Supervisor:
     async def _session(self) -> Failure:
         """Connect and stay until the connection is lost. Returns when it had been stable, else raises."""
         self._become("connecting")
+        try:
+            async with asyncio.timeout(self._attempt_timeout_s) as deadline:
+                connection = await self._opened()
+        except TimeoutError as error:
+            if not deadline.expired():
+                raise
+            # Its steps have deadlines of their own; this one is for what has none, such as a disk that hangs.
+            raise TimeoutError(f"the attempt took longer than {self._attempt_timeout_s:g} s") from error
+        self._current = connection
+        try:
+            return await self._stay(connection)
+        except Exception:
+            # Not when cancelled: then `close` sends the last answers over it.
+            await self._discard(connection)
+            raise
+
+    async def _opened(self) -> Connection:
         connection = await self._connect(self._timing)
         try:
             await connection.open()
@@ -170,13 +192,7 @@ class Supervisor:
             if isinstance(error, Exception):
                 await self._judge(classify(error))
             raise
-        self._current = connection
-        try:
-            return await self._stay(connection)
-        except Exception:
-            # Not when cancelled: then `close` sends the last answers over it.
-            await self._discard(connection)
-            raise
+        return connection
 
     async def _stay(self, connection: Connection) -> Failure:
         connected_at = self._clock()

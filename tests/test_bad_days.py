@@ -16,6 +16,7 @@ from reserve_listener.control.answers import Status
 from reserve_listener.control.client import get
 from reserve_listener.simulator import Answer, HttpServer, Receiver, Simulator, sample_event
 from tests.daemon import COMMAND, environment, running, until, write_config
+from tests.helpers import patience
 from tests.test_lifecycle import under_systemd
 
 if TYPE_CHECKING:
@@ -59,6 +60,72 @@ async def test_what_hangs_for_ever_does_not_keep_the_daemon_from_ending(
             assert await platform.push(sample_event(event_id="two")).answered() == 200
         process.send_signal(signal.SIGTERM)
         assert await asyncio.wait_for(process.wait(), 20) == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+SECRET_THAT_HANGS = (
+    "import os, time\n"
+    "import reserve_listener.config.model as model\n"
+    "import reserve_listener.supervision as supervision\n"
+    "supervision.ATTEMPT_TIMEOUT_S = 0.5\n"
+    "read = model.LarkConfig.read_app_secret\n"
+    "def slow(self):\n"
+    "    if os.path.exists(self.app_secret_file.with_name('hangs')): time.sleep(3600)\n"
+    "    return read(self)\n"
+    "model.LarkConfig.read_app_secret = slow\n"
+)
+
+
+@pytest.mark.parametrize("how", ["a disk that hangs", "a pipe in its place"])
+async def test_a_secret_that_cannot_be_read_holds_up_neither_the_next_attempt_nor_the_stop(
+    tmp_path: Path, platform: Simulator, server: HttpServer, how: str
+) -> None:
+    """An attempt at a secret on a dead disk has an end and a known next time; once it is well the daemon is connected."""
+    config = write_config(
+        tmp_path, platform, server.url, lark="endpoint_timeout = 0.5\nrefused_backoff = 0.3"
+    )
+    script = (
+        f"import sys\n{SECRET_THAT_HANGS}"
+        "from reserve_listener.cli.main import main\nsys.argv[1:] = ['run', '-c', sys.argv[1]]\nmain()\n"
+    )
+    secret, hangs = tmp_path / "secret", tmp_path / "hangs"
+
+    def break_it() -> None:
+        if how == "a disk that hangs":
+            hangs.touch()
+        else:
+            secret.unlink()
+            os.mkfifo(secret)
+
+    with (tmp_path / "log.jsonl").open("wb") as out:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", script, str(config), stdout=out, env=environment()
+        )
+
+    def logged(event: str) -> int:
+        return (tmp_path / "log.jsonl").read_text().count(f'"{event}"')
+
+    try:
+        await platform.connected(20)
+        break_it()
+        await platform.drop(abort=True)
+        await until(lambda: logged("connection.waiting") >= 3)
+        if how == "a disk that hangs":
+            hangs.unlink()
+        else:
+            secret.unlink()
+            secret.write_text(f"{platform.app_secret}\n")
+        await platform.connected(20)
+        attempts = logged("connection.connecting")
+        break_it()
+        await platform.drop(abort=True)
+        await until(lambda: logged("connection.connecting") > attempts)
+        process.send_signal(signal.SIGTERM)
+        assert await asyncio.wait_for(process.wait(), patience(10)) == 0
+        assert logged("daemon.stopped") == 1
     finally:
         if process.returncode is None:
             process.kill()

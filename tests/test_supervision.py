@@ -327,6 +327,35 @@ async def test_a_store_that_cannot_say_is_not_final() -> None:
     assert len(stage.slept) == 1
 
 
+@pytest.mark.parametrize("hanging", ["connect", "open"])
+@pytest.mark.parametrize("known", [True, False])
+async def test_an_attempt_that_hangs_has_an_end(hanging: str, *, known: bool) -> None:
+    """Whatever hangs on the way (a secret's disk, a library), the next attempt has a known time, and it succeeds."""
+    stage = Stage(Lost(), Lost(), app_known=known)
+    stage.supervisor._attempt_timeout_s = 0.05
+    connect = stage._connect
+    closed: list[str] = []
+
+    async def hang(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    async def first_hangs(timing: Timing) -> Scripted:
+        stage.supervisor._connect = connect
+        if hanging == "connect":
+            await hang()
+        connection = await connect(timing)
+        connection.open = hang  # type: ignore[method-assign]
+        connection.calls = closed
+        return connection
+
+    stage.supervisor._connect = first_hangs
+    lines = await stage.play()
+    (waiting, *_) = [line for line in lines if line["event"] == "connection.waiting"]
+    assert (waiting["reason"], waiting["delay_s"]) == ("the attempt took longer than 0.05 s", 1.0)
+    assert closed == (["close"] if hanging == "open" else [])
+    assert stage.connections[-1].calls == ["open"]
+
+
 # -- what is given back -----------------------------------------------------------------------------------------------------
 
 
