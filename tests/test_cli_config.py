@@ -95,6 +95,19 @@ def test_what_is_shown_loads_again() -> None:
     assert tomllib.loads(again.output)["lark"]["backoff_cap"] == 86399.125
 
 
+def test_show_needs_no_readable_secret() -> None:
+    """Whoever may read the configuration sees it whole; the secrets' files are named and not opened."""
+    secrets = (
+        'app_secret_file = "/nowhere/app_secret"\n' + STORE + HTTP + 'bearer_token_file = "/nowhere/token"\n'
+    )
+    shown = call("config", "show", text='[lark]\napp_id = "a"\n' + secrets)
+    assert shown.exit_code == 0, shown.exception
+    lines = shown.output.splitlines()
+    assert '# app_secret = "********"  # lark.app_secret_file' in lines
+    assert 'app_secret_file = "/nowhere/app_secret"  # file' in lines
+    assert 'bearer_token_file = "/nowhere/token"  # file' in lines
+
+
 def test_show_as_json() -> None:
     """--json gives one object: the file, the tables, and the origins by key."""
     shown = json.loads(call("config", "show", "--json", text=LARK).output)

@@ -180,6 +180,28 @@ def test_the_wheel_has_everything(tmp_path: Path) -> None:
     assert all(link.startswith(("https://", "#")) for link in links), links
 
 
+def test_what_simulate_prints_is_a_configuration(tmp_path: Path) -> None:
+    """Copied into a file, what `simulate` says is all that the daemon needs, a store of this folder included."""
+    with subprocess.Popen(
+        [*COMMAND, "simulate", "--port", "0", "--rate", "0"],
+        cwd=tmp_path,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment(PYTHONUNBUFFERED="1"),
+    ) as simulator:
+        assert simulator.stdout is not None
+        lines: list[str] = []
+        while not (lines and lines[-1].startswith("url")):
+            lines.append(simulator.stdout.readline())
+            assert lines[-1], lines
+        simulator.terminate()
+    (tmp_path / "config.toml").write_text("".join(lines[lines.index("[lark]\n") :]))
+    config = load(tmp_path / "config.toml", environ={})
+    assert config.lark.domain.startswith("http://127.0.0.1:")
+    assert not config.store.path.is_absolute()
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_prints_a_script(shell: str, tmp_path: Path) -> None:
     """Each shell gets a script that calls the program by its name."""

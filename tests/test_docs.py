@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+import pytest
 import typer
+from typer.testing import CliRunner
 
 from reserve_listener.cli.main import app
 from reserve_listener.errors import ConfigError, RefusedAtStartError, StoreInUseError
@@ -17,28 +19,39 @@ README = (ROOT / "README.md").read_text()
 OPERATING = (ROOT / "docs" / "operating.md").read_text()
 
 
-def test_every_command_and_option_is_explained() -> None:
-    """No command is without help and an example, no option without a help text."""
-    commands = dict(_commands(typer.main.get_command(app), "reserve-listener"))
-    assert len(commands) >= 9
-    for name, command in commands.items():
-        assert command.help, name
-        assert "Example" in command.help, name
-        for parameter in command.params:
-            assert getattr(parameter, "help", None), f"{name} {parameter.name}"
-
-
 def _commands(command: Any, name: str) -> list[tuple[str, Any]]:
-    children = getattr(command, "commands", None)
-    if children is None:
-        return [(name, command)]
-    return [pair for child, each in children.items() for pair in _commands(each, f"{name} {child}")]
+    """A command and all below it, by what one types."""
+    children = getattr(command, "commands", {})
+    below = [pair for child, each in children.items() for pair in _commands(each, f"{name} {child}")]
+    return [(name, command), *below]
+
+
+COMMANDS: Final = dict(_commands(typer.main.get_command(app), "reserve-listener"))
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_and_option_is_explained(name: str) -> None:
+    """`-h` of each command and group has an example on one line, and each option says what it and its value mean."""
+    words, runner = name.split()[1:], CliRunner(env={"COLUMNS": "80", "TERMINAL_WIDTH": "80"})
+    shown, same = (
+        runner.invoke(app, [*words, option], prog_name="reserve-listener") for option in ("-h", "--help")
+    )
+    assert (shown.exit_code, shown.output) == (0, same.output)
+    example = rf"^ *((Example|New here\? Try): |eval \"\$\()?{name}\b"
+    assert re.search(example, shown.output, re.MULTILINE), shown.output
+    _, _, options = shown.output.partition("\nOptions:")
+    unexplained = re.search(r"<(str|int|float|path|text|list|int range|float range)\b", options)
+    assert not unexplained, shown.output
+    for parameter in COMMANDS[name].params:
+        assert getattr(parameter, "help", None), f"{name} {parameter.name}"
+    if not hasattr(COMMANDS[name], "commands"):
+        assert "-c, --config FILE" in shown.output
 
 
 def test_the_readme_names_the_commands_that_exist() -> None:
     """Every `make` target and every `reserve-listener` command in README and docs is there."""
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    known = {name.split()[1] for name, _ in _commands(typer.main.get_command(app), "reserve-listener")}
+    known = {name.split()[1] for name in COMMANDS if " " in name}
     for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
         text = path.read_text()
         assert set(re.findall(r"^\$ make (\w+)", text, re.MULTILINE)) <= targets

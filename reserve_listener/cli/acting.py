@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 IdsArgument = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[EVENT_ID]...", help="Only these events: their ids, or unambiguous beginnings of them."
+        metavar="EVENT_ID", help="Only these events: their ids, or unambiguous beginnings of them."
     ),
 ]
 EventsOption = Annotated[
-    list[str] | None, typer.Option("--event-id", metavar="ID", help="The same as an option; repeatable.")
+    list[str] | None, typer.Option("--event-id", metavar="ID", help="The same as EVENT_ID; repeatable.")
 ]
 AllOption = Annotated[
     bool, typer.Option("--all", help="Everything that the other filters let through; asks first.")

@@ -24,7 +24,9 @@ _PLAIN_MARKS: Final = {"ok": "ok  ", "warn": "warn", "fail": "FAIL"}
 def check(config: ConfigOption = None) -> None:
     """Check the configuration, its secrets, and the places that the daemon writes to. Nothing is changed or sent.
 
-    Exits with 0 when all is well and with 78 when not. Example: reserve-listener check -c config.toml
+    Exits with 0 when all is well and with 78 when not.
+
+    Example: reserve-listener check -c config.toml
     """
     from reserve_listener.cli.checks.findings import exit_code
 

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 PROGRAM = "/opt/reserve-listener/bin/reserve-listener"
 
 config_app = typer.Typer(
-    help="Begin a configuration, and say what can be configured and what is.", no_args_is_help=True
+    help="Begin a configuration, and say what can be configured and what is.",
+    epilog="Example: reserve-listener config init",
+    no_args_is_help=True,
 )
 
 
@@ -92,13 +94,13 @@ def schema(_config: UnusedConfigOption = None) -> None:
 
 @config_app.command()
 def show(config: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """Print the configuration in effect, where each key comes from, and secrets as ********.
+    """Print the configuration in effect and where each key comes from. Secrets are not read, and shown as ********.
 
     Example: reserve-listener config show -c /etc/reserve-listener/config.toml
     """
     from reserve_listener.config import load_explained, settings
 
-    loaded = load_explained(config)
+    loaded = load_explained(config, secrets=False)
     if as_json:
         typer.echo(json.dumps(_as_json(loaded, list(settings(loaded))), indent=2))
         return

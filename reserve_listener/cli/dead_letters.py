@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from reserve_listener.model import DeadLetter
 
 dead_letters_app = typer.Typer(
-    help="Deliveries that were given up: look at them, try them again, drop them.", no_args_is_help=True
+    help="Deliveries that were given up: look at them, try them again, drop them.",
+    epilog="Example: reserve-listener dead-letters list --sink booking",
+    no_args_is_help=True,
 )
 
 COLUMNS = (

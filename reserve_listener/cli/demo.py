@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from reserve_listener.cli.options import UnusedConfigOption
 from reserve_listener.describe import describe
 from reserve_listener.errors import ReserveListenerError
 
@@ -81,9 +82,11 @@ class Transport(StrEnum):
 
 def demo(
     events: Annotated[
-        int, typer.Option("--events", min=0, help="How many changes to send; 0: until Ctrl-C.")
+        int,
+        typer.Option("--events", metavar="NUMBER", min=0, help="How many changes to send; 0: until Ctrl-C."),
     ] = 5,
     transport: Annotated[Transport, typer.Option(help="How the events come in.")] = Transport.long_connection,
+    _config: UnusedConfigOption = None,
 ) -> None:
     """Watch the daemon work, without an account: a local platform sends changes, three sinks get them.
 

@@ -56,7 +56,9 @@ REPLAY = Action(
 )
 
 events_app = typer.Typer(
-    help="Look at the events in the store, and deliver them again.", no_args_is_help=True
+    help="Look at the events in the store, and deliver them again.",
+    epilog="Example: reserve-listener events list --since 2h",
+    no_args_is_help=True,
 )
 
 

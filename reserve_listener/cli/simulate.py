@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from reserve_listener.cli.options import UnusedConfigOption
+
 if TYPE_CHECKING:
     from reserve_listener.simulator import Faults
     from reserve_listener.simulator.console import Console
@@ -36,31 +38,45 @@ class Fault(StrEnum):
 
 def simulate(
     port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0 takes a free one.")
+        int,
+        typer.Option(metavar="PORT", min=0, max=65535, help="Port on 127.0.0.1; 0 takes a free one."),
     ] = 7070,
     rate: Annotated[
-        float, typer.Option(min=0, help="Events a second while a client is connected; 0: none.")
+        float,
+        typer.Option(metavar="RATE", min=0, help="Events a second while a client is connected; 0: none."),
     ] = 0.5,
     events: Annotated[
-        int | None, typer.Option(min=1, help="Stop after so many events, each answered 200 or given up.")
+        int | None,
+        typer.Option(
+            metavar="NUMBER", min=1, help="Stop after so many events, each answered 200 or given up."
+        ),
     ] = None,
     fault: Annotated[
-        list[Fault] | None, typer.Option(help="A fault in force from the start; repeatable.")
+        list[Fault] | None,
+        typer.Option(
+            metavar="FAULT", help=f"A fault in force from the start; repeatable. One of: {', '.join(Fault)}."
+        ),
     ] = None,
     drop_every: Annotated[
-        float, typer.Option(min=0, help="Reset the connections every so many seconds; 0: never.")
+        float,
+        typer.Option(metavar="SECONDS", min=0, help="Reset the connections every so many seconds; 0: never."),
     ] = 0.0,
-    app_id: Annotated[str | None, typer.Option(help="The app_id to accept.")] = None,
+    app_id: Annotated[str | None, typer.Option(metavar="ID", help="The app_id to accept.")] = None,
     app_secret: Annotated[
-        str | None, typer.Option(help="The app_secret to accept; it is printed, so make one up.")
+        str | None,
+        typer.Option(metavar="SECRET", help="The app_secret to accept; it is printed, so make one up."),
     ] = None,
     time_scale: Annotated[
         float,
         typer.Option(
-            min=0.0001, help="Factor on the waits before an event is pushed again: 15 s, 5 min, 1 h, 6 h."
+            metavar="FACTOR",
+            min=0.0001,
+            help="Factor on the waits before an event is pushed again: 15 s, 5 min, 1 h, 6 h.",
         ),
     ] = 1.0,
-    seed: Annotated[int | None, typer.Option(help="Make the same events each time.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(metavar="NUMBER", help="Make the same events each time.")
+    ] = None,
     webhook: Annotated[
         str | None,
         typer.Option(metavar="URL", help="Push to this address instead of serving a long connection."),
@@ -73,6 +89,7 @@ def simulate(
         Path | None,
         typer.Option(metavar="FILE", help="With --webhook: the verification token that pushes carry."),
     ] = None,
+    _config: UnusedConfigOption = None,
 ) -> None:
     """Simulate the Feishu platform on this machine, with faults on demand.
 

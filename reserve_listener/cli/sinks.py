@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from reserve_listener.control.answers import SampleResult, SinkStatus
 
 sinks_app = typer.Typer(
-    help="Where events go: look at the sinks, try one, switch one off and on.", no_args_is_help=True
+    help="Where events go: look at the sinks, try one, switch one off and on.",
+    epilog="Example: reserve-listener sinks list",
+    no_args_is_help=True,
 )
 
 NameArgument = Annotated[

@@ -56,6 +56,8 @@ def _of_table(loaded: Loaded, section: str, table: BaseModel, index: int | None)
     for key in type(table).model_fields:
         origin = loaded.origins.get((section, key)) or _file_or_default(loaded.config, table, key)
         value = _plain(getattr(table, key), key)
+        if value is None and getattr(table, f"{key}_file", None) is not None:
+            value, origin = MASK, f"{section}.{key}_file"
         yield Setting(section=section, index=index, key=key, value=value, origin=origin)
 
 

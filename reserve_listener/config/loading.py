@@ -50,8 +50,8 @@ def load(
 ) -> Config:
     """The configuration: the file, the environment over it, secrets read.
 
-    `secrets=False` leaves them alone, for commands that only want to know where the store is: those of a unit are
-    nobody's but the unit's.
+    `secrets=False` finds their files and does not read them, for commands that show the configuration: those of a unit
+    are nobody's but the unit's.
 
     `path` is what -c names; without it the usual places are searched. Blocks for a few small reads. Raises
     ConfigError with every mistake that was found, a line each.
@@ -66,8 +66,7 @@ def load_explained(
     file = find_config(path, environ)
     draft = Draft(file=file, environ=environ, values=read_toml(file) if file else {}, secrets=secrets)
     draft.lay_environment_over()
-    if secrets:
-        draft.resolve_secrets()
+    draft.resolve_secrets()
     draft.fill_in_default_store()
     config = draft.validated()
     if config is not None:
@@ -172,7 +171,7 @@ class Draft:
                 del table[f"{key}_file"]
 
     def resolve_secrets(self) -> None:
-        """Read what `*_file` keys and the systemd credential name. A table of the wrong kind is left to the model."""
+        """Find, and read, what `*_file` keys and the systemd credential name. A table of the wrong kind is left to the model."""
         for section, key in SECRET_KEYS:
             if isinstance(self.values.get(section), dict):
                 self._read_secret_file(section, key)
@@ -189,6 +188,8 @@ class Draft:
             return
         path = secret_files.locate(name, self.environ)
         table[file_key] = str(path)
+        if not self.secrets:
+            return
         try:
             table[key] = secret_files.read_secret(path).get_secret_value()
         except ConfigError as error:
@@ -223,7 +224,7 @@ class Draft:
             return  # for the model to refuse
         path = secret_files.locate(name, self.environ)
         table[key] = str(path)
-        if read is None:
+        if read is None or not self.secrets:
             return
         try:
             read(path)
