@@ -12,6 +12,7 @@ import structlog
 
 from reserve_listener import __version__, interpreter, proxies
 from reserve_listener.actions import OperatorActions
+from reserve_listener.ages import Ages
 from reserve_listener.config import WebhookConfig
 from reserve_listener.config.files import ours
 from reserve_listener.control.server import ControlServer
@@ -81,7 +82,10 @@ class App:
         self._logs = logs
         self._reload = reload
         self._notifier = notifier or Notifier()
-        self._store = SqliteStore(config.store.path, max_bytes=round(config.store.max_size_mb * MIB))
+        self._ages = Ages()
+        self._store = SqliteStore(
+            config.store.path, max_bytes=round(config.store.max_size_mb * MIB), ages=self._ages
+        )
         self._started = self._seen_at = time.monotonic()
         self._reloading = False
         self._transport: Transport
@@ -143,7 +147,7 @@ class App:
         outlets = await asyncio.to_thread(self._outlets, self._config)
         dispatcher = build_dispatcher(self._accept_typed)
         self._intake = Intake(self._store, knows=is_registered(dispatcher))
-        self._workers = Workers(self._store)
+        self._workers = Workers(self._store, self._ages)
         self._store.on_commit = self._workers.wake
         self._store.on_requeue = self._workers.requeue
         self._workers.start(outlets, disabled=await self._disabled())
@@ -217,10 +221,13 @@ class App:
         return Heartbeat(self._notifier, progress=self._progress, woke=self._transport.woke)
 
     def _retention(self) -> Retention:
-        return Retention(self._store, keep_ms=round(self._config.store.retention_days * DAY_MS))
+        return Retention(
+            self._store, keep_ms=round(self._config.store.retention_days * DAY_MS), ages=self._ages
+        )
 
     async def _progress(self) -> str:
         """Through the loop and the writer's thread, and back with a line for `systemctl status`."""
+        self._ages.now_ms()  # a clock that was set is noticed although nothing happens
         due = time.monotonic() - self._seen_at > SEEN_EVERY_S
         with contextlib.suppress(StoreError):
             if self._transport.state.hears and due:

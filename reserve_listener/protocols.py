@@ -118,6 +118,9 @@ class Store(Protocol):
     async def release(self, sink: str) -> None:
         """Make everything that waits for its time due now."""
 
+    async def bring_forward(self, sink: str, *, latest_ms: int) -> None:
+        """Deliveries that wait for a later time wait until then."""
+
     async def bury_expired(self, sink: str, *, before_ms: int, error: str) -> int:
         """Make dead letters of what is pending and older than that; how many. Nothing of the sink may be in hand."""
 

@@ -30,13 +30,30 @@ class RetryPolicy:
     max_age_s: float = 3 * 24 * 3600.0
     max_attempts: int | None = None
 
+    @property
+    def max_age_ms(self) -> int:
+        """How old an event may become."""
+        return round(self.max_age_s * 1000)
+
+    @property
+    def longest_wait_ms(self) -> int:
+        """No delivery is put off for longer."""
+        return math.ceil(self.cap_s * 1000)
+
 
 def decide(
-    policy: RetryPolicy, delivery: Delivery, error: Exception, *, now_ms: int, chance: float
+    policy: RetryPolicy,
+    delivery: Delivery,
+    error: Exception,
+    *,
+    now_ms: int,
+    chance: float,
+    before_ms: int | None = None,
 ) -> Outcome:
     """What a failed attempt comes to. `chance`, a random number from 0 to 1, is the jitter.
 
-    Ages count from when the event was stored. An error that is no `DeliveryError` is a defect of ours and treated as
+    Ages count from when the event was stored; one that was stored before `before_ms` is too old (by default `now_ms`
+    less the policy's `max_age_s`; a clock that jumped makes it another). An error that is no `DeliveryError` is a defect of ours and treated as
     one that may pass.
     """
     text = str(error) or type(error).__name__
@@ -46,7 +63,9 @@ def decide(
     misconfigured = isinstance(error, MisconfiguredSinkError)
     if policy.max_attempts is not None and attempts >= policy.max_attempts and not misconfigured:
         return Outcome.dead(delivery, error=f"{text} (given up after {attempts} attempts)")
-    left_s = policy.max_age_s - (now_ms - delivery.received_ms) / 1000
+    if before_ms is None:
+        before_ms = now_ms - policy.max_age_ms
+    left_s = (delivery.received_ms - before_ms) / 1000
     if left_s <= 0:
         return Outcome.dead(delivery, error=f"{text} (given up after {policy.max_age_s:g} s)")
     delay_s = _delay_s(policy, error, attempts, chance, left_s)

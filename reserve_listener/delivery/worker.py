@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final, TypedDict
 
 import structlog
 
+from reserve_listener.ages import Ages
 from reserve_listener.clock import now_ms
 from reserve_listener.delivery.breaker import Breaker
 from reserve_listener.delivery.pending import Pending
@@ -80,12 +81,14 @@ class Worker:
         policy: RetryPolicy,
         disabled: bool = False,
         now_ms: Callable[[], int] = now_ms,
+        ages: Ages | None = None,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self.sink = sink
         self._store = store
         self._policy = policy
-        self._now_ms = now_ms
+        self._ages = ages or Ages(now_ms, now_ms)
+        self._now_ms = self._ages.now_ms
         self._chance = chance
         self._wake = asyncio.Event()
         self._looked_s = float("-inf")
@@ -96,6 +99,7 @@ class Worker:
         self._breaker = Breaker(policy)
         self._pending = Pending()
         self._epoch = 0
+        self._bring_forward = True
         self._newer_first = True
         self._busy_scopes: set[int] = set()
         self._attempts: dict[Attempt, list[Delivery]] = {}
@@ -129,6 +133,7 @@ class Worker:
     def requeue(self) -> None:
         """Deliveries that were settled or held back are pending again: look at all."""
         self._epoch += 1
+        self._bring_forward = True  # the clock may have been set
         self._pending.forget()
         self._wake.set()
 
@@ -205,6 +210,7 @@ class Worker:
         self._collect()
         self._start()
         await self._settle()
+        await self._bound_waits()
         await self._claim()
         self._start()
         if not self._unsettled and not self._finished():
@@ -299,7 +305,8 @@ class Worker:
 
     def _judged(self, delivery: Delivery, error: Exception, chance: float) -> Outcome:
         now_ms = self._now_ms()
-        outcome = decide(self._policy, delivery, error, now_ms=now_ms, chance=chance)
+        before_ms = self._ages.ago_ms(self._policy.max_age_ms)
+        outcome = decide(self._policy, delivery, error, now_ms=now_ms, chance=chance, before_ms=before_ms)
         facts = {
             "sink": self.sink.name,
             "event_id": delivery.event_id,
@@ -348,12 +355,19 @@ class Worker:
     async def _bury_expired(self, error: str) -> None:
         """While a sink is down hardly anything is tried: what is too old by now is given up all the same."""
         self._pending.let_go()
-        before_ms = self._now_ms() - round(self._policy.max_age_s * 1000)
+        before_ms = self._ages.ago_ms(self._policy.max_age_ms)
         text = f"{error} (given up after {self._policy.max_age_s:g} s)"
         buried = await self._store.bury_expired(self.sink.name, before_ms=before_ms, error=text)
         if buried:
             log.error("delivery.expired", sink=self.sink.name, events=buried, error=text)
             self.requeue()
+
+    async def _bound_waits(self) -> None:
+        """No row is due later than its longest wait from now: the clock was set back since, or the policy changed."""
+        if self._bring_forward:
+            latest_ms = self._now_ms() + self._policy.longest_wait_ms
+            await self._store.bring_forward(self.sink.name, latest_ms=latest_ms)
+            self._bring_forward = False
 
     # -- attempts -----------------------------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from reserve_listener.errors import StoreError
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
+    from reserve_listener.ages import Ages
     from reserve_listener.protocols import Sink, Store
     from reserve_listener.retry import RetryPolicy
 
@@ -40,8 +41,9 @@ class Outlet:
 class Workers:
     """One worker and one task for each sink. A task that ends by itself makes `wait_failed` raise."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, ages: Ages | None = None) -> None:
         self._store = store
+        self._ages = ages
         self._workers: dict[str, tuple[Worker, Outlet, asyncio.Task[None]]] = {}
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -49,7 +51,9 @@ class Workers:
         """Start a worker for each; of those in `disabled` it begins nothing."""
         for outlet in outlets:
             name = outlet.sink.name
-            worker = Worker(outlet.sink, self._store, policy=outlet.policy, disabled=name in disabled)
+            worker = Worker(
+                outlet.sink, self._store, policy=outlet.policy, disabled=name in disabled, ages=self._ages
+            )
             task = asyncio.create_task(worker.run(), name=f"worker-{name}")
             self._workers[name] = (worker, outlet, task)
             task.add_done_callback(self._ended)

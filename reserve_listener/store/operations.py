@@ -134,6 +134,16 @@ def bury_expired(  # noqa: PLR0917  # bound by `partial`, all but the last
     return len(expired), None if over else until_seq
 
 
+def receive_now(now_ms: int, before_seq: int | None, connection: sqlite3.Connection) -> int | None:
+    """One chunk of the events that are from the future by a clock that was set back: received now. Where to go on."""
+    newest = connection.execute(sql.NEWEST).fetchone()[0] or 0
+    before_seq = newest + 1 if before_seq is None else before_seq
+    rows = connection.execute(sql.NEWEST_BEFORE, (before_seq, CHUNK_ROWS)).fetchall()
+    ahead = [(now_ms, seq) for seq, received_ms in rows if received_ms > now_ms]
+    connection.executemany(sql.RECEIVED_AT, ahead)
+    return rows[-1][0] if rows and ahead else None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pruned:
     """One chunk of retention. `after_seq`: where to go on; None when nothing older is left to look at."""

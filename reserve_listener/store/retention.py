@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from reserve_listener.ages import Ages
 from reserve_listener.clock import now_ms
 from reserve_listener.errors import StoreError
 from reserve_listener.model import MIB
@@ -46,12 +47,13 @@ class Retention:
         *,
         keep_ms: int,
         now_ms: Callable[[], int] = now_ms,
+        ages: Ages | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._store = store
         self._keep_ms = keep_ms
-        self._now_ms = now_ms
+        self._ages = ages or Ages(now_ms, now_ms)
         self._clock = clock
         self._sleep = sleep
         self._warned_at: float | None = None
@@ -72,14 +74,14 @@ class Retention:
 
     async def tidy(self) -> None:
         """Drop what is old enough; then, at the size bound, what is oldest."""
-        dropped = await self._drop(self._now_ms() - self._keep_ms, strip=False, until_bytes=None)
+        dropped = await self._drop(self._ages.ago_ms(self._keep_ms), strip=False, until_bytes=None)
         if dropped:
             log.info("store.pruned", events=dropped)
         size, bound = await self._store.measure(), self._store.max_bytes
         if bound is None:
             return
         if size > bound * DROP_AT:
-            before_ms = self._now_ms() - min(KNOWN_MS, self._keep_ms)
+            before_ms = self._ages.ago_ms(min(KNOWN_MS, self._keep_ms))
             dropped = await self._drop(before_ms, strip=True, until_bytes=round(bound * DROP_TO))
             if dropped:
                 log.warning(

@@ -98,6 +98,11 @@ RELEASE: Final = """
 UPDATE deliveries INDEXED BY deliveries_due SET due_ms = 0 WHERE sink = ? AND state = 0 AND due_ms > 0
 """
 
+BRING_FORWARD: Final = """
+UPDATE deliveries INDEXED BY deliveries_due SET due_ms = :latest_ms
+WHERE sink = :sink AND state = 0 AND due_ms > :latest_ms AND due_ms > 0
+"""
+
 SETTLE: Final = """
 UPDATE deliveries SET state = ?, attempts = ?, due_ms = ?, settled_ms = ?, last_error = ?
 WHERE seq = ? AND sink = ? AND state = 0
@@ -198,6 +203,17 @@ APP_LAST_CONNECTED: Final = "SELECT last_connected_ms FROM apps WHERE app_id = ?
 GAPS: Final = """
 SELECT from_ms, to_ms FROM gaps WHERE (:app_id IS NULL OR app_id = :app_id) AND to_ms > :since_ms ORDER BY from_ms
 """
+
+JUMPS: Final = "SELECT from_ms, to_ms FROM jumps ORDER BY from_ms"
+
+FORGET_JUMPS: Final = "DELETE FROM jumps"
+
+ADD_JUMP: Final = "INSERT INTO jumps (from_ms, to_ms) VALUES (?, ?)"
+
+# From the newest back: what was stored while the clock was ahead is the last.
+NEWEST_BEFORE: Final = "SELECT seq, received_ms FROM events WHERE seq < ? ORDER BY seq DESC LIMIT ?"
+
+RECEIVED_AT: Final = "UPDATE events SET received_ms = ? WHERE seq = ?"
 
 RECORD_GAP: Final = "INSERT OR IGNORE INTO gaps (app_id, from_ms, to_ms) VALUES (?, ?, ?)"
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+import structlog
+
+from reserve_listener.ages import Ages
 from reserve_listener.clock import now_ms
 from reserve_listener.errors import StoreError
 from reserve_listener.model import (
@@ -32,6 +36,8 @@ if TYPE_CHECKING:
     from reserve_listener.model import Filters, Insight, SinkState
     from reserve_listener.store.appending import Outlets
     from reserve_listener.store.operations import Pruned
+
+log = structlog.get_logger("store")
 
 STATES: Final = {PENDING: 0, DELIVERED: 1, DEAD: 2}
 
@@ -62,6 +68,7 @@ class SqliteStore:
         *,
         max_bytes: int | None = None,
         now_ms: Callable[[], int] = now_ms,
+        ages: Ages | None = None,
     ) -> None:
         self.path = path
         self.max_bytes = max_bytes
@@ -69,7 +76,9 @@ class SqliteStore:
         self.on_requeue: Callable[[], None] = lambda: None
         self.grown = asyncio.Event()
         """Set when the store has grown so much that its size should be looked at."""
-        self._now_ms = now_ms
+        self._ages = ages or Ages(now_ms, now_ms)
+        self._now_ms = self._ages.now_ms
+        self._setting_right: asyncio.Task[None] | None = None
         self._lock = StoreLock(path)
         self._sinks: dict[str, int] = {}
         self._routes: Mapping[str, tuple[int, Route]] = {}
@@ -90,6 +99,10 @@ class SqliteStore:
         self._writer = Writer(self.path)
         try:
             await self._writer.open()
+            self._ages.remember(await self._writer.submit(partial(_all, sql.JUMPS, ()), writes=False))
+            loop = asyncio.get_running_loop()
+            self._ages.on_jump = lambda moved_ms: loop.call_soon(self._clock_was_set, moved_ms)
+            await self._set_right()
             await self.set_sinks(sinks, routes)
             await self.bury_removed()
             await self.measure()
@@ -113,6 +126,9 @@ class SqliteStore:
 
     async def close(self) -> None:
         """Commit what is queued and give back file and lock."""
+        if self._setting_right is not None:
+            self._setting_right.cancel()
+            await asyncio.wait([self._setting_right])
         await self._writer.close()
         self._lock.release()
 
@@ -245,6 +261,11 @@ class SqliteStore:
         """See `protocols.Store.release`."""
         await self._writer.submit(partial(_execute, sql.RELEASE, (self._sinks[sink],)), writes=True)
 
+    async def bring_forward(self, sink: str, *, latest_ms: int) -> None:
+        """See `protocols.Store.bring_forward`."""
+        values = {"sink": self._sinks[sink], "latest_ms": latest_ms}
+        await self._writer.submit(partial(_execute, sql.BRING_FORWARD, values), writes=True)
+
     async def bury_expired(self, sink: str, *, before_ms: int, error: str) -> int:
         """See `protocols.Store.bury_expired`."""
         number = self._sinks[sink]
@@ -325,12 +346,36 @@ class SqliteStore:
     ) -> int | None:
         """Remember that this app is connected now. A gap that is longer than that is recorded, and its length returned."""
         now = self._now_ms()
-        gap_ms = now - gap_since_ms if gap_since_ms is not None else 0
+        gap_ms = self._ages.age_ms(gap_since_ms) if gap_since_ms is not None else 0
         if gap_ms > longer_than_ms > 0:
             gap = (app_id, gap_since_ms, now)
             await self._writer.submit(partial(_execute, sql.RECORD_GAP, gap), writes=True)
         await self._writer.submit(partial(_execute, sql.KNOW_APP, (app_id, now)), writes=True)
         return gap_ms if gap_ms > longer_than_ms > 0 else None
+
+    # -- the clock --------------------------------------------------------------------------------------------------------
+
+    def _clock_was_set(self, moved_ms: int) -> None:
+        log.warning(
+            "clock.set", moved_s=moved_ms // 1000, hint="no age counts that, and nothing waits for it"
+        )
+        self.on_requeue()  # the workers see to their due times
+        earlier = self._setting_right
+        self._setting_right = asyncio.create_task(self._set_right_after(earlier), name="clock")
+
+    async def _set_right_after(self, earlier: asyncio.Task[None] | None) -> None:
+        if earlier is not None:
+            await asyncio.wait([earlier])
+        with contextlib.suppress(StoreError):  # done at the next start; this life knows of the jump
+            await self._set_right()
+
+    async def _set_right(self) -> None:
+        """Keep what the clock jumped over, and let nothing be from the future."""
+        await self._writer.submit(partial(_keep_jumps, self._ages.jumps), writes=True)
+        work = partial(operations.receive_now, self._now_ms())
+        before_seq = await self._writer.submit(partial(work, None), writes=True)
+        while before_seq is not None:
+            before_seq = await self._writer.submit(partial(work, before_seq), writes=True)
 
 
 # -- work for the writer's thread -------------------------------------------------------------------------------------------
@@ -342,6 +387,11 @@ def _know_sinks(
     connection.execute(sql.FORGET_SINKS, (json.dumps(names),))
     numbers = {name: int(connection.execute(sql.KNOW_SINK, (name,)).fetchone()[0]) for name in names}
     return numbers, claiming.pauses_by_sink(connection.execute(sql.PAUSES))
+
+
+def _keep_jumps(jumps: Sequence[tuple[int, int]], connection: sqlite3.Connection) -> None:
+    connection.execute(sql.FORGET_JUMPS)
+    connection.executemany(sql.ADD_JUMP, jumps)
 
 
 def _enable_sink(
@@ -369,7 +419,9 @@ def _touch(app_id: str, connection: sqlite3.Connection) -> None:
     connection.execute(sql.TOUCH_SINK)
 
 
-def _execute(statement: str, values: tuple[object, ...], connection: sqlite3.Connection) -> int:
+def _execute(
+    statement: str, values: tuple[object, ...] | Mapping[str, object], connection: sqlite3.Connection
+) -> int:
     return connection.execute(statement, values).rowcount
 
 
