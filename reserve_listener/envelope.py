@@ -50,4 +50,6 @@ def decrypt(key: str, text: str) -> bytes:
 
 def sign(timestamp: str, nonce: str, key: str, body: bytes) -> str:
     """The signature: over the body as it is sent, so after the encryption."""
-    return hashlib.sha256((timestamp + nonce + key).encode("utf-8", "surrogateescape") + body).hexdigest()
+    digest = hashlib.sha256((timestamp + nonce + key).encode("utf-8", "surrogateescape"))
+    digest.update(body)  # not joined: it may be 16 MiB
+    return digest.hexdigest()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import resource
 import socket
 import ssl
 from contextlib import asynccontextmanager
@@ -19,7 +18,7 @@ from hypothesis import given, settings, strategies as st
 from reserve_listener import sockets
 from reserve_listener.model import Verdict
 from reserve_listener.simulator import sample_event
-from reserve_listener.transports import webhook as webhook_module
+from reserve_listener.transports import bodies, webhook as webhook_module
 from reserve_listener.transports.push import Credentials
 from reserve_listener.transports.webhook import Webhook
 from tests.daemon import running, until
@@ -241,6 +240,7 @@ async def test_refusals_are_told_once_a_second() -> None:
 
 async def test_a_body_that_is_too_large_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """By its length it is refused before it is read; in chunks as soon as it exceeds the bound."""
+    monkeypatch.setattr(bodies, "BODY_BYTES", 1_000)
     monkeypatch.setattr(webhook_module, "BODY_BYTES", 1_000)
     async with served() as (webhook, client):
         head = b"POST /hook HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1001\r\n\r\n"
@@ -253,21 +253,42 @@ async def test_a_body_that_is_too_large_is_not_read(monkeypatch: pytest.MonkeyPa
         assert (await push(client, b"{}")).status_code == 200
 
 
+LARGE = b"POST /hook HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 360000\r\n\r\n"
+
+
 async def test_large_bodies_are_bounded_together_and_small_ones_pass(monkeypatch: pytest.MonkeyPatch) -> None:
-    """While large bodies take all the room there is, another large one is told to come again, and a usual push is taken."""
-    monkeypatch.setattr(webhook_module, "WAITING_BYTES", 300_000)
-    async with served() as (webhook, client):
-        head = b"POST /hook HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 360000\r\n\r\n"
+    """The largest that is still arriving has to come again, whoever came first; usual pushes and smaller ones are taken."""
+    monkeypatch.setattr(bodies, "IN_HAND_BYTES", 300_000)
+    intake = Intake()
+    async with served(intake) as (webhook, client):
         reader, writer = await asyncio.open_connection("127.0.0.1", webhook.port)
-        writer.write(head + b"x" * 340_000)
-        await until(lambda: webhook._waiting_bytes > 200_000)
+        writer.write(LARGE + b"x" * 340_000)
+        await until(lambda: webhook._bodies.bytes > 200_000)
         assert (await push(client)).status_code == 200
-        assert (await raw_answer(webhook.port, head + b"x" * 350_000)).startswith(b"HTTP/1.1 503")
-        writer.write(b"x" * 20_000)
+        people = json.dumps({"people": "x" * 150_000})
+        assert (await push(client, event()[:-1] + b"," + people[1:].encode())).status_code == 200
+        assert len(intake.taken) == 2
         async with asyncio.timeout(20):
-            assert (await reader.readline()).startswith(b"HTTP/1.1 400")
+            assert (await reader.readline()).startswith(b"HTTP/1.1 503")
         writer.close()
-        await until(lambda: webhook._waiting_bytes == 0)
+        assert webhook._bodies.bytes == 0
+
+        assert (await raw_answer(webhook.port, LARGE + b"x" * 360_000)).startswith(b"HTTP/1.1 400")
+        assert webhook._bodies.bytes == 0
+
+
+async def test_what_is_complete_does_not_give_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large push that waits for its commit keeps its room; another one has to come again meanwhile."""
+    monkeypatch.setattr(bodies, "IN_HAND_BYTES", 300_000)
+    intake = Intake()
+    intake.verdict = None
+    plain = event()[:-1] + b"," + json.dumps({"people": "x" * 200_000})[1:].encode()
+    async with served(intake) as (_, client):
+        waiting = asyncio.create_task(push(client, plain))
+        await until(lambda: intake.waiting)
+        assert (await push(client, plain)).status_code == 503
+        intake.waiting[0](Verdict.STORED)
+        assert (await waiting).status_code == 200
 
 
 async def test_pipelined_pushes_are_answered_in_order() -> None:
@@ -285,38 +306,6 @@ async def test_pipelined_pushes_are_answered_in_order() -> None:
         answers = await raw_answer(webhook.port, sent, 5)
     assert answers.count(b"HTTP/1.1 200 OK") == 5
     assert [json.loads(raw)["header"]["event_id"] for raw in intake.taken] == [f"e{n}" for n in range(5)]
-
-
-async def test_slow_and_idle_strangers_keep_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With more connections than there is room for, half requests and dripping bodies, each push is answered."""
-    monkeypatch.setattr(webhook_module, "CONNECTIONS", 200)
-    monkeypatch.setattr(webhook_module, "HEADER_TIMEOUT_S", 0.5)
-    monkeypatch.setattr(webhook_module, "BODY_TIMEOUT_S", 0.5)
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 4096)), hard))
-    beginnings = (
-        b"",
-        b"POST /hook HTTP/1.1\r\nHost: x\r\nX-Slow: ",
-        b"POST /hook HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{",
-        b"\x16\x03\x01",
-    )
-    async with served() as (webhook, client):
-        writers = []
-        for number in range(600):
-            _, writer = await asyncio.open_connection("127.0.0.1", webhook.port)
-            writer.write(beginnings[number % len(beginnings)])
-            writers.append(writer)
-        for number in range(50):
-            async with asyncio.timeout(3):
-                assert (await push(client)).status_code == 200
-            for writer in writers[:: 1 + number % 7]:
-                if not writer.is_closing():
-                    writer.write(b"x")
-        state = webhook._server._server.server_state
-        await until(lambda: len(state.connections) < 10)
-        assert (await push(client)).status_code == 200
-        for writer in writers:
-            writer.close()
 
 
 async def test_who_may_push_is_seen_through_trusted_proxies_only() -> None:

@@ -53,9 +53,10 @@ def run(
     """
     import asyncio
 
-    from reserve_listener import interpreter
+    from reserve_listener import descriptors, interpreter
 
     interpreter.starting()
+    descriptors.raise_limit()
     from reserve_listener import proxies
     from reserve_listener.observability.logs import Logs
     from reserve_listener.signals import Signals, ignore_early_reload

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Self
 
+from reserve_listener.asgi_connection import Limits
 from reserve_listener.asgi_server import AsgiServer
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from starlette.types import ASGIApp
+
+KEEP_ALIVE_S: Final = 300
+"""Longer than any client's: an idle connection that the server closes races with the next request."""
 
 
 class HttpServer:
@@ -20,7 +24,7 @@ class HttpServer:
     """
 
     def __init__(self, app: ASGIApp, *, port: int = 0) -> None:
-        self._server = AsgiServer(app)
+        self._server = AsgiServer(app, limits=Limits(keep_alive_s=KEEP_ALIVE_S))
         self._wanted_port = port
         self.port = 0
         self.url = ""

@@ -9,17 +9,21 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any, Final
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Final
 
 import structlog
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from reserve_listener.asgi_server import AsgiServer
+from reserve_listener.asgi_connection import NO_REQUEST, Limits
+from reserve_listener.asgi_server import NO_HANDSHAKE, AsgiServer
 from reserve_listener.model import Verdict
 from reserve_listener.sockets import bound
 from reserve_listener.throttle import Throttle
+from reserve_listener.transports.bodies import BODY_BYTES, Bodies, too_large
 from reserve_listener.transports.push import Challenge, Credentials, Payload, PushRefusedError, open_push
 from reserve_listener.transports.sender import is_in, sender
 
@@ -32,26 +36,17 @@ if TYPE_CHECKING:
     from reserve_listener.addresses import Address, Network
     from reserve_listener.protocols import Accept
 
-BODY_BYTES: Final = 16 * 1024 * 1024
-"""As on the long connection."""
+TLS_COSTS: Final = 4
+"""With TLS each connection has buffers of up to 600 KB, so there may be so many times fewer: 250, 150 MB at the worst."""
 
-WAITING_BYTES: Final = 64 * 1024 * 1024
-"""What large bodies under way may take together; beyond it one is answered 503, and comes again."""
-
-SMALL_BYTES: Final = 64 * 1024
-"""So much of each body does not count: large ones, whoever sends them, must not keep the usual 2 kB from being taken."""
-
-BODY_TIMEOUT_S: Final = 10.0
-HEADER_TIMEOUT_S: Final = 10.0
-KEEP_ALIVE_S: Final = 75
-CONNECTIONS: Final = 1_000
 CLOSE_TIMEOUT_S: Final = 5.0
 TOLD_EVERY_S: Final = 1.0
 REMINDED_EVERY_S: Final = 3_600.0
 """Of what stays wrong until a person mends it, push after push."""
 
 IN_THREAD_BYTES: Final = 256 * 1024
-"""A larger body is opened in a thread: parsing and decrypting it would hold up the loop."""
+"""A larger body is opened in a thread, as parsing and decrypting it would hold up the loop; one at a time, as it takes
+several times its size."""
 
 log = structlog.get_logger("webhook")
 
@@ -72,6 +67,7 @@ class Webhook:
         tls: ssl.SSLContext | None = None,
         trusted_proxies: Sequence[Network] = (),
         allowed_senders: Sequence[Network] = (),
+        limits: Limits | None = None,
         now_s: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -88,8 +84,12 @@ class Webhook:
         self._throttle = Throttle(TOLD_EVERY_S, clock)
         self._reminders = Throttle(REMINDED_EVERY_S, clock)
         self._receiving = True
-        self._waiting_bytes = 0
-        self._server = AsgiServer(self._app, protocol=_protocol_class(), tls=tls, keep_alive_s=KEEP_ALIVE_S)
+        self._bodies = Bodies()
+        self._opener = ThreadPoolExecutor(1, thread_name_prefix="webhook-open")
+        limits = limits or Limits()
+        if tls is not None:
+            limits = replace(limits, connections=max(1, limits.connections // TLS_COSTS))
+        self._server = AsgiServer(self._app, tls=tls, limits=limits, tell=self._tell_ended)
 
     async def open(self) -> None:
         """Listen, on all addresses of the host. Raises `OSError`, e.g. when the port is taken."""
@@ -108,6 +108,7 @@ class Webhook:
         if busy := self._server.busy:
             await asyncio.wait(busy, timeout=CLOSE_TIMEOUT_S)
         await self._server.close()
+        self._opener.shutdown(wait=False, cancel_futures=True)
 
     # -- one request --------------------------------------------------------------------------------------------------------
 
@@ -124,8 +125,8 @@ class Webhook:
                 reason=str(refusal),
                 client=_text_of(self._client(request)),
             )
-            # Before the body was read, what is left of it is nobody's business.
-            answer = _json(refusal.status, refusal.public, close=refusal.status not in AFTER_THE_BODY)
+            # Whoever is refused asks anew: a flood on one connection would be answered for ever otherwise.
+            answer = _json(refusal.status, refusal.public, close=True)
         except ClientDisconnect:
             return
         except Exception as error:  # noqa: BLE001  # ours and not the sender's: it shall push again
@@ -142,24 +143,24 @@ class Webhook:
             return _json(503, "stopping", close=True)
         if is_probe:
             return _json(200, "ok")
-        body = bytearray()
-        try:
-            await self._read(request, body)
-            opened = await self._open(bytes(body), dict(request.headers))
+        with self._bodies.one() as body:
+            opened = await self._open(await body.read(request.stream()), dict(request.headers))
             if isinstance(opened, Challenge):
                 who = _text_of(self._client(request))
                 self._throttle.tell("challenge", log.info, "webhook.challenge", client=who)
                 return JSONResponse({"challenge": opened.text})
             self._compare(opened.app_id)
             return _json(*ANSWERS[await self._verdict(opened.raw)])
-        finally:
-            self._waiting_bytes -= _counted(body)
 
     async def _verdict(self, raw: bytes) -> Verdict:
         verdict: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
         # Done already: the sender has gone.
         self._accept(raw, lambda found: None if verdict.done() else verdict.set_result(found))
         return await verdict
+
+    def _tell_ended(self, reason: str, client: str) -> None:
+        write = log.debug if reason in USUAL else log.warning
+        self._throttle.tell(reason, write, "webhook.dropped", reason=reason, client=client)
 
     def _compare(self, app_id: str | None) -> None:
         """Taken it is all the same: key and token, not the name, say whose it is."""
@@ -190,28 +191,15 @@ class Webhook:
             )
         length = request.headers.get("content-length", "0")
         if length.isdigit() and int(length[:20]) > BODY_BYTES:
-            raise _too_large()
-
-    async def _read(self, request: Request, body: bytearray) -> None:
-        try:
-            async with asyncio.timeout(BODY_TIMEOUT_S):
-                async for piece in request.stream():
-                    before = _counted(body)
-                    body += piece
-                    self._waiting_bytes += _counted(body) - before
-                    if len(body) > BODY_BYTES:
-                        raise _too_large()
-                    if _counted(body) and self._waiting_bytes > WAITING_BYTES:
-                        raise PushRefusedError(503, "busy", "too many large pushes at once")
-        except TimeoutError:
-            raise PushRefusedError(
-                408, "timeout", f"the body did not come within {BODY_TIMEOUT_S:g} s"
-            ) from None
+            raise too_large()
 
     async def _open(self, body: bytes, headers: dict[str, str]) -> Challenge | Payload:
         terms = {"now_s": self._now_s(), "freshness_s": self._freshness_s}
         if len(body) > IN_THREAD_BYTES:
-            return await asyncio.to_thread(open_push, body, headers, self._credentials, **terms)
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(
+                self._opener, partial(open_push, body, headers, self._credentials, **terms)
+            )
         return open_push(body, headers, self._credentials, **terms)
 
     def _client(self, request: Request) -> Address | None:
@@ -219,10 +207,11 @@ class Webhook:
         return sender(peer, request.headers.getlist("x-forwarded-for"), self._trusted_proxies)
 
 
+USUAL: Final = frozenset({NO_REQUEST, NO_HANDSHAKE})
+"""What balancers do that only look whether a port is open, and scanners all day long."""
+
 PROBES: Final = frozenset({"GET", "HEAD"})
 """How balancers ask whether the webhook is there. It says no more than that, so anybody may ask."""
-
-AFTER_THE_BODY: Final = frozenset({400, 401})
 
 ANSWERS: Final = {
     Verdict.STORED: (200, "ok"),
@@ -235,73 +224,11 @@ ANSWERS: Final = {
 """An event of another type is none of our business, and a second push would not change that."""
 
 
-def _protocol_class() -> Any:  # noqa: C901  # a class body, not a branch
-    """The protocol of uvicorn, with a deadline for headers, and room for a new connection at the cost of the idlest."""
-    idle: dict[Any, None] = {}
-
-    class Protocol(H11Protocol):
-        _deadline: asyncio.TimerHandle | None = None
-
-        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
-            super().connection_made(transport)
-            while len(self.connections) > CONNECTIONS and idle:
-                oldest = next(iter(idle))
-                del idle[oldest]
-                self.connections.discard(oldest)
-                oldest.transport.abort()
-            idle[self] = None
-            self._await_headers()
-
-        def connection_lost(self, exc: Exception | None) -> None:
-            idle.pop(self, None)
-            self._forget_deadline()
-            super().connection_lost(exc)
-
-        def data_received(self, data: bytes) -> None:
-            super().data_received(data)
-            if self._is_busy():
-                idle.pop(self, None)
-                self._forget_deadline()
-            elif self._deadline is None:
-                self._await_headers()
-
-        def on_response_complete(self) -> None:
-            super().on_response_complete()
-            if not self._is_busy() and not self.transport.is_closing():
-                idle[self] = None
-
-        def _is_busy(self) -> bool:
-            return self.cycle is not None and not self.cycle.response_complete
-
-        def _await_headers(self) -> None:
-            self._deadline = self.loop.call_later(HEADER_TIMEOUT_S, self._too_slow)
-
-        def _forget_deadline(self) -> None:
-            if self._deadline is not None:
-                self._deadline.cancel()
-                self._deadline = None
-
-        def _too_slow(self) -> None:
-            self._deadline = None
-            if not self._is_busy():
-                self.transport.abort()
-
-    return Protocol
-
-
 def _json(status: int, text: str, *, close: bool = False) -> JSONResponse:
     headers = {"connection": "close"} if close else {}
     if status == 405:  # noqa: PLR2004  # RFC 9110, 15.5.6
         headers["allow"] = "POST, GET, HEAD"
     return JSONResponse({"msg": text}, status_code=status, headers=headers)
-
-
-def _counted(body: bytearray) -> int:
-    return max(0, len(body) - SMALL_BYTES)
-
-
-def _too_large() -> PushRefusedError:
-    return PushRefusedError(413, "too large", f"the body exceeds {BODY_BYTES} bytes")
 
 
 def _path(request: Request) -> str:

@@ -1,0 +1,273 @@
+"""One connection to an ASGI app: uvicorn's, with an end to each wait and a bound on each buffer.
+
+What must stay true (design, invariant 10): who sends slowly, sends nonsense, or does not read its answers costs a bounded
+amount for a bounded time, and can be told to give way at any moment but while the app works on a request that is complete.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import h11
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from reserve_listener.http_framing import Framing, HeadReader
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import uvicorn
+    from uvicorn.server import ServerState
+
+    from reserve_listener.turns import Turns
+
+READ_BYTES: Final = 64 * 1024
+"""What is read at once, and what waits of a connection's input at the most."""
+
+CHUNKED_BYTES: Final = 512
+"""What is read of a body in chunks in one step: 85 chunks of one byte, 1 ms."""
+
+PIPELINED: Final = 16
+"""Requests in a row that came before the answer to the one before. Proxies and the platform send none."""
+
+_BODY: Final = b'{"msg":"bad request"}'
+BAD_REQUEST: Final = (
+    h11.Response(
+        status_code=400,
+        headers=[
+            ("content-type", "application/json"),
+            ("content-length", str(len(_BODY))),
+            ("connection", "close"),
+        ],
+        reason=b"Bad Request",
+    ),
+    h11.Data(data=_BODY),
+    h11.EndOfMessage(),
+)
+
+NO_REQUEST: Final = "no request came in time"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a server grants to strangers."""
+
+    connections: int = 1_000
+    """The platform has some dozens open. With more, one that sends nothing has to give way to a new one."""
+    handshake_s: float = 10.0
+    """For TLS. As for a head: three round trips and two retransmissions on a bad line."""
+    head_s: float = 10.0
+    write_s: float = 10.0
+    """For an answer to leave this machine: it is a few hundred bytes."""
+    keep_alive_s: int = 75
+    """Between two requests: longer than the 60 s of nginx, so that it is the proxy that ends an idle connection."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What the connections of one server have in common."""
+
+    config: uvicorn.Config
+    state: ServerState
+    limits: Limits
+    turns: Turns
+    tell: Callable[[str, Connection], None]
+    """Hears why a connection was refused or ended, in one of few texts."""
+    gone: Callable[[Connection], None]
+    input: memoryview
+    """Where input is read into before it is known whose it is: the loop reads one connection at a time."""
+
+
+class Connection(H11Protocol, asyncio.BufferedProtocol):
+    """See above. `accepting`: the task that makes it, TLS handshake included."""
+
+    def __init__(self, shared: Shared) -> None:
+        loop = asyncio.get_running_loop()
+        super().__init__(shared.config, shared.state, {}, loop)
+        self.conn: Framing = Framing()
+        self.accepting: asyncio.Task[None] | None = None
+        self.is_made = False
+        """Whether it has come to a connection, after the handshake."""
+        self.is_queued = False
+        self.since = loop.time()
+        """Since when it does what it does: waits for a request, sends one, does not read its answer."""
+        self._shared = shared
+        self._received = bytearray()
+        self._head = HeadReader()
+        self._pipelined = 0
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+
+    # -- giving way ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether it is for the other side to go on: with a handshake, a head, or reading its answer."""
+        return self.cycle is None or self.cycle.response_complete or self.flow.write_paused
+
+    @property
+    def is_sending(self) -> bool:
+        """Whether a body is still under way."""
+        return self.cycle is not None and self.cycle.more_body
+
+    def give_way(self) -> None:
+        """End at once."""
+        if self.is_made:
+            self.transport.abort()
+        elif self.accepting is not None:
+            self.accepting.cancel()
+
+    # -- what the transport calls -------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
+        """Wait for a request, for a while."""
+        super().connection_made(transport)
+        self.is_made = True
+        self.flow = _Flow(transport, self._go_on)
+        # So `pause_writing` is heard whenever something of an answer is left behind, not from 64 KiB on.
+        transport.set_write_buffer_limits(high=1)
+        self._await_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Leave nothing behind."""
+        super().connection_lost(exc)
+        self._unset_keepalive_if_required()  # uvicorn leaves it after an error, and with it all of this
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+        self._received.clear()
+        self._shared.gone(self)
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002  # the base class's signature
+        """See `Shared.input`."""
+        return self._shared.input
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Input came; it is looked at when it is this connection's turn."""
+        self._received += self._shared.input[:nbytes]
+        self._unset_keepalive_if_required()
+        if self.is_silent and "head" not in self._timers:
+            self._await_head()
+        self._go_on()
+
+    def pause_writing(self) -> None:
+        """An answer does not leave."""
+        super().pause_writing()
+        self.since = self.loop.time()
+        self._allow("write", self._shared.limits.write_s, "an answer was not read in time")
+
+    def resume_writing(self) -> None:
+        """It has left."""
+        super().resume_writing()
+        self._forget("write")
+
+    # -- input --------------------------------------------------------------------------------------------------------------
+
+    def work(self) -> bool:
+        """See `turns.Worker`: a head, or a piece of a body."""
+        if not self._can_go_on():
+            return False
+        try:
+            size = self._step()
+        except ValueError as error:
+            self._refuse(str(error))
+            return False
+        if size:
+            piece = bytes(self._received[:size])
+            del self._received[:size]
+            self.data_received(piece)
+        self._read_on()
+        return size > 0 and self._can_go_on()
+
+    def handle_events(self) -> None:
+        """As uvicorn's; a request that begins ends the wait for it."""
+        before = self.cycle
+        super().handle_events()
+        if self.cycle is not before:
+            self._forget("head")
+            self.since = self.loop.time()
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002  # uvicorn's signature
+        """The answer to what cannot be read, unless another one has begun."""
+        self._shared.tell(self.conn.problem, self)
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            for event in BAD_REQUEST:
+                self.transport.write(self.conn.send(event) or b"")
+            self.transport.close()
+        else:
+            self.transport.abort()
+        if self.cycle is not None:  # the app reads a body that will not come
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+
+    def on_response_complete(self) -> None:
+        """As uvicorn's; the connection goes on only if what was asked has been read, and nothing was asked ahead."""
+        self.since = self.loop.time()
+        self._pipelined = self._pipelined + 1 if self._received else 0
+        if self._pipelined > PIPELINED:
+            self._shared.tell("too many requests came before their answers were read", self)
+            self.transport.close()
+        # A body that nobody wanted; or, behind one in chunks, the beginning of a request that the framing has not seen.
+        elif self.conn.their_state is not h11.DONE or self.conn.trailing_data[0]:
+            self.transport.close()
+        super().on_response_complete()
+        if self._received:
+            self._await_head()
+            self._go_on()
+
+    def _refuse(self, problem: str) -> None:
+        self.conn.problem = problem
+        self.send_400_response(problem)
+
+    def _can_go_on(self) -> bool:
+        reads = self.conn.their_state in (h11.IDLE, h11.SEND_BODY) and not self.flow.read_paused
+        return bool(self._received) and reads and not self.transport.is_closing()
+
+    def _step(self) -> int:
+        if self.conn.their_state is h11.IDLE:
+            return self._head.find(self._received) or 0
+        return CHUNKED_BYTES if self.conn.is_chunked else max(1, self.conn.body_left)
+
+    def _go_on(self) -> None:
+        self._read_on()
+        if self._can_go_on():
+            self._shared.turns.add(self)
+
+    def _read_on(self) -> None:
+        if len(self._received) >= READ_BYTES:
+            self.transport.pause_reading()
+        else:
+            self.transport.resume_reading()
+
+    def _await_head(self) -> None:
+        self._allow("head", self._shared.limits.head_s, NO_REQUEST)
+
+    def _allow(self, what: str, seconds: float, problem: str) -> None:
+        self._forget(what)
+        self._timers[what] = self.loop.call_later(seconds, self._end, problem)
+
+    def _forget(self, what: str) -> None:
+        if timer := self._timers.pop(what, None):
+            timer.cancel()
+
+    def _end(self, problem: str) -> None:
+        self._shared.tell(problem, self)
+        self.transport.abort()
+
+
+class _Flow(FlowControl):
+    """uvicorn's, without a hand on the transport: there are more reasons to stop reading than uvicorn's."""
+
+    def __init__(self, transport: asyncio.Transport, go_on: Callable[[], None]) -> None:
+        super().__init__(transport)
+        self._go_on = go_on
+
+    def pause_reading(self) -> None:
+        self.read_paused = True
+
+    def resume_reading(self) -> None:
+        if self.read_paused:
+            self.read_paused = False
+            self._go_on()
