@@ -62,6 +62,8 @@ class Limits:
     head_s: float = 10.0
     write_s: float = 10.0
     """For an answer to leave this machine: it is a few hundred bytes."""
+    exchange_s: float | None = None
+    """From a head to the end of its answer, for apps that have no deadlines of their own."""
     keep_alive_s: int = 75
     """Between two requests: longer than the 60 s of nginx, so that it is the proxy that ends an idle connection."""
 
@@ -188,6 +190,8 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
         if self.cycle is not before:
             self._forget("head")
             self.since = self.loop.time()
+            if self._shared.limits.exchange_s is not None:
+                self._allow("exchange", self._shared.limits.exchange_s, "an exchange did not end in time")
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002  # uvicorn's signature
         """The answer to what cannot be read, unless another one has begun."""
@@ -205,6 +209,7 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
     def on_response_complete(self) -> None:
         """As uvicorn's; the connection goes on only if what was asked has been read, and nothing was asked ahead."""
         self.since = self.loop.time()
+        self._forget("exchange")
         self._pipelined = self._pipelined + 1 if self._received else 0
         if self._pipelined > PIPELINED:
             self._shared.tell("too many requests came before their answers were read", self)

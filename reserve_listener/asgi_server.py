@@ -137,7 +137,7 @@ class AsgiServer:
     def _accept(self, listener: socket.socket) -> None:
         for _ in range(ACCEPTED_A_TURN):
             try:
-                accepted, (client, *_) = listener.accept()
+                accepted, address = listener.accept()
             except (BlockingIOError, InterruptedError, ConnectionError):
                 return
             except OSError as error:
@@ -145,7 +145,7 @@ class AsgiServer:
                     raise
                 self._rest(listener)
                 return
-            self._take(accepted, str(client))
+            self._take(accepted, str(address[0]) if isinstance(address, tuple) else "local")
 
     def _rest(self, listener: socket.socket) -> None:
         self._tell("there was no descriptor left for it", "unknown")

@@ -213,11 +213,17 @@ async def test_a_large_answer_arrives_whole(store: Path, actions: Notebook) -> N
     assert [sink.pending for sink in status.sinks] == list(range(10_000))
 
 
-async def test_who_says_nothing_is_cut_off(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A connection without a request, with half of one, and with an answer that nobody reads, each has its end."""
+@pytest.fixture
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the server starts, which takes its bounds along."""
     monkeypatch.setattr(server, "HEADER_TIMEOUT_S", 0.1)
     monkeypatch.setattr(server, "EXCHANGE_TIMEOUT_S", 0.5)
     monkeypatch.setattr(api, "BODY_TIMEOUT_S", 0.1)
+
+
+@pytest.mark.usefixtures("_impatient")
+async def test_who_says_nothing_is_cut_off(store: Path) -> None:
+    """A connection without a request, with half of one, and with an answer that nobody reads, each has its end."""
     post_line = b"POST /api/v1/dead-letters/drop HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{"
     for sent in (b"", b"GET /api", post_line):
         reader, writer = await asyncio.open_unix_connection(str(socket_path(store)))

@@ -139,6 +139,20 @@ async def test_each_wait_for_a_stranger_has_an_end(what: str, monkeypatch: pytes
     assert len(logs) <= 1
 
 
+async def test_an_exchange_may_have_an_end_of_its_own() -> None:
+    """For apps without deadlines: from the head to the answer, whatever the app waits for."""
+    intake = Intake()
+    intake.verdict = None
+    with structlog.testing.capture_logs() as logs:
+        async with served(intake, limits=Limits(exchange_s=0.2)) as (webhook, client):
+            with pytest.raises(httpx2.RemoteProtocolError):
+                await push(client)
+            assert webhook._server.connections == 0
+            intake.verdict = Verdict.STORED
+            assert (await push(client)).status_code == 200
+    assert reasons(logs) == ["an exchange did not end in time"]
+
+
 async def test_those_who_were_silent_for_longest_go_first() -> None:
     """A sixteenth gives way at once, in the order in which they came; a body that is under way stays while others are idle."""
     async with served(limits=Limits(connections=32)) as (webhook, _), strangers(webhook.port) as who:

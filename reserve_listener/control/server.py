@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from reserve_listener.control.api import Actions
 
 CONNECTIONS: Final = 32
-"""Commands that ask at the same time; each is one person or script. Beyond it the oldest is cut off."""
+"""Commands that ask at the same time; each is one person or script. Beyond it the oldest that is silent is cut off."""
 
 HEADER_TIMEOUT_S: Final = 10.0
 EXCHANGE_TIMEOUT_S: Final = 120.0
-"""One connection, from its first byte to the last of its answer: more than the client waits."""
+"""A request, from its head to the last byte of its answer: more than the client waits."""
 
 BACKLOG: Final = 64
 
@@ -79,43 +79,9 @@ class ControlServer:
 
 
 def _make_server(actions: Actions) -> AsgiServer:
-    from reserve_listener.asgi_server import AsgiServer  # noqa: PLC0415  # see `serve`
+    from reserve_listener.asgi_connection import Limits  # noqa: PLC0415  # see `serve`
+    from reserve_listener.asgi_server import AsgiServer  # noqa: PLC0415
     from reserve_listener.control.api import make_app  # noqa: PLC0415
 
-    return AsgiServer(make_app(actions), protocol=_protocol_class())
-
-
-def _protocol_class() -> Any:
-    """The protocol of uvicorn, with an end to every exchange and a bound on how many there are."""
-    from uvicorn.protocols.http.h11_impl import H11Protocol  # noqa: PLC0415  # see `serve`
-
-    open_now: dict[Any, None] = {}  # a set in the order of coming
-
-    class Protocol(H11Protocol):
-        _has_asked = False
-
-        def connection_made(self, transport: Any) -> None:
-            super().connection_made(transport)
-            if len(open_now) >= CONNECTIONS:
-                next(iter(open_now)).transport.abort()
-            open_now[self] = None
-            self._ends = [
-                self.loop.call_later(HEADER_TIMEOUT_S, self._expect_headers),
-                self.loop.call_later(EXCHANGE_TIMEOUT_S, transport.abort),
-            ]
-
-        def connection_lost(self, exc: Exception | None) -> None:
-            open_now.pop(self, None)
-            for end in self._ends:
-                end.cancel()
-            super().connection_lost(exc)
-
-        def data_received(self, data: bytes) -> None:
-            super().data_received(data)
-            self._has_asked = self._has_asked or self.cycle is not None
-
-        def _expect_headers(self) -> None:
-            if not self._has_asked:
-                self.transport.abort()
-
-    return Protocol
+    limits = Limits(connections=CONNECTIONS, head_s=HEADER_TIMEOUT_S, exchange_s=EXCHANGE_TIMEOUT_S)
+    return AsgiServer(make_app(actions), limits=limits)
