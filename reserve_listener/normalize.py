@@ -2,7 +2,7 @@
 
 What must stay true: nothing the platform sends is lost or changed in meaning. A value of a documented kind becomes a
 plain one (switches booleans, hours integers); anything else stays as it came and is named in `data.warnings`; unknown
-keys stay where they stood. The rules are those of the event's page (vc.reserve_config.updated_v1, fields and ranges).
+keys stay where they stood. The verification token is blanked before (`redact.blank_tokens`): what comes here may be kept. The rules are those of the event's page (vc.reserve_config.updated_v1, fields and ranges).
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ import msgspec
 
 from reserve_listener.clock import rfc3339
 from reserve_listener.model import EVENT_TYPE, IncomingEvent, Scope
-from reserve_listener.redact import blank_tokens, drop_tokens
 
 SCOPE_TYPES: Final = {1: "level", 2: "room"}
 APPROVAL_CONDITIONS: Final = {0: "all", 1: "conditional"}
@@ -31,6 +30,9 @@ DAYS_IN_ADVANCE: Final = (1, 730)
 MAX_DURATION_HOURS: Final = (1, 99)
 OUR_KEYS: Final = ("changes", "summary", "superseded", "warnings")
 """Keys of `data` that are ours: should the platform ever send one, its value moves into the warnings."""
+
+REMEMBERED_CHARS: Final = 200
+"""A source with longer ids is made anew each time: a sender of ids of megabytes must not fill the memory."""
 
 _MICROSECONDS_FROM: Final = 10**14
 """`create_time` from here on counts microseconds: as milliseconds it would be the year 5138."""
@@ -109,7 +111,7 @@ def event_type_of(envelope: dict[str, Any]) -> str | None:
 def incoming(raw: bytes, envelope: dict[str, Any], *, received_ms: int) -> IncomingEvent:
     """The event for the store; an envelope that cannot be normalised comes back as an unreadable one."""
     try:
-        return _readable(envelope, received_ms=received_ms)
+        return _readable(raw, envelope, received_ms=received_ms)
     except Unreadable as problem:
         return unreadable(raw, str(problem), received_ms=received_ms, envelope=envelope)
     except RecursionError:
@@ -119,27 +121,19 @@ def incoming(raw: bytes, envelope: dict[str, Any], *, received_ms: int) -> Incom
 def unreadable(
     raw: bytes, problem: str, *, received_ms: int, envelope: dict[str, Any] | None = None
 ) -> IncomingEvent:
-    """A payload kept whole under the hash of its bytes, its verification token blanked."""
+    """A payload kept whole under the hash of its bytes."""
     header = envelope.get("header") if envelope is not None else None
     tenant_key = header.get("tenant_key") if isinstance(header, dict) else None
     return IncomingEvent(
         tenant_key=tenant_key if isinstance(tenant_key, str) else "",
         event_id=f"sha256:{hashlib.sha256(raw).hexdigest()}",
-        raw=_without_tokens(raw, envelope),
+        raw=raw,
         received_ms=received_ms,
         problem=problem,
     )
 
 
-def _without_tokens(raw: bytes, envelope: dict[str, Any] | None) -> bytes:
-    if envelope is not None:
-        # What msgspec still reads may be nested too deeply to walk through or to write.
-        with contextlib.suppress(RecursionError):
-            return _encode(drop_tokens(envelope, deep=True))
-    return blank_tokens(raw)
-
-
-def _readable(envelope: dict[str, Any], *, received_ms: int) -> IncomingEvent:
+def _readable(raw: bytes, envelope: dict[str, Any], *, received_ms: int) -> IncomingEvent:
     header, event = envelope.get("header"), envelope.get("event")
     event_id = _identifier(header.get("event_id")) if isinstance(header, dict) else None
     if not isinstance(header, dict) or event_id is None:
@@ -171,7 +165,7 @@ def _readable(envelope: dict[str, Any], *, received_ms: int) -> IncomingEvent:
     return IncomingEvent(
         tenant_key=tenant_key,
         event_id=event_id,
-        raw=_encode(drop_tokens(envelope)),
+        raw=raw,
         received_ms=received_ms,
         created_ms=created_ms,
         scope=Scope(tenant_key=tenant_key, scope_type=_text(data.get("scope_type", "")), scope_id=subject),
@@ -188,9 +182,15 @@ def normalize(event: dict[str, Any], warn: Warn) -> dict[str, Any]:
     return data
 
 
-@lru_cache(maxsize=256)
 def source(app_id: str, tenant_key: str) -> str:
     """The CloudEvents attribute."""
+    if len(app_id) + len(tenant_key) > REMEMBERED_CHARS:
+        return _source.__wrapped__(app_id, tenant_key)
+    return _source(app_id, tenant_key)
+
+
+@lru_cache(maxsize=256)
+def _source(app_id: str, tenant_key: str) -> str:
     return f"/apps/{quote(app_id, safe='')}/tenants/{quote(tenant_key, safe='')}"
 
 

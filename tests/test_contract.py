@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from reserve_listener import normalize
+from reserve_listener.redact import blank_tokens
 from reserve_listener.simulator import Simulator, sample_event
 from reserve_listener.simulator.events import TOKEN
 from tests.test_normalize import PERSON, SAMPLE
@@ -68,6 +69,7 @@ async def connected() -> AsyncIterator[SdkClient]:
 
 
 def event_of(raw: bytes) -> IncomingEvent:
+    raw = blank_tokens(raw)
     return normalize.incoming(raw, normalize.parse(raw), received_ms=0)
 
 

@@ -172,7 +172,7 @@ async def test_what_cannot_be_read_is_kept_whole_and_answered_200(
         (line,) = [line for line in daemon.log() if line["event"] == "event.unreadable"]
         assert problem in line["problem"]
         (row,) = daemon.query("SELECT raw, body, problem FROM events WHERE body IS NULL")
-        assert row[0] == payload.replace(TOKEN.encode(), b"") + (b'"' if TOKEN.encode() in payload else b"")
+        assert row[0] == payload.replace(TOKEN.encode(), b"")
         assert daemon.query("SELECT count(*) FROM deliveries")[0][0] == 3
 
 

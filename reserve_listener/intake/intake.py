@@ -20,10 +20,11 @@ from reserve_listener.clock import now_ms
 from reserve_listener.errors import StoreError
 from reserve_listener.intake import usual
 from reserve_listener.model import EVENT_TYPE, Verdict
+from reserve_listener.redact import blank_tokens
 from reserve_listener.throttle import Throttle
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from reserve_listener.model import IncomingEvent
     from reserve_listener.protocols import Store
@@ -43,18 +44,23 @@ log = structlog.get_logger("intake")
 
 
 class Intake:
-    """Takes payloads, answers with verdicts. `knows` says whether a handler is registered for a type."""
+    """Takes payloads, answers with verdicts.
+
+    `knows` says whether a handler is registered for a type; `tokens` are the configured ones, blanked wherever they stand.
+    """
 
     def __init__(
         self,
         store: Store,
         *,
         knows: Callable[[str], bool],
+        tokens: Sequence[str] = (),
         now_ms: Callable[[], int] = now_ms,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._knows = knows
+        self._tokens = tokens
         self._knows_ours = knows(f"p2.{EVENT_TYPE}")
         self._now_ms = now_ms
         self._refusals = _Refusals(clock)
@@ -81,6 +87,7 @@ class Intake:
 
     def _read(self, raw: bytes) -> IncomingEvent | None:
         received_ms = self._now_ms()
+        raw = blank_tokens(raw, self._tokens)  # first, so that nothing made of it holds one
         try:
             return self._normalized(raw, received_ms)
         except Exception as defect:  # whatever it is, the push is kept whole: to answer 500 would not mend it

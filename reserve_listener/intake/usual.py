@@ -16,7 +16,6 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from reserve_listener import normalize
 from reserve_listener.clock import rfc3339
 from reserve_listener.model import EVENT_TYPE, IncomingEvent, Scope
-from reserve_listener.redact import drop_tokens
 
 OLDEST_MS: Final = 1_420_070_400_000
 """2015: an older `create_time` is not the platform's."""
@@ -127,7 +126,7 @@ def read(raw: bytes, *, received_ms: int) -> IncomingEvent | None:
     return IncomingEvent(
         tenant_key=tenant_key,
         event_id=header.event_id,
-        raw=_encode(drop_tokens(normalize.parse(raw))),
+        raw=raw,
         received_ms=received_ms,
         created_ms=created_ms,
         scope=Scope(tenant_key=tenant_key, scope_type=scope_type, scope_id=scope_id),
