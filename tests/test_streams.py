@@ -59,7 +59,8 @@ def events(config: Path, *arguments: str, encoding: str) -> str:
     )
     assert (done.returncode, b"Traceback" in done.stderr) == (0, False), done.stderr
     printed = done.stdout.decode(encoding)
-    assert printed == visible_lines(printed)
+    cells = printed.replace("\t", " ")  # which divide the fields
+    assert cells == visible_lines(cells)
     return printed
 
 
@@ -79,7 +80,8 @@ def test_what_is_stored_can_be_looked_at(config: Path, arguments: tuple[str, ...
     """In every encoding each command prints the event, clean; its JSON reads back as what it was."""
     printed = events(config, *arguments, encoding=encoding)
     if "--json" in arguments:
-        (found, *_) = json.loads(printed)
+        read = json.loads(printed)
+        found = read[0] if isinstance(read, list) else read
         assert (found.get("event_id") or found["id"]) == DIRTY
     else:
         assert "\\u202e" in printed
