@@ -12,7 +12,7 @@ import httpx2
 import pytest
 
 from reserve_listener.simulator import Simulator, sample_event
-from reserve_listener.transports import endpoint
+from reserve_listener.transports import endpoint, wire
 from reserve_listener.transports.failures import Kind, classify
 from tests.test_long_connection import make
 from tests.test_sink_http import make_certificate, server_tls
@@ -107,7 +107,9 @@ async def test_certificates_are_verified(
                 if trusted == "both":
                     await connection.open()
                     await simulator.connected()
-                    assert await simulator.push(sample_event(), retry=False).over() == 200
+                    monkeypatch.setattr(wire, "TURN_S", 0.0)  # parsed over many turns of the loop
+                    large = sample_event(added="x" * 300_000)
+                    assert await simulator.push(large, retry=False).over() == 200
                     assert threads == ["another"] * 2
                 else:
                     with pytest.raises(Exception) as caught:

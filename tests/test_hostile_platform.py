@@ -162,6 +162,40 @@ async def test_texts_in_fragments_are_garbage() -> None:
     ]
 
 
+# -- the loop's turns ---------------------------------------------------------------------------------------------------------
+
+
+async def test_what_takes_long_to_parse_leaves_others_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was read at once is parsed over several turns of the loop, in order and to the end, the close behind it included."""
+    monkeypatch.setattr(wire, "TURN_S", 0.0)
+    turns = 0
+    seen: list[int] = []
+
+    class Watched(Taker):
+        def __call__(self, raw: bytes, answer: Callable[[Verdict], None], /) -> None:
+            super().__call__(raw, answer)
+            seen.append(turns)
+
+    async def act(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        pushes = [frame(BINARY, push(b"%d" % number)) for number in range(5_000)]
+        writer.write(b"".join(pushes) + frame(CLOSE, b"\x03\xe8"))
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    accept = Watched()
+    counting = asyncio.create_task(count())
+    async with connected(act, accept) as connection:
+        assert str(await lost(connection, patience(20))) == "closed by the server, code 1000"
+    counting.cancel()
+    assert accept.taken == [b"%d" % number for number in range(5_000)]
+    portions = sum(len(frame(BINARY, push(raw))) for raw in accept.taken) // wire.READ_BYTES
+    assert len(set(seen)) >= portions
+
+
 # -- what is not read -----------------------------------------------------------------------------------------------------
 
 

@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 READ_BYTES: Final = 16 * 1024
 """Read from the socket is parsed in portions of this size: of empty frames it holds 8,192, a few megabytes as objects."""
 
+TURN_S: Final = 0.05
+"""After so long with what was read at once (a quarter of a megabyte, which may be 100,000 frames) the rest waits for the next
+turn of the loop: nobody notices, and everything else goes on."""
+
 PIECES: Final = 16 * 1024
 """The fragments that a message may come in: the largest message in fragments of 1 KiB."""
 
@@ -65,14 +69,23 @@ class Wire(ClientConnection):
     # -- reading ------------------------------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        """Parse what was read, portion by portion, until the connection ends."""
+        """Parse what was read, portion by portion, until the connection ends or others must have their turn."""
+        started = self.loop.time()
         for start in range(0, len(data), READ_BYTES):
-            if self._given_up:
+            if self._given_up or self.connection_lost_waiter.done():
+                return
+            if start and self.loop.time() - started > TURN_S:
+                self.transport.pause_reading()
+                self.loop.call_soon(self._read_on, data[start:])
                 return
             self._reading = True
             super().data_received(data[start : start + READ_BYTES] if len(data) > READ_BYTES else data)
             self._reading = False
             self._look()
+
+    def _read_on(self, data: bytes) -> None:
+        self.transport.resume_reading()  # which has its effect in a later turn, so `data` is still the next
+        self.data_received(data)
 
     def process_event(self, event: Event) -> None:
         """Messages go to the handler; anything else takes the library's way."""
