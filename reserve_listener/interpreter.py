@@ -1,7 +1,9 @@
-"""How Python itself is set for a daemon: when it collects garbage, and how often threads change places."""
+"""How the process is set for a daemon: when Python collects garbage, how often threads change places, no dumps of its memory."""
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import gc
 import importlib
 import sys
@@ -13,6 +15,19 @@ COLLECT_AFTER: Final = 20_000
 SWITCH_S: Final = 0.0005
 """How soon a thread that wants to go on gets its turn: the store's writer wants one after each step of SQLite, and at
 Python's 5 ms the loop, when it is busy, keeps it waiting for most of a batch."""
+
+
+_PR_SET_DUMPABLE: Final = 4  # prctl(2)
+
+
+def keep_memory_private() -> None:
+    """No core dump, and no look by other processes of the same user: there are secrets in memory.
+
+    Linux only; elsewhere nothing happens. What the process itself reads of /proc goes on working.
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):  # a C library without it
+            ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def starting() -> None:

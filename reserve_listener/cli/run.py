@@ -55,13 +55,15 @@ def run(
 
     from reserve_listener import descriptors, interpreter
 
+    interpreter.keep_memory_private()
     interpreter.starting()
     descriptors.raise_limit()
     from reserve_listener import proxies
     from reserve_listener.observability.logs import Logs
-    from reserve_listener.signals import Signals, ignore_early_reload
+    from reserve_listener.signals import Hangup, Signals
 
-    ignore_early_reload()
+    hangup = Hangup.of_this_start()
+    hangup.prepare()
     logs = Logs(
         level=log_level.value if log_level else "info",
         level_fixed=log_level is not None,
@@ -79,7 +81,7 @@ def run(
         logs.set_level(settings.log.level)
 
         async def serve() -> None:
-            signals = Signals()
+            signals = Signals(hangup)
             signals.install()
             await App(settings, logs=logs, reload=lambda: load(config)).run(signals)
 
