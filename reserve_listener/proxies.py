@@ -52,6 +52,15 @@ class Proxy:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{self.scheme}://{host}:{self.port}"
 
+    @property
+    def authorization(self) -> str | None:
+        """The value of Proxy-Authorization; None without a login."""
+        return None if self.user is None else f"Basic {_basic(self.user, self.password or '')}"
+
+
+def _basic(user: str, password: str) -> str:
+    return base64.b64encode(f"{user}:{password}".encode("utf-8", "surrogateescape")).decode()
+
 
 def decide(
     url: str, *, setting: str | None, key: str, environ: Mapping[str, str] = os.environ
@@ -171,10 +180,10 @@ def login_texts(text: str) -> Iterator[str]:
     written = _SCHEME.fullmatch(login)
     login = written[2] if written else login
     user, _, password = login.partition(":")
-    header = f"{unquote(user)}:{unquote(password)}"  # Proxy-Authorization
+    header = _basic(unquote(user), unquote(password))  # Proxy-Authorization
     # Without a password the user is a token.
     secret = password or user
     forms = (login, unquote(login), secret, unquote(secret), quote(unquote(secret), safe=""))
-    for form in dict.fromkeys((*forms, base64.b64encode(header.encode("utf-8", "surrogateescape")).decode())):
+    for form in dict.fromkeys((*forms, header)):
         if len(form) >= SHORTEST_SECRET:
             yield form

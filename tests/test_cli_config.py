@@ -163,7 +163,7 @@ def test_check_of_what_is_well(tmp_path: Path) -> None:
         "lark.app_secret": "ok given as a value; app_secret_file keeps it out of the configuration",
         "lark.domain": "ok https://open.feishu.cn",
         "store": "ok events.db: will be created",
-        'sink "booking"': "ok https://booking.example: not contacted, this check is offline",
+        'sink "booking"': "ok https://booking.example: not contacted; --online tries it",
         'sink "audit"': "ok audit.jsonl: will be created",
         'sink "l"': "ok the daemon's log",
     }

@@ -896,7 +896,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-MADE = "ok https://h: not contacted, this check is offline"
+MADE = "ok https://h: not contacted; --online tries it"
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@
 # a command runs, so that --help stays fast.
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -21,16 +21,28 @@ _MARKS: Final = {"ok": "✓", "warn": "!", "fail": "✗"}
 _PLAIN_MARKS: Final = {"ok": "ok  ", "warn": "warn", "fail": "FAIL"}
 
 
-def check(config: ConfigOption = None) -> None:
-    """Check the configuration, its secrets, and the places that the daemon writes to. Nothing is changed or sent.
+def check(
+    config: ConfigOption = None,
+    online: Annotated[
+        bool,
+        typer.Option(
+            "--online", help="Also ask the platform with the app's secret, and try to reach each sink's host."
+        ),
+    ] = False,
+) -> None:
+    """Check the configuration, its secrets, and the places that the daemon writes to. Nothing is changed.
 
-    Exits with 0 when all is well and with 78 when not.
+    With --online the platform is asked whether it accepts the app, without connecting, and how many other clients of the
+    app are connected; each sink's host is looked up and reached. No event is sent.
 
-    Example: reserve-listener check -c config.toml
+    Exit codes: 0 all is well (warnings included), 78 the configuration is wrong, 77 the platform refuses the app,
+    1 something cannot be reached.
+
+    Example: reserve-listener check -c config.toml --online
     """
     from reserve_listener.cli.checks.findings import exit_code
 
-    findings = list(_findings(config))
+    findings = list(_findings(config, online=online))
     marks = _MARKS if _takes_symbols() else _PLAIN_MARKS
     width = max(len(finding.where) for finding in findings)
     for finding in findings:
@@ -43,7 +55,7 @@ def _takes_symbols() -> bool:
     return sys.stdout.isatty() and (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
 
 
-def _findings(path: Path | None) -> "Iterator[Finding]":
+def _findings(path: Path | None, *, online: bool) -> "Iterator[Finding]":
     from reserve_listener.cli.checks import offline
     from reserve_listener.cli.checks.findings import Finding, WrongError, within
     from reserve_listener.config import load_explained
@@ -54,4 +66,8 @@ def _findings(path: Path | None) -> "Iterator[Finding]":
         for line in str(error).splitlines():
             yield Finding(where="configuration", level="fail", what=line, do=getattr(error, "do", ""))
         return
-    yield from offline.findings(loaded)
+    yield from offline.findings(loaded, online=online)
+    if online:
+        from reserve_listener.cli.checks import online as asked
+
+        yield from asked.findings(loaded.config)

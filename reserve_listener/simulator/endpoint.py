@@ -10,7 +10,6 @@ import hmac
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-from starlette.applications import Starlette
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -54,7 +53,7 @@ class Endpoint:
         self._client_config = client_config
         self._on_call = on_call
         self._on_answer = on_answer
-        self.app = Starlette(routes=[Route(PATH, self._answer, methods=["POST"])])
+        self.routes = [Route(PATH, self._answer, methods=["POST"])]
 
     async def _answer(self, request: Request) -> Response:
         body = await request.body()

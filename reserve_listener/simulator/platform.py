@@ -12,6 +12,7 @@ import random
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import msgspec
+from starlette.applications import Starlette
 
 from reserve_listener import frames
 from reserve_listener.simulator.connection import SERVICE_ID
@@ -20,6 +21,7 @@ from reserve_listener.simulator.events import APP_ID as APP_ID  # noqa: PLC0414
 from reserve_listener.simulator.faults import Faults
 from reserve_listener.simulator.gateway import Gateway
 from reserve_listener.simulator.http import HttpServer
+from reserve_listener.simulator.openapi import OpenApi
 from reserve_listener.simulator.pusher import Pusher
 from reserve_listener.simulator.pushes import Ledger
 from reserve_listener.simulator.signal import Signal
@@ -112,7 +114,8 @@ class Simulator:
             on_call=self._endpoint_called,
             on_answer=self._watcher.endpoint_answered,
         )
-        self._http = HttpServer(endpoint.app, port=port)
+        api = OpenApi(app_id=app_id, app_secret=app_secret, connections=lambda: self.connections)
+        self._http = HttpServer(Starlette(routes=[*endpoint.routes, *api.routes]), port=port)
 
     async def __aenter__(self) -> Self:
         async with contextlib.AsyncExitStack() as stack:

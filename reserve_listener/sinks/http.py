@@ -120,7 +120,7 @@ class HttpSink:
             ]
         )
         self._client = httpx2.AsyncClient(
-            verify=_tls(name, ca_bundle, client_cert, client_key),
+            verify=tls_context(name, ca_bundle, client_cert, client_key),
             proxy=proxies.for_httpx(proxies.decide(url, setting=proxy, key=f'sink "{name}": proxy')),
             trust_env=False,
             timeout=timeout_s,
@@ -188,9 +188,10 @@ class HttpSink:
         return scrub(line, self._secrets)[:ANSWER_SHOWN_CHARS]  # cut last: half a secret is not masked
 
 
-def _tls(
+def tls_context(
     name: str, ca_bundle: Path | None, client_cert: Path | None, client_key: Path | None
 ) -> ssl.SSLContext:
+    """What the sink trusts, and shows of itself. Blocks; ConfigError when a file is amiss."""
     what = f"ca_bundle: {ca_bundle}"
     try:
         context = ssl.create_default_context(cafile=ca_bundle) if ca_bundle else httpx2.create_ssl_context()

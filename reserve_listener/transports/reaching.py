@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from reserve_listener.proxies import Proxy
 
 _PORTS: Final = {"http": 80, "ws": 80, "https": 443, "wss": 443}
-_PROXY_NEEDED: Final = "whether this machine needs a proxy (lark.proxy or HTTPS_PROXY)"
 _TRUST: Final = "the clock, and whether a proxy opens TLS: SSL_CERT_FILE must then name its certificates"
 
 
@@ -35,14 +34,20 @@ class Step(Enum):
 
 
 class Reaching:
-    """One attempt to reach an address. `setting`: the key that names it; None: the platform does."""
+    """One attempt to reach an address. `setting`: the key that names it; None: the platform does.
 
-    def __init__(self, url: str, *, proxy: Proxy | None, setting: str | None) -> None:
+    `proxy_key`: the key for a proxy to it.
+    """
+
+    def __init__(
+        self, url: str, *, proxy: Proxy | None, setting: str | None, proxy_key: str = "lark.proxy"
+    ) -> None:
         parts = urlsplit(url)
         self._host = parts.hostname or ""
         self._port = parts.port or _PORTS[parts.scheme]
         self._proxy = proxy
         self._setting = setting
+        self._proxy_key = proxy_key
         self.step = Step.CONNECT
 
     @property
@@ -59,7 +64,9 @@ class Reaching:
             raise
         except Exception as error:
             step = self._step(error)
-            text = f"{self._attempt(step)}{_outcome(error)}"
+            # The resolver's errors begin with the name, which has just been said.
+            said = _outcome(error).replace(f" {self._proxy.host if self._proxy else self._host}: ", " ", 1)
+            text = f"{self._attempt(step)}{said}"
             raise UnreachableError(text, hint=self._hint(step)) from error
 
     async def trace(self, event: str, facts: dict[str, Any]) -> None:
@@ -90,10 +97,10 @@ class Reaching:
         if self._proxy is not None and step in (Step.LOOKUP, Step.CONNECT, Step.PROXY):
             return f"check {self._proxy.source}"
         check = f"check {self._setting}, " if self._setting else "the platform names this address: check "
-        between = self._proxy.source if self._proxy is not None else "lark.proxy"
+        between = self._proxy.source if self._proxy is not None else self._proxy_key
         return check + {
             Step.LOOKUP: "this machine's DNS",
-            Step.CONNECT: f"the firewall, and {_PROXY_NEEDED}",
+            Step.CONNECT: f"the firewall, and whether this machine needs a proxy ({self._proxy_key} or HTTPS_PROXY)",
             Step.TLS: _TRUST,
         }.get(step, f"and what stands in between: a firewall, or {between}")
 

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from reserve_listener.config import Config, FileSink, HttpSink, LarkConfig, Loaded, Sink
 
 
-def findings(loaded: Loaded) -> Iterator[Finding]:
-    """Each thing that the configuration names."""
+def findings(loaded: Loaded, *, online: bool = False) -> Iterator[Finding]:
+    """Each thing that the configuration names. `online`: that its hosts are tried is said elsewhere."""
     from reserve_listener.config.shown import path_text
 
     file = path_text(loaded.file) if loaded.file else "no file, environment only"
@@ -29,7 +29,7 @@ def findings(loaded: Loaded) -> Iterator[Finding]:
     yield from _blanks(loaded.config.lark)
     yield look("store", lambda: places.store(loaded.config.store.path))
     for sink in loaded.config.sinks:
-        yield _of_sink(sink)
+        yield _of_sink(sink, online=online)
 
 
 def _app_secret(lark: LarkConfig) -> str:
@@ -90,12 +90,12 @@ def _webhook(config: Config) -> str:
     return f"{tls}://{webhook.listen}{webhook.path}, pushes {how}"
 
 
-def _of_sink(sink: Sink) -> Finding:
+def _of_sink(sink: Sink, *, online: bool) -> Finding:
     subject = f'sink "{sink.name}"'
     if sink.type == "file":
         return look(subject, lambda: _file_sink(sink))
     if sink.type == "http":
-        return look(subject, lambda: _http_sink(sink))
+        return look(subject, lambda: _http_sink(sink, online=online))
     return Finding(where=subject, what="the daemon's log")
 
 
@@ -116,7 +116,7 @@ async def _write_nothing(*_: object) -> None:
     """What a log sink would write to; there is none here."""
 
 
-def _http_sink(sink: HttpSink) -> str:
+def _http_sink(sink: HttpSink, *, online: bool) -> str:
     from urllib.parse import urlsplit
 
     from reserve_listener.cli.checks.certificates import try_ca_bundle, try_certificate
@@ -131,7 +131,7 @@ def _http_sink(sink: HttpSink) -> str:
     setting = None if sink.proxy is None else sink.proxy.get_secret_value()
     # The rest of the URL may be what lets one post there.
     place = f"{url.scheme}://{url.netloc}" if sink.url_file is None else f"the URL in {sink.url_file}"
-    return f"{place}{_way(address, setting, 'proxy')}: not contacted, this check is offline"
+    return f"{place}{_way(address, setting, 'proxy')}{'' if online else ': not contacted; --online tries it'}"
 
 
 def _try_to_make(sink: HttpSink) -> None:

@@ -1,0 +1,74 @@
+"""What is only known by asking: the platform, and whether each sink's host can be reached. No event is sent."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+from reserve_listener import proxies
+from reserve_listener.cli.checks import platform
+from reserve_listener.cli.checks.findings import Finding, WrongError, within
+from reserve_listener.cli.checks.reach import Target, reach
+from reserve_listener.config import HttpSink
+from reserve_listener.errors import ConfigError
+from reserve_listener.redact import scrub
+from reserve_listener.resolver import Loop
+from reserve_listener.sinks.http import tls_context
+from reserve_listener.transports.failures import UnreachableError
+
+if TYPE_CHECKING:
+    from reserve_listener.config import Config
+
+TIMEOUT_S: Final = 60.0
+"""For all of it, which goes on side by side. The deadlines of the steps, one after the other, come to some 50 s."""
+
+
+def findings(config: Config) -> list[Finding]:
+    """Ask everybody at the same time. What they answer is foreign, and may quote a secret."""
+    try:
+        secrets = (*within(config.secret_texts), *proxies.secret_texts())
+        found = within(lambda: _run(config), TIMEOUT_S)
+    except WrongError as error:
+        advice = "try again, and look at this machine's network"
+        return [
+            Finding(where="online", level="fail", what=str(error), do=advice, exit_code=platform.UNREACHED)
+        ]
+    return [replace(one, what=scrub(one.what, secrets)) for one in found]
+
+
+def _run(config: Config) -> list[Finding]:
+    with asyncio.Runner(loop_factory=Loop) as runner:
+        return runner.run(_ask_all(config))
+
+
+async def _ask_all(config: Config) -> list[Finding]:
+    sinks = [sink for sink in config.sinks if isinstance(sink, HttpSink)]
+    found = await asyncio.gather(platform.look(config.lark, config.store.path), *map(_sink, sinks))
+    return [finding for each in found for finding in each]
+
+
+async def _sink(sink: HttpSink) -> list[Finding]:
+    where = f'sink "{sink.name}"'
+    try:
+        what = await reach(await asyncio.to_thread(_target, sink))
+    except ConfigError:
+        return []  # said before
+    except UnreachableError as error:
+        return [
+            Finding(where=where, level="fail", what=str(error), do=error.hint, exit_code=platform.UNREACHED)
+        ]
+    return [Finding(where=where, what=what)]
+
+
+def _target(sink: HttpSink) -> Target:
+    url, where = sink.read_url(), f'sink "{sink.name}"'
+    setting = None if sink.proxy is None else sink.proxy.get_secret_value()
+    tls = tls_context(sink.name, sink.ca_bundle, sink.client_cert_file, sink.client_key_file)
+    return Target(
+        url=url,
+        setting=f"{where}: {'url' if sink.url_file is None else 'url_file'}",
+        proxy=proxies.decide(url, setting=setting, key=f"{where}: proxy"),
+        proxy_key=f"{where}: proxy",
+        tls=tls if url.startswith("https:") else None,
+    )
