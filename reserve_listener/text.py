@@ -10,8 +10,9 @@ Each text is treated once, where it leaves: `visible` for a line that people rea
 from __future__ import annotations
 
 import codecs
+import os
 import re
-from typing import Final
+from typing import Final, TextIO
 
 MASK: Final = "********"
 """What stands in the place of a secret."""
@@ -33,6 +34,11 @@ _INVISIBLE: Final = (
 _UNSAFE: Final = re.compile(f"[{_CONTROLS}{_INVISIBLE}]")
 # What JSON's own rules let stand in a string. C0 is escaped there, and between values it is the layout.
 _UNSAFE_IN_JSON: Final = re.compile(f"[\x7f-\x9f{_INVISIBLE}]")
+
+
+def colourful(stream: TextIO) -> bool:
+    """Whether colours and bold letters may go to this stream: a person's terminal, who has not said no."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def visible(text: str, longest: int = LONGEST) -> str:

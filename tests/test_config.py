@@ -121,6 +121,19 @@ def test_an_empty_list_of_sinks_is_the_default_one() -> None:
     assert loaded("sinks = []\n" + LARK).sinks == (LogSink(name="console", type="log"),)
 
 
+def test_one_underscore_between_section_and_key_is_an_error() -> None:
+    """The name that was meant is said; other names with the prefix are not ours."""
+    said = mistakes(
+        RESERVE_LISTENER_LARK_APP_ID="cli_b",
+        RESERVE_LISTENER_STORE_MAX_SIZE_MB="9",
+        RESERVE_LISTENER_HOME="/",
+    )
+    assert "RESERVE_LISTENER_LARK_APP_ID: two underscores" in said
+    assert said.splitlines()[0].endswith("RESERVE_LISTENER_LARK__APP_ID")
+    assert said.splitlines()[1].endswith("RESERVE_LISTENER_STORE__MAX_SIZE_MB")
+    assert "RESERVE_LISTENER_HOME" not in said
+
+
 @pytest.mark.parametrize(
     ("url", "path"),
     [

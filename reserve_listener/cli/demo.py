@@ -24,6 +24,7 @@ import typer
 from reserve_listener.cli.options import UnusedConfigOption
 from reserve_listener.describe import describe
 from reserve_listener.errors import ReserveListenerError
+from reserve_listener.text import colourful
 
 if TYPE_CHECKING:
     from reserve_listener.simulator import HttpServer, Push, Receiver, Simulator, WebhookPlatform
@@ -294,7 +295,7 @@ def _conclude(folder: Path, sent: int, arrived: int, took_s: float) -> None:
 
 
 def _say(text: str) -> None:
-    typer.echo(text)  # takes the colours off where the output is no terminal
+    typer.echo(text, color=colourful(sys.stdout))
 
 
 def _bold(text: str) -> str:

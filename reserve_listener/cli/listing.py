@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import typer
 
-from reserve_listener.text import escaped_json, visible
+from reserve_listener.text import colourful, escaped_json, visible
 
 SHORT = 10
 """Characters of an id that are shown on a terminal, after its prefix: with hexadecimal digits a million ids stay apart."""
@@ -94,7 +94,7 @@ def _print_table(rows: Sequence[Row], columns: Sequence[Column]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    plain = "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb"
+    plain = not colourful(sys.stdout)
     cells = [[column.for_person(row) for column in columns] for row in rows]
     width = _width()
     whole = _least_width(columns, cells) <= width

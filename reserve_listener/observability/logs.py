@@ -25,7 +25,7 @@ from reserve_listener.observability.rendering import (
     without_objects,
 )
 from reserve_listener.redact import scrub
-from reserve_listener.text import ESCAPE
+from reserve_listener.text import ESCAPE, colourful
 from reserve_listener.throttle import Throttle
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class Logs:
         console = log_format == "console" or (log_format == "auto" and terminal)
         # The longest first: one that begins another must not leave the other's end behind.
         self._secrets = tuple(sorted(filter(None, secrets), key=len, reverse=True))
-        colors = console and terminal and "NO_COLOR" not in os.environ
+        colors = console and colourful(stream)
         self._render = console_renderer(colors=colors) if console else json_line
         if not console and _is_journal(stream, os.environ.get("JOURNAL_STREAM", "")):
             self._render = journal_line
