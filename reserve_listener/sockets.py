@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
-from socket import getaddrinfo
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -30,9 +29,12 @@ async def bound(host: str, port: int) -> list[socket.socket]:
     """Sockets that listen on all addresses of the host, on one port (0: a free one). Raises `OSError`."""
     try:
         async with asyncio.timeout(LOOKUP_S):
-            found = await asyncio.to_thread(_lookup, host, port)
+            found = await asyncio.get_running_loop().getaddrinfo(
+                host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )
     except TimeoutError:
         raise TimeoutError(f"looking up {host} took more than {LOOKUP_S:g} s") from None
+    found = list(dict.fromkeys(found))  # /etc/hosts may name an address twice
     for _ in range(TRIES - 1):
         try:
             return _bind_all(found, port)
@@ -40,11 +42,6 @@ async def bound(host: str, port: int) -> list[socket.socket]:
             if port or error.errno != errno.EADDRINUSE:
                 raise
     return _bind_all(found, port)
-
-
-def _lookup(host: str, port: int) -> list[SocketInfo]:
-    found = getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    return list(dict.fromkeys(found))  # /etc/hosts may name an address twice
 
 
 def _bind_all(found: Sequence[SocketInfo], port: int) -> list[socket.socket]:

@@ -277,6 +277,18 @@ async def test_large_bodies_are_bounded_together_and_small_ones_pass(monkeypatch
         assert webhook._bodies.bytes == 0
 
 
+async def test_many_large_pushes_at_once_are_all_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some are taken, and each of the others hears 503, also while it is still sending."""
+    monkeypatch.setattr(bodies, "IN_HAND_BYTES", 6_000_000)
+    plain = event()[:-1] + b"," + json.dumps({"people": "x" * 3_000_000})[1:].encode()
+    async with served() as (webhook, client):
+        statuses = [
+            answer.status_code for answer in await asyncio.gather(*[push(client, plain) for _ in range(12)])
+        ]
+        assert webhook._bodies.bytes == 0
+    assert set(statuses) == {200, 503}
+
+
 async def test_what_is_complete_does_not_give_way(monkeypatch: pytest.MonkeyPatch) -> None:
     """A large push that waits for its commit keeps its room; another one has to come again meanwhile."""
     monkeypatch.setattr(bodies, "IN_HAND_BYTES", 300_000)
@@ -459,7 +471,11 @@ def addresses_of_localhost(monkeypatch: pytest.MonkeyPatch) -> None:
         (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("203.0.113.9", 0)),
         (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 0)),
     ]
-    monkeypatch.setattr(sockets, "getaddrinfo", lambda *_args, **_named: found)
+
+    async def getaddrinfo(*_args: object, **_named: object) -> list[Any]:
+        return found
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
 
 
 async def test_localhost_is_all_its_addresses(monkeypatch: pytest.MonkeyPatch) -> None:

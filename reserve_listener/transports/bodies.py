@@ -18,8 +18,8 @@ BODY_BYTES: Final = 16 * 1024 * 1024
 """As on the long connection."""
 
 IN_HAND_BYTES: Final = 32 * 1024 * 1024
-"""What large bodies may take together from their first byte to their answer: two of the largest, or a hundred with two
-thousand people each. One that is opened and stored takes some ten times its size for a moment, one after the other."""
+"""What large bodies may take together from their first byte to their answer: two of the largest, or a hundred that name two
+thousand people each. What is made of one takes some five times its size: 16 pushes of 15 MiB at once take 150 MB in all."""
 
 SMALL_BYTES: Final = 64 * 1024
 """So much of each body does not count: it is 64 MiB if all the thousand connections send it at the same moment."""
