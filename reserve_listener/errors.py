@@ -59,6 +59,9 @@ class NoAnswerError(ReserveListenerError):
 class DeliveryError(Exception):
     """A sink could not deliver. `str(error)` is kept with the delivery and shown to people."""
 
+    status: int | None = None
+    """The receiver's HTTP status, if it answered."""
+
 
 class TransientDeliveryError(DeliveryError):
     """May pass by itself. `retry_after` is the receiver's own wish, in seconds.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from reserve_listener import __version__, verdict
 from reserve_listener.clock import now_ms, rfc3339
+from reserve_listener.control import answers
 from reserve_listener.control.answers import (
     ConnectionStatus,
     Gap,
@@ -19,7 +20,7 @@ from reserve_listener.control.answers import (
     StoreStatus,
 )
 from reserve_listener.errors import StoreError
-from reserve_listener.model import MIB, Insight, State
+from reserve_listener.model import MIB, PENDING, Insight, State
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from reserve_listener.control.answers import Reason
     from reserve_listener.delivery import SinkHealth, Workers
-    from reserve_listener.model import SinkState
+    from reserve_listener.model import AttemptRecord, FailedDelivery, SinkState
     from reserve_listener.protocols import Transport
     from reserve_listener.store import SqliteStore
 
@@ -116,6 +117,7 @@ class Health:
             pending={sink.name: sink.pending for sink in sinks},
             dead_letters=dead,
             sinks=sinks,
+            failures=[failure_shown(failure, self._scrub) for failure in insight.failures],
             gaps=gaps_shown(insight),
             store=store_status(str(self._store.path), insight, self._store.max_bytes),
         )
@@ -191,6 +193,7 @@ def stopped(store: Path, insight: Insight | None, problem: str | None = None) ->
         pending={sink.name: sink.pending for sink in sinks},
         dead_letters=sum(sink.dead_letters for sink in sinks),
         sinks=sinks,
+        failures=[failure_shown(failure) for failure in insight.failures],
         gaps=gaps_shown(insight),
         store=store_status(str(store), insight, None),
     )
@@ -209,6 +212,30 @@ def described(sink: SinkState, health: SinkHealth | None, *, scrub: Callable[[st
         failing_since=_at(sink.disabled_ms or (health.failing_since_ms if health else None)),
         next_attempt=_at(health.next_attempt_ms if health else None),
         last_delivered=_at(health.delivered_ms if health else None),
+    )
+
+
+def failure_shown(failure: FailedDelivery, scrub: Callable[[str], str] = str) -> answers.FailedDelivery:
+    """A delivery that failed lately, for people and scripts."""
+    return answers.FailedDelivery(
+        sink=failure.sink,
+        event_id=failure.event_id,
+        scope_type=failure.scope.scope_type,
+        scope_id=failure.scope.scope_id,
+        state=failure.state,
+        attempts=[attempt_shown(attempt, scrub) for attempt in failure.attempts],
+        next_attempt=rfc3339(failure.due_ms) if failure.state == PENDING and failure.due_ms else None,
+    )
+
+
+def attempt_shown(attempt: AttemptRecord, scrub: Callable[[str], str] = str) -> answers.Attempt:
+    """One attempt, for people and scripts."""
+    return answers.Attempt(
+        time=rfc3339(attempt.at_ms),
+        outcome=attempt.outcome,
+        status=attempt.status,
+        duration_s=attempt.took_ms / 1000,
+        error=None if attempt.error is None else scrub(attempt.error),
     )
 
 

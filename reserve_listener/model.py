@@ -96,6 +96,19 @@ class StoredEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     deliveries: tuple[DeliveryState, ...] = ()
 
 
+class AttemptRecord(msgspec.Struct, frozen=True, gc=False):
+    """An attempt at a delivery, as it is kept for people."""
+
+    at_ms: int
+    """When it ended."""
+    outcome: str
+    """delivered, retry or dead."""
+    status: int | None
+    """The receiver's HTTP status, if it answered."""
+    took_ms: int
+    error: str | None
+
+
 class DeliveryState(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """How far one event has come with one sink: pending, delivered or dead."""
 
@@ -105,6 +118,19 @@ class DeliveryState(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     due_ms: int
     settled_ms: int | None
     last_error: str | None
+    history: tuple[AttemptRecord, ...] = ()
+    """The last attempts, the newest last; nothing of a delivery that never failed."""
+
+
+class FailedDelivery(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A delivery that failed lately, with its last attempts, the newest last."""
+
+    sink: str
+    event_id: str
+    scope: Scope
+    state: str
+    due_ms: int
+    attempts: list[AttemptRecord]
 
 
 class Delivery(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -165,6 +191,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     attempts: int
     due_ms: int = 0
     error: str | None = None
+    attempt: AttemptRecord | None = None
+    """What is kept of it for people; nothing of the usual case, a success at once."""
 
     @classmethod
     def delivered(cls, delivery: Delivery) -> Outcome:
@@ -221,6 +249,8 @@ class Insight(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     last_event_ms: int | None = None
     first_dead_ms: int | None = None
     """Since when there are dead letters."""
+    failures: list[FailedDelivery] = []
+    """Deliveries that failed lately, the latest first."""
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True, gc=False):

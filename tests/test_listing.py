@@ -59,7 +59,7 @@ def test_a_pipe_gets_fields(tmp_path: Path, store: dict[str, str]) -> None:
     done = piped(tmp_path, "events", "list", TZ="Asia/Shanghai", **store)
     assert (done.returncode, done.stderr) == (0, "")
     rows = [line.split("\t") for line in done.stdout.splitlines()]
-    assert [len(row) for row in rows] == [5, 5, 5]
+    assert [len(row) for row in rows] == [6, 6, 6]
     assert rows[0] == [RECEIVED, EVENT, "room", SCOPE, f"{SINK} pending, other pending"]
     assert rows[1][3] == r"omm_[bold]\t会议室\u202e"
     assert (rows[2][2], rows[2][4]) == ("unreadable", r"not \x1b[31mJSON\n")

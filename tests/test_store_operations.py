@@ -247,7 +247,7 @@ async def test_plans(store: SqliteStore, name: str, *, analyzed: bool) -> None:
     """No chunk sorts or scans from the beginning: each goes on where the last one ended."""
     await fill(store, 50)
     await kill(store, "a", 50)
-    values: Any = dict.fromkeys(("sink", "scope_id", "event_id", "since_ms"))
+    values: Any = dict.fromkeys(("sink", "scope_id", "event_id", "since_ms", "until_ms"))
     values |= {"after": 0, "after_sink": 0, "top": 9, "limit": 9}
     if name in ("RETRY_DEAD", "DROP_DEAD"):
         values = (1, 1, 1) if name == "RETRY_DEAD" else (1, 1)

@@ -278,13 +278,19 @@ async def test_a_permanent_error_is_a_dead_letter_and_releases_the_scope(
         await drained(worker_of(sink, store))
     assert sink.ids == ["a2"]
     assert states(base) == {"a1": ("dead", 1, "HTTP 422: no"), "a2": ("delivered", 1, None)}
-    assert [line for line in logs if line["log_level"] == "error"] == [
+    errors = [line for line in logs if line["log_level"] == "error"]
+    assert errors[0].pop("duration_s") >= 0
+    assert errors == [
         {
             "event": "delivery.dead_letter",
             "log_level": "error",
             "sink": "scripted",
             "event_id": "a1",
+            "scope_type": "room",
+            "scope_id": "A",
             "attempt": 1,
+            "outcome": "dead",
+            "status": None,
             "error": "HTTP 422: no",
         }
     ]

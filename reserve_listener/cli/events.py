@@ -26,6 +26,7 @@ from reserve_listener.cli.filters import (
 from reserve_listener.cli.listing import Column, at_terminal, json_text, local_time, print_line, print_list
 from reserve_listener.cli.options import ConfigOption, JsonOption
 from reserve_listener.cli.stores import locate_store
+from reserve_listener.describe import describe
 from reserve_listener.errors import ReserveListenerError
 from reserve_listener.text import escaped_json, visible
 
@@ -44,6 +45,7 @@ COLUMNS = (
     Column("type", lambda row: row["scope_type"] or "unreadable"),
     Column("scope", lambda row: row["scope_id"], "id"),
     Column("deliveries", lambda row: row["problem"] or _deliveries(row)),
+    Column("limits", lambda row: row["summary"]),
 )
 
 REPLAY = Action(
@@ -220,13 +222,17 @@ def _read(store: "Path", filters: "Filters", *, limit: int, unreadable: bool = F
 
 
 def _summary(event: "StoredEvent") -> dict[str, Any]:
+    from msgspec import to_builtins
+
     from reserve_listener.clock import rfc3339
+    from reserve_listener.health import attempt_shown
 
     return {
         "seq": event.seq,
         "event_id": event.event_id,
         "state": "unreadable" if event.body is None else "readable",
         "problem": event.problem,
+        "summary": None if event.body is None else describe(json.loads(event.body).get("data")),
         "tenant_key": event.tenant_key,
         "scope_type": event.scope.scope_type if event.scope else None,
         "scope_id": event.scope.scope_id if event.scope else None,
@@ -242,6 +248,7 @@ def _summary(event: "StoredEvent") -> dict[str, Any]:
                 else None,
                 "settled": rfc3339(delivery.settled_ms) if delivery.settled_ms else None,
                 "last_error": delivery.last_error,
+                "last_attempts": [to_builtins(attempt_shown(attempt)) for attempt in delivery.history],
             }
             for delivery in event.deliveries
         ],
@@ -261,10 +268,33 @@ def _deliveries(row: dict[str, Any]) -> str:
     return ", ".join(f"{delivery['sink']} {delivery['state']}" for delivery in row["deliveries"]) or "none"
 
 
+def _attempt(attempt: dict[str, Any], *, person: bool) -> str:
+    status = "" if attempt["status"] is None else f"HTTP {attempt['status']}"
+    time = local_time(attempt["time"]) if person else attempt["time"]
+    facts = (
+        time,
+        attempt["outcome"],
+        status,
+        f"{attempt['duration_s']:g} s",
+        visible(attempt["error"] or ""),
+    )
+    return f"{'  attempt':<12}{'  '.join(filter(None, facts))}" if person else "\t".join(("attempt", *facts))
+
+
 def _shown(row: dict[str, Any], event: "StoredEvent") -> "Iterator[str]":
     """For a person, name and value side by side and then the JSON; for a program, fields divided by tabs."""
     person = at_terminal()
-    for name in ("event_id", "received", "time", "tenant_key", "scope_type", "scope_id", "state", "problem"):
+    for name in (
+        "event_id",
+        "received",
+        "time",
+        "tenant_key",
+        "scope_type",
+        "scope_id",
+        "state",
+        "summary",
+        "problem",
+    ):
         if row[name] is None:
             continue
         text = local_time(row[name]) if person and name in {"received", "time"} else visible(row[name])
@@ -281,6 +311,7 @@ def _shown(row: dict[str, Any], event: "StoredEvent") -> "Iterator[str]":
         yield (
             f"{'delivery':<12}{'  '.join(filter(None, facts))}" if person else "\t".join(("delivery", *facts))
         )
+        yield from (_attempt(attempt, person=person) for attempt in delivery["last_attempts"])
     for name, title, raw in (
         ("event", "What sinks receive:", event.body),
         ("raw", "What the platform sent:", event.raw),

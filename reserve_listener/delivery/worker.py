@@ -14,16 +14,18 @@ import asyncio
 import random
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, TypedDict
+from typing import TYPE_CHECKING, Final, NamedTuple, TypedDict
 
 import structlog
+from msgspec.structs import replace
 
 from reserve_listener.ages import Ages
 from reserve_listener.clock import now_ms
+from reserve_listener.delivery import lines
 from reserve_listener.delivery.breaker import Breaker
 from reserve_listener.delivery.pending import Pending
 from reserve_listener.errors import DeliveryError, MisconfiguredSinkError, SinkGoneError, StoreError
-from reserve_listener.model import DEAD, PENDING, Delivery, Outcome
+from reserve_listener.model import PENDING, AttemptRecord, Delivery, Outcome
 from reserve_listener.retry import RetryPolicy, decide, is_down
 
 if TYPE_CHECKING:
@@ -47,6 +49,13 @@ CLAIM_AHEAD: Final = 4
 log = structlog.get_logger("delivery")
 
 Attempt = asyncio.Task[None]
+
+
+class UnderWay(NamedTuple):
+    """What an attempt carries, and since when (monotonic)."""
+
+    deliveries: list[Delivery]
+    started_s: float
 
 
 class Terms(TypedDict):
@@ -102,7 +111,7 @@ class Worker:
         self._bring_forward = True
         self._newer_first = True
         self._busy_scopes: set[int] = set()
-        self._attempts: dict[Attempt, list[Delivery]] = {}
+        self._attempts: dict[Attempt, UnderWay] = {}
         self._probe: Attempt | None = None
         self._unsettled: list[Outcome] = []
         self._gone: str | None = None
@@ -228,21 +237,23 @@ class Worker:
 
     def _collect(self) -> None:
         for attempt in [attempt for attempt in self._attempts if attempt.done()]:
-            deliveries = self._attempts.pop(attempt)
+            deliveries, started_s = self._attempts.pop(attempt)
             self._busy_scopes.difference_update(delivery.scope for delivery in deliveries)
             probing, self._probe = attempt is self._probe, None if attempt is self._probe else self._probe
             error = asyncio.CancelledError() if attempt.cancelled() else attempt.exception()
-            self._unsettled += self._outcomes(deliveries, error, probing=probing)
+            took_s = time.monotonic() - started_s
+            self._unsettled += self._outcomes(deliveries, error, probing=probing, took_s=took_s)
 
     def _outcomes(
-        self, deliveries: list[Delivery], error: BaseException | None, *, probing: bool
+        self, deliveries: list[Delivery], error: BaseException | None, *, probing: bool, took_s: float
     ) -> list[Outcome]:
         self._misconfigured = isinstance(error, MisconfiguredSinkError)
         if error is None:
             self._is_up()
             self._health.last_error, self._health.failing_since_ms = None, None
             self._health.delivered_ms = self._now_ms()
-            return [Outcome.delivered(delivery) for delivery in deliveries]
+            lines.tell_delivered(self.sink.name, deliveries, took_s)
+            return [self._delivered(delivery, probing=probing, took_s=took_s) for delivery in deliveries]
         if not isinstance(
             error, Exception
         ):  # a sink that cancels itself: its deliveries stay in the store all the same
@@ -250,7 +261,37 @@ class Worker:
         self._health.last_error = str(error) or type(error).__name__
         self._health.failing_since_ms = self._health.failing_since_ms or self._now_ms()
         self._pending.let_go(frozenset(delivery.scope for delivery in deliveries))
-        return self._failed(deliveries, error, probing=probing)
+        outcomes = self._failed(deliveries, error, probing=probing)
+        return [
+            self._told(delivery, outcome, error, probing=probing, took_s=took_s)
+            for delivery, outcome in zip(deliveries, outcomes, strict=True)
+        ]
+
+    def _delivered(self, delivery: Delivery, *, probing: bool, took_s: float) -> Outcome:
+        outcome = Outcome.delivered(delivery)
+        if not delivery.attempts and not probing:
+            return outcome  # nothing had failed: nobody will ask
+        return replace(outcome, attempt=self._record(outcome, None, took_s))
+
+    def _told(
+        self, delivery: Delivery, outcome: Outcome, error: Exception, *, probing: bool, took_s: float
+    ) -> Outcome:
+        outcome = replace(outcome, attempt=self._record(outcome, error, took_s))
+        if not isinstance(error, SinkGoneError):  # said once, for all of them
+            lines.tell_failed(
+                self.sink.name,
+                delivery,
+                outcome,
+                error,
+                probing=probing and self._breaker.is_open,
+                now_ms=self._now_ms(),
+            )
+        return outcome
+
+    def _record(self, outcome: Outcome, error: Exception | None, took_s: float) -> AttemptRecord:
+        name = "retry" if outcome.state == PENDING else outcome.state
+        status = error.status if isinstance(error, DeliveryError) else None
+        return AttemptRecord(self._now_ms(), name, status, round(took_s * 1000), outcome.error)
 
     def _failed(self, deliveries: list[Delivery], error: Exception, *, probing: bool) -> list[Outcome]:
         chance = self._chance()  # one for all: a batch that failed together comes back together
@@ -273,7 +314,11 @@ class Worker:
         if probing and self._breaker.is_open:
             self._expire = str(error)
             return [self._probed(delivery, error) for delivery in deliveries]
-        return [self._judged(delivery, error, chance) for delivery in deliveries]
+        now_ms, before_ms = self._now_ms(), self._ages.ago_ms(self._policy.max_age_ms)
+        return [
+            decide(self._policy, delivery, error, now_ms=now_ms, chance=chance, before_ms=before_ms)
+            for delivery in deliveries
+        ]
 
     def _is_up(self) -> None:
         if self._breaker.up():
@@ -293,34 +338,8 @@ class Worker:
         return [Outcome.uncounted(delivery, due_ms=0, error=str(error)) for delivery in deliveries]
 
     def _probed(self, delivery: Delivery, error: Exception) -> Outcome:
-        due_ms = self._breaker.probe_ms
-        log.warning(
-            "delivery.probe_failed",
-            sink=self.sink.name,
-            event_id=delivery.event_id,
-            error=str(error),
-            delay_s=(due_ms - self._now_ms()) / 1000,
-        )
-        return Outcome.uncounted(delivery, due_ms=due_ms, error=str(error) or type(error).__name__)
-
-    def _judged(self, delivery: Delivery, error: Exception, chance: float) -> Outcome:
-        now_ms = self._now_ms()
-        before_ms = self._ages.ago_ms(self._policy.max_age_ms)
-        outcome = decide(self._policy, delivery, error, now_ms=now_ms, chance=chance, before_ms=before_ms)
-        facts = {
-            "sink": self.sink.name,
-            "event_id": delivery.event_id,
-            "attempt": outcome.attempts,
-            "error": outcome.error,
-        }
-        if outcome.state == DEAD:
-            log.error("delivery.dead_letter", **facts)
-        elif isinstance(error, MisconfiguredSinkError):
-            log.error("delivery.sink_misconfigured", **facts, delay_s=(outcome.due_ms - now_ms) / 1000)
-        else:
-            defect = None if isinstance(error, DeliveryError) else error
-            log.warning("delivery.retry", **facts, delay_s=(outcome.due_ms - now_ms) / 1000, exc_info=defect)
-        return outcome
+        text = str(error) or type(error).__name__
+        return Outcome.uncounted(delivery, due_ms=self._breaker.probe_ms, error=text)
 
     # -- what is persisted --------------------------------------------------------------------------------------------------
 
@@ -424,10 +443,10 @@ class Worker:
                 return
             self._busy_scopes.update(delivery.scope for delivery in batch)
             attempt = asyncio.create_task(
-                self._attempt(batch), name=f"delivery-{self.sink.name}-{batch[0].seq}"
+                self._carry(batch), name=f"delivery-{self.sink.name}-{batch[0].seq}"
             )
             attempt.add_done_callback(lambda _: self._wake.set())
-            self._attempts[attempt] = batch
+            self._attempts[attempt] = UnderWay(batch, time.monotonic())
             if self._breaker.is_open:
                 self._probe = attempt
 
@@ -446,17 +465,8 @@ class Worker:
         ready.extendleft(reversed(passed))
         return batch
 
-    async def _attempt(self, batch: list[Delivery]) -> None:
-        started = time.monotonic()
+    async def _carry(self, batch: list[Delivery]) -> None:
         await self.sink.deliver(batch)
-        log.debug(
-            "delivery.done",
-            sink=self.sink.name,
-            events=len(batch),
-            event_id=batch[0].event_id,
-            attempt=batch[0].attempts + 1,
-            took_s=round(time.monotonic() - started, 4),
-        )
 
     # -- waiting ------------------------------------------------------------------------------------------------------------
 

@@ -159,7 +159,11 @@ class HttpSink:
                 raise self._meaning(error) from None  # its text may hold what ours must not
         if response.status_code not in SUCCESS:
             text = self._shown(answer.decode("utf-8", "replace"))
-            raise judge(response.status_code, response.headers.get("retry-after"), text, now_s=self._now_s())
+            judged = judge(
+                response.status_code, response.headers.get("retry-after"), text, now_s=self._now_s()
+            )
+            judged.status = response.status_code
+            raise judged
 
     def _request(self, delivery: Delivery) -> tuple[bytes, dict[str, str]]:
         now_s = self._now_s()

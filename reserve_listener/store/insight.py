@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from reserve_listener.model import Insight, SinkState
-from reserve_listener.store import sql
+from reserve_listener.model import DEAD, DELIVERED, PENDING, Insight, SinkState
+from reserve_listener.store import attempts, sql
 
 if TYPE_CHECKING:
     import sqlite3
+
+STATES: Final = {PENDING: 0, DELIVERED: 1, DEAD: 2}
+STATE_NAMES: Final = {number: name for name, number in STATES.items()}
 
 
 def insight(app_id: str | None, gaps_since_ms: int, connection: sqlite3.Connection) -> Insight:
@@ -21,6 +24,7 @@ def insight(app_id: str | None, gaps_since_ms: int, connection: sqlite3.Connecti
         size_bytes=used_bytes(connection),
         last_event_ms=None if last is None else last[0],
         first_dead_ms=first_dead_ms,
+        failures=attempts.last_failures(STATE_NAMES, connection),
     )
 
 

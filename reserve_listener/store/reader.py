@@ -17,17 +17,14 @@ from reserve_listener.model import (
     SinkState,
     StoredEvent,
 )
-from reserve_listener.store import schema, sql
-from reserve_listener.store.insight import insight, sink_states
-from reserve_listener.store.sqlite import STATES
+from reserve_listener.store import attempts, schema, sql
+from reserve_listener.store.insight import STATE_NAMES, insight, sink_states
 
 if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
 EVERYTHING = Filters()
-
-_STATE_NAMES = {number: name for name, number in STATES.items()}
 
 
 class StoreReader:
@@ -109,6 +106,7 @@ class StoreReader:
 
     def _event(self, row: tuple[Any, ...]) -> StoredEvent:
         seq, tenant_key, event_id, received_ms, created_ms, *scope, body, raw, problem = row
+        history = attempts.of_event(seq, self._connection)
         return StoredEvent(
             seq=seq,
             tenant_key=tenant_key,
@@ -122,11 +120,12 @@ class StoreReader:
             deliveries=tuple(
                 DeliveryState(
                     sink=sink,
-                    state=_STATE_NAMES[state],
+                    state=STATE_NAMES[state],
                     attempts=attempts,
                     due_ms=due_ms,
                     settled_ms=settled_ms,
                     last_error=last_error,
+                    history=tuple(history.get(sink, ())),
                 )
                 for sink, state, attempts, due_ms, settled_ms, last_error in self._connection.execute(
                     sql.DELIVERIES_OF, (seq,)

@@ -114,6 +114,37 @@ UPDATE deliveries SET state = 1, attempts = ?, due_ms = 0, settled_ms = ?, last_
 WHERE seq IN (SELECT value FROM json_each(?)) AND sink = ? AND +state = 0
 """
 
+ADD_ATTEMPT: Final = """
+INSERT INTO attempts (seq, sink, number, at_ms, outcome, status, took_ms, error)
+SELECT seq, sink,
+  1 + (SELECT coalesce(max(number), 0) FROM attempts AS a WHERE a.seq = d.seq AND a.sink = d.sink),
+  :at_ms, :outcome, :status, :took_ms, :error
+FROM deliveries AS d WHERE seq = :seq AND sink = :sink
+  AND NOT EXISTS (SELECT 1 FROM attempts AS a WHERE a.seq = d.seq AND a.sink = d.sink AND a.at_ms = :at_ms)
+"""
+
+DROP_OLD_ATTEMPTS: Final = """
+DELETE FROM attempts WHERE seq = :seq AND sink = :sink AND number <= (
+  SELECT max(number) - :kept FROM attempts WHERE seq = :seq AND sink = :sink)
+"""
+
+ATTEMPTS_OF: Final = """
+SELECT s.name, a.at_ms, a.outcome, a.status, a.took_ms, a.error
+FROM attempts AS a JOIN sinks AS s ON s.id = a.sink WHERE a.seq = ? ORDER BY a.sink, a.number
+"""
+
+LAST_FAILURES: Final = """
+WITH failed AS (
+  SELECT seq, sink, max(at_ms) AS at_ms FROM (
+    SELECT seq, sink, at_ms FROM attempts INDEXED BY attempts_failed
+    WHERE outcome <> 'delivered' ORDER BY at_ms DESC LIMIT :looked_at)
+  GROUP BY seq, sink ORDER BY max(at_ms) DESC LIMIT :shown)
+SELECT d.seq, k.name, e.event_id, c.tenant_key, c.scope_type, c.scope_id, d.state, d.due_ms
+FROM failed AS f JOIN deliveries AS d ON d.seq = f.seq AND d.sink = f.sink
+JOIN events AS e ON e.seq = d.seq JOIN scopes AS c ON c.id = d.scope JOIN sinks AS k ON k.id = d.sink
+ORDER BY f.at_ms DESC
+"""
+
 KNOW_SINK: Final = """
 INSERT INTO sinks (name) VALUES (?) ON CONFLICT (name) DO UPDATE SET configured = 1 RETURNING id
 """

@@ -14,7 +14,6 @@ from reserve_listener.ages import Ages
 from reserve_listener.clock import now_ms
 from reserve_listener.errors import StoreError
 from reserve_listener.model import (
-    DEAD,
     DELIVERED,
     PENDING,
     Claimed,
@@ -23,8 +22,8 @@ from reserve_listener.model import (
     Route,
     Verdict,
 )
-from reserve_listener.store import appending, claiming, operations, sql
-from reserve_listener.store.insight import insight, sink_states, used_bytes
+from reserve_listener.store import appending, attempts, claiming, operations, sql
+from reserve_listener.store.insight import STATES, insight, sink_states, used_bytes
 from reserve_listener.store.lock import StoreLock
 from reserve_listener.store.writer import Writer
 
@@ -39,11 +38,12 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("store")
 
-STATES: Final = {PENDING: 0, DELIVERED: 1, DEAD: 2}
-
 WAITING_EVENTS: Final = 50_000
 WAITING_BYTES: Final = 128 * 1024 * 1024
 """What may wait for the commit; beyond either bound a push is answered 500 at once."""
+
+ATTEMPT_BYTES: Final = 200
+"""What an attempt that is kept takes at the most."""
 
 LAST_ERROR_CHARS: Final = 500
 BACKLOG_COUNTED: Final = 10_000
@@ -254,8 +254,11 @@ class SqliteStore:
                 delivered.setdefault(outcome.attempts, []).append(outcome.seq)
             else:
                 rows.append(_outcome_row(outcome, number, now))
-        at_once = [(attempts, now, json.dumps(seqs), number) for attempts, seqs in delivered.items()]
-        await self._writer.submit(partial(_settle, at_once, rows), writes=True)
+        at_once = [(made, now, json.dumps(seqs), number) for made, seqs in delivered.items()]
+        kept = attempts.rows(outcomes, number)
+        await self._writer.submit(partial(_settle, at_once, rows, kept), writes=True)
+        if kept:
+            self._grow(len(kept) * ATTEMPT_BYTES)
 
     async def release(self, sink: str) -> None:
         """See `protocols.Store.release`."""
@@ -428,10 +431,12 @@ def _execute(
 def _settle(
     delivered: Sequence[tuple[object, ...]],
     others: Sequence[tuple[object, ...]],
+    kept: Sequence[dict[str, object]],
     connection: sqlite3.Connection,
 ) -> None:
     connection.executemany(sql.SETTLE_DELIVERED, delivered)
     connection.executemany(sql.SETTLE, others)
+    attempts.keep(kept, connection)
 
 
 def _one(statement: str, values: tuple[object, ...], connection: sqlite3.Connection) -> Any:
