@@ -66,7 +66,7 @@ def test_a_wrong_answer_is_asked_again_and_the_secret_may_wait(tmp_path: Path) -
         terminal.answer("App id", " cli_mine ")
         terminal.answer("App secret", "", hidden=True)
         terminal.answer("Region", "mars")
-        terminal.answer("must be feishu, lark, or an address", "feishu")
+        terminal.answer("feishu and lark are known by name", "feishu")
         assert terminal.ended() == 0, terminal.text
         assert f"install -m 600 /dev/stdin {tmp_path}/app_secret" in terminal.text
     assert not (tmp_path / "app_secret").exists()
@@ -82,6 +82,9 @@ def test_elsewhere_it_takes_options(tmp_path: Path) -> None:
     wrong = cli(tmp_path, "config", "init", "--app-id", "cli_a", "--domain", "open.feishu.cn")
     assert wrong.returncode == 2
     assert "--domain" in wrong.stderr
+    example = cli(tmp_path, "config", "init", "--app-id", "cli_a1b2c3d4e5f6g7h8")
+    assert example.returncode == 2
+    assert "still the example's" in example.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["secret"]
     options = ("--app-id", 'cli_"a', "--app-secret-file", "secret", "-c", "own folder.toml")
     done = cli(tmp_path, "config", "init", *options)

@@ -5,7 +5,7 @@ import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -13,6 +13,8 @@ from reserve_listener.errors import ReserveListenerError
 
 if TYPE_CHECKING:
     from pydantic import SecretStr
+
+    from reserve_listener.config import LarkConfig
 
 REGIONS = {"feishu": "https://open.feishu.cn", "lark": "https://open.larksuite.com"}
 
@@ -141,26 +143,33 @@ def _asked(app_id: str | None, secret_file: Path, domain: str | None) -> Answers
 
 
 def _app_id(text: str) -> str:
-    if not text.strip().isprintable() or not text.strip() or " " in text.strip():
-        raise typer.BadParameter(
-            "must be the app's id, such as cli_a1b2c3d4e5f6, from the developer console",
-            param_hint="--app-id",
-        )
-    return text.strip()
+    text = text.strip()
+    if not text or not text.isprintable() or " " in text:
+        _refuse("--app-id", "must be the app's id, such as cli_a1b2c3d4e5f6, from the developer console")
+    return _checked("--app-id", app_id=text).app_id
 
 
 def _domain(text: str) -> str:
+    return _checked("--domain", domain=REGIONS.get(text.strip().lower(), text.strip())).domain
+
+
+def _checked(option: str, **keys: str) -> "LarkConfig":
+    """What the configuration says of these values, so that nothing is written that it would refuse."""
     from pydantic import ValidationError
 
     from reserve_listener.config import LarkConfig
 
-    address = REGIONS.get(text.strip().lower(), text.strip())
     try:
-        return LarkConfig(app_id="-", domain=address).domain
-    except ValidationError:
-        raise typer.BadParameter(
-            "must be feishu, lark, or an address such as https://open.feishu.cn", param_hint="--domain"
-        ) from None
+        return LarkConfig.model_validate({"app_id": "any"} | keys)
+    except ValidationError as error:
+        reason = error.errors()[0].get("ctx", {}).get("error", "cannot be used")
+        _refuse(
+            option, f"{reason}; feishu and lark are known by name" if option == "--domain" else f"{reason}"
+        )
+
+
+def _refuse(option: str, reason: str) -> NoReturn:
+    raise typer.BadParameter(reason, param_hint=option) from None
 
 
 def _text(answers: Answers) -> str:

@@ -106,7 +106,7 @@ def retry_dead_letters(
 ) -> None:
     """Try dead letters again, as if their events had just come. Only those of sinks that are configured.
 
-    Say which: events by id, filters, or --all, which asks first.
+    Choose events by id, with filters, or with --all, which asks first.
 
     \b
     Examples:
@@ -133,7 +133,7 @@ def drop_dead_letters(
 ) -> None:
     """Drop dead letters for good. Their events stay in the store.
 
-    Say which: events by id, filters, or --all. It asks first; --yes goes ahead without.
+    Choose events by id, with filters, or with --all. It asks first; --yes goes ahead without asking.
 
     \b
     Examples:

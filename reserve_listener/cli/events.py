@@ -182,7 +182,7 @@ def replay_events(
 ) -> None:
     """Deliver events once more, to every sink that takes them or to one.
 
-    Say which: events by id, filters, or --all, which asks first. Receivers see the same ids again, and out of order: they
+    Choose events by id, with filters, or with --all, which asks first. Receivers see the same ids again, and out of order: they
     compare `time`. While the configuration cannot be read, deliveries that were made before are repeated, and no others.
 
     \b

@@ -18,6 +18,8 @@ ConfigOption = Annotated[
 ]
 UnusedConfigOption = Annotated[
     Path | None,
-    typer.Option("--config", "-c", metavar="FILE", help="Taken after any command; this one needs no file."),
+    typer.Option(
+        "--config", "-c", metavar="FILE", help="Accepted after any command; this one does not read it."
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]

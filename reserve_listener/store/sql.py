@@ -313,9 +313,9 @@ WHERE seq = ?1 AND sink = ?2 AND scope = ?3 AND state <> 0
 
 STATE_OF: Final = "SELECT state FROM deliveries WHERE seq = ? AND sink = ?"
 
-# Ids that begin so, the whole one first.
+# Ids that begin so, the whole one first. Of events only the index is read, not their content.
 EVENT_IDS_THAT_BEGIN: Final = """
-SELECT DISTINCT event_id FROM events WHERE substr(event_id, 1, length(:start)) = :start AND raw IS NOT NULL
+SELECT DISTINCT event_id FROM events WHERE substr(event_id, 1, length(:start)) = :start
 ORDER BY event_id <> :start, event_id LIMIT :limit
 """
 
