@@ -146,7 +146,7 @@ class App:
         self._notifier.extend(lark.endpoint_timeout + ATTEMPT_TIMEOUT_S + STOP_MARGIN_S)
         outlets = await asyncio.to_thread(self._outlets, self._config)
         dispatcher = build_dispatcher(self._accept_typed)
-        self._intake = Intake(self._store, knows=is_registered(dispatcher))
+        self._intake = Intake(self._store, knows=is_registered(dispatcher), tokens=_tokens(self._config))
         self._workers = Workers(self._store, self._ages)
         self._store.on_commit = self._workers.wake
         self._store.on_requeue = self._workers.requeue
@@ -334,6 +334,11 @@ class App:
 
 def _proxy(lark: LarkConfig) -> str | None:
     return None if lark.proxy is None else lark.proxy.get_secret_value()
+
+
+def _tokens(config: Config) -> list[str]:
+    token = config.webhook.verification_token if config.webhook else None
+    return [token.get_secret_value()] if token else []
 
 
 async def _first_end(tasks: Sequence[asyncio.Task[None]], stop: asyncio.Event) -> None:

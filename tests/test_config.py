@@ -429,8 +429,10 @@ def test_signing_secrets() -> None:
     assert [signing_key(secret) for secret in secrets] == [bytes(range(32)), b"x" * 64]
     assert {"s", WHSEC, WHSEC.removeprefix("whsec_"), second} <= set(config.secret_texts())
     Path("keys").unlink()
+    assert sink.read_signing_secrets() == secrets
+    unread = sink.model_validate(sink.model_dump())
     with pytest.raises(ConfigError, match='sink "h": signing_secret_file: cannot read keys'):
-        sink.read_signing_secrets()
+        unread.read_signing_secrets()
 
 
 @pytest.mark.parametrize(

@@ -495,13 +495,13 @@ def test_without_secrets_none_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """`secrets=False` opens nothing but the configuration: the secrets may be missing or closed to us."""
     Path("config.toml").write_text(RICH, encoding="utf-8")
     opened: list[str] = []
-    really = Path.open
+    really = os.open
 
-    def noting(path: Path, *arguments: Any, **more: Any) -> Any:
+    def noting(path: Any, *arguments: Any, **more: Any) -> int:
         opened.append(str(path))
         return really(path, *arguments, **more)
 
-    monkeypatch.setattr(Path, "open", noting)
+    monkeypatch.setattr(os, "open", noting)
     assert len(load(environ={}, secrets=False).sinks) == 5
     assert opened == ["config.toml"]
 
@@ -533,8 +533,9 @@ def test_what_is_sent_along(rich: str) -> None:
     ],
 )
 def test_a_secret_that_went_away(rich: str, name: str, expected: str) -> None:
-    """A secret's file that is gone when it is read again is told with sink and key."""
-    config = loaded(rich)
+    """A secret's file that is gone when it is read for the first time is told with sink and key."""
+    Path("config.toml").write_text(rich, encoding="utf-8")
+    config = load(environ={}, secrets=False)
     Path("files", name).unlink()
     with pytest.raises(ConfigError, match=expected):
         config.secret_texts()
@@ -806,7 +807,10 @@ def test_a_url_from_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
     assert told['sink "a"'].startswith("ok the URL in url: not contacted")
     monkeypatch.setenv("HTTPS_PROXY", "socks5://p")
     Path("url").write_text(f"https://other.example/{HIDDEN}\n", encoding="utf-8")
-    assert sink.read_url() == f"https://other.example/{HIDDEN}"
+    assert sink.read_url() == url
+    again = loaded(LARK + STORE + HTTP.replace('url = "https://h"', 'url_file = "url"')).sinks[0]
+    assert isinstance(again, HttpSink)
+    assert again.read_url() == f"https://other.example/{HIDDEN}"
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from reserve_listener.config import environment, problems, secret_files, values
 from reserve_listener.config.default_store import default_store
 from reserve_listener.config.files import collisions
 from reserve_listener.config.model import HTTP_FILE_KEYS, HTTP_SECRET_KEYS, Config, duplicates
+from reserve_listener.config.reading import SecretFiles, read_within
 from reserve_listener.config.shown import path_text
 from reserve_listener.errors import ConfigError
 
@@ -27,7 +28,7 @@ _LARGEST_FILE: Final = 1_048_576
 
 _KeyPath = tuple[int | str, ...]
 
-_READERS: Final[Mapping[str, Callable[[Path], object]]] = {
+_READERS: Final[Mapping[str, Callable[[Path, SecretFiles], object]]] = {
     **dict.fromkeys(HTTP_SECRET_KEYS, secret_files.read_secret),
     "url_file": secret_files.read_url,
     "bearer_token_file": secret_files.read_header_value,
@@ -114,8 +115,7 @@ def read_toml(file: Path) -> dict[str, Any]:
 
 def _read_text(file: Path) -> str:
     try:
-        with file.open("rb") as stream:
-            content = stream.read(_LARGEST_FILE + 1)
+        content = read_within(file, _LARGEST_FILE)
     except IsADirectoryError:
         raise ConfigError(f"{path_text(file)}: is a directory; name the file in it") from None
     except (OSError, ValueError) as error:
@@ -137,6 +137,7 @@ class Draft:
     environ: Mapping[str, str]
     values: dict[str, Any]
     secrets: bool = True
+    files: SecretFiles = field(default_factory=SecretFiles)
     origins: dict[tuple[str, str], str] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
@@ -191,7 +192,7 @@ class Draft:
         if not self.secrets:
             return
         try:
-            table[key] = secret_files.read_secret(path).get_secret_value()
+            table[key] = secret_files.read_secret(path, self.files).get_secret_value()
         except ConfigError as error:
             self.problems.append(f"{self.at((section, file_key))}: {error}")
         else:
@@ -217,7 +218,11 @@ class Draft:
                 self._find_file(at, headers, name, secret_files.read_header_value)
 
     def _find_file(
-        self, at: _KeyPath, table: dict[str, Any], key: str, read: Callable[[Path], object] | None
+        self,
+        at: _KeyPath,
+        table: dict[str, Any],
+        key: str,
+        read: Callable[[Path, SecretFiles], object] | None,
     ) -> None:
         name = table.get(key)
         if not isinstance(name, str) or not name or name.endswith("/") or not name.isprintable():
@@ -227,7 +232,7 @@ class Draft:
         if read is None or not self.secrets:
             return
         try:
-            read(path)
+            read(path, self.files)
         except ConfigError as error:
             self.problems.append(f"{self.at(at)}: {error}")
 
@@ -241,7 +246,10 @@ class Draft:
 
     def validated(self) -> Config | None:
         """The configuration, or None with the reasons in `problems`."""
-        context = {"credentials_directory": secret_files.credentials_directory(self.environ)}
+        context = {
+            "credentials_directory": secret_files.credentials_directory(self.environ),
+            "secret_files": self.files,
+        }
         config = None
         self.values.setdefault("lark", {})  # so that it is the app's id that is said to be missing
         try:

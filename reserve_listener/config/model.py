@@ -26,6 +26,7 @@ from reserve_listener import proxies, url_secrets
 from reserve_listener.addresses import is_loopback
 from reserve_listener.config import secret_files, values
 from reserve_listener.config.default_store import OF_ROOT
+from reserve_listener.config.reading import SecretFiles
 from reserve_listener.config.shown import quoted
 from reserve_listener.errors import ConfigError
 
@@ -291,6 +292,13 @@ class HttpSink(_Sink):
         default=None, description='The receiver\'s encrypt key, for format = "feishu".'
     )
 
+    _files: SecretFiles = PrivateAttr(default_factory=SecretFiles)
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Take over what `load` has read."""
+        if isinstance(context, dict) and "secret_files" in context:
+            self._files = context["secret_files"]
+
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         values.together(self._misfits())
@@ -318,7 +326,7 @@ class HttpSink(_Sink):
             yield 'verification_token_file and encrypt_key_file are for format = "feishu" only'
 
     def read_url(self) -> str:
-        """Where events are posted; from `url_file` as it is now. Blocks and raises as below."""
+        """Where events are posted; from `url_file` if that is set. Blocks and raises as below."""
         if self.url_file is None:
             return self.url or ""  # which `_misfits` refuses
         url = self._read("url_file", self.url_file, secret_files.read_url)
@@ -329,14 +337,14 @@ class HttpSink(_Sink):
         return url
 
     def read_signing_secrets(self) -> tuple[SecretStr, ...]:
-        """The `whsec_…` secrets as they are in the file now; none without a file. `signing_key` decodes one.
+        """The `whsec_…` secrets of the file; none without a file. `signing_key` decodes one.
 
-        Blocks for a small read. Raises ConfigError, whose text holds the sink, the key and the path.
+        Files are read once: `load` has done it, else the first call does, and blocks. Raises ConfigError, whose text holds the sink, the key and the path.
         """
         if self.signing_secret_file is None:
             return ()
         try:
-            return secret_files.read_signing_secrets(self.signing_secret_file)
+            return secret_files.read_signing_secrets(self.signing_secret_file, self._files)
         except ConfigError as error:
             raise ConfigError(f'sink "{self.name}": signing_secret_file: {error}') from None
 
@@ -398,10 +406,10 @@ class HttpSink(_Sink):
         return self._read(key, path, secret_files.read_header_value)
 
     def _read(
-        self, key: str, path: Path, read: Callable[[Path], SecretStr] = secret_files.read_secret
+        self, key: str, path: Path, read: Callable[[Path, SecretFiles], SecretStr] = secret_files.read_secret
     ) -> str:
         try:
-            return read(path).get_secret_value()
+            return read(path, self._files).get_secret_value()
         except ConfigError as error:
             raise ConfigError(f'sink "{self.name}": {key}: {error}') from None
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from pydantic import SecretStr
 
+from reserve_listener.config.reading import LARGEST_SECRET, SecretFiles
 from reserve_listener.config.shown import secret_path_text
 from reserve_listener.config.values import is_header_value, sink_url
 from reserve_listener.errors import ConfigError
@@ -21,8 +22,6 @@ APP_SECRET_CREDENTIAL: Final = "app_secret"  # noqa: S105 - a name
 SIGNING_PREFIX: Final = "whsec_"
 # Standard Webhooks 1.0.0: "between 24 bytes (192 bits) and 64 bytes (512 bits)".
 SIGNING_BYTES: Final = range(24, 65)
-# A secret is a line or a few; a device such as /dev/zero must not fill the memory.
-_LARGEST_FILE: Final = 65_536
 
 
 def credentials_directory(environ: Mapping[str, str]) -> Path | None:
@@ -47,9 +46,12 @@ def app_secret_credential(environ: Mapping[str, str]) -> Path | None:
     return directory / APP_SECRET_CREDENTIAL
 
 
-def read_secret(path: Path) -> SecretStr:
-    """The one secret of a file, without the newline at its end. Blocks; ConfigError names the path."""
-    text = _read(path).removesuffix("\n").removesuffix("\r")
+def read_secret(path: Path, files: SecretFiles | None = None) -> SecretStr:
+    """The one secret of a file, without the newline at its end. ConfigError names the path.
+
+    Blocks, unless `files` have it already.
+    """
+    text = _read(path, files).removesuffix("\n").removesuffix("\r")
     if not text.strip():
         raise ConfigError(f"{secret_path_text(path)} is empty")
     if not text.isprintable():
@@ -57,9 +59,9 @@ def read_secret(path: Path) -> SecretStr:
     return SecretStr(text)
 
 
-def read_header_value(path: Path) -> SecretStr:
+def read_header_value(path: Path, files: SecretFiles | None = None) -> SecretStr:
     """What `read_secret` does, for a secret that is sent in a header as it is."""
-    secret = read_secret(path)
+    secret = read_secret(path, files)
     if not is_header_value(secret.get_secret_value()):
         raise ConfigError(
             f"{secret_path_text(path)} holds what cannot be sent in a header: it must be ASCII text"
@@ -68,9 +70,9 @@ def read_header_value(path: Path) -> SecretStr:
     return secret
 
 
-def read_url(path: Path) -> SecretStr:
+def read_url(path: Path, files: SecretFiles | None = None) -> SecretStr:
     """What `read_secret` does, for the URL of a sink: it is valid as `url` has to be."""
-    secret = read_secret(path)
+    secret = read_secret(path, files)
     try:
         sink_url(secret.get_secret_value())
     except ValueError as error:
@@ -78,10 +80,10 @@ def read_url(path: Path) -> SecretStr:
     return secret
 
 
-def read_signing_secrets(path: Path) -> tuple[SecretStr, ...]:
-    """The `whsec_…` secrets of a file, one a line. Blocks; ConfigError names path and line."""
+def read_signing_secrets(path: Path, files: SecretFiles | None = None) -> tuple[SecretStr, ...]:
+    """The `whsec_…` secrets of a file, one a line. ConfigError names path and line. Blocks as above."""
     secrets = []
-    for number, line in enumerate(_read(path).splitlines(), start=1):
+    for number, line in enumerate(_read(path, files).splitlines(), start=1):
         if text := line.strip():
             _check_signing_secret(text, f"{secret_path_text(path)}, line {number}")
             secrets.append(SecretStr(text))
@@ -112,17 +114,16 @@ def _check_signing_secret(text: str, where: str) -> None:
         raise ConfigError(f"{where}: {error}") from None
 
 
-def _read(path: Path) -> str:
+def _read(path: Path, files: SecretFiles | None) -> str:
     try:
-        with path.open("rb") as file:
-            content = file.read(_LARGEST_FILE + 1)
+        content = (files or SecretFiles()).content(path)
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise ConfigError(f"{secret_path_text(path)} is not UTF-8 text") from None
     except (OSError, ValueError) as error:
         raise ConfigError(f"cannot read {secret_path_text(path)}: {reason(error)}") from None
-    if len(content) > _LARGEST_FILE:
-        raise ConfigError(f"{secret_path_text(path)} is larger than {_LARGEST_FILE} bytes")
+    if len(content) > LARGEST_SECRET:
+        raise ConfigError(f"{secret_path_text(path)} is larger than {LARGEST_SECRET} bytes")
     return text
 
 
