@@ -130,6 +130,7 @@ def _http_sink(config: HttpSinkConfig) -> HttpSink:
         headers=config.read_headers(),
         proxy=config.proxy.get_secret_value() if config.proxy else None,
         form=form if config.format == "feishu" else None,
+        secret_host=config.url_file is not None,
     )
 
 

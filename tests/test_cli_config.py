@@ -301,6 +301,22 @@ def test_check_of_a_proxy_that_is_not_supported(monkeypatch: pytest.MonkeyPatch)
     assert told['sink "booking"'].startswith("FAIL ALL_PROXY: a socks5 proxy is not supported")
 
 
+@pytest.mark.parametrize(
+    ("settings", "where"),
+    [
+        ('[lark]\napp_id = "cli_a"\napp_secret = "the-secret-itself"\n', "lark.app_secret: "),
+        (LARK + '[webhook]\nencrypt_key = "the-key-itself"\n', "webhook.encrypt_key: "),
+        (LARK + '[webhook]\nverification_token = "the-token-itself"\n', "webhook.verification_token: "),
+        (LARK + HTTP.replace("hook?key=hunter2-hidden", "hooks/rooms"), 'sinks[0] "booking".url: '),
+    ],
+)
+def test_what_the_example_has_is_refused(settings: str, where: str) -> None:
+    """Every value of the example that stands for one of one's own is an error that says so, of check and of the start."""
+    result = call("check", text=settings + STORE)
+    assert result.exit_code == 78
+    assert f"{where}is still the example's; put in " in result.output
+
+
 @pytest.mark.parametrize("command", ["check", "config show"])
 def test_the_examples_app_id_is_refused(command: str) -> None:
     """The example started as it stands says what to put in, instead of being refused by the platform."""

@@ -800,7 +800,7 @@ def test_a_url_from_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
     (sink,) = config.sinks
     assert isinstance(sink, HttpSink)
     assert (sink.url, sink.read_url()) == (None, url)
-    assert {url, HIDDEN, f"a/b-{HIDDEN}"} <= set(config.secret_texts())
+    assert {url, "bot.example", HIDDEN, f"a/b-{HIDDEN}"} <= set(config.secret_texts())
     assert "open-apis" not in config.secret_texts()
     assert 'url_file = "url"  # file' in call("config", "show").output
     told = findings(LARK + STORE + HTTP.replace('url = "https://h"', 'url_file = "url"'))
@@ -844,7 +844,11 @@ def test_the_whole_example_loads() -> None:
     text = re.sub(
         r"^#(?=[a-z\[])", "", (ROOT / "config.example.toml").read_text(encoding="utf-8"), flags=re.MULTILINE
     )
-    text = text.partition("# Not in this version")[0].replace("cli_a1b2c3d4e5f6g7h8", "cli_mine")
+    text = (
+        text.partition("# Not in this version")[0]
+        .replace("cli_a1b2c3d4e5f6g7h8", "cli_mine")
+        .replace("booking.example/hooks", "booking.corp/hooks")
+    )
     for key in ("app_secret", "bearer_token_file", "encrypt_key", "verification_token", "url_file"):
         text = re.sub(rf"^{key} = .*\n", "", text, flags=re.MULTILINE)
     for name in re.findall(r'_file = "([a-z_]+)"|" = "([a-z]+_[a-z_]+)"', text):

@@ -393,7 +393,7 @@ async def test_headers_that_drip_end_at_the_timeout() -> None:
         async with asyncio.timeout(3):
             error = await failure(f"http://{address}/", timeout_s=0.3)
     assert isinstance(error, TransientDeliveryError)
-    assert str(error) == "no answer within 0.3 s"
+    assert str(error) == f"{address}: no answer within 0.3 s"
     assert 0.25 < time.monotonic() - started < 3
 
 
@@ -427,7 +427,7 @@ async def test_no_answer_ends_at_the_timeout(url: str, receiver: Receiver) -> No
     receiver.answer = Answer(status=200, delay=30)
     error = await failure(url, timeout_s=0.2)
     assert isinstance(error, TransientDeliveryError)
-    assert str(error) == "no answer within 0.2 s"
+    assert str(error) == f"{urlsplit(url).netloc}: no answer within 0.2 s"
 
 
 async def test_after_a_timeout_the_sink_still_works(url: str, receiver: Receiver) -> None:
@@ -445,16 +445,20 @@ async def test_nobody_listens() -> None:
     """A refused connection is transient, in words."""
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
-        error = await failure(f"http://127.0.0.1:{unused.getsockname()[1]}/")
+        place = f"127.0.0.1:{unused.getsockname()[1]}"
+        error = await failure(f"http://{place}/")
     assert isinstance(error, TransientDeliveryError)
-    assert str(error).startswith("ConnectError: ")
+    assert str(error).startswith(f"ConnectError: {place}: ")
 
 
 async def test_a_name_that_does_not_exist() -> None:
-    """A host without an address is transient, in words."""
+    """A host without an address is transient, in words that name it, unless it is a secret."""
     error = await failure("http://nobody.invalid/")
     assert isinstance(error, TransientDeliveryError)
-    assert str(error).startswith("ConnectError: ")
+    assert str(error).startswith("ConnectError: nobody.invalid: ")
+    hidden = await failure("http://nobody.invalid/", secret_host=True)
+    assert str(hidden).startswith("ConnectError: ********: ")
+    assert "nobody" not in str(hidden)
 
 
 async def test_a_connection_that_is_reset() -> None:
@@ -728,7 +732,8 @@ async def test_a_proxy_that_cannot_connect(status: bytes) -> None:
         error = await failure("https://receiver.example/", proxy=proxy.url)
     assert isinstance(error, TransientDeliveryError)
     assert error.down
-    assert str(error).startswith(f"ProxyError: {status.decode()}")
+    place = f"receiver.example through the proxy http://{proxy.address}"
+    assert str(error) == f"ProxyError: {place}: {status.decode()}"
 
 
 async def test_a_proxy_that_nobody_serves() -> None:

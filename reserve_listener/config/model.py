@@ -33,6 +33,7 @@ from reserve_listener.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+PLATFORMS: Final = ("https://open.feishu.cn", "https://open.larksuite.com")
 SHORTEST_PART: Final = 8
 """What of a header's value is shorter is masked with the whole only."""
 
@@ -567,6 +568,19 @@ class Config(Section):
         for sink in self.sinks:
             if isinstance(sink, HttpSink):
                 yield from sink.secrets()
+        yield from self._secret_hosts()
+
+    def _secret_hosts(self) -> Iterator[SecretStr]:
+        """Those of `url_file`, but for what everybody may see: masked, the platform's name would be missed in the log."""
+        sinks = [sink for sink in self.sinks if isinstance(sink, HttpSink)]
+        known = {
+            urlsplit(url).hostname
+            for url in (*PLATFORMS, self.lark.domain, *(sink.url for sink in sinks if sink.url))
+        }
+        for sink in sinks:
+            host = urlsplit(sink.read_url()).hostname or ""
+            if sink.url_file is not None and host not in known and not is_loopback(host):
+                yield SecretStr(host)
 
 
 def duplicates(names: Iterator[str]) -> str:

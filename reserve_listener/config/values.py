@@ -47,15 +47,25 @@ def split_url(text: str) -> SplitResult:
     return parts
 
 
-EXAMPLE_APP_ID: Final = "cli_a1b2c3d4e5f6g7h8"
-"""What config.example.toml has: a file that is started as it stands would only be refused by the platform."""
+EXAMPLES: Final = frozenset(
+    {
+        "cli_a1b2c3d4e5f6g7h8",
+        "the-secret-itself",
+        "the-key-itself",
+        "the-token-itself",
+        "https://booking.example/hooks/rooms",
+    }
+)
+"""What config.example.toml has: started as it stands, it would fail later and say less."""
+
+
+def _not_the_examples(text: str, instead: str) -> None:
+    if text.strip() in EXAMPLES:
+        raise ValueError(f"is still the example's; put in {instead}")
 
 
 def _app_id(text: str) -> str:
-    if text.strip() == EXAMPLE_APP_ID:
-        raise ValueError(
-            "is still the example's; put in your app's id, from Credentials & Basic Info in the developer console"
-        )
+    _not_the_examples(text, "your app's id, from Credentials & Basic Info in the developer console")
     return text
 
 
@@ -73,6 +83,7 @@ def _domain(text: str) -> str:
 def sink_url(text: str) -> str:
     """The URL of a sink as it is. Raises ValueError, whose text quotes nothing of it."""
     split_url(text)
+    _not_the_examples(text, "where your receiver listens")
     return text
 
 
@@ -82,6 +93,7 @@ def _proxy(secret: SecretStr) -> SecretStr:
 
 
 def _secret(secret: SecretStr) -> SecretStr:
+    _not_the_examples(secret.get_secret_value(), "your app's, from the developer console")
     # Also what Python makes of an environment that is not UTF-8.
     if not secret.get_secret_value().isprintable():
         raise ValueError("must be one line of UTF-8 text without control characters")

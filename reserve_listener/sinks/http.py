@@ -17,6 +17,7 @@ import ssl
 import time
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Final, Protocol
+from urllib.parse import urlsplit
 
 import httpx2
 
@@ -80,7 +81,7 @@ class CloudEvents:
 class HttpSink:
     """POSTs to `url`. TLS is verified; redirects are not followed.
 
-    `proxy` goes before the environment's (see `proxies`). The constructor blocks (it reads certificates) and may run in
+    `proxy` goes before the environment's (see `proxies`). `secret_host`: nobody may see where it posts to. The constructor blocks (it reads certificates) and may run in
     any thread; `ConfigError` when they or a proxy are amiss.
     """
 
@@ -100,6 +101,7 @@ class HttpSink:
         headers: Mapping[str, str] | None = None,
         proxy: str | None = None,
         form: Form | None = None,
+        secret_host: bool = False,
         now_s: Callable[[], float] = time.time,
     ) -> None:
         self.name = name
@@ -110,18 +112,22 @@ class HttpSink:
         self._now_s = now_s
         self._form = form or CloudEvents()
         self.needs_raw = self._form.needs_raw
+        self._host = urlsplit(url).hostname or ""
+        way = proxies.decide(url, setting=proxy, key=f'sink "{name}": proxy')
+        self._place = urlsplit(url).netloc + ("" if way is None else f" through the proxy {way.url}")
         self._secrets = _secrets(
             [
                 *self._form.secrets,
                 *_of_headers(headers or {}),
                 *url_secrets.secret_texts(url),
+                *([self._host] if secret_host else []),
                 *proxies.login_texts(proxy or ""),
                 *proxies.secret_texts(),
             ]
         )
         self._client = httpx2.AsyncClient(
             verify=tls_context(name, ca_bundle, client_cert, client_key),
-            proxy=proxies.for_httpx(proxies.decide(url, setting=proxy, key=f'sink "{name}": proxy')),
+            proxy=proxies.for_httpx(way),
             trust_env=False,
             timeout=timeout_s,
             limits=httpx2.Limits(max_connections=max_in_flight, max_keepalive_connections=max_in_flight),
@@ -153,7 +159,8 @@ class HttpSink:
         # The status says it all: a body that drips or breaks off must not have the event sent again.
         except TimeoutError as error:
             if response is None:
-                raise TransientDeliveryError(f"no answer within {self._timeout_s:g} s") from error
+                text = f"{self._place}: no answer within {self._timeout_s:g} s"
+                raise TransientDeliveryError(self._shown(text)) from error
         except httpx2.TransportError as error:
             if response is None:
                 raise self._meaning(error) from None  # its text may hold what ours must not
@@ -180,8 +187,9 @@ class HttpSink:
         if isinstance(error, httpx2.LocalProtocolError):
             # It quotes the value, as a Python literal in which a secret may be spelled another way.
             return MisconfiguredSinkError(f"{kind}: the request cannot be sent (check the sink's headers)")
-        shown = self._shown(str(error))
-        text = f"{kind}: {shown}" if shown else kind
+        # The resolver's errors name the host, which has just been said.
+        said = str(error).replace(f" {self._host}: ", " ", 1)
+        text = f"{kind}: {self._shown(f'{self._place}: {said}' if said else self._place)}"
         if isinstance(error, httpx2.ProxyError) and _status_of(error) in MISCONFIGURED:
             return MisconfiguredSinkError(f"{text} (check the sink's proxy and its credentials)")
         return TransientDeliveryError(text)
