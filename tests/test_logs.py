@@ -9,6 +9,8 @@ import io
 import json
 import logging
 import os
+import subprocess
+import sys
 import threading
 import time
 import warnings
@@ -153,6 +155,7 @@ LEAKS: dict[str, Callable[[], None]] = {
     "object": lambda: structlog.get_logger().info(
         "x", url=Url(), error=ValueError("hunter2"), kinds={"hunter2"}
     ),
+    "key": lambda: structlog.get_logger().info("x", a={"hunter2": 1, "ticket=TK456": {"hunter2": 2}}),
     "bytes": lambda: structlog.get_logger().info("x", frame=b"access_key=AK123&ticket=TK456 hunter2"),
     "exception": lambda: _logged(structlog.get_logger().exception),
     "library": lambda: logging.getLogger("Lark").warning("connected to %s, %s", Url(), "hunter2-app-secret"),
@@ -274,6 +277,36 @@ def test_no_value_makes_the_logging_code_raise(output: Output, name: str) -> Non
     text = output.text()
     assert text.count("\n") == 1
     assert json.loads(text)["event"] == "x"
+
+
+UNCAUGHT = """
+import threading
+from reserve_listener.observability.logs import Logs, hear_uncaught
+logs = Logs(level="info", log_format="json", secrets=("hunter2",))
+hear_uncaught()
+def fail():
+    raise ValueError("hunter2 in a thread")
+thread = threading.Thread(target=fail, name="file-a")
+thread.start()
+thread.join()
+class Broken:
+    def __del__(self):
+        raise ValueError("hunter2 in a finalizer")
+del (broken := [Broken()])[0]
+logs.close()
+"""
+
+
+def test_what_nobody_catches_is_a_masked_line() -> None:
+    """An error in a thread or in a finalizer goes to the log with its traceback, and nothing of it to standard error."""
+    done = subprocess.run(
+        [sys.executable, "-c", UNCAUGHT], capture_output=True, text=True, timeout=60, check=True
+    )
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["event"] for line in lines] == ["daemon.uncaught", "daemon.uncaught"]
+    assert "file-a" in lines[0]["where"]
+    assert all("Traceback" in line["exception"] for line in lines)
+    assert "hunter2" not in done.stdout + done.stderr
 
 
 # -- nothing that acts ----------------------------------------------------------------------------------------------------

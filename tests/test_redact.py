@@ -192,6 +192,37 @@ def test_known_attacks_take_linear_time(unit: tuple[bytes, ...]) -> None:
 
 
 @pytest.mark.parametrize(
+    "unit",
+    [
+        "token",
+        "token=",
+        "token'",
+        "token: ",
+        "token ",
+        "'",
+        " ",
+        "\\",
+        "bearer ",
+        "authorization: bearer ",
+        "a",
+    ],
+)
+@pytest.mark.parametrize("begin", ["", "token", "token=", "authorization: bearer"])
+def test_masking_takes_linear_time(begin: str, unit: str) -> None:
+    """Texts that were made to be hard cost eight times as much when they are eight times as long, not 64 times."""
+
+    def cost(text: str) -> float:
+        started = time.process_time()
+        scrub(text, ("hunter2",))
+        return time.process_time() - started
+
+    small, large = (
+        min(cost(begin + unit * (size // len(unit))) for _ in range(3)) for size in (8_000, 64_000)
+    )
+    assert large < 0.01 + 24 * small
+
+
+@pytest.mark.parametrize(
     ("text", "scrubbed"),
     [
         ("wss://h/ws?device_id=1&access_key=AAA&ticket=BBB&x=1", "wss://h/ws?device_id=1&access_key=***&ticket=***&x=1"),

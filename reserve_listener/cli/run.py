@@ -59,7 +59,7 @@ def run(
     interpreter.starting()
     descriptors.raise_limit()
     from reserve_listener import proxies
-    from reserve_listener.observability.logs import Logs
+    from reserve_listener.observability.logs import Logs, hear_uncaught
     from reserve_listener.signals import Hangup, Signals
 
     hangup = Hangup.of_this_start()
@@ -70,6 +70,7 @@ def run(
         log_format=log_format.value,
         secrets=tuple(proxies.secret_texts()),
     )
+    hear_uncaught()
     try:
         from reserve_listener.app import App
         from reserve_listener.config import load

@@ -11,6 +11,7 @@ import logging
 import os
 import re
 import sys
+import threading
 import warnings
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
@@ -37,6 +38,9 @@ LEVELS: Final = ("debug", "info", "warning", "error")
 FORMATS: Final = ("auto", "console", "json")
 MESSAGE_CHARS: Final = 2_000
 """What is shown of another library's message."""
+
+MASKED_CHARS: Final = 65_536
+"""What of it is looked through for secrets: a library that logs megabytes must not hold the loop up."""
 
 LIBRARY_EVERY_S: Final = 1.0
 """A library that meets the same trouble a thousand times a second says it once."""
@@ -137,12 +141,15 @@ class Logs:
         if isinstance(value, str):
             return scrub(value, self._secrets)
         if isinstance(value, dict):
-            return {key: self._scrubbed(item) for key, item in value.items()}
+            return {self._scrubbed_key(key): self._scrubbed(item) for key, item in value.items()}
         if isinstance(value, (list, tuple)):
             return [self._scrubbed(item) for item in value]
         if value is None or isinstance(value, (bool, int, float)):
             return value
         return scrub(str(value), self._secrets)  # an exception, a URL, a path: what is written is its text
+
+    def _scrubbed_key(self, key: Any) -> Any:
+        return scrub(key, self._secrets) if isinstance(key, str) else key
 
     def _bounded(self, line: dict[str, Any]) -> str:
         text = self._render(line)
@@ -159,6 +166,18 @@ class Logs:
 
 def _is_too_long(text: str) -> bool:
     return len(text) * UTF8_BYTES > LINE_BYTES and len(text.encode("utf-8", ESCAPE)) > LINE_BYTES
+
+
+def hear_uncaught() -> None:
+    """What nobody catches, in a thread or where Python can only report it, becomes a line: Python's own goes to stderr unmasked."""
+    threading.excepthook = lambda failure: _uncaught(failure.thread, failure.exc_value)
+    sys.unraisablehook = lambda failure: _uncaught(failure.object, failure.exc_value)
+
+
+def _uncaught(where: object, error: BaseException | None) -> None:
+    structlog.get_logger("daemon").error(
+        "daemon.uncaught", where=repr(where), error=repr(error), exc_info=error
+    )
 
 
 class _LineLogger:
@@ -186,7 +205,8 @@ class _Bridge(logging.Handler):
             message = record.getMessage()
         except Exception:  # noqa: BLE001  # a library's broken format string is no reason to fail
             message = str(record.msg)
-        # Masked before it is cut: half a secret is not recognised.
+        # Masked before it is cut: half a secret is not recognised. What is cut off before that is far beyond what is shown.
+        message = message[:MASKED_CHARS]
         message = self._mask(_PATH_OF_URL.sub(r"\1/…", message))[:MESSAGE_CHARS]
         raised = record.exc_info[0] if record.exc_info else None
         self._throttle.tell(
