@@ -202,7 +202,9 @@ async def test_down_probed_and_up_again(
             clock.now_ms = worker._breaker.probe_ms
             worker._wake.set()
             await until(lambda: len(sink.ids) == 240)
-            await rest(worker)
+            async with asyncio.timeout(patience(10)):
+                while (await base.backlog())["scripted"]:  # what has arrived is not settled yet
+                    await asyncio.sleep(0.005)
             assert worker.health.state == "ok"
     assert by_scope(sink) == sorted([f"{n:03}", f"{n + 120:03}"] for n in range(120))
     assert max(len(attempt) for attempt in sink.attempts[-8:]) > 1 or batch_size == 1
