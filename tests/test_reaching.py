@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 import json
 import socket
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from starlette.responses import Response
 
 from reserve_listener.proxies import VARIABLES
+from reserve_listener.resolver import Question, Resolver
 from reserve_listener.simulator import Faults, Simulator, sample_event
 from reserve_listener.transports import endpoint, long_connection
 from reserve_listener.transports.failures import Failure, Kind, classify
@@ -119,6 +121,26 @@ async def test_a_name_that_is_not_known(kind: str, monkeypatch: pytest.MonkeyPat
     assert failure.reason == "DNS lookup of nowhere.example failed: Name or service not known"
     assert failure.hint is not None
     assert "this machine's DNS" in failure.hint
+
+
+@pytest.mark.parametrize("kind", OF)
+@pytest.mark.parametrize("proxy", [None, "http://proxy.example:3128"])
+async def test_a_lookup_by_the_daemons_own_resolver(
+    kind: str, proxy: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The resolver's words, which name the host, are not repeated; a server that hangs is told as one."""
+    resolver = Resolver(lambda *_: time.sleep(0.3), timeout_s=0.05)
+
+    async def lookup(host: Any, port: Any, **_: Any) -> Any:
+        name = host.decode() if isinstance(host, bytes) else host
+        if "example" not in name:
+            return socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)
+        return await resolver.resolve(Question(name, None, 0, 0, 0, 0), port)
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", lookup)
+    failure = await OF[kind](f"{kind}s://platform.example", proxy=proxy)
+    name = "platform.example" if proxy is None else "the proxy proxy.example"
+    assert failure.reason == (f"DNS lookup of {name} failed: the name server does not answer within 0.05 s")
 
 
 @pytest.mark.parametrize("kind", OF)

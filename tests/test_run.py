@@ -206,6 +206,20 @@ async def test_an_app_that_was_never_connected_is_refused_with_exit_77(
         assert "Traceback" not in daemon.stderr()
 
 
+@pytest.mark.parametrize("status", [200, 503])
+async def test_a_busy_platform_at_the_first_start_is_waited_out(
+    tmp_path: Path, platform: Simulator, server: HttpServer, status: int
+) -> None:
+    """Only what says that the app is wrong ends a first start: "system busy" is tried again, soon, until it has passed."""
+    platform.faults.endpoint_code, platform.faults.endpoint_status = 1000040345, status
+    config = write_config(tmp_path, platform, server.url)
+    async with running(tmp_path, config) as daemon:
+        await until(lambda: platform.endpoint_calls >= 3)
+        platform.faults.endpoint_code, platform.faults.endpoint_status = 0, 200
+        await platform.connected(20)
+        assert await daemon.stop() == 0
+
+
 async def test_an_app_that_was_connected_waits_a_refusal_out(
     tmp_path: Path, platform: Simulator, server: HttpServer
 ) -> None:

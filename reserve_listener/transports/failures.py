@@ -175,7 +175,7 @@ def chain(error: BaseException | None) -> Iterator[BaseException]:
     """
     while error is not None:
         yield error
-        error = error.__cause__ or error.__context__
+        error = error.__cause__ or error.__context__  # httpx2 hides the first, which is the one that says why
 
 
 def _handshake_headers(error: BaseException) -> dict[str, str] | None:

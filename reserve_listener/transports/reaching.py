@@ -111,12 +111,14 @@ def _place(host: str, port: int) -> str:
 
 def _outcome(error: Exception) -> str:
     links = list(chain(error))
+    lookup = next((link for link in links if isinstance(link, socket.gaierror)), None)
+    if lookup is not None:  # it says itself when it took too long
+        return f" failed: {_system_says(lookup)}"
     if any(isinstance(link, TimeoutError) or type(link).__name__.endswith("Timeout") for link in links):
         return ": no answer in time"
     for link in reversed(links):
-        tried = (
-            link.exceptions if isinstance(link, ExceptionGroup) else (link,)
-        )  # one for each address of a name
+        # A group has an error for each address of a name.
+        tried = link.exceptions if isinstance(link, ExceptionGroup) else (link,)
         said = dict.fromkeys(_system_says(each) for each in tried if isinstance(each, OSError))
         if said:
             return f" failed: {'; '.join(said)}"
