@@ -104,7 +104,9 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
         self._received = bytearray()
         self._head = HeadReader()
         self._pipelined = 0
+        self._answer: _CyclesTransport | None = None
         self._is_parting = False
+        self._is_waiting = False  # for the rest of a head
         self._timers: dict[str, asyncio.TimerHandle] = {}
 
     # -- giving way ---------------------------------------------------------------------------------------------------------
@@ -175,27 +177,32 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
     # -- input --------------------------------------------------------------------------------------------------------------
 
     def work(self) -> bool:
-        """See `turns.Worker`: a head, or a piece of a body."""
-        if not self._can_go_on():
-            return False
+        """See `turns.Worker`: a head, with what is there of a body that has a length; or a piece of one in chunks."""
+        if self._can_go_on() and self._advance() and not self.conn.is_chunked and self._can_go_on():
+            self._advance()
+        self._read_on()
+        return self._can_go_on() and not self._is_waiting
+
+    def _advance(self) -> bool:
         try:
             size = self._step()
         except ValueError as error:
             self._refuse(str(error))
             return False
+        self._is_waiting = size == 0
         if size:
             piece = bytes(self._received[:size])
             del self._received[:size]
             self.data_received(piece)
-        self._read_on()
-        return size > 0 and self._can_go_on()
+        return size > 0
 
     def handle_events(self) -> None:
         """As uvicorn's; a request that begins ends the wait for it."""
         before = self.cycle
         super().handle_events()
         if self.cycle is not before:
-            self.cycle.transport = cast("asyncio.Transport", _CyclesTransport(self.transport, self._part))
+            self._answer = _CyclesTransport(self.transport, self._part)
+            self.cycle.transport = cast("asyncio.Transport", self._answer)
             self._forget("head")
             self.since = self.loop.time()
             if self._shared.limits.exchange_s is not None:
@@ -216,6 +223,8 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
 
     def on_response_complete(self) -> None:
         """As uvicorn's; the connection goes on only if what was asked has been read, and nothing was asked ahead."""
+        if self._answer is not None:
+            self._answer.flush()
         self.since = self.loop.time()
         self._forget("exchange")
         self._pipelined = self._pipelined + 1 if self._received else 0
@@ -286,12 +295,30 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
 
 
 class _CyclesTransport:
-    """What a request sees of the transport: when its answer ends the connection, the connection says how."""
+    """What a request sees of the transport: when its answer ends the connection, the connection says how.
+
+    Head and body of an answer leave in one write, in the next turn of the loop at the latest.
+    """
 
     def __init__(self, transport: asyncio.Transport, part: Callable[[], None]) -> None:
-        self.write = transport.write
         self.is_closing = transport.is_closing
-        self.close = part
+        self._transport = transport
+        self._part = part
+        self._unsent: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        if not self._unsent:
+            asyncio.get_running_loop().call_soon(self.flush)
+        self._unsent.append(data)
+
+    def flush(self) -> None:
+        unsent, self._unsent = b"".join(self._unsent), []
+        if unsent and not self._transport.is_closing():
+            self._transport.write(unsent)
+
+    def close(self) -> None:
+        self.flush()
+        self._part()
 
 
 class _Flow(FlowControl):

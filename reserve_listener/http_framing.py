@@ -26,8 +26,6 @@ SPARE_BYTES: Final = 64 * 1024
 """How much longer than the body itself what it is wrapped in may be: chunks have extensions that nobody needs."""
 
 _END_OF_HEAD: Final = re.compile(rb"\n\r?\n")
-# A line end that is not CRLF, and a line that goes on in the next one.
-_AMBIGUOUS: Final = re.compile(rb"(?<!\r)\n|\r(?!\n)|\n[ \t]")
 _FIRST_OF_A_REQUEST: Final = 0x21
 
 
@@ -103,6 +101,12 @@ class HeadReader:
         head = bytes(received[:size])
         if head.count(b"\n") > HEAD_LINES:
             raise ValueError(f"the head has more than {HEAD_LINES} lines")
-        if _AMBIGUOUS.search(head):
+        if _is_ambiguous(head):
             raise ValueError("the head has lines that could be read in two ways")
         return size
+
+
+def _is_ambiguous(head: bytes) -> bool:
+    """Whether it has a line end that is not CRLF, or a line that goes on in the next one."""
+    ends = head.count(b"\r\n")
+    return not ends == head.count(b"\n") == head.count(b"\r") or b"\n " in head or b"\n\t" in head

@@ -203,6 +203,15 @@ async def test_a_daemon_with_few_descriptors_takes_pushes(tmp_path: Path, server
     assert 0 < len(dropped) <= 2 * (len(set(times)) + 1)
 
 
+async def test_the_daemon_raises_its_limit_on_open_files(tmp_path: Path, server: HttpServer) -> None:
+    """Started with few, as by many shells and services, it asks for what it may have."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    async with running(tmp_path, write_webhook_config(tmp_path, server.url)) as daemon:
+        await until(lambda: any(line["event"] == "webhook.listening" for line in daemon.log()))
+        assert resource.prlimit(daemon.process.pid, resource.RLIMIT_NOFILE) == (min(8_192, hard), hard)
+
+
 async def test_without_a_descriptor_left_it_rests_and_makes_room() -> None:
     """Accepting that fails is neither an error nor tried without a pause; a silent connection makes room for the next."""
     with structlog.testing.capture_logs() as logs:
