@@ -158,7 +158,7 @@ async def test_a_person_sees_what_was_tried(
         assert tried == [("retry", 503), ("retry", 404), ("delivered", None)]
         assert all(attempt["duration_s"] >= 0 for attempt in failure["attempts"])
         _, out, _ = await cli("status", "-c", str(config))
-        assert "failure     booking: event one of room omm_x: delivered" in out
+        assert "failure\tbooking: event one of room omm_x: delivered" in out
         _, out, _ = await cli("events", "show", "one", "-c", str(config))
         shown = [line.split("\t") for line in out.splitlines() if line.startswith("attempt\t")]
         assert [(line[2], line[3]) for line in shown] == [

@@ -55,12 +55,12 @@ def piped(folder: Path, *arguments: str, **extra: str) -> subprocess.CompletedPr
 
 
 def test_a_pipe_gets_fields(tmp_path: Path, store: dict[str, str]) -> None:
-    """No header, a line an event, five fields divided by tabs, ids whole, times in UTC whatever the zone."""
+    """No header, a line an event, six fields divided by tabs, ids whole, times in UTC whatever the zone."""
     done = piped(tmp_path, "events", "list", TZ="Asia/Shanghai", **store)
     assert (done.returncode, done.stderr) == (0, "")
     rows = [line.split("\t") for line in done.stdout.splitlines()]
     assert [len(row) for row in rows] == [6, 6, 6]
-    assert rows[0] == [RECEIVED, EVENT, "room", SCOPE, f"{SINK} pending, other pending"]
+    assert rows[0][:5] == [RECEIVED, EVENT, "room", SCOPE, f"{SINK} pending, other pending"]
     assert rows[1][3] == r"omm_[bold]\t会议室\u202e"
     assert (rows[2][2], rows[2][4]) == ("unreadable", r"not \x1b[31mJSON\n")
 
@@ -114,6 +114,18 @@ def test_show_for_persons_and_for_pipes(tmp_path: Path, store: dict[str, str]) -
     )
     assert fields["received"] == RECEIVED
     assert json.loads(fields["event"])["id"] == EVENT
+
+
+def test_status_for_persons_and_for_pipes(tmp_path: Path, store: dict[str, str]) -> None:
+    """A terminal gets local times, and hints below their reasons; a pipe a name for each line, and times in UTC."""
+    code, text = at_terminal("status", cwd=tmp_path, env=store)
+    assert code == 3
+    assert re.search(r"^last event +2026-09-21 14:13:20 UTC$", text, re.MULTILINE)
+    assert re.search(r"^ +→ start it", text, re.MULTILINE)
+    done = piped(tmp_path, "status", **store)
+    fields = dict(line.split("\t", 1) for line in done.stdout.splitlines())
+    assert (done.returncode, fields["status"], fields["last event"]) == (3, "stopped", RECEIVED)
+    assert fields["hint"].startswith("start it")
 
 
 def test_the_beginning_of_an_id_is_enough(tmp_path: Path, store: dict[str, str]) -> None:

@@ -208,7 +208,7 @@ async def test_status_tells_why_a_sink_fails_and_which_times_may_be_lost(
         await until(lambda: any(line["event"] == "delivery.sink_down" for line in daemon.log()))
         code, out, _ = await cli("status", "-c", config)
         assert code == 1  # degraded: a sink is down
-        (line,) = [each for each in out.splitlines() if each.startswith("sink        booking")]
+        (line,) = [each for each in out.splitlines() if each.startswith("sink\tbooking")]
         assert "booking: down, 8 pending, since" in line
         assert "HTTP 503" in line
         assert "next attempt" in line

@@ -64,8 +64,8 @@ async def test_all_is_well(tmp_path: Path, platform: Simulator, server: HttpServ
         assert found["connection"]["reconnects_last_hour"] == 1
         code, out, _ = await cli("status", "-c", str(config))
         assert code == 0
-        assert out.startswith("status      ok\n")
-        assert "connection  connected, since 2" in out
+        assert out.startswith("status\tok\n")
+        assert "connection\tconnected, since 2" in out
         assert await daemon.stop() == 0
 
 
@@ -104,7 +104,7 @@ async def test_what_waits_for_a_person_is_degraded(
         assert [reason["part"] for reason in found["reasons"]] == ["dead_letters"]
         assert "dead-letters list" in found["reasons"][0]["hint"]
         assert found["reasons"][0]["since"] >= found["last_event"]
-        await cli("dead-letters", "drop", "-c", str(config), "--event-id", "dead")
+        await cli("dead-letters", "drop", "-c", str(config), "--event-id", "dead", "--yes")
         assert (await told(config))[1]["status"] == "ok"
         assert await platform.push(sample_event(event_id="misled")).answered() == 200
         await receiver.wait_for(2)

@@ -1,11 +1,12 @@
 """`reserve-listener status`: how the daemon is, and why."""
 
+import os
 import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reserve_listener.cli.listing import json_text
+from reserve_listener.cli.listing import at_terminal, json_text, local_time, short_id
 from reserve_listener.cli.options import ConfigOption, JsonOption
 from reserve_listener.cli.stores import locate_store
 from reserve_listener.text import visible
@@ -21,6 +22,9 @@ EXIT_CODES = {"ok": 0, "stopped": 3}
 
 WATCH_S = 2.0
 CLEAR = "\x1b[H\x1b[2J"
+
+BELOW = {"reason": "", "hint": "  → ", "attempt": "  "}
+"""What stands below another line, and how it begins there."""
 
 
 def status(
@@ -59,7 +63,7 @@ def _watch(store: "Path", *, as_json: bool) -> None:
         found = _look(store)
         if as_json:
             typer.echo(_json(found, indent=None))
-        elif sys.stdout.isatty():
+        elif at_terminal() and os.environ.get("TERM") != "dumb":
             typer.echo(CLEAR + "\n".join(_lines(found)))
         else:
             typer.echo("\n".join([*_lines(found), ""]))
@@ -119,14 +123,14 @@ def _json(found: "Status", *, indent: int | None) -> str:
 def _lines(found: "Status") -> "Iterator[str]":
     yield _line("status", found.status)
     for reason in found.reasons:
-        since = f" (since {reason.since})" if reason.since else ""
-        yield _line("", f"{reason.part}: {reason.reason}{since}")
+        since = f" (since {_when(reason.since)})" if reason.since else ""
+        yield _line("reason", f"{reason.part}: {reason.reason}{since}")
         if reason.hint:
-            yield _line("", f"  → {reason.hint}")
+            yield _line("hint", reason.hint)
     if found.pid is not None:
         yield _line("running", f"{found.running_s} s, process {found.pid}, version {found.version}")
     yield from _connection(found)
-    yield _line("last event", found.last_event or "none")
+    yield _line("last event", _when(found.last_event) or "none")
     size = "" if found.store.size_mb is None else f", {found.store.size_mb} MiB"
     bound = "" if found.store.max_size_mb is None else f" of {found.store.max_size_mb}"
     yield _line("store", f"{found.store.path}{size}{bound}")
@@ -135,7 +139,7 @@ def _lines(found: "Status") -> "Iterator[str]":
     for failure in found.failures:
         yield from _failure(failure)
     for gap in found.gaps:
-        yield _line("gap", f"{gap.from_} to {gap.to}: changes may be lost")
+        yield _line("gap", f"{_when(gap.from_)} to {_when(gap.to)}: changes may be lost")
 
 
 def _connection(found: "Status") -> "Iterator[str]":
@@ -144,11 +148,11 @@ def _connection(found: "Status") -> "Iterator[str]":
         return
     facts = [connection.text]
     if connection.since:
-        facts.append(f"since {connection.since}")
+        facts.append(f"since {_when(connection.since)}")
     if connection.next_attempt:
-        facts.append(f"next attempt {connection.next_attempt}")
+        facts.append(f"next attempt {_when(connection.next_attempt)}")
     if connection.last_frame:
-        facts.append(f"last frame {connection.last_frame}")
+        facts.append(f"last frame {_when(connection.last_frame)}")
     if connection.reconnects_last_hour:
         facts.append(f"{connection.reconnects_last_hour} reconnects in the last hour")
     yield _line("connection", ", ".join(facts))
@@ -159,22 +163,36 @@ def _sink(sink: "SinkStatus") -> str:
     if sink.dead_letters:
         parts.append(f"{sink.dead_letters} dead letters")
     if sink.last_error:
-        since = f"since {sink.failing_since}: " if sink.failing_since else ""
+        since = f"since {_when(sink.failing_since)}: " if sink.failing_since else ""
         parts.append(since + sink.last_error)
     if sink.next_attempt:
-        parts.append(f"next attempt {sink.next_attempt}")
+        parts.append(f"next attempt {_when(sink.next_attempt)}")
     return ", ".join(parts)
 
 
 def _failure(failure: "FailedDelivery") -> "Iterator[str]":
-    ending = f", next attempt {failure.next_attempt}" if failure.next_attempt else ""
-    where = f"{failure.scope_type} {failure.scope_id}"
-    yield _line("failure", f"{failure.sink}: event {failure.event_id} of {where}: {failure.state}{ending}")
+    ending = f", next attempt {_when(failure.next_attempt)}" if failure.next_attempt else ""
+    where = f"{failure.scope_type} {_id(failure.scope_id)}"
+    yield _line(
+        "failure", f"{failure.sink}: event {_id(failure.event_id)} of {where}: {failure.state}{ending}"
+    )
     for attempt in failure.attempts:
         took = "" if attempt.duration_s is None else f" after {attempt.duration_s} s"
         error = f": {attempt.error}" if attempt.error else ""
-        yield _line("", f"  {attempt.time}  {attempt.outcome}{took}{error}")
+        yield _line("attempt", f"{_when(attempt.time)}  {attempt.outcome}{took}{error}")
 
 
 def _line(name: str, value: str) -> str:
-    return f"{name:<11} {visible(value)}"
+    """For a program each line has its name; a person sees which belong to the one above."""
+    if not at_terminal():
+        return f"{name}\t{visible(value)}"
+    label, mark = ("", BELOW[name]) if name in BELOW else (name, "")
+    return f"{label:<11} {mark}{visible(value)}"
+
+
+def _when(rfc3339: str | None) -> str:
+    return local_time(rfc3339) if rfc3339 and at_terminal() else rfc3339 or ""
+
+
+def _id(text: str) -> str:
+    return short_id(text) if at_terminal() else text
