@@ -7,9 +7,13 @@ import ssl
 from typing import TYPE_CHECKING, Final
 
 from reserve_listener.cli.checks.findings import WrongError
+from reserve_listener.config.reading import read_within
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+LARGEST: Final = 1_048_576
+"""The certificates of all authorities of a system take a third of it."""
 
 _CERTIFICATE: Final = re.compile(rb"-----BEGIN (?:TRUSTED |X509 )?CERTIFICATE-----")
 _KEY: Final = re.compile(rb"-----BEGIN (?:[A-Z]+ )?PRIVATE KEY-----")
@@ -52,9 +56,9 @@ def try_certificate(cert_key: str, certificate: Path, key_key: str, key: Path | 
 
 def _pem(what: str, path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_within(path, LARGEST)
     except OSError as error:
-        raise WrongError(f"{what} {path}: {error.strerror}") from None
+        raise WrongError(f"{what} {path}: {error.strerror or error}") from None
 
 
 def _openssl(error: OSError) -> str:
