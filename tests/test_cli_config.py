@@ -21,6 +21,7 @@ from reserve_listener.cli.check import check
 from reserve_listener.cli.checks import findings
 from reserve_listener.cli.config import config_app
 from reserve_listener.errors import ConfigError
+from reserve_listener.store import schema
 
 if TYPE_CHECKING:
     from typer.testing import Result
@@ -47,6 +48,7 @@ def _empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def call(*arguments: str, text: str | None = None) -> Result:
     if text is not None:
         Path("config.toml").write_text(text, encoding="utf-8")
+        Path("config.toml").chmod(0o600)
     result = CliRunner().invoke(app, arguments)
     assert HIDDEN not in result.output
     return result
@@ -172,7 +174,7 @@ def test_check_of_what_is_well(tmp_path: Path) -> None:
 
 def test_check_of_files_that_are_there() -> None:
     """Files in place are looked at and left as they are."""
-    Path("events.db").write_bytes(b"SQLite format 3\x00" + bytes(100))
+    schema.open_writer(Path("events.db")).close()
     Path("audit.jsonl").write_text("{}\n", encoding="utf-8")
     sink = '[[sinks]]\nname = "audit"\ntype = "file"\npath = "audit.jsonl"\n'
     result = call("check", text=LARK + STORE + sink)
@@ -332,6 +334,7 @@ def test_the_examples_app_id_is_refused(command: str) -> None:
 def test_check_warns_of_blanks_that_were_copied_along() -> None:
     """An id or a secret with blanks around it is said, with where it stands; it is no error."""
     Path("secret").write_text(f"{HIDDEN} \n", encoding="utf-8")
+    Path("secret").chmod(0o600)
     result = call("check", text='[lark]\napp_id = " cli_a"\napp_secret_file = "secret"\n' + STORE)
     assert result.exit_code == 0
     warnings = [line for line in result.output.splitlines() if line.startswith("warn")]

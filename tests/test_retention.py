@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,7 +15,6 @@ from reserve_listener.store import Retention, SqliteStore, StoreReader, retentio
 from tests.helpers import NOW_MS, Clock, append, small_event, stored, unreadable_event, until
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import AsyncIterator
     from pathlib import Path
 
@@ -270,3 +270,23 @@ async def test_the_wal_stays_small_and_pages_are_used_again(path: Path, clock: C
     await store.close()
     with StoreReader(path) as reader:
         assert reader.events(limit=5) == []
+
+
+async def test_the_log_counts_and_is_given_back_when_room_is_short(store: SqliteStore, path: Path) -> None:
+    """A reader that stands still makes the log grow: it counts for the bound and for `status`; without one it is emptied."""
+    log = path.with_name("events.db-wal")
+    reader = sqlite3.connect(path, isolation_level=None)
+    reader.execute("BEGIN")
+    reader.execute("SELECT count(*) FROM events").fetchone()
+    try:
+        for number in range(60):
+            await fill(store, 5, size=2_000, name=f"r{number}-")
+        log_bytes = log.stat().st_size
+        assert log_bytes > 2 * MIB
+        assert await store.measure() > log_bytes
+        assert (await store.insight("cli_1", gaps_since_ms=0)).size_bytes == store._size_bytes
+    finally:
+        reader.close()
+    assert await store.measure() < 2 * MIB
+    assert log.stat().st_size == 0
+    assert await append(store, small_event("after")) is Verdict.STORED

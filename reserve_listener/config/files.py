@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reserve_listener.config.model import Config, FileSink, HttpSink
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 COMPANIONS = tuple(
     part + ending for part in ("", "-inbox") for ending in ("", "-wal", "-shm", "-journal", ".lock", ".sock")
@@ -26,6 +26,25 @@ def collisions(config: Config, file: Path | None) -> Iterator[tuple[str, str]]:
                 yield sink.name, f"{sink.path} is {taken[identity]}; name another path"
             else:
                 taken[identity] = f'the file of the sink "{sink.name}"'
+
+
+def homeless(config: Config) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """The keys whose paths are relative to a working directory that is no more, and what to do about it."""
+    try:
+        Path.cwd()
+    except OSError:
+        paths: list[tuple[tuple[str | int, ...], Path]] = [(("store", "url"), config.store.path)]
+        paths += [
+            (("sinks", index, "path"), sink.path)
+            for index, sink in enumerate(config.sinks)
+            if isinstance(sink, FileSink)
+        ]
+        for key, path in paths:
+            if not path.is_absolute():
+                yield (
+                    key,
+                    f"{path} is relative to the working directory, which was removed; name an absolute path, or start elsewhere",
+                )
 
 
 def ours(config: Config, file: Path | None = None) -> Iterator[tuple[Path, str]]:

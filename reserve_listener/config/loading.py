@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from reserve_listener.config import environment, problems, secret_files, values
 from reserve_listener.config.default_store import default_store
-from reserve_listener.config.files import collisions
+from reserve_listener.config.files import collisions, homeless
 from reserve_listener.config.model import HTTP_FILE_KEYS, HTTP_SECRET_KEYS, Config, duplicates
 from reserve_listener.config.reading import SecretFiles, read_within
 from reserve_listener.config.shown import path_text
@@ -71,6 +71,8 @@ def load_explained(
     draft.fill_in_default_store()
     config = draft.validated()
     if config is not None:
+        draft.problems += [f"{draft.at(key)}: {why}" for key, why in homeless(config)]
+    if config is not None and not draft.problems:
         draft.problems += [
             f'{draft.at(("sinks",))}: sink "{name}": path: {why}' for name, why in collisions(config, file)
         ]

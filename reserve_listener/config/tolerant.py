@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from reserve_listener.config import environment
+from reserve_listener.config.files import homeless
 from reserve_listener.config.loading import Draft, find_config, read_toml
 from reserve_listener.config.model import Config, StoreConfig
 from reserve_listener.config.shown import path_text
@@ -53,9 +54,11 @@ def locate(path: Path | None = None, *, environ: Mapping[str, str] = os.environ)
     config = draft.validated()
     problems = tuple(dict.fromkeys((*unreadable, *draft.problems)))
     whole = config if not (nameless or problems) else None
-    return Located(
-        store=config.store if config else _store(draft), config=whole, file=file, problems=problems
-    )
+    store = config.store if config else _store(draft)
+    if not store.path.is_absolute() and config is not None:
+        for key, why in homeless(config):
+            raise ConfigError(f"{draft.at(key)}: {why}")
+    return Located(store=store, config=whole, file=file, problems=problems)
 
 
 def _values(file: Path | None) -> tuple[dict[str, Any], list[str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from contextlib import closing
 from importlib import resources
 from typing import TYPE_CHECKING, Final
 
@@ -69,7 +70,7 @@ def open_writer(path: Path) -> sqlite3.Connection:
         # What a statement would have to take back is kept in memory, not in a file that is made for each.
         connection.execute("PRAGMA temp_store = MEMORY")
         connection.execute("PRAGMA foreign_keys = ON")
-        _migrate(connection, path)
+        _migrate(connection)
     except sqlite3.Error as error:
         connection.close()
         raise _explained(path, error) from error
@@ -115,9 +116,33 @@ def open_reader(path: Path) -> sqlite3.Connection:
     return connection
 
 
+def look_at(path: Path) -> None:
+    """Whether the file is a store that this version takes, by what has been copied into it. Leaves nothing behind.
+
+    Raises `StoreError`. What is in the log only is not seen: opening that would make files, or change them.
+    """
+    if path.stat().st_size == 0:
+        return
+    try:
+        with closing(
+            sqlite3.connect(f"file:{_uri(path.resolve())}?mode=ro&immutable=1", uri=True)
+        ) as connection:
+            _identify(connection, path)
+    except sqlite3.Error as error:
+        raise _explained(path, error) from error
+
+
 def _identify(connection: sqlite3.Connection, path: Path) -> None:
     (found,) = connection.execute("PRAGMA application_id").fetchone()
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    version = _version(connection)
+    if found == APPLICATION_ID and version > len(migrations()):
+        raise WrongStoreError(_versions_differ(path, version))
+    if found == APPLICATION_ID and tables and not version:
+        raise WrongStoreError(
+            f"{path} has a store's tables and no version of them (user_version 0): something has changed it. It is left"
+            " alone; restore a copy, or name another file in store.url."
+        )
     if found == APPLICATION_ID or (found == 0 and tables == 0):
         return
     raise WrongStoreError(
@@ -125,10 +150,8 @@ def _identify(connection: sqlite3.Connection, path: Path) -> None:
     )
 
 
-def _migrate(connection: sqlite3.Connection, path: Path) -> None:
+def _migrate(connection: sqlite3.Connection) -> None:
     scripts, version = migrations(), _version(connection)
-    if version > len(scripts):
-        raise StoreError(_versions_differ(path, version))
     for number, script in enumerate(scripts[version:], start=version + 1):
         connection.executescript(
             f"BEGIN IMMEDIATE;\n{script}\n"

@@ -23,7 +23,7 @@ from reserve_listener.model import (
     Verdict,
 )
 from reserve_listener.store import appending, attempts, claiming, operations, sql
-from reserve_listener.store.insight import STATES, insight, sink_states, used_bytes
+from reserve_listener.store.insight import STATES, insight, shrink_log, sink_states, used_bytes
 from reserve_listener.store.lock import StoreLock
 from reserve_listener.store.writer import Writer
 
@@ -47,6 +47,9 @@ ATTEMPT_BYTES: Final = 200
 
 LAST_ERROR_CHARS: Final = 500
 BACKLOG_COUNTED: Final = 10_000
+
+CROWDED: Final = 0.5
+"""From this share of the bound on what the log takes is given back before anything is dropped for it."""
 
 ROW_FACTOR: Final = 1.2
 ROW_BYTES: Final = 200
@@ -155,6 +158,9 @@ class SqliteStore:
     async def measure(self) -> int:
         """The bytes that are in use in the file."""
         self._size_bytes = await self._writer.submit(used_bytes, writes=False)
+        if self.max_bytes is not None and self._size_bytes > self.max_bytes * CROWDED:
+            await self._writer.submit(shrink_log, writes=False)
+            self._size_bytes = await self._writer.submit(used_bytes, writes=False)
         self._grown_bytes = 0
         return self._size_bytes
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from reserve_listener import proxies
-from reserve_listener.cli.checks import places
+from reserve_listener.cli.checks import exposure, places
 from reserve_listener.cli.checks.findings import Finding, WrongError, look
 from reserve_listener.errors import ConfigError
 
@@ -30,6 +30,7 @@ def findings(loaded: Loaded, *, online: bool = False) -> Iterator[Finding]:
     yield look("store", lambda: places.store(loaded.config.store.path))
     for sink in loaded.config.sinks:
         yield _of_sink(sink, online=online)
+    yield from exposure.findings(loaded)
 
 
 def _app_secret(lark: LarkConfig) -> str:

@@ -7,6 +7,8 @@ import stat
 from typing import TYPE_CHECKING, Final
 
 from reserve_listener.cli.checks.findings import WrongError
+from reserve_listener.errors import StoreError
+from reserve_listener.store.schema import look_at
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,6 +26,10 @@ def store(path: Path) -> str:
     _require_directory(path.parent)
     if _head(path) not in {b"", _SQLITE_HEADER}:
         raise WrongError(f"{path}: is not an SQLite database; name another file in store.url")
+    try:
+        look_at(path)
+    except StoreError as error:
+        raise WrongError(str(error)) from None
     return f"{path}: exists"
 
 
@@ -36,7 +42,7 @@ def look_at_file(path: Path) -> None:
 
 
 def _head(path: Path) -> bytes:
-    """The first bytes. Not opened with SQLite: that would leave -wal and -shm files behind."""
+    """The first bytes: SQLite takes a file that is shorter than its header for an empty one."""
     try:
         with path.open("rb") as file:
             return file.read(len(_SQLITE_HEADER))
