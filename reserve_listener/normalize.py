@@ -37,6 +37,9 @@ REMEMBERED_CHARS: Final = 200
 _MICROSECONDS_FROM: Final = 10**14
 """`create_time` from here on counts microseconds: as milliseconds it would be the year 5138."""
 
+OLDEST_MS: Final = 1_420_070_400_000
+"""2015: an older `create_time` is not the platform's, which is younger than that, but a clock's or a counter's."""
+
 _DIGITS: Final = re.compile(r"-?\d{1,18}", re.ASCII)
 
 Warn = Callable[[str, Any, str], None]
@@ -220,6 +223,9 @@ def _create_time(value: Any, warn: Warn) -> int | None:
         number //= 1000
     if number is None or not 0 <= number < _MICROSECONDS_FROM:
         warn("header.create_time", value, "not a time in milliseconds")
+        return None
+    if number < OLDEST_MS:
+        warn("header.create_time", value, "before 2015")
         return None
     return number
 

@@ -398,9 +398,8 @@ def test_the_daemons_own_keys_are_not_the_platforms(key: str) -> None:
         ("1608725989123", 1608725989123, "2020-12-23T12:19:49.123Z"),
         ("1608725989123456", 1608725989123, "2020-12-23T12:19:49.123Z"),
         (1608725989123999, 1608725989123, "2020-12-23T12:19:49.123Z"),
-        ("0", 0, "1970-01-01T00:00:00.000Z"),
+        ("1420070400000", 1420070400000, "2015-01-01T00:00:00.000Z"),
         ("99999999999999", 99999999999999, "5138-11-16T09:46:39.999Z"),
-        ("100000000000000", 100000000000, "1973-03-03T09:46:40.000Z"),
     ],
 )
 def test_create_time_in_milli_and_microseconds(came: Any, milliseconds: int, time: str) -> None:
@@ -429,6 +428,10 @@ def test_create_time_in_milli_and_microseconds(came: Any, milliseconds: int, tim
         10**18,
         " 1608725989000",
         "1e12",
+        "0",
+        "1608725989",
+        "1420070399999",
+        "100000000000000",
     ],
 )
 def test_a_create_time_that_is_none(came: Any) -> None:

@@ -17,8 +17,6 @@ from reserve_listener import normalize
 from reserve_listener.clock import rfc3339
 from reserve_listener.model import EVENT_TYPE, IncomingEvent, Scope
 
-OLDEST_MS: Final = 1_420_070_400_000
-"""2015: an older `create_time` is not the platform's."""
 DIGITS: Final = 13
 SECONDS_DIGITS: Final = 5
 
@@ -135,7 +133,12 @@ def read(raw: bytes, *, received_ms: int) -> IncomingEvent | None:
 
 
 def _created_ms(text: str) -> int:
-    if len(text) == DIGITS and text.isascii() and text.isdigit() and (number := int(text)) >= OLDEST_MS:
+    if (
+        len(text) == DIGITS
+        and text.isascii()
+        and text.isdigit()
+        and (number := int(text)) >= normalize.OLDEST_MS
+    ):
         return number
     raise _UnusualError
 
