@@ -134,23 +134,6 @@ def test_a_pipe_in_the_place_of_a_file_hangs_no_command(name: str, command: str)
     assert "it is not a regular file" in done.stdout + done.stderr
 
 
-def test_a_pipe_in_the_place_of_certificates_does_not_hang_check() -> None:
-    """`check` tells it like any other file that cannot be used."""
-    os.mkfifo("bundle")
-    path = Path("config.toml")
-    path.write_text(path.read_text() + 'ca_bundle = "bundle"\n')
-    done = subprocess.run(
-        [*COMMAND, "check", "-c", "config.toml"],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env=environment(),
-        check=False,
-    )
-    assert done.returncode == 78
-    assert "bundle: it is not a regular file" in done.stdout
-
-
 def test_secrets_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Loading, masking, the sink and its fingerprint rest on one read of each file."""
     opened: list[str] = []
