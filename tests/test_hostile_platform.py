@@ -328,6 +328,14 @@ ATTACKS: dict[str, Any] = {
 }
 
 
+TINY = (
+    "empty fragments",
+    "fragments of a byte",
+    "a quarter of a million empty parts",
+    "pings, pongs unread",
+)
+"""Many pieces of next to nothing: these may cost next to nothing, a third of the others' bound."""
+
 QUICK = ("empty fragments", "unfinished payloads with ids of 8 MiB", "event types of 8 MiB")
 """The others each take as long."""
 
@@ -360,7 +368,7 @@ async def test_the_memory_stays_bounded(tmp_path: Path, attack: str) -> None:
             assert await platform.push(sample_event(event_id="after")).answered(patience(10)) == 200
             grown = _peak_mib(daemon.process.pid) - before
             print(f"{attack}: {grown} MiB")
-            assert grown < MOST_MIB
+            assert grown < (MOST_MIB // 3 if attack in TINY else MOST_MIB)
             assert len((tmp_path / "log.jsonl").read_bytes()) < 100_000
 
 
