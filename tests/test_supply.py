@@ -1,0 +1,42 @@
+"""What root installs for the service is pinned, byte by byte."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def pins(name: str) -> dict[str, str]:
+    """Of a requirements file: each package's version."""
+    text = (ROOT / "requirements" / name).read_text()
+    return dict(re.findall(r"^([a-z0-9-]+)==([^ \\;]+)", text, flags=re.MULTILINE))
+
+
+def test_the_builds_tools_are_pinned_to_what_the_tests_build_with() -> None:
+    """The backend and all that it needs have versions and hashes, and those of the development environment."""
+    build, dev = pins("build.txt"), pins("dev.txt")
+    assert "hatchling" in build
+    assert build.items() <= dev.items()
+    requirements = (ROOT / "requirements" / "build.txt").read_text()
+    assert len(re.findall(r"--hash=sha256:", requirements)) >= len(build)
+
+
+@pytest.mark.parametrize("document", ["docs/service.md"])
+def test_no_install_of_the_service_fetches_what_nobody_has_pinned(document: str) -> None:
+    """Each `pip install` as root takes hashes, or builds with what is there and fetches nothing."""
+    commands = re.findall(r"^# .*pip install (.*)$", (ROOT / document).read_text(), flags=re.MULTILINE)
+    assert len(commands) >= 4
+    for command in commands:
+        pinned = "--require-hashes" in command
+        assert pinned or {"--no-deps", "--no-build-isolation"} <= set(command.split()), command
+
+
+@pytest.mark.parametrize("unit", ["reserve-listener.service", "reserve-listener@.service"])
+def test_the_units_bound_the_memory(unit: str) -> None:
+    """More than what the daemon's own bounds add up to, and less than a small machine has."""
+    (size,) = re.findall(r"^MemoryHigh=(\d+)M$", (ROOT / "systemd" / unit).read_text(), flags=re.MULTILINE)
+    assert 512 <= int(size) <= 1024
