@@ -243,7 +243,9 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
     def _part(self) -> None:
         """Close, or, as long as something comes in that was not read, half of it: see `PARTING_S`."""
         is_read = self.conn.their_state in (h11.DONE, h11.MUST_CLOSE, h11.CLOSED) and not self._received
-        if is_read or self._is_parting or self.transport.is_closing():
+        if self._is_parting:  # its answer and its end both ask for it
+            return
+        if is_read or self.transport.is_closing():
             self.transport.close()
             return
         self._is_parting = True
