@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +13,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 
 from reserve_listener.model import IncomingEvent, Route, Scope, Verdict
 from reserve_listener.store import appending, schema
+from tests.helpers import patience, small_event
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -95,3 +98,44 @@ def test_a_batch_that_fails_leaves_nothing(tmp_path: Path) -> None:
             appending.append_all([(event, ((99, Route()),))], connection)
         connection.execute("ROLLBACK")
         assert connection.execute("SELECT count(*) FROM events").fetchone() == (0,)
+
+
+MEMORY = """
+import resource, sys
+from pathlib import Path
+from reserve_listener.model import IncomingEvent, Route, Scope
+from reserve_listener.store import appending, schema
+
+def peak() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+connection = schema.open_writer(Path(sys.argv[1]))
+scope = Scope(tenant_key="t", scope_type="room", scope_id="omm_1")
+half = 8 * 1024 * 1024
+events = [
+    IncomingEvent(tenant_key="t", event_id=f"e{n}", raw=b"r" * half, received_ms=1, created_ms=1, scope=scope, body=b"b" * half)
+    for n in range(8)
+]
+before = peak()
+connection.execute("BEGIN IMMEDIATE")
+verdicts = appending.append_all([(event, ()) for event in events], connection)
+connection.execute("COMMIT")
+print(len(verdicts), peak() - before)
+"""
+
+
+def test_large_events_are_not_in_memory_three_times_over(tmp_path: Path) -> None:
+    """128 MiB in one commit take a few portions more than they hold themselves."""
+    command = [sys.executable, "-c", MEMORY, str(tmp_path / "events.db")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=patience(60), check=True)
+    count, more_mib = map(int, done.stdout.split())
+    assert count == 8
+    assert more_mib < 4 * appending.PORTION_BYTES // (1024 * 1024)
+
+
+def test_portions_keep_the_order_and_lose_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each as large as allowed, an event that is larger by itself."""
+    monkeypatch.setattr(appending, "PORTION_BYTES", 100)
+    items = [(small_event(f"e{n}", size=size), SINKS) for n, size in enumerate([30, 30, 30, 500, 10, 98, 1])]
+    portions = [[event.event_id for event, _ in some] for some in appending._portions(items)]
+    assert portions == [["e0", "e1", "e2"], ["e3"], ["e4"], ["e5"], ["e6"]]

@@ -17,7 +17,7 @@ from reserve_listener.store import sql
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from reserve_listener.model import IncomingEvent, Route
 
@@ -25,6 +25,10 @@ _encode = msgspec.json.Encoder().encode
 
 _NUL: Final = b"\\u0000"
 """SQLite's JSON ends a text there; its columns do not."""
+
+PORTION_BYTES: Final = 16 * 1024 * 1024
+"""What is joined into one blob, and copied once more by SQLite, at the most: a full commit of usual events is half of it, and
+large ones must not be in memory three times over."""
 
 Outlets = tuple[tuple[int, "Route"], ...]
 """The sinks by their numbers, each with its route."""
@@ -73,6 +77,28 @@ def append_all(
     items: Sequence[tuple[IncomingEvent, Outlets]], connection: sqlite3.Connection
 ) -> list[Verdict]:
     """Store many, in their order; a verdict for each."""
+    verdicts: list[Verdict] = []
+    for some in _portions(items):
+        verdicts += _append_some(some, connection)
+    return verdicts
+
+
+def _portions(
+    items: Sequence[tuple[IncomingEvent, Outlets]],
+) -> Iterator[Sequence[tuple[IncomingEvent, Outlets]]]:
+    """As many at once as `PORTION_BYTES` allow, and at least one."""
+    begin = size = 0
+    for number, (event, _) in enumerate(items):
+        size += len(event.raw) + len(event.body or b"")
+        if size > PORTION_BYTES and number > begin:
+            yield items[begin:number]
+            begin, size = number, len(event.raw) + len(event.body or b"")
+    yield items[begin:]
+
+
+def _append_some(
+    items: Sequence[tuple[IncomingEvent, Outlets]], connection: sqlite3.Connection
+) -> list[Verdict]:
     if len(items) == 1:
         return _one_by_one(items, connection)
     first: dict[tuple[str, str], int] = {}
