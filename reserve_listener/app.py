@@ -103,6 +103,7 @@ class App:
         self._control = ControlServer(socket_path(self._config.store.path))
         try:
             await self._build()
+            await self._intake.start()
             self._control.bind()
             await self._serve(signals)
         finally:
@@ -117,6 +118,7 @@ class App:
             asyncio.create_task(self._transport.run(), name="transport"),
             asyncio.create_task(self._workers.wait_failed(), name="workers"),
             asyncio.create_task(self._store.ended(), name="store"),
+            asyncio.create_task(self._intake.ended(), name="intake"),
             asyncio.create_task(self._heartbeat().run(), name="heartbeat"),
             asyncio.create_task(self._retention().run(), name="retention"),
             asyncio.create_task(self._hear_reloads(signals.reload), name="reload"),
@@ -210,6 +212,7 @@ class App:
         self._transport.finish()
         await self._intake.close()
         await self._transport.close()
+        await self._intake.project_rest()
         self._notifier.status(f"stopping: {await self._health.line()}")
         started = time.monotonic()
         await self._workers.drain(self._config.delivery.drain_timeout, now)
@@ -291,6 +294,7 @@ class App:
         try:
             config, outlets = await asyncio.to_thread(self._prepare)
             names = [sink.name for sink in config.sinks]
+            await self._intake.flush()  # what is answered is for the sinks that were in force then
             await self._store.set_sinks(names, {sink.name: route_of(sink) for sink in config.sinks})
             disabled = await self._disabled()
         except Exception as error:  # whatever it is, what runs goes on running

@@ -21,9 +21,9 @@ class Verdict(Enum):
     """What intake says of a push. The transport turns it into the platform's answer."""
 
     STORED = "stored"
-    """Committed now, with a delivery for each sink."""
+    """Committed. The projection, behind the answer, gives it a delivery for each sink, unless it is known already."""
     DUPLICATE = "duplicate"
-    """Known already: the platform pushed it again."""
+    """Known already, as the projection found: the platform pushed it again."""
     UNREADABLE = "unreadable"
     """Committed whole, but it cannot be normalised: no deliveries."""
     OTHER_TYPE = "other_type"
@@ -55,7 +55,7 @@ class State(msgspec.Struct, frozen=True, gc=False):
         return self.name in ("connected", "listening")
 
 
-class Scope(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class Scope(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
     """A meeting room or a room level of one tenant: what events are kept in order for."""
 
     tenant_key: str
@@ -63,8 +63,11 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     scope_id: str
 
 
-class IncomingEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """One push, ready for the store: without the verification token, and normalised where that was possible."""
+class IncomingEvent(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
+    """One push, ready for the store: without the verification token, and normalised where that was possible.
+
+    As an array it waits in the inbox: see `store/inbox.py` before a field is added.
+    """
 
     tenant_key: str
     event_id: str
@@ -76,7 +79,7 @@ class IncomingEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """`header.create_time`; orders the events of a scope, never an age."""
     scope: Scope | None = None
     body: bytes | None = None
-    """The CloudEvents JSON that sinks receive; None when unreadable."""
+    """The CloudEvents JSON that sinks receive, as far as the push alone tells (`protocols.Complete`); None when unreadable."""
     problem: str | None = None
     """Why it is unreadable."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Sequence
 
     from reserve_listener.errors import StoreError
     from reserve_listener.model import Claimed, Delivery, IncomingEvent, Outcome, State, Verdict
@@ -22,6 +22,16 @@ class Accept(Protocol):
         """Take one payload. Never raises and never blocks.
 
         `answer` is called once with the verdict, on the loop, within 2.5 s; also before this returns.
+        """
+
+
+class Complete(Protocol):
+    """Says last what the sinks receive of an event: after this its body is never changed."""
+
+    def __call__(self, event: IncomingEvent, previous: bytes | None, /) -> bytes | None:
+        """The body of an event that is not known yet. `previous`: the state of its scope before it, if there is one.
+
+        Pure, and called in the store's thread, in the order in which events are stored.
         """
 
 
@@ -81,11 +91,23 @@ class Store(Protocol):
     Errors of the medium (disk full, I/O) reach the caller as `StoreError`; nothing of the call is then stored.
     """
 
-    def append(self, event: IncomingEvent, done: Callable[[Verdict | StoreError], None]) -> None:
-        """Store an event with one delivery for each sink that wants it, in one transaction.
+    def receive(
+        self, events: Sequence[IncomingEvent], done: Callable[[int, StoreError | None], None]
+    ) -> None:
+        """Make a batch durable, to be projected later. Does not block.
 
-        Idempotent by (tenant_key, event_id). Does not block. `done` is called on the loop once it is committed, or with
-        why it is not; at once with OVERLOADED when too much waits for the commit.
+        `done` is called on the loop once that is committed, with the number of the batch, or with why it is not.
+        """
+
+    async def left(self) -> Sequence[tuple[int, Sequence[IncomingEvent]]]:
+        """What was received and is not projected: number and events of each batch, in the order in which it came."""
+
+    def project(
+        self, events: Sequence[IncomingEvent], *, number: int | None = None
+    ) -> Awaitable[list[Verdict]]:
+        """Store events with a delivery for each sink that wants them, and that batches are projected up to this number.
+
+        All in one transaction; a verdict for each: STORED, DUPLICATE or UNREADABLE. Idempotent by (tenant_key, event_id).
         """
 
     async def claim(

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from reserve_listener import normalize
-from reserve_listener.errors import StoreError
 from reserve_listener.model import Delivery, Filters, IncomingEvent, Scope, StoredEvent
 from reserve_listener.simulator import sample_event
 from reserve_listener.store import StoreReader
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
     from pathlib import Path
 
+    from reserve_listener.errors import StoreError
     from reserve_listener.model import Verdict
     from reserve_listener.protocols import Accept, Store
 
@@ -147,19 +147,29 @@ def stored(
 
 
 def append(store: Store, event: IncomingEvent) -> asyncio.Future[Verdict]:
-    """The store's answer to an event, to wait for."""
-    appended: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
+    """The store's verdict on an event that is projected alone, to wait for. It is queued when this returns."""
+    projecting = store.project([event])
 
-    def done(outcome: Verdict | StoreError) -> None:
-        if appended.done():  # cancelled
-            return
-        if isinstance(outcome, StoreError):
-            appended.set_exception(outcome)
+    async def verdict() -> Verdict:
+        (one,) = await projecting
+        return one
+
+    return asyncio.ensure_future(verdict())
+
+
+async def push(store: Store, event: IncomingEvent) -> Verdict:
+    """The whole way of an event: durable in the inbox, then projected. Raises `StoreError`."""
+    received: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    def done(number: int, error: StoreError | None) -> None:
+        if error is None:
+            received.set_result(number)
         else:
-            appended.set_result(outcome)
+            received.set_exception(error)
 
-    store.append(event, done)
-    return appended
+    store.receive([event], done)
+    (verdict,) = await store.project([event], number=await received)
+    return verdict
 
 
 def accepted(accept: Accept, raw: bytes) -> asyncio.Future[Verdict]:

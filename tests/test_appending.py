@@ -13,6 +13,8 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 
 from reserve_listener.model import IncomingEvent, Route, Scope, Verdict
 from reserve_listener.store import appending, schema
+from reserve_listener.store.appending import Appended, Appending
+from reserve_listener.store.sqlite import as_it_is
 from tests.helpers import patience, small_event
 
 if TYPE_CHECKING:
@@ -60,22 +62,36 @@ EVENTS = st.builds(
 
 
 def stored(path: Path, batches: list[list[IncomingEvent]], *, together: bool) -> tuple[list[Verdict], Any]:
-    verdicts: list[Verdict] = []
+    appended: list[Appended] = []
+    scopes: dict[Scope, int] = {}
     with closing(schema.open_writer(path)) as connection:
         connection.executemany("INSERT INTO sinks (name) VALUES (?)", [("a",), ("b",), ("c",)])
         for batch in batches:
+            appending = Appending(SINKS, scopes, as_it_is)
             connection.execute("BEGIN")
             if together:
-                verdicts += appending.append_all([(event, SINKS) for event in batch], connection)
+                some = appending.all(batch, connection)
             else:
-                verdicts += [appending.append(event, SINKS, connection) for event in batch]
+                some = [appending.one(event, connection) for event in batch]
             connection.execute("COMMIT")
+            scopes |= {one.event.scope: one.scope for one in some if one.event.scope and one.scope}
+            appended += some
+        check_told(appended, connection)
         events = [row[1:] for row in connection.execute(EVENT_ROWS)]  # numbers may have gaps
-        return verdicts, (events, connection.execute(DELIVERY_ROWS).fetchall())
+        return [one.verdict for one in appended], (events, connection.execute(DELIVERY_ROWS).fetchall())
+
+
+def check_told(appended: list[Appended], connection: sqlite3.Connection) -> None:
+    """What is said of the numbers is what is in the file: workers get their deliveries by it."""
+    told = {(one.seq, sink, one.scope) for one in appended for sink in one.takers}
+    assert told == set(connection.execute("SELECT seq, sink, scope FROM deliveries"))
+    stored = [one for one in appended if one.verdict is Verdict.STORED]
+    rows = connection.execute("SELECT seq, event_id, body FROM events WHERE scope IS NOT NULL ORDER BY seq")
+    assert rows.fetchall() == [(one.seq, one.event.event_id, one.event.body) for one in stored]
 
 
 @settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(batches=st.lists(st.lists(EVENTS, min_size=1, max_size=6), min_size=1, max_size=3))
+@given(batches=st.lists(st.lists(EVENTS, min_size=1, max_size=12), min_size=1, max_size=3))
 def test_together_as_one_by_one(batches: list[list[IncomingEvent]], tmp_path_factory: Any) -> None:
     """Whatever is in a batch (duplicates, unreadable ones, odd texts, routes), verdicts, rows and order are the same."""
     folder = tmp_path_factory.mktemp("stores")
@@ -95,16 +111,63 @@ def test_a_batch_that_fails_leaves_nothing(tmp_path: Path) -> None:
     with closing(schema.open_writer(tmp_path / "a.db")) as connection:
         connection.execute("BEGIN")
         with pytest.raises(sqlite3.IntegrityError):  # no such sink
-            appending.append_all([(event, ((99, Route()),))], connection)
+            Appending(((99, Route()),), {}, as_it_is).all([event, event], connection)
         connection.execute("ROLLBACK")
         assert connection.execute("SELECT count(*) FROM events").fetchone() == (0,)
+
+
+def test_more_than_one_statement_takes(tmp_path: Path) -> None:
+    """A thousand events and one, some of them twice, are all there, each once, with their deliveries."""
+    events = [small_event(f"e{number % 1_001}", f"omm_{number % 7}") for number in range(1_100)]
+    verdicts, (rows, deliveries) = stored(tmp_path / "a.db", [events], together=True)
+    assert verdicts == [Verdict.STORED] * 1_001 + [Verdict.DUPLICATE] * 99
+    assert [row[1] for row in rows] == [f"e{number}" for number in range(1_001)]
+    assert len(deliveries) == 1_001 + sum(number % 7 == 1 for number in range(1_001))
+
+
+def test_a_known_scope_is_not_asked_for(tmp_path: Path) -> None:
+    """A number that is known is used as it is."""
+    with closing(schema.open_writer(tmp_path / "a.db")) as connection:
+        connection.execute("INSERT INTO sinks (name) VALUES ('a')")
+        first = Appending(SINKS[:1], {}, as_it_is).all([small_event("e1"), small_event("e2")], connection)
+        scope = first[0].event.scope
+        assert scope is not None
+        asked: list[str] = []
+        connection.set_trace_callback(asked.append)
+        Appending(SINKS[:1], {scope: first[0].scope}, as_it_is).all(
+            [small_event("e3"), small_event("e4")], connection
+        )
+        assert not [statement for statement in asked if "scopes" in statement]
+
+
+def test_the_body_is_sealed_once_the_event_is_known_to_be_new(tmp_path: Path) -> None:
+    """What `complete` makes of an event is what is stored and delivered; of a duplicate it hears nothing."""
+    heard: list[str] = []
+
+    def complete(event: IncomingEvent, previous: bytes | None) -> bytes | None:
+        heard.append(event.event_id)
+        assert previous is None
+        return (event.body or b"") + b" sealed"
+
+    with closing(schema.open_writer(tmp_path / "a.db")) as connection:
+        connection.execute("INSERT INTO sinks (name) VALUES ('a')")
+        appending = Appending(SINKS[:1], {}, complete)
+        appended = appending.all([small_event("e1"), small_event("e1"), small_event("e2")], connection)
+        appended.append(appending.one(small_event("e3"), connection))
+        appending.one(small_event("e2"), connection)
+        assert heard == ["e1", "e2", "e3"]
+        bodies = [body for (body,) in connection.execute("SELECT body FROM events")]
+    assert bodies == [b"xx sealed"] * 3
+    assert [one.event.body for one in appended if one.takers] == bodies
 
 
 MEMORY = """
 import resource, sys
 from pathlib import Path
 from reserve_listener.model import IncomingEvent, Route, Scope
-from reserve_listener.store import appending, schema
+from reserve_listener.store import schema
+from reserve_listener.store.appending import Appending
+from reserve_listener.store.sqlite import as_it_is
 
 def peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
@@ -118,9 +181,9 @@ events = [
 ]
 before = peak()
 connection.execute("BEGIN IMMEDIATE")
-verdicts = appending.append_all([(event, ()) for event in events], connection)
+appended = Appending((), {}, as_it_is).all(events, connection)
 connection.execute("COMMIT")
-print(len(verdicts), peak() - before)
+print(len(appended), peak() - before)
 """
 
 
@@ -136,6 +199,6 @@ def test_large_events_are_not_in_memory_three_times_over(tmp_path: Path) -> None
 def test_portions_keep_the_order_and_lose_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each as large as allowed, an event that is larger by itself."""
     monkeypatch.setattr(appending, "PORTION_BYTES", 100)
-    items = [(small_event(f"e{n}", size=size), SINKS) for n, size in enumerate([30, 30, 30, 500, 10, 98, 1])]
-    portions = [[event.event_id for event, _ in some] for some in appending._portions(items)]
-    assert portions == [["e0", "e1", "e2"], ["e3"], ["e4"], ["e5"], ["e6"]]
+    events = [small_event(f"e{n}", size=size) for n, size in enumerate([30, 30, 30, 500, 10, 98, 1])]
+    portions = [list(some) for some in appending._portions(events, range(7))]
+    assert portions == [[0, 1, 2], [3], [4], [5], [6]]

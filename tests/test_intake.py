@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
+from collections import Counter
 from typing import TYPE_CHECKING, Any, Self
 
 import pytest
@@ -11,12 +13,18 @@ import structlog
 
 from reserve_listener import normalize
 from reserve_listener.errors import StoreError
-from reserve_listener.intake import Intake, intake as intake_module, usual
+from reserve_listener.intake import (
+    Intake,
+    inbox as inbox_module,
+    intake as intake_module,
+    projector as projector_module,
+    usual,
+)
 from reserve_listener.model import EVENT_TYPE, Verdict
 from reserve_listener.simulator import sample_event
-from reserve_listener.store import SqliteStore, sqlite as sqlite_store
+from reserve_listener.store import SqliteStore
 from tests import helpers
-from tests.helpers import NOW_MS, accepted
+from tests.helpers import NOW_MS, accepted, until
 
 if TYPE_CHECKING:
     import sqlite3
@@ -43,8 +51,10 @@ async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
 
 
 @pytest.fixture
-def intake(store: SqliteStore) -> Intake:
-    return Intake(store, knows=lambda kind: kind == f"p2.{EVENT_TYPE}", now_ms=lambda: NOW_MS)
+async def intake(store: SqliteStore) -> Intake:
+    intake = Intake(store, knows=lambda kind: kind == f"p2.{EVENT_TYPE}", now_ms=lambda: NOW_MS)
+    await intake.start()
+    return intake
 
 
 def push(event_id: str = "e1", **more: Any) -> bytes:
@@ -52,8 +62,15 @@ def push(event_id: str = "e1", **more: Any) -> bytes:
 
 
 async def verdict(intake: Intake, raw: bytes) -> Verdict:
+    """What becomes of a push in the end, as it is counted: once. One that is known already is answered as a new one."""
+    await intake.flush()
+    before = Counter(intake.counts)
     async with asyncio.timeout(10):
-        return await accepted(intake.accept, raw)
+        answer = await accepted(intake.accept, raw)
+        await intake.flush()
+    (found,) = (intake.counts - before).elements()
+    assert found is answer or (found is Verdict.DUPLICATE and answer.committed)
+    return found
 
 
 def stored(store: SqliteStore) -> list[StoredEvent]:
@@ -61,17 +78,17 @@ def stored(store: SqliteStore) -> list[StoredEvent]:
 
 
 class Held:
-    """The writer's thread, busy until released."""
+    """The thread that makes pushes durable, busy until released."""
 
     def __init__(self, store: SqliteStore) -> None:
         self._release, self._begun = asyncio.Event(), asyncio.Event()
         loop = asyncio.get_running_loop()
 
-        def hold(_: sqlite3.Connection) -> None:
+        def hold(_: sqlite3.Connection) -> int:
             loop.call_soon_threadsafe(self._begun.set)
-            asyncio.run_coroutine_threadsafe(self._release.wait(), loop).result()
+            return int(asyncio.run_coroutine_threadsafe(self._release.wait(), loop).result())
 
-        self._job = store._writer.submit(hold, writes=False)
+        self._job = store._inbox.ask(hold)
         held.append(self._release)
 
     async def begun(self) -> Self:
@@ -208,13 +225,14 @@ async def test_overload_is_said_at_once(
     intake: Intake, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Beyond the bound of what waits the verdict is OVERLOADED while the commit hangs, and the event is not stored."""
-    monkeypatch.setattr(sqlite_store, "WAITING_EVENTS", 1)
+    monkeypatch.setattr(inbox_module, "WAITING_EVENTS", 1)
     writer = await Held(store).begun()
     first = accepted(intake.accept, push("e1"))
     assert await verdict(intake, push("e2")) is Verdict.OVERLOADED
     assert not first.done()
     await writer.release()
     assert await first is Verdict.STORED
+    await intake.flush()
     assert [one.event_id for one in stored(store)] == ["e1"]
 
 
@@ -260,21 +278,101 @@ async def test_each_push_has_a_deadline_of_its_own(
     await writer.release()
 
 
+def pages(count: str) -> Callable[[sqlite3.Connection], int]:
+    """No more than so many: a full disk."""
+    return lambda connection: int(connection.execute(f"PRAGMA max_page_count = {count}").fetchone()[0])
+
+
+MANY_PAGES = "1073741823"
+
+
 async def test_a_commit_that_fails_is_failed(intake: Intake, store: SqliteStore) -> None:
     """A full disk is FAILED, logged with its words; the event is not there, and the next push of it is STORED."""
-
-    def pages(count: str) -> Callable[[sqlite3.Connection], Any]:
-        return lambda connection: connection.execute(f"PRAGMA max_page_count = {count}").fetchone()
-
-    await store._writer.submit(pages("1"), writes=False)
+    await store._inbox.ask(pages("1"))
     raw = push("e1", filler="x" * 100_000)
     with structlog.testing.capture_logs() as logs:
         assert await verdict(intake, raw) is Verdict.FAILED
     assert stored(store) == []
     assert [(line["event"], line["log_level"]) for line in logs] == [("event.commit_failed", "error")]
     assert "full" in logs[0]["error"]
-    await store._writer.submit(pages("1073741823"), writes=False)
+    await store._inbox.ask(pages(MANY_PAGES))
     assert await verdict(intake, raw) is Verdict.STORED
+
+
+async def test_while_nothing_can_be_projected_no_push_is_taken(
+    intake: Intake, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was answered before the store failed is safe and arrives when it works again; until then pushes are FAILED."""
+    monkeypatch.setattr(projector_module, "RETRY_S", 0.02)
+    await store._writer.submit(pages("1"), writes=False)
+    with structlog.testing.capture_logs() as logs:
+        assert await accepted(intake.accept, push("e1", filler="x" * 100_000)) is Verdict.STORED
+        await until(lambda: store.problem is not None and intake._projector.problem is not None)
+        assert await accepted(intake.accept, push("e2")) is Verdict.FAILED
+        assert "full" in (store.problem or "")
+        await store._writer.submit(pages(MANY_PAGES), writes=False)
+        await until(lambda: intake._projector.problem is None)
+        assert await verdict(intake, push("e2")) is Verdict.STORED
+    assert store.problem is None
+    assert [one.event_id for one in stored(store)] == ["e2", "e1"]
+    kinds = [line["event"] for line in logs]
+    assert kinds == [
+        "store.projecting_failed",
+        "event.commit_failed",
+        "store.projecting_again",
+        "event.taken_again",
+    ]
+
+
+async def test_behind_its_bound_a_push_waits_for_room(
+    intake: Intake, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No more is answered than may wait for the projection; the rest gets its verdict when there is room."""
+    monkeypatch.setattr(projector_module, "BEHIND_EVENTS", 4)
+    monkeypatch.setattr(inbox_module, "BATCH_EVENTS", 2)
+    go_on = threading.Event()
+    job = store._writer.submit(lambda _: go_on.wait(20), writes=False)
+    verdicts = [accepted(intake.accept, push(f"e{number}")) for number in range(10)]
+    await asyncio.gather(*verdicts[:4])
+    assert intake._projector.behind == 4
+    assert not any(one.done() for one in verdicts[4:])
+    go_on.set()
+    assert await asyncio.gather(*verdicts) == [Verdict.STORED] * 10
+    await job
+    await intake.flush()
+    assert [one.event_id for one in reversed(stored(store))] == [f"e{number}" for number in range(10)]
+
+
+async def test_what_was_answered_and_not_projected_is_projected_at_the_next_start(tmp_path: Path) -> None:
+    """A life that ends between answer and projection leaves nothing behind that the next one does not find, in order."""
+    store = SqliteStore(tmp_path / "events.db")
+    await store.open(["a"])
+    intake = Intake(store, knows=lambda _: True)
+    for event_id in ("e1", "e2", "e1"):
+        assert await accepted(intake.accept, push(event_id)) is Verdict.STORED
+    assert await accepted(intake.accept, b"nonsense") is Verdict.UNREADABLE
+    await store.close()
+    for _ in range(2):
+        store = SqliteStore(tmp_path / "events.db")
+        await store.open(["a"])
+        intake = Intake(store, knows=lambda _: True)
+        await intake.start()
+        assert [one.event_id[:6] for one in reversed(stored(store))] == ["e1", "e2", "sha256"]
+        await intake.project_rest()
+        await store.close()
+    assert intake.counts == {}
+
+
+async def test_a_push_is_counted_once(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refused at the answer and committed after all, it counts as refused; the next push of it is a duplicate."""
+    monkeypatch.setattr(intake_module, "COMMIT_TIMEOUT_S", 0.05)
+    intake = Intake(store, knows=lambda _: True)
+    await intake.start()
+    writer = await Held(store).begun()
+    assert await accepted(intake.accept, push("e1")) is Verdict.FAILED
+    await writer.release()
+    assert await verdict(intake, push("e1")) is Verdict.DUPLICATE
+    assert intake.counts == {Verdict.FAILED: 1, Verdict.DUPLICATE: 1}
 
 
 async def test_after_close_a_push_is_failed(intake: Intake, store: SqliteStore) -> None:

@@ -12,7 +12,7 @@ import structlog
 from reserve_listener.errors import StoreError
 from reserve_listener.model import Filters, Outcome, Verdict
 from reserve_listener.store import Retention, SqliteStore, StoreReader, retention, schema
-from tests.helpers import NOW_MS, Clock, append, small_event, stored, unreadable_event, until
+from tests.helpers import NOW_MS, Clock, push as append, small_event, stored, unreadable_event, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -163,7 +163,7 @@ async def test_keys_outlive_their_content_by_48_hours(store: SqliteStore, clock:
 async def test_beyond_the_bound_pushes_are_refused_until_there_is_room(
     store: SqliteStore, clock: Clock
 ) -> None:
-    """With nothing that may go, `append` and `problem` say what to do; delivered or dropped rows make room again."""
+    """With nothing that may go, `receive` and `problem` say what to do; delivered or dropped rows make room again."""
     count = await fill_up(store)
     with pytest.raises(StoreError, match=r"store\.max_size_mb"):
         await append(store, small_event("too much", size=20_000))

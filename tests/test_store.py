@@ -134,7 +134,7 @@ async def test_a_writer_that_dies_leaves_nobody_waiting(tmp_path: Path) -> None:
 
 
 async def test_event_and_deliveries_are_one_transaction(store: SqliteStore, path: Path) -> None:
-    """When a delivery row cannot be written the event is not there either, and its neighbours are unharmed."""
+    """When a delivery row cannot be written none of its event's is there: it is kept whole, its neighbours are unharmed."""
 
     def refuse(connection: sqlite3.Connection) -> None:
         connection.execute(
@@ -145,13 +145,15 @@ async def test_event_and_deliveries_are_one_transaction(store: SqliteStore, path
         )
 
     await on_writer(store, refuse)
-    results = await asyncio.gather(
-        *(append(store, event(event_id)) for event_id in ("good1", "bad", "good2")), return_exceptions=True
-    )
-    assert [type(result) for result in results] == [Verdict, StoreError, Verdict]
-    assert "no delivery" in str(results[1])
-    assert rows(path, "SELECT event_id FROM events ORDER BY seq") == [("good1",), ("good2",)]
+    verdicts = await store.project([event(event_id) for event_id in ("good1", "bad", "good2")])
+    assert verdicts == [Verdict.STORED, Verdict.UNREADABLE, Verdict.STORED]
+    assert rows(path, "SELECT event_id, problem FROM events ORDER BY seq") == [
+        ("good1", None),
+        ("bad", "a defect of reserve-listener: IntegrityError: no delivery"),
+        ("good2", None),
+    ]
     assert rows(path, "SELECT count(*) FROM deliveries") == [(4,)]
+    assert await store.project([event("bad2")]) == [Verdict.STORED]
 
 
 async def test_many_appends_share_a_commit(store: SqliteStore) -> None:
@@ -232,32 +234,6 @@ async def test_a_busy_file_fails_a_shared_commit_once_and_not_job_by_job(
     assert await append(store, event("e1")) is Verdict.STORED
 
 
-@pytest.mark.parametrize("bound", ["WAITING_EVENTS", "WAITING_BYTES"])
-async def test_beyond_the_bound_a_push_is_refused_at_once(
-    store: SqliteStore, monkeypatch: pytest.MonkeyPatch, bound: str
-) -> None:
-    """With the writer busy, what exceeds the bound is OVERLOADED without waiting, and fits again after the commit."""
-    monkeypatch.setattr(sqlite_store, bound, 10 if bound == "WAITING_EVENTS" else 1020)
-    holding, release = asyncio.Event(), asyncio.Event()
-    loop = asyncio.get_running_loop()
-
-    def hold(_: sqlite3.Connection) -> None:
-        loop.call_soon_threadsafe(holding.set)
-        asyncio.run_coroutine_threadsafe(release.wait(), loop).result()
-
-    held = store._writer.submit(hold, writes=False)
-    await holding.wait()
-    waiting = [append(store, small_event(f"e{n}", size=100)) for n in range(10)]
-    refused = append(store, small_event("one too many", size=100))
-    assert refused.done()
-    assert refused.result() is Verdict.OVERLOADED
-    assert not any(append.done() for append in waiting)
-    release.set()
-    await held
-    assert await asyncio.gather(*waiting) == [Verdict.STORED] * 10
-    assert await append(store, small_event("one too many", size=100)) is Verdict.STORED
-
-
 async def test_on_commit_is_called_for_new_deliveries_only(store: SqliteStore) -> None:
     """Workers are woken for a stored event, neither for a duplicate nor for an unreadable one."""
     calls: list[None] = []
@@ -273,7 +249,7 @@ async def test_a_cancelled_append_disturbs_nobody(store: SqliteStore) -> None:
     first.cancel()
     assert await second is Verdict.STORED
     assert await append(store, event("e1")) is Verdict.DUPLICATE
-    assert (store._waiting_events, store._waiting_bytes) == (0, 0)
+    assert store._coming_bytes == 0
 
 
 async def test_after_close_an_append_fails(path: Path) -> None:
@@ -552,7 +528,10 @@ async def test_the_files_are_for_the_owner_only(store: SqliteStore, path: Path) 
     """Database, WAL, shared memory and lock are 0600, whatever the umask lets through."""
     await append(store, event())
     modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()}
-    assert modes == dict.fromkeys(("events.db", "events.db-wal", "events.db-shm", "events.db.lock"), 0o600)
+    files = [
+        f"{name}{ending}" for name in ("events.db", "events.db-inbox") for ending in ("", "-wal", "-shm")
+    ]
+    assert modes == dict.fromkeys([*files, "events.db.lock"], 0o600)
 
 
 async def test_a_folder_that_is_made_is_for_the_owner_only(tmp_path: Path) -> None:
@@ -650,10 +629,12 @@ async def test_a_caller_that_fails_disturbs_nobody(store: SqliteStore) -> None:
     reported: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _loop, context: reported.append(context))
 
-    def fail(_verdict: object) -> None:
+    def fail(_number: int, _error: object) -> None:
         raise ValueError("a bug")
 
-    store.append(event("e1"), fail)
-    assert await append(store, event("e2")) is Verdict.STORED
+    received: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+    store.receive([event("e1")], fail)
+    store.receive([event("e2")], lambda _number, error: received.set_result(error))
+    assert await received is None
     assert [str(context["exception"]) for context in reported] == ["a bug"]
-    assert await append(store, event("e1")) is Verdict.DUPLICATE
+    assert [[one.event_id for one in batch.events] for batch in await store.left()] == [["e1"], ["e2"]]

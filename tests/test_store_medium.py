@@ -190,9 +190,9 @@ async def test_a_file_that_vanishes_between_failing_and_opening_anew(
         await append(store, event("e1"))
     opening = schema.open_writer
 
-    def open_late(where: Path) -> sqlite3.Connection:
+    def open_late(where: Path, part: schema.Part) -> sqlite3.Connection:
         where.unlink()
-        return opening(where)
+        return opening(where, part)
 
     monkeypatch.setattr(schema, "open_writer", open_late)
     with pytest.raises(StoreError, match="was replaced"):

@@ -26,11 +26,12 @@ from reserve_listener.retry import LONGEST_WAIT_MS
 from reserve_listener.store import (
     SqliteStore,
     StoreReader,
-    appending,
     claiming,
     operations,
     sqlite as sqlite_store,
 )
+from reserve_listener.store.appending import Appending
+from reserve_listener.store.sqlite import as_it_is
 from tests.helpers import Clock, append, patience
 
 if TYPE_CHECKING:
@@ -451,7 +452,7 @@ class StoreMachine(RuleBasedStateMachine):
         event = self.incoming(tenant, event_id, "omm_0")
 
         def die(connection: sqlite3.Connection) -> None:
-            appending.append(event, tuple(self.store._routes.values()), connection)
+            Appending(tuple(self.store._routes.values()), {}, as_it_is).one(event, connection)
             shutil.copytree(self.path.parent, target, ignore=shutil.ignore_patterns("*-shm"))
 
         self.run(lambda: self.store._writer.submit(die, writes=True))

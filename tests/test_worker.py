@@ -50,8 +50,8 @@ class CountingStore:
             self.failures[name] -= 1
             raise StoreError("database or disk is full")
 
-    def append(self, one: Any, done: Any) -> None:
-        self._store.append(one, done)
+    def project(self, events: Any, *, number: int | None = None) -> Any:
+        return self._store.project(events, number=number)
 
     def __getattr__(self, name: str) -> Any:
         async def call(*args: Any, **values: Any) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
+from collections import Counter, deque
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -19,6 +19,8 @@ from reserve_listener import normalize
 from reserve_listener.clock import now_ms
 from reserve_listener.errors import StoreError
 from reserve_listener.intake import usual
+from reserve_listener.intake.inbox import Inbox
+from reserve_listener.intake.projector import Projector
 from reserve_listener.model import EVENT_TYPE, Verdict
 from reserve_listener.redact import blank_tokens
 from reserve_listener.throttle import Throttle
@@ -58,32 +60,55 @@ class Intake:
         now_ms: Callable[[], int] = now_ms,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._store = store
         self._knows = knows
         self._tokens = tokens
         self._knows_ours = knows(f"p2.{EVENT_TYPE}")
         self._now_ms = now_ms
         self._refusals = _Refusals(clock)
         self._foreign_types: set[str] = set()
-        self._deadlines = _Deadlines(COMMIT_TIMEOUT_S, self._refusals)
         self._open = True
+        self._late: dict[int, IncomingEvent] = {}
+        """Committed after they were answered 500, and counted then."""
+        self.counts: Counter[Verdict] = Counter()
+        """Each push once: what is not taken and other types when they are answered, the rest when it is projected."""
+        self._deadlines = _Deadlines(COMMIT_TIMEOUT_S, self._timed_out)
+        self._projector = Projector(store, on_projected=self._projected)
+        self._inbox = Inbox(store, self._projector)
+
+    async def start(self) -> None:
+        """Project what an earlier life has left, before the first push. Raises `StoreError`."""
+        await self._projector.start()
+
+    async def ended(self) -> None:
+        """Raises why what is behind the answer ended by itself."""
+        await self._projector.ended()
+
+    async def flush(self) -> None:
+        """What is answered by now is in the store when this returns. Raises `StoreError`."""
+        await self._projector.flush()
 
     def accept(self, raw: bytes, answer: Callable[[Verdict], None]) -> None:
         """See `protocols.Accept`. Must be called on the event loop."""
         if not self._open:
+            self.counts[Verdict.FAILED] += 1
             answer(Verdict.FAILED)
             return
         event = self._read(raw)
         if event is None:
+            self.counts[Verdict.OTHER_TYPE] += 1
             answer(Verdict.OTHER_TYPE)
             return
         waiting = self._deadlines.watch(answer)
-        self._store.append(event, partial(self._conclude, waiting, event))
+        self._inbox.put(event, partial(self._conclude, waiting, event))
 
     async def close(self) -> None:
         """Refuse what comes from now on and wait for the verdicts that are still out."""
         self._open = False
         await self._deadlines.close()
+
+    async def project_rest(self) -> None:
+        """After `close`: what is answered goes into the store. Bounded in time; does not raise."""
+        await self._projector.close()
 
     def _read(self, raw: bytes) -> IncomingEvent | None:
         received_ms = self._now_ms()
@@ -124,7 +149,11 @@ class Intake:
         error = outcome if isinstance(outcome, StoreError) else None
         result = Verdict.FAILED if isinstance(outcome, StoreError) else outcome
         in_time = waiting.tell(result)
-        if result is not Verdict.STORED or not in_time:
+        if in_time and not result.committed:
+            self.counts[result] += 1
+        elif result.committed and not in_time:
+            self._late[id(event)] = event
+        if not result.committed or not in_time:
             self._tell(result, event, error, in_time=in_time)
         if result.committed:
             self._refusals.over()
@@ -142,7 +171,17 @@ class Intake:
             )
         elif result is Verdict.FAILED:
             self._refusals.tell(log.error, "event.commit_failed", event_id=event.event_id, error=str(error))
-        elif result is Verdict.UNREADABLE:
+        elif result is Verdict.OVERLOADED:
+            self._refusals.tell(log.warning, "event.overloaded", event_id=event.event_id)
+
+    def _timed_out(self) -> None:
+        self.counts[Verdict.FAILED] += 1
+        self._refusals.tell(log.error, "event.commit_slow", timeout_s=self._deadlines.timeout_s)
+
+    def _projected(self, event: IncomingEvent, verdict: Verdict) -> None:
+        if self._late.pop(id(event), None) is None:
+            self.counts[verdict] += 1
+        if verdict is Verdict.UNREADABLE:
             self._refusals.tell(
                 log.warning,
                 "event.unreadable",
@@ -152,8 +191,6 @@ class Intake:
                 bytes=len(event.raw),
                 hint="kept whole: reserve-listener events list --unreadable",
             )
-        elif result is Verdict.OVERLOADED:
-            self._refusals.tell(log.warning, "event.overloaded", event_id=event.event_id)
 
 
 class _Refusals:
@@ -215,9 +252,9 @@ class _Waiting:
 class _Deadlines:
     """One timer for all pushes that wait: they come due in the order in which they came."""
 
-    def __init__(self, timeout_s: float, refusals: _Refusals) -> None:
-        self._timeout_s = timeout_s
-        self._refusals = refusals
+    def __init__(self, timeout_s: float, timed_out: Callable[[], None]) -> None:
+        self.timeout_s = timeout_s
+        self._timed_out = timed_out
         self._queue: deque[_Waiting] = deque()
         self._timer: asyncio.TimerHandle | None = None
 
@@ -226,10 +263,10 @@ class _Deadlines:
         loop, queue = asyncio.get_running_loop(), self._queue
         while queue and queue[0].told:  # kept short: what has its verdict is nobody's memory
             queue.popleft()
-        waiting = _Waiting(answer, loop.time() + self._timeout_s)
+        waiting = _Waiting(answer, loop.time() + self.timeout_s)
         queue.append(waiting)
         if self._timer is None:
-            self._timer = loop.call_later(self._timeout_s, self._sweep)
+            self._timer = loop.call_later(self.timeout_s, self._sweep)
         return waiting
 
     async def close(self) -> None:
@@ -237,15 +274,16 @@ class _Deadlines:
         if self._timer is not None:
             self._timer.cancel()
         if left := [waiting.ended() for waiting in self._queue if not waiting.told]:
-            await asyncio.wait(left, timeout=self._timeout_s)
+            await asyncio.wait(left, timeout=self.timeout_s)
         for waiting in self._queue:
-            waiting.tell(Verdict.FAILED)
+            if waiting.tell(Verdict.FAILED):
+                self._timed_out()
 
     def _sweep(self) -> None:
         loop = asyncio.get_running_loop()
         self._timer = None
         while self._queue and (self._queue[0].due_s <= loop.time() or self._queue[0].told):
             if self._queue.popleft().tell(Verdict.FAILED):
-                self._refusals.tell(log.error, "event.commit_slow", timeout_s=self._timeout_s)
+                self._timed_out()
         if self._queue:
             self._timer = loop.call_at(self._queue[0].due_s, self._sweep)

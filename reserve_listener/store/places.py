@@ -21,6 +21,12 @@ def lock_path(store: Path) -> Path:
     return store.with_name(f"{store.name}.lock")
 
 
+def inbox_path(store: Path) -> Path:
+    """The file with what is answered and not in the store yet."""
+    store = store.resolve()
+    return store.with_name(f"{store.name}-inbox")
+
+
 def socket_path(store: Path) -> Path:
     """Where the daemon of this store listens: the same for every link to it, and short enough for a socket."""
     store = store.resolve()

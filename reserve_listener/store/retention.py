@@ -74,6 +74,7 @@ class Retention:
 
     async def tidy(self) -> None:
         """Drop what is old enough; then, at the size bound, what is oldest."""
+        await self._store.free_inbox()
         dropped = await self._drop(self._ages.ago_ms(self._keep_ms), strip=False, until_bytes=None)
         if dropped:
             log.info("store.pruned", events=dropped)

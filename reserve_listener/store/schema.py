@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from contextlib import closing
+from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING, Final
 
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
 APPLICATION_ID: Final = 0x5265734C
 """`PRAGMA application_id` ("ResL"): tells our file from another program's."""
+
+INBOX_APPLICATION_ID: Final = 0x52657349
+""""ResI"."""
 
 BUSY_TIMEOUT_S: Final = 5.0
 WAL_LIMIT_BYTES: Final = 16 * 1024 * 1024
@@ -35,9 +39,23 @@ def no_store(path: Path) -> StoreError:
     )
 
 
-def migrations() -> list[str]:
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One of the store's files. `folder`: where its migrations are, below those of the main one."""
+
+    application_id: int
+    folder: str
+
+
+STORE: Final = Part(APPLICATION_ID, "")
+INBOX: Final = Part(INBOX_APPLICATION_ID, "inbox")
+
+
+def migrations(part: Part = STORE) -> list[str]:
     """The SQL scripts, oldest first; the n-th leads to `user_version` n."""
     folder = resources.files("reserve_listener.store") / "migrations"
+    if part.folder:
+        folder /= part.folder
     return [
         file.read_text("utf-8")
         for file in sorted(folder.iterdir(), key=lambda f: f.name)
@@ -45,7 +63,7 @@ def migrations() -> list[str]:
     ]
 
 
-def open_writer(path: Path) -> sqlite3.Connection:
+def open_writer(path: Path, part: Part = STORE) -> sqlite3.Connection:
     """The one connection that writes. Creates the file (0600) and migrates it; `StoreError` says what is wrong.
 
     The connection is made for the thread that calls this.
@@ -61,7 +79,7 @@ def open_writer(path: Path) -> sqlite3.Connection:
             f"the store {path} cannot be opened: {error}. Check the folder's owner, or name another file in store.url."
         ) from error
     try:
-        _identify(connection, path)
+        _identify(connection, path, part)
         connection.execute("PRAGMA journal_mode = WAL")
         # A 200 goes out after the commit, so the commit is on the disk: design, invariant 1.
         connection.execute("PRAGMA synchronous = FULL")
@@ -70,7 +88,7 @@ def open_writer(path: Path) -> sqlite3.Connection:
         # What a statement would have to take back is kept in memory, not in a file that is made for each.
         connection.execute("PRAGMA temp_store = MEMORY")
         connection.execute("PRAGMA foreign_keys = ON")
-        _migrate(connection)
+        _migrate(connection, part)
     except sqlite3.Error as error:
         connection.close()
         raise _explained(path, error) from error
@@ -94,7 +112,7 @@ def require_sound(connection: sqlite3.Connection, path: Path, *, indexes: bool =
         raise _damaged(path, found)
 
 
-def open_reader(path: Path) -> sqlite3.Connection:
+def open_reader(path: Path, part: Part = STORE) -> sqlite3.Connection:
     """A connection that only reads, for the commands that look at a store, also while the daemon runs."""
     if not path.exists():
         raise no_store(path)
@@ -103,10 +121,10 @@ def open_reader(path: Path) -> sqlite3.Connection:
     except sqlite3.Error as error:
         raise _explained(path, error) from error
     try:
-        _identify(connection, path)
+        _identify(connection, path, part)
         version = _version(connection)
-        if version != len(migrations()):
-            raise StoreError(_versions_differ(path, version))
+        if version != len(migrations(part)):
+            raise StoreError(_versions_differ(path, version, part))
     except sqlite3.Error as error:
         connection.close()
         raise _explained(path, error) from error
@@ -116,7 +134,7 @@ def open_reader(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def look_at(path: Path) -> None:
+def look_at(path: Path, part: Part = STORE) -> None:
     """Whether the file is a store that this version takes, by what has been copied into it. Leaves nothing behind.
 
     Raises `StoreError`. What is in the log only is not seen: opening that would make files, or change them.
@@ -127,35 +145,35 @@ def look_at(path: Path) -> None:
         with closing(
             sqlite3.connect(f"file:{_uri(path.resolve())}?mode=ro&immutable=1", uri=True)
         ) as connection:
-            _identify(connection, path)
+            _identify(connection, path, part)
     except sqlite3.Error as error:
         raise _explained(path, error) from error
 
 
-def _identify(connection: sqlite3.Connection, path: Path) -> None:
+def _identify(connection: sqlite3.Connection, path: Path, part: Part) -> None:
     (found,) = connection.execute("PRAGMA application_id").fetchone()
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     version = _version(connection)
-    if found == APPLICATION_ID and version > len(migrations()):
-        raise WrongStoreError(_versions_differ(path, version))
-    if found == APPLICATION_ID and tables and not version:
+    if found == part.application_id and version > len(migrations(part)):
+        raise WrongStoreError(_versions_differ(path, version, part))
+    if found == part.application_id and tables and not version:
         raise WrongStoreError(
             f"{path} has a store's tables and no version of them (user_version 0): something has changed it. It is left"
             " alone; restore a copy, or name another file in store.url."
         )
-    if found == APPLICATION_ID or (found == 0 and tables == 0):
+    if found == part.application_id or (found == 0 and tables == 0):
         return
     raise WrongStoreError(
         f"{path} is a database of another program; it is left alone. Name another file in store.url."
     )
 
 
-def _migrate(connection: sqlite3.Connection) -> None:
-    scripts, version = migrations(), _version(connection)
+def _migrate(connection: sqlite3.Connection, part: Part) -> None:
+    scripts, version = migrations(part), _version(connection)
     for number, script in enumerate(scripts[version:], start=version + 1):
         connection.executescript(
             f"BEGIN IMMEDIATE;\n{script}\n"
-            f"PRAGMA application_id = {APPLICATION_ID};\nPRAGMA user_version = {number};\nCOMMIT;"
+            f"PRAGMA application_id = {part.application_id};\nPRAGMA user_version = {number};\nCOMMIT;"
         )
 
 
@@ -163,8 +181,8 @@ def _version(connection: sqlite3.Connection) -> int:
     return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
-def _versions_differ(path: Path, version: int) -> str:
-    known = len(migrations())
+def _versions_differ(path: Path, version: int, part: Part) -> str:
+    known = len(migrations(part))
     if version > known:
         return (
             f"the store {path} was written by a newer reserve-listener (schema {version}, this one knows {known})."

@@ -4,52 +4,45 @@ from __future__ import annotations
 
 from typing import Final
 
-APPEND_EVENT: Final = """
-INSERT INTO events (tenant_key, event_id, scope, created_ms, received_ms, raw, body, problem)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT (tenant_key, event_id) DO NOTHING
-RETURNING seq
+FIND_EVENT: Final = "SELECT 1 FROM events WHERE tenant_key = ? AND event_id = ?"
+
+# Which of many: `?` is a JSON array of pairs.
+KNOWN_EVENTS: Final = """
+SELECT json_group_array(k.key) FROM json_each(?) AS k CROSS JOIN events AS e
+  ON e.tenant_key = json_extract(k.value, '$[0]') AND e.event_id = json_extract(k.value, '$[1]')
 """
+
+# The statements that end in VALUES are given rows of places for values (`appending`).
+APPEND_EVENTS: Final = """
+INSERT INTO events (seq, tenant_key, event_id, scope, created_ms, received_ms, raw, body, problem) VALUES """
+
+APPEND_EVENT: Final = f"{APPEND_EVENTS}(?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 FIND_SCOPE: Final = "SELECT id FROM scopes WHERE tenant_key = ? AND scope_type = ? AND scope_id = ?"
 
 ADD_SCOPE: Final = "INSERT INTO scopes (tenant_key, scope_type, scope_id) VALUES (?, ?, ?) RETURNING id"
 
-ADD_DELIVERY: Final = "INSERT INTO deliveries (seq, sink, scope) VALUES (?, ?, ?)"
+ADD_DELIVERIES: Final = "INSERT INTO deliveries (seq, sink, scope) VALUES "
 
-# Many events at once: `:rows` is a JSON array with an array for each event (`appending._packed`), `:blob` their payloads
-# and bodies. "WHERE TRUE" tells ON CONFLICT from a join's ON.
-ADD_SCOPES: Final = """
-INSERT INTO scopes (tenant_key, scope_type, scope_id)
-SELECT json_extract(value, '$[2]'), json_extract(value, '$[3]'), json_extract(value, '$[4]')
-FROM json_each(:rows) WHERE TRUE
-ON CONFLICT DO NOTHING
-"""
+ADD_DELIVERY: Final = f"{ADD_DELIVERIES}(?, ?, ?)"
 
-APPEND_EVENTS: Final = """
-INSERT INTO events (tenant_key, event_id, scope, created_ms, received_ms, raw, body)
-SELECT
-  json_extract(value, '$[0]'), json_extract(value, '$[1]'),
-  (SELECT id FROM scopes WHERE tenant_key = json_extract(value, '$[2]')
-    AND scope_type = json_extract(value, '$[3]') AND scope_id = json_extract(value, '$[4]')),
-  json_extract(value, '$[5]'), json_extract(value, '$[6]'),
-  substr(:blob, json_extract(value, '$[7]'), json_extract(value, '$[8]')),
-  substr(:blob, json_extract(value, '$[7]') + json_extract(value, '$[8]'), json_extract(value, '$[9]'))
-FROM json_each(:rows) WHERE TRUE
-ON CONFLICT (tenant_key, event_id) DO NOTHING
-"""
+# Of all events that there ever were: numbers are not given twice.
+NEWEST_EVER: Final = "SELECT seq FROM sqlite_sequence WHERE name = 'events'"
 
-_JUST_APPENDED = """
-FROM json_each(:rows) AS r CROSS JOIN events AS e
-  ON e.tenant_key = json_extract(r.value, '$[0]') AND e.event_id = json_extract(r.value, '$[1]') AND e.seq > :newest
-"""
+MOVE_INBOX: Final = "UPDATE inbox SET inbox = ?, number = ?"
 
-ADD_DELIVERIES: Final = f"""
-INSERT INTO deliveries (seq, sink, scope)
-SELECT e.seq, k.value, e.scope {_JUST_APPENDED} CROSS JOIN json_each(r.value, '$[10]') AS k
-"""  # fixed texts only
+INBOX_POSITION: Final = "SELECT inbox, number FROM inbox"
 
-APPENDED: Final = f"SELECT r.key {_JUST_APPENDED}"
+# The inbox's own file.
+INBOX_ID: Final = "SELECT id FROM inbox"
+
+NEWEST_BATCH: Final = "SELECT max(number) FROM batches"
+
+PUT_BATCH: Final = "INSERT INTO batches (number, events) VALUES (?, ?)"
+
+BATCHES_AFTER: Final = "SELECT number, events FROM batches WHERE number > ? ORDER BY number"
+
+FREE_BATCHES: Final = "DELETE FROM batches WHERE number <= ?"
 
 # What a claim looks at: the pending deliveries of a sink in order of arrival, within bounds, as one JSON array: see
 # `appending` for what each step of SQLite costs. The plus signs keep SQLite off the index by scope, which would have to

@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
+from msgspec.structs import replace
 
 from reserve_listener.ages import Ages
 from reserve_listener.clock import now_ms
@@ -17,30 +18,34 @@ from reserve_listener.model import (
     DELIVERED,
     PENDING,
     Claimed,
-    IncomingEvent,
     Outcome,
     Route,
     Verdict,
 )
-from reserve_listener.store import appending, attempts, claiming, operations, sql
+from reserve_listener.store import attempts, claiming, operations, projecting, sql
+from reserve_listener.store.appending import Appending
+from reserve_listener.store.inbox import Inbox
 from reserve_listener.store.insight import STATES, insight, shrink_log, sink_states, used_bytes
 from reserve_listener.store.lock import StoreLock
-from reserve_listener.store.writer import Writer
+from reserve_listener.store.projecting import Position
+from reserve_listener.store.recent import Recent
+from reserve_listener.store.writer import Writer, each, resolve
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from reserve_listener.model import Filters, Insight, SinkState
-    from reserve_listener.store.appending import Outlets
+    from reserve_listener.model import Filters, IncomingEvent, Insight, Scope, SinkState
+    from reserve_listener.protocols import Complete
+    from reserve_listener.store.appending import Appended, Outlets
+    from reserve_listener.store.inbox import Batch
     from reserve_listener.store.operations import Pruned
 
 log = structlog.get_logger("store")
 
-WAITING_EVENTS: Final = 50_000
-WAITING_BYTES: Final = 128 * 1024 * 1024
-"""What may wait for the commit; beyond either bound a push is answered 500 at once."""
+SCOPES_KNOWN: Final = 20_000
+"""Numbers of rooms and levels that are kept in memory: all of a large organisation, in some 4 MiB."""
 
 ATTEMPT_BYTES: Final = 200
 """What an attempt that is kept takes at the most."""
@@ -54,6 +59,11 @@ CROWDED: Final = 0.5
 ROW_FACTOR: Final = 1.2
 ROW_BYTES: Final = 200
 """What an event takes in the file, rows of deliveries and indexes included, for each byte of it and besides."""
+
+
+def as_it_is(event: IncomingEvent, _previous: bytes | None) -> bytes | None:
+    """A body that says nothing of what was before: see `protocols.Complete`."""
+    return event.body
 
 
 class SqliteStore:
@@ -72,6 +82,7 @@ class SqliteStore:
         max_bytes: int | None = None,
         now_ms: Callable[[], int] = now_ms,
         ages: Ages | None = None,
+        complete: Complete = as_it_is,
     ) -> None:
         self.path = path
         self.max_bytes = max_bytes
@@ -87,8 +98,14 @@ class SqliteStore:
         self._routes: Mapping[str, tuple[int, Route]] = {}
         self._outlets: Outlets = ()
         self._pauses: Mapping[int, claiming.Pauses] = {}
-        self._waiting_events = 0
-        self._waiting_bytes = 0
+        self._complete = complete
+        self._inbox = Inbox(path)
+        self._scopes: dict[Scope, int] = {}
+        self._recent: dict[int, Recent] = {}
+        self._newest_seq = 0
+        self._not_projected: str | None = None
+        self._coming_bytes = 0
+        """Of what is received and not projected."""
         self._size_bytes = 0
         self._grown_bytes = 0
         self._writer: Writer
@@ -106,6 +123,8 @@ class SqliteStore:
             loop = asyncio.get_running_loop()
             self._ages.on_jump = lambda moved_ms: loop.call_soon(self._clock_was_set, moved_ms)
             await self._set_right()
+            self._newest_seq, position = await self._writer.submit(_where, writes=False)
+            await self._inbox.open(position)
             await self.set_sinks(sinks, routes)
             await self.bury_removed()
             await self.measure()
@@ -119,6 +138,9 @@ class SqliteStore:
         numbers, self._pauses = await self._writer.submit(partial(_know_sinks, list(names)), writes=True)
         self._routes = {name: (numbers[name], route) for name, route in by_name.items()}
         self._outlets = tuple(self._routes.values())
+        self._recent = {
+            number: self._recent.get(number) or Recent(self._newest_seq) for number, _ in self._outlets
+        }
         # Those that are gone keep their numbers: a worker of theirs may still be at its last attempt.
         self._sinks |= numbers
 
@@ -128,23 +150,31 @@ class SqliteStore:
             pass
 
     async def close(self) -> None:
-        """Commit what is queued and give back file and lock."""
+        """Commit what is queued and give back files and lock."""
         if self._setting_right is not None:
             self._setting_right.cancel()
             await asyncio.wait([self._setting_right])
+        await self._inbox.close()
         await self._writer.close()
         self._lock.release()
 
     async def ended(self) -> None:
-        """Returns when the writer has ended as asked; raises why it ended by itself."""
-        await self._writer.ended()
+        """Returns when a writer has ended as asked; raises why it ended by itself."""
+        ends = [asyncio.ensure_future(part.ended()) for part in (self._writer, self._inbox)]
+        try:
+            done, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            for end in done:
+                end.result()
+        finally:
+            for end in ends:
+                end.cancel()
 
     # -- health -----------------------------------------------------------------------------------------------------------
 
     @property
     def problem(self) -> str | None:
         """Why pushes are answered 500 now; None while they are taken."""
-        return self._writer.problem or (self._full_text() if self.full else None)
+        return self._writer.problem or self._inbox.problem or (self._full_text() if self.full else None)
 
     @property
     def full(self) -> bool:
@@ -156,47 +186,92 @@ class SqliteStore:
         await self._writer.submit(partial(_touch, app_id), writes=True)
 
     async def measure(self) -> int:
-        """The bytes that are in use in the file."""
-        self._size_bytes = await self._writer.submit(used_bytes, writes=False)
+        """The bytes that are in use in both files."""
+        self._size_bytes = await self._used_bytes()
         if self.max_bytes is not None and self._size_bytes > self.max_bytes * CROWDED:
             await self._writer.submit(shrink_log, writes=False)
-            self._size_bytes = await self._writer.submit(used_bytes, writes=False)
+            self._size_bytes = await self._used_bytes()
         self._grown_bytes = 0
         return self._size_bytes
 
+    async def _used_bytes(self) -> int:
+        store, inbox = self._writer.submit(used_bytes, writes=False), self._inbox.ask(used_bytes)
+        return int(await store) + int(await inbox)
+
+    async def free_inbox(self) -> None:
+        """What is projected and still in the inbox goes; else it does with the next push."""
+        await self._inbox.tidy()
+
     # -- events in --------------------------------------------------------------------------------------------------------
 
-    def append(self, event: IncomingEvent, done: Callable[[Verdict | StoreError], None]) -> None:
-        """See `protocols.Store.append`."""
-        size = len(event.raw) + len(event.body or b"")
-        if self._waiting_events >= WAITING_EVENTS or self._waiting_bytes + size > WAITING_BYTES:
-            done(Verdict.OVERLOADED)
-            return
+    def receive(
+        self, events: Sequence[IncomingEvent], done: Callable[[int, StoreError | None], None]
+    ) -> None:
+        """See `protocols.Store.receive`."""
+        size = _size(events)
         if self._is_full(size):
-            done(StoreError(self._full_text()))
+            done(0, StoreError(self._full_text()))
             return
-        self._waiting_events += 1
-        self._waiting_bytes += size
-        item = (event, self._outlets)
-        self._writer.submit_item(appending.append_all, item, partial(self._appended, size, done), writes=True)
+        self._coming_bytes += size
+        self._inbox.put(events, partial(self._received, size, done))
 
-    def _appended(
+    def _received(
+        self, size: int, done: Callable[[int, StoreError | None], None], number: int, error: StoreError | None
+    ) -> None:
+        if error is not None:
+            self._coming_bytes -= size
+        done(number, error)
+
+    async def left(self) -> list[Batch]:
+        """See `protocols.Store.left`."""
+        batches = await self._inbox.left()
+        self._coming_bytes += sum(_size(batch.events) for batch in batches)
+        return batches
+
+    def project(
+        self, events: Sequence[IncomingEvent], *, number: int | None = None
+    ) -> asyncio.Future[list[Verdict]]:
+        """See `protocols.Store.project`."""
+        position = None if number is None else Position(self._inbox.id, number)
+        appending = Appending(self._outlets, self._scopes, self._complete)
+        work = partial(projecting.project, appending, events, position)
+        future: asyncio.Future[list[Verdict]] = asyncio.get_running_loop().create_future()
+        done = partial(self._projected, future, number, _size(events))
+        self._writer.submit_item(each, work, done, writes=True)
+        return future
+
+    def _projected(
         self,
+        future: asyncio.Future[list[Verdict]],
+        number: int | None,
         size: int,
-        done: Callable[[Verdict | StoreError], None],
-        verdict: Verdict,
+        appended: list[Appended],
         error: StoreError | None,
     ) -> None:
-        self._waiting_events -= 1
-        self._waiting_bytes -= size
-        if error is not None:
-            done(error)
+        """On the loop, also when nobody waits for it any more: what is committed has to be known."""
+        self._not_projected = None if error is None else str(error)
+        if error is None:
+            if number is not None:
+                self._inbox.projected(number)
+                self._coming_bytes -= size
+            self._take_in([one for one in appended if one.verdict is not Verdict.DUPLICATE])
+        resolve(future, None if error is not None else [one.verdict for one in appended], error)
+
+    def _take_in(self, new: Sequence[Appended]) -> None:
+        for one in new:
+            self._grow(len(one.event.raw) + len(one.event.body or b""))
+        stored = [one for one in new if one.verdict is Verdict.STORED]
+        if not stored:
             return
-        if verdict in (Verdict.STORED, Verdict.UNREADABLE):
-            self._grow(size)
-        if verdict is Verdict.STORED:
-            self.on_commit()
-        done(verdict)
+        if len(self._scopes) > SCOPES_KNOWN:
+            self._scopes.clear()
+        for one in stored:
+            if one.event.scope is not None:
+                self._scopes[one.event.scope] = one.scope
+        self._newest_seq = stored[-1].seq
+        for sink, recent in self._recent.items():
+            recent.add([one for one in stored if sink in one.takers], self._newest_seq)
+        self.on_commit()
 
     def _grow(self, size: int) -> None:
         self._grown_bytes += round(size * ROW_FACTOR) + ROW_BYTES
@@ -204,7 +279,7 @@ class SqliteStore:
             self.grown.set()
 
     def _is_full(self, size: int) -> bool:
-        coming = self._grown_bytes + self._waiting_bytes + size
+        coming = self._grown_bytes + self._coming_bytes + size
         return self.max_bytes is not None and self._size_bytes + coming > self.max_bytes
 
     def _full_text(self) -> str:
@@ -235,7 +310,11 @@ class SqliteStore:
             raw=raw,
             skipping=skipping,
         )
-        work = partial(claiming.newer, claim, after_seq, self._pauses.get(claim.sink, []))
+        pauses = self._pauses.get(claim.sink, [])
+        recent = self._recent.get(claim.sink)
+        if recent is not None and (found := recent.claim(claim, after_seq, pauses)) is not None:
+            return found
+        work = partial(claiming.newer, claim, after_seq, pauses)
         claimed: Claimed = await self._writer.submit(work, writes=False)
         return claimed
 
@@ -253,6 +332,8 @@ class SqliteStore:
     async def settle(self, sink: str, outcomes: Sequence[Outcome]) -> None:
         """See `protocols.Store.settle`."""
         now, number = self._now_ms(), self._sinks[sink]
+        if number in self._recent:
+            self._recent[number].settled(outcome.seq for outcome in outcomes)
         delivered: dict[int, list[int]] = {}
         rows = []
         for outcome in outcomes:
@@ -278,6 +359,7 @@ class SqliteStore:
     async def bury_expired(self, sink: str, *, before_ms: int, error: str) -> int:
         """See `protocols.Store.bury_expired`."""
         number = self._sinks[sink]
+        self._forget_recent()
         buried = 0
         after_seq: int | None = None
         while True:
@@ -314,7 +396,9 @@ class SqliteStore:
     async def insight(self, app_id: str, *, gaps_since_ms: int) -> Insight:
         """What `status` shows of the store; gaps of this app that ended since."""
         work = partial(insight, app_id, gaps_since_ms)
-        return await self._writer.submit(work, writes=False)  # type: ignore[no-any-return]
+        inbox_bytes = self._inbox.ask(used_bytes)
+        found: Insight = await self._writer.submit(work, writes=False)
+        return replace(found, size_bytes=found.size_bytes + await inbox_bytes)
 
     async def operate(self, operation: str, filters: Filters) -> int:
         """`retry` or `drop` dead letters, or `replay` events, all that match; how many deliveries it concerned."""
@@ -322,6 +406,7 @@ class SqliteStore:
             name=operation, filters=filters, routes=self._routes, now_ms=self._now_ms()
         )
         step = work.first()
+        self._forget_recent()
         try:
             while not step.done:
                 step = await self._writer.submit(partial(work.step, step), writes=True)
@@ -329,6 +414,11 @@ class SqliteStore:
             if step.count or not step.done:  # broken off, some of it may be committed all the same
                 self.on_requeue()
         return step.count
+
+    def _forget_recent(self) -> None:
+        """Deliveries are changed beside the workers: what these find now has to be what is in the file."""
+        for recent in self._recent.values():
+            recent.forget()
 
     async def backlog(self) -> dict[str, int]:
         """Deliveries that are not settled yet, for each configured sink; counted up to `BACKLOG_COUNTED`."""
@@ -388,6 +478,16 @@ class SqliteStore:
 
 
 # -- work for the writer's thread -------------------------------------------------------------------------------------------
+
+
+def _size(events: Iterable[IncomingEvent]) -> int:
+    return sum(len(event.raw) + len(event.body or b"") for event in events)
+
+
+def _where(connection: sqlite3.Connection) -> tuple[int, Position]:
+    """The newest event that there ever was, and how far the inbox is projected."""
+    newest = connection.execute(sql.NEWEST_EVER).fetchone() or (0,)
+    return int(newest[0]), Position(*connection.execute(sql.INBOX_POSITION).fetchone())
 
 
 def _know_sinks(

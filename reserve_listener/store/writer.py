@@ -96,8 +96,16 @@ Result = tuple[Job, Any, StoreError | None]
 class Writer:
     """Runs jobs on a connection of its own, in one thread. Made and used on the event loop's thread."""
 
-    def __init__(self, path: Path, *, name: str = "store-writer") -> None:
-        self._file = _File(path)
+    def __init__(
+        self,
+        path: Path,
+        *,
+        part: schema.Part = schema.STORE,
+        beside: Path | None = None,
+        name: str = "store-writer",
+    ) -> None:
+        """`beside`: a file without which what is written here would be of no use."""
+        self._file = _File(path, part, beside)
         self._loop = asyncio.get_running_loop()
         self._jobs: queue.SimpleQueue[list[Job] | None] = queue.SimpleQueue()
         self._coming: list[Job] = []
@@ -117,7 +125,7 @@ class Writer:
     def submit(self, work: Work, *, writes: bool) -> asyncio.Future[Any]:
         """Queue work. The future gets its result, or a `StoreError`."""
         future: asyncio.Future[Any] = self._loop.create_future()
-        self.submit_item(_each, work, partial(_resolve, future), writes=writes)
+        self.submit_item(each, work, partial(resolve, future), writes=writes)
         return future
 
     def submit_item(self, work: WorkOnAll, item: Any, done: Done, *, writes: bool) -> None:
@@ -128,11 +136,12 @@ class Writer:
         coming = self._coming
         coming.append(Job(work, item, done, writes))
         if len(coming) >= HANDED_ON:
-            self._hand_on()
+            self.hand_on()
         elif len(coming) == 1:
-            self._loop.call_soon(self._hand_on)
+            self._loop.call_soon(self.hand_on)
 
-    def _hand_on(self) -> None:
+    def hand_on(self) -> None:
+        """Do not wait for more."""
         if self._coming:
             self._jobs.put(self._coming)
             self._coming = []
@@ -153,7 +162,7 @@ class Writer:
         """Finish what is queued, close the file, end the thread. Does not raise."""
         if self._accepting:
             self._accepting = False
-            self._hand_on()
+            self.hand_on()
             self._jobs.put(None)
         await asyncio.wait([self._closed])
 
@@ -165,10 +174,10 @@ class Writer:
             self._file.open()
         except BaseException as error:  # noqa: BLE001  # whatever it is, the opener must hear it
             self._file.release()
-            self._tell(_resolve, self._opened, None, error)
-            self._tell(_resolve, self._closed, None, None)
+            self._tell(resolve, self._opened, None, error)
+            self._tell(resolve, self._closed, None, None)
             return
-        self._tell(_resolve, self._opened, None, None)
+        self._tell(resolve, self._opened, None, None)
         try:
             while self._turn():
                 pass
@@ -191,7 +200,7 @@ class Writer:
             failure = _store_error(failure)
         for job in left:
             job.tell(None, failure or StoreError("the store is closed"))
-        _resolve(self._closed, None, failure)
+        resolve(self._closed, None, failure)
         self._closed.exception()  # nobody may have asked
 
     def _turn(self) -> bool:
@@ -230,7 +239,7 @@ class Writer:
 
     def _judge(self, results: Sequence[Result], *, wrote: bool) -> None:
         """Health follows what was last written; a connection that may be spoiled is not used again."""
-        failed = next((error for _, _, error in results if error is not None and _is_medium(error)), None)
+        failed = next((error for _, _, error in results if error is not None and is_medium(error)), None)
         if failed is not None:
             self._failure = str(failed)
             self._file.suspect(failed)
@@ -262,8 +271,11 @@ class _NotNowError(Exception):
 class _File:
     """The store's file and the connection to it. Used in the writer's thread only."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, part: schema.Part, beside: Path | None) -> None:
         self._path = path
+        self._part = part
+        self._beside = beside
+        self._beside_identity: tuple[int, int] | None = None
         self._real = path.resolve()
         """Where SQLite has the rest of the store, if the path is a link."""
         self._wal = self._real.with_name(f"{self._real.name}-wal")
@@ -276,10 +288,11 @@ class _File:
 
     def open(self) -> None:
         """Open, as at start. Raises `StoreError`."""
-        self._connection = schema.open_writer(self._path)
+        self._connection = schema.open_writer(self._path, self._part)
         # Held open, also while no connection is: the number of a removed file would be given to the next one.
         self._held = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
         self._identity, self._wal_identity = _identity(self._path), _identity(self._wal)
+        self._beside_identity = _identity(self._beside)
         self._guard = WalGuard(self._real)
 
     def usable(self) -> sqlite3.Connection:
@@ -357,7 +370,7 @@ class _File:
 
     def _reopen(self) -> None:
         try:
-            connection = schema.open_writer(self._path)
+            connection = schema.open_writer(self._path, self._part)
             if self._damage is not None:
                 _require_sound(connection, self._path, self._damage)
         except (schema.DamagedStoreError, WrongStoreError):
@@ -370,15 +383,19 @@ class _File:
 
     def _require_same(self) -> None:
         try:
-            named, wal = _identity(self._path), _identity(self._wal)
+            named, wal, beside = _identity(self._path), _identity(self._wal), _identity(self._beside)
         except OSError as error:
             raise _NotNowError(error.strerror or str(error)) from error
-        if named != self._identity:
-            what = "was removed" if named is None else "was replaced"
-            raise StoreError(
-                f"the store {self._path} {what} while the daemon was running; what is committed to it from now on"
-                " would be lost. Put the file back, or start again with a new store."
-            )
+        for path, found, was in (
+            (self._path, named, self._identity),
+            (self._beside, beside, self._beside_identity),
+        ):
+            if found != was:
+                what = "was removed" if found is None else "was replaced"
+                raise StoreError(
+                    f"the store {path} {what} while the daemon was running; what is committed to it from now on"
+                    " would be lost. Put the file back, or start again with a new store."
+                )
         if wal != self._wal_identity and self._connection is not None:
             raise StoreError(  # the end of the thread closes the connection, and that saves what is committed
                 f"{self._wal}, a part of the store, was removed or replaced while the daemon was running; what is"
@@ -386,8 +403,10 @@ class _File:
             )
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
+def _identity(path: Path | None) -> tuple[int, int] | None:
     """What tells a file from another one that has its name later; None: there is none."""
+    if path is None:
+        return None
     try:
         status = path.stat()
     except FileNotFoundError:
@@ -414,7 +433,7 @@ def _commit(connection: sqlite3.Connection, jobs: Sequence[Job]) -> list[Result]
     for number, job in enumerate(jobs):
         results += _commit(connection, [job])
         failure = results[-1][2]
-        if failure is not None and (_is_medium(failure) or connection.in_transaction):
+        if failure is not None and (is_medium(failure) or connection.in_transaction):
             return results + [(left, None, failure) for left in jobs[number + 1 :]]
     return results
 
@@ -436,7 +455,8 @@ def _transaction(connection: sqlite3.Connection, jobs: Sequence[Job]) -> list[Re
     return results
 
 
-def _each(works: Sequence[Work], connection: sqlite3.Connection) -> list[Any]:
+def each(works: Sequence[Work], connection: sqlite3.Connection) -> list[Any]:
+    """A `WorkOnAll` for items that are work themselves."""
     return [work(connection) for work in works]
 
 
@@ -451,7 +471,8 @@ def _name_of(error: BaseException) -> str:
     return str(getattr(error, "sqlite_errorname", "") or getattr(error.__cause__, "sqlite_errorname", ""))
 
 
-def _is_medium(error: BaseException) -> bool:
+def is_medium(error: BaseException) -> bool:
+    """Whether it is the file or the disk that failed, and not what was to be written."""
     return _name_of(error).startswith(_MEDIUM_FAILED)
 
 
@@ -460,7 +481,8 @@ def _tell_all(results: Sequence[Result]) -> None:
         job.tell(value, error)
 
 
-def _resolve(future: asyncio.Future[Any], value: Any, error: BaseException | None) -> None:
+def resolve(future: asyncio.Future[Any], value: Any, error: BaseException | None) -> None:
+    """Tell whoever waits for it, if anybody still does."""
     if future.done():
         return  # its caller was cancelled
     if error is None:

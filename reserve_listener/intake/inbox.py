@@ -1,0 +1,95 @@
+"""On the way in: the pushes of one turn of the loop become one batch, which the store makes durable in one small write.
+
+What must stay true: a push is told that it is stored only after that; what waits is bounded in events and bytes; and nothing
+is taken while the store cannot be projected into, nor more than it can catch up with.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from functools import partial
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from reserve_listener.errors import StoreError
+from reserve_listener.model import Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from reserve_listener.intake.projector import Projector
+    from reserve_listener.model import IncomingEvent
+    from reserve_listener.protocols import Store
+
+WAITING_EVENTS: Final = 50_000
+WAITING_BYTES: Final = 128 * 1024 * 1024
+"""What may wait for the commit; beyond either bound a push is answered 500 at once."""
+
+AT_ONCE: Final = 64
+"""Pushes that are handed on together while more are coming: while they are written the loop reads the next."""
+
+BATCH_EVENTS: Final = 512
+"""A batch is not larger: what waited for room comes in portions."""
+
+
+class _Push(NamedTuple):
+    event: IncomingEvent
+    done: Callable[[Verdict | StoreError], None]
+
+    @property
+    def size(self) -> int:
+        return len(self.event.raw) + len(self.event.body or b"")
+
+
+class Inbox:
+    """Used on the loop."""
+
+    def __init__(self, store: Store, projector: Projector) -> None:
+        self._store = store
+        self._projector = projector
+        self._coming: deque[_Push] = deque()
+        self._waiting_events = 0
+        self._waiting_bytes = 0
+        self._called = False
+        projector.on_room = self._hand_on
+
+    def put(self, event: IncomingEvent, done: Callable[[Verdict | StoreError], None]) -> None:
+        """Make a push durable; `done` is told on the loop: STORED or UNREADABLE, OVERLOADED, or why it could not be."""
+        push = _Push(event, done)
+        if self._projector.problem is not None:
+            done(StoreError(self._projector.problem))
+        elif self._waiting_events >= WAITING_EVENTS or self._waiting_bytes + push.size > WAITING_BYTES:
+            done(Verdict.OVERLOADED)
+        else:
+            self._take(push)
+
+    def _take(self, push: _Push) -> None:
+        self._waiting_events += 1
+        self._waiting_bytes += push.size
+        self._coming.append(push)
+        if len(self._coming) >= AT_ONCE:
+            self._hand_on()
+        elif not self._called:
+            self._called = True
+            asyncio.get_running_loop().call_soon(self._turn_over)
+
+    def _turn_over(self) -> None:
+        self._called = False
+        self._hand_on()
+
+    def _hand_on(self) -> None:
+        while self._coming and self._projector.has_room:
+            some = [self._coming.popleft() for _ in range(min(len(self._coming), BATCH_EVENTS))]
+            size = sum(push.size for push in some)
+            self._projector.expect(len(some), size)
+            self._store.receive([push.event for push in some], partial(self._received, some, size))
+
+    def _received(self, pushes: Sequence[_Push], size: int, number: int, error: StoreError | None) -> None:
+        self._waiting_events -= len(pushes)
+        self._waiting_bytes -= size
+        if error is not None:
+            self._projector.forget(len(pushes), size)
+        else:
+            self._projector.take(number, [push.event for push in pushes], size)
+        for push in pushes:
+            push.done(error or (Verdict.UNREADABLE if push.event.scope is None else Verdict.STORED))

@@ -1,0 +1,213 @@
+"""Behind the answer: what is durable in the inbox becomes events and deliveries in the store.
+
+What must stay true: batches are projected in the order in which they were received, all of them and each once, whatever
+fails in between; and while that fails, `problem` says so, and no push is taken.
+
+With an idle listener a push is projected at once. Under load many are projected together, since one large transaction costs
+a fraction of many small ones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import structlog
+
+from reserve_listener.errors import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from reserve_listener.model import IncomingEvent, Verdict
+    from reserve_listener.protocols import Store
+
+AT_ONCE: Final = 2_048
+PACE_S: Final = 0.15
+"""Under load there is a projection for so many events, or after that time: what comes first."""
+
+BEHIND_EVENTS: Final = 8_192
+BEHIND_BYTES: Final = 64 * 1024 * 1024
+"""What may be received and not projected. Beyond either, pushes wait for room, and are answered 500 when it takes too long."""
+
+RETRY_S: Final = 1.0
+"""How long a store that failed is left alone."""
+
+CLOSE_TIMEOUT_S: Final = 5.0
+"""For the last projection. What it does not come to is in the inbox, and is projected at the next start."""
+
+log = structlog.get_logger("store")
+
+
+class _Batch(NamedTuple):
+    number: int
+    events: Sequence[IncomingEvent]
+    size: int
+
+
+class Projector:
+    """`on_projected` hears what became of each event; `on_room` is called when there may be room again."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        on_projected: Callable[[IncomingEvent, Verdict], None] = lambda _event, _verdict: None,
+    ) -> None:
+        self.problem: str | None = None
+        """Why answered pushes cannot be projected; None while they can."""
+        self.on_room: Callable[[], None] = lambda: None
+        self._store = store
+        self._on_projected = on_projected
+        self._batches: deque[_Batch] = deque()
+        self._queued_events = 0
+        self._behind_events = 0
+        self._behind_bytes = 0
+        self._wake = asyncio.Event()
+        self._full = asyncio.Event()
+        self._closing = asyncio.Event()
+        self._one_at_a_time = asyncio.Lock()
+        self._begun_s = float("-inf")
+        self._task: asyncio.Task[None] | None = None
+
+    # -- what is to be projected ------------------------------------------------------------------------------------------------
+
+    @property
+    def behind(self) -> int:
+        """Events that are received, or about to be, and not projected."""
+        return self._behind_events
+
+    @property
+    def has_room(self) -> bool:
+        """Whether more may be received."""
+        return self._behind_events < BEHIND_EVENTS and self._behind_bytes < BEHIND_BYTES
+
+    def expect(self, events: int, size: int) -> None:
+        """So much is about to be received."""
+        self._behind_events += events
+        self._behind_bytes += size
+
+    def forget(self, events: int, size: int) -> None:
+        """It is not coming, or is projected."""
+        self._behind_events -= events
+        self._behind_bytes -= size
+
+    def take(self, number: int, events: Sequence[IncomingEvent], size: int) -> None:
+        """A batch that was expected is durable."""
+        self._batches.append(_Batch(number, events, size))
+        self._queued_events += len(events)
+        self._wake.set()
+        if self._queued_events >= AT_ONCE:
+            self._full.set()
+
+    # -- its life -----------------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Project what an earlier life has left. Raises `StoreError`."""
+        left = await self._store.left()
+        for number, events in left:
+            size = sum(len(event.raw) + len(event.body or b"") for event in events)
+            self.expect(len(events), size)
+            self.take(number, events, size)
+        if left:
+            log.info("store.inbox_projected", events=self._queued_events)
+        await self.flush()
+        self._task = asyncio.create_task(self._run(), name="projector")
+
+    async def flush(self) -> None:
+        """Project all that is durable by now. Raises `StoreError`."""
+        last = self._batches[-1].number if self._batches else 0
+        while self._batches and self._batches[0].number <= last:
+            await self._project()
+
+    async def ended(self) -> None:
+        """Raises why it ended by itself."""
+        if self._task is not None:
+            await asyncio.shield(self._task)
+
+    async def close(self) -> None:
+        """Project what is left and end. Bounded in time; does not raise."""
+        self._closing.set()
+        self._wake.set()
+        self._full.set()
+        try:
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                if self._task is not None:
+                    await asyncio.wait([self._task])
+                await self.flush()
+        except (StoreError, TimeoutError) as error:
+            log.error(
+                "store.not_projected",
+                events=self._queued_events,
+                error=str(error) or "no commit in time",
+                hint="it is in the inbox beside the store, and goes on from there at the next start",
+            )
+
+    async def _run(self) -> None:
+        while True:
+            await self._wake.wait()
+            await self._pace()
+            if self._closing.is_set():
+                return
+            try:
+                await self._project()
+            except StoreError as error:
+                self._failed(error)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._closing.wait(), RETRY_S)
+
+    async def _pace(self) -> None:
+        """Until there is much to do, or some time has passed since it was last done."""
+        rest_s = self._begun_s + PACE_S - asyncio.get_running_loop().time()
+        if rest_s > 0 and self._queued_events < AT_ONCE:
+            if not self._closing.is_set():
+                self._full.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._full.wait(), rest_s)
+
+    async def _project(self) -> None:
+        async with self._one_at_a_time:
+            if batches := self._next():
+                await self._do(batches)
+
+    def _next(self) -> list[_Batch]:
+        batches: list[_Batch] = []
+        events = 0
+        for batch in self._batches:
+            if batches and events + len(batch.events) > AT_ONCE:
+                break
+            batches.append(batch)
+            events += len(batch.events)
+        return batches
+
+    async def _do(self, batches: Sequence[_Batch]) -> None:
+        self._begun_s = asyncio.get_running_loop().time()
+        events = [event for batch in batches for event in batch.events]
+        verdicts = await self._store.project(events, number=batches[-1].number)
+        for batch in batches:
+            self._batches.popleft()
+            self._queued_events -= len(batch.events)
+            self.forget(len(batch.events), batch.size)
+        if not self._batches:
+            self._wake.clear()
+        self._well()
+        for event, verdict in zip(events, verdicts, strict=True):
+            self._on_projected(event, verdict)
+        self.on_room()
+
+    def _failed(self, error: StoreError) -> None:
+        if self.problem is None:
+            log.error(
+                "store.projecting_failed",
+                error=str(error),
+                waiting=self._queued_events,
+                hint="pushes are answered 500 until it works; what is answered already is safe in the inbox",
+            )
+        self.problem = str(error)
+
+    def _well(self) -> None:
+        if self.problem is not None:
+            self.problem = None
+            log.info("store.projecting_again")
