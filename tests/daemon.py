@@ -130,12 +130,15 @@ class Daemon:
         return [json.loads(line)["id"] for line in path.read_bytes().splitlines()] if path.exists() else []
 
     def pending(self) -> int:
-        """Deliveries that are not settled, read from the store."""
-        return int(self.query("SELECT count(*) FROM deliveries WHERE state = 0")[0][0])
+        """Deliveries that are not settled, and batches that are not projected, read from both files."""
+        (newest,) = self.query("SELECT coalesce(max(number), 0) FROM batches", "events.db-inbox")[0]
+        (position,) = self.query("SELECT number FROM inbox")[0]
+        (pending,) = self.query("SELECT count(*) FROM deliveries WHERE state = 0")[0]
+        return int(pending) + max(0, int(newest) - int(position))
 
-    def query(self, statement: str) -> list[tuple[Any, ...]]:
-        """Look into the store."""
-        connection = sqlite3.connect(f"file:{self.folder}/events.db?mode=ro", uri=True)
+    def query(self, statement: str, file: str = "events.db") -> list[tuple[Any, ...]]:
+        """Look into the store, or into its inbox."""
+        connection = sqlite3.connect(f"file:{self.folder}/{file}?mode=ro", uri=True)
         try:
             return connection.execute(statement).fetchall()
         finally:

@@ -52,13 +52,12 @@ class Inbox:
         self._waiting_bytes = 0
         self._called = False
         projector.on_room = self._hand_on
+        projector.on_failed = self._refuse
 
     def put(self, event: IncomingEvent, done: Callable[[Verdict | StoreError], None]) -> None:
         """Make a push durable; `done` is told on the loop: STORED or UNREADABLE, OVERLOADED, or why it could not be."""
         push = _Push(event, done)
-        if self._projector.problem is not None:
-            done(StoreError(self._projector.problem))
-        elif self._waiting_events >= WAITING_EVENTS or self._waiting_bytes + push.size > WAITING_BYTES:
+        if self._waiting_events >= WAITING_EVENTS or self._waiting_bytes + push.size > WAITING_BYTES:
             done(Verdict.OVERLOADED)
         else:
             self._take(push)
@@ -67,7 +66,9 @@ class Inbox:
         self._waiting_events += 1
         self._waiting_bytes += push.size
         self._coming.append(push)
-        if len(self._coming) >= AT_ONCE:
+        if self._projector.problem is not None:
+            self._projector.try_now()  # what comes of it decides
+        elif len(self._coming) >= AT_ONCE:
             self._hand_on()
         elif not self._called:
             self._called = True
@@ -83,6 +84,14 @@ class Inbox:
             size = sum(push.size for push in some)
             self._projector.expect(len(some), size)
             self._store.receive([push.event for push in some], partial(self._received, some, size))
+
+    def _refuse(self, problem: str) -> None:
+        """Nothing can be projected: what is not durable yet is not taken."""
+        refused, self._coming = self._coming, deque()
+        for push in refused:
+            self._waiting_events -= 1
+            self._waiting_bytes -= push.size
+            push.done(StoreError(problem))
 
     def _received(self, pushes: Sequence[_Push], size: int, number: int, error: StoreError | None) -> None:
         self._waiting_events -= len(pushes)

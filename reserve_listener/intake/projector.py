@@ -33,7 +33,9 @@ BEHIND_BYTES: Final = 64 * 1024 * 1024
 """What may be received and not projected. Beyond either, pushes wait for room, and are answered 500 when it takes too long."""
 
 RETRY_S: Final = 1.0
-"""How long a store that failed is left alone."""
+"""How often a store that failed is tried without a push."""
+BREATH_S: Final = 0.1
+"""And how often with pushes, which wait for that."""
 
 CLOSE_TIMEOUT_S: Final = 5.0
 """For the last projection. What it does not come to is in the inbox, and is projected at the next start."""
@@ -48,7 +50,10 @@ class _Batch(NamedTuple):
 
 
 class Projector:
-    """`on_projected` hears what became of each event; `on_room` is called when there may be room again."""
+    """`on_projected` hears what became of each event.
+
+    `on_room` is called when there may be room again, `on_failed` at each attempt that fails, with `problem`.
+    """
 
     def __init__(
         self,
@@ -59,6 +64,7 @@ class Projector:
         self.problem: str | None = None
         """Why answered pushes cannot be projected; None while they can."""
         self.on_room: Callable[[], None] = lambda: None
+        self.on_failed: Callable[[str], None] = lambda _problem: None
         self._store = store
         self._on_projected = on_projected
         self._batches: deque[_Batch] = deque()
@@ -67,6 +73,7 @@ class Projector:
         self._behind_bytes = 0
         self._wake = asyncio.Event()
         self._full = asyncio.Event()
+        self._asked = asyncio.Event()
         self._closing = asyncio.Event()
         self._one_at_a_time = asyncio.Lock()
         self._begun_s = float("-inf")
@@ -82,7 +89,9 @@ class Projector:
     @property
     def has_room(self) -> bool:
         """Whether more may be received."""
-        return self._behind_events < BEHIND_EVENTS and self._behind_bytes < BEHIND_BYTES
+        return (
+            self.problem is None and self._behind_events < BEHIND_EVENTS and self._behind_bytes < BEHIND_BYTES
+        )
 
     def expect(self, events: int, size: int) -> None:
         """So much is about to be received."""
@@ -101,6 +110,10 @@ class Projector:
         self._wake.set()
         if self._queued_events >= AT_ONCE:
             self._full.set()
+
+    def try_now(self) -> None:
+        """A push waits for a store that has failed."""
+        self._asked.set()
 
     # -- its life -----------------------------------------------------------------------------------------------------------
 
@@ -130,6 +143,7 @@ class Projector:
     async def close(self) -> None:
         """Project what is left and end. Bounded in time; does not raise."""
         self._closing.set()
+        self._asked.set()
         self._wake.set()
         self._full.set()
         try:
@@ -155,8 +169,10 @@ class Projector:
                 await self._project()
             except StoreError as error:
                 self._failed(error)
+                await asyncio.sleep(BREATH_S)
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._closing.wait(), RETRY_S)
+                    await asyncio.wait_for(self._asked.wait(), RETRY_S)
+                self._asked.clear()
 
     async def _pace(self) -> None:
         """Until there is much to do, or some time has passed since it was last done."""
@@ -206,6 +222,7 @@ class Projector:
                 hint="pushes are answered 500 until it works; what is answered already is safe in the inbox",
             )
         self.problem = str(error)
+        self.on_failed(self.problem)
 
     def _well(self) -> None:
         if self.problem is not None:

@@ -92,6 +92,10 @@ class Inbox:
         """Free what may go now. Raises `StoreError`."""
         await self._writer.submit(partial(_free, self._projected), writes=True)
 
+    async def touch(self) -> None:
+        """Write something small: after a failure it tells whether the file works again. Raises `StoreError`."""
+        await self._writer.submit(_touch, writes=True)
+
     def ask(self, work: Callable[[sqlite3.Connection], int]) -> asyncio.Future[Any]:
         """Ask the file something."""
         return self._writer.submit(work, writes=False)
@@ -121,6 +125,10 @@ def _put(items: Sequence[_Put], connection: sqlite3.Connection) -> list[None]:
 
 def _free(projected: int, connection: sqlite3.Connection) -> None:
     connection.execute(sql.FREE_BATCHES, (projected,))
+
+
+def _touch(connection: sqlite3.Connection) -> None:
+    connection.execute(sql.TOUCH_INBOX)
 
 
 def _left(projected: int, connection: sqlite3.Connection) -> list[Batch]:

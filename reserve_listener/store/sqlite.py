@@ -184,6 +184,7 @@ class SqliteStore:
     async def touch(self, app_id: str) -> None:
         """Write something small: after a failure it tells whether the store works again. Raises `StoreError`."""
         await self._writer.submit(partial(_touch, app_id), writes=True)
+        await self._inbox.touch()
 
     async def measure(self) -> int:
         """The bytes that are in use in both files."""
