@@ -29,7 +29,8 @@ AT_ONCE: Final = 64
 """Pushes that are handed on together while more are coming: while they are written the loop reads the next."""
 
 BATCH_EVENTS: Final = 512
-"""A batch is not larger: what waited for room comes in portions."""
+BATCH_BYTES: Final = 4 * 1024 * 1024
+"""A batch is no larger, but for one large push: what waited for room comes in portions."""
 
 
 class _Push(NamedTuple):
@@ -80,10 +81,17 @@ class Inbox:
 
     def _hand_on(self) -> None:
         while self._coming and self._projector.has_room:
-            some = [self._coming.popleft() for _ in range(min(len(self._coming), BATCH_EVENTS))]
-            size = sum(push.size for push in some)
+            some, size = self._next_batch()
             self._projector.expect(len(some), size)
             self._store.receive([push.event for push in some], partial(self._received, some, size))
+
+    def _next_batch(self) -> tuple[list[_Push], int]:
+        coming, some = self._coming, [self._coming.popleft()]
+        size = some[0].size
+        while coming and len(some) < BATCH_EVENTS and size + coming[0].size <= BATCH_BYTES:
+            some.append(coming.popleft())
+            size += some[-1].size
+        return some, size
 
     def _refuse(self, problem: str) -> None:
         """Nothing can be projected: what is not durable yet is not taken."""
