@@ -270,13 +270,13 @@ async def test_a_store_of_the_version_before_gets_its_inbox(path: Path) -> None:
 
 async def test_both_files_count_for_the_bound(path: Path) -> None:
     """What waits in the inbox takes room: it is measured, and what would be beyond the bound is refused."""
-    store = SqliteStore(path, max_bytes=1024 * 1024)
+    store = SqliteStore(path, max_bytes=8 * 1024 * 1024)
     await store.open(["a"])
     before = await store.measure()
-    await receive(store, event("big", scope="x" * 300_000))
-    assert await store.measure() > before + 300_000
+    await receive(store, event("big", scope="x" * 1_000_000))
+    assert await store.measure() > before + 3_000_000
     with pytest.raises(StoreError, match="max_size_mb"):
-        await receive(store, event("more", scope="x" * 300_000))
+        await receive(store, event("more", scope="x" * 1_000_000))
     await store.close()
 
 
