@@ -70,12 +70,15 @@ class Receiver:
 
 
 async def rest(worker: Worker) -> None:
-    """Until the worker sleeps and has nothing under way."""
+    """Until the worker sleeps and has nothing under way.
+
+    Asleep it waits to be woken; that it has nothing under way it may also say while it waits for the store's thread.
+    """
     idle = 0
     async with asyncio.timeout(patience(10)):
         while idle < 10:
             await asyncio.sleep(0.001)
-            looking = worker._wake.is_set() or worker._next_look is not None
+            looking = worker._wake.is_set() or worker._next_look is not None or not worker._wake._waiters
             busy = looking or worker._attempts or worker._unsettled or worker._release
             idle = 0 if busy else idle + 1
 
