@@ -32,7 +32,7 @@ from reserve_listener.supervision import ATTEMPT_TIMEOUT_S, Backoff, Supervisor
 from reserve_listener.transports.long_connection import LongConnection, build_dispatcher, is_registered
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Coroutine, Sequence
 
     from reserve_listener.config import Config, LarkConfig
     from reserve_listener.delivery import Outlet
@@ -102,10 +102,10 @@ class App:
         await self._store.open([sink.name for sink in sinks], {sink.name: route_of(sink) for sink in sinks})
         self._control = ControlServer(socket_path(self._config.store.path))
         try:
-            await self._build()
-            await self._intake.start()
-            self._control.bind()
-            await self._serve(signals)
+            if await _came_before(signals.stop, self._build()):
+                await self._intake.start()
+                self._control.bind()
+                await self._serve(signals)
         finally:
             await self._control.close()
             pending = await self._backlog()
@@ -149,13 +149,14 @@ class App:
         outlets = await asyncio.to_thread(self._outlets, self._config)
         dispatcher = build_dispatcher(self._accept_typed)
         self._intake = Intake(self._store, knows=is_registered(dispatcher), tokens=_tokens(self._config))
+        self._transport = (
+            self._listener() if lark.transport == "webhook" else self._long_connection(dispatcher)
+        )
+        # After the transport, which may refuse its settings: nobody would stop the workers then.
         self._workers = Workers(self._store, self._ages)
         self._store.on_commit = self._workers.wake
         self._store.on_requeue = self._workers.requeue
         self._workers.start(outlets, disabled=await self._disabled())
-        self._transport = (
-            self._listener() if lark.transport == "webhook" else self._long_connection(dispatcher)
-        )
         self._health = Health(
             lark.app_id, self._store, self._transport, self._workers, scrub=self._logs.scrub
         )
@@ -343,6 +344,20 @@ def _proxy(lark: LarkConfig) -> str | None:
 def _tokens(config: Config) -> list[str]:
     token = config.webhook.verification_token if config.webhook else None
     return [token.get_secret_value()] if token else []
+
+
+async def _came_before(stop: asyncio.Event, start: Coroutine[Any, Any, None]) -> bool:
+    """Whether the start came to its end before a stop was asked for; a disk that hangs would put off both for ever."""
+    starting = asyncio.create_task(start, name="start")
+    stopping = asyncio.create_task(stop.wait(), name="stop")
+    await asyncio.wait([starting, stopping], return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if not starting.done():
+        starting.cancel()
+        await asyncio.wait([starting])
+        return False
+    await starting
+    return True
 
 
 async def _first_end(tasks: Sequence[asyncio.Task[None]], stop: asyncio.Event) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from reserve_listener.addresses import read_network
+from reserve_listener.config import certificates
 from reserve_listener.errors import ConfigError, ReserveListenerError, StoreError
 from reserve_listener.model import State
 from reserve_listener.transports.push import Credentials
@@ -52,7 +53,7 @@ def _tls(settings: WebhookConfig) -> ssl.SSLContext | None:
         return None
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     try:
-        context.load_cert_chain(settings.tls_cert_file, settings.tls_key_file, password="")
+        certificates.load_chain(context, settings.tls_cert_file, settings.tls_key_file)
     except OSError as error:  # ssl's errors are, too
         raise ConfigError(
             f"webhook.tls_cert_file: {settings.tls_cert_file} cannot be used: {error.strerror or error}."

@@ -22,7 +22,8 @@ from reserve_listener.errors import ConfigError
 from reserve_listener.url_secrets import SHORTEST_SECRET
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    import ssl
+    from collections.abc import Callable, Iterator, Mapping
 
     import httpx2
 
@@ -154,14 +155,14 @@ def _holds(network: str, address: ipaddress.IPv4Address | ipaddress.IPv6Address)
         return False
 
 
-def for_httpx(proxy: Proxy | None) -> httpx2.Proxy | None:
-    """The proxy as httpx2 takes it. Blocks for a proxy that speaks TLS: it reads the certificates."""
+def for_httpx(proxy: Proxy | None, trusted: Callable[[], ssl.SSLContext]) -> httpx2.Proxy | None:
+    """The proxy as httpx2 takes it. Blocks for a proxy that speaks TLS: `trusted` reads the certificates."""
     import httpx2  # noqa: PLC0415  # the configuration needs this module, too, and not the client
 
     if proxy is None:
         return None
     # Left to itself, httpcore2 reads the certificates anew for each connection to a proxy that speaks TLS.
-    tls = httpx2.create_ssl_context() if proxy.scheme == "https" else None
+    tls = trusted() if proxy.scheme == "https" else None
     auth = None if proxy.user is None else (proxy.user, proxy.password or "")
     return httpx2.Proxy(proxy.url, ssl_context=tls, auth=auth)
 

@@ -132,6 +132,31 @@ async def test_a_secret_that_cannot_be_read_holds_up_neither_the_next_attempt_no
             await process.wait()
 
 
+async def test_a_start_that_hangs_can_be_stopped(
+    tmp_path: Path, platform: Simulator, server: HttpServer
+) -> None:
+    """SIGTERM while the sinks' files are on a disk that does not answer: the process ends in order."""
+    config = write_config(tmp_path, platform, server.url)
+    script = (
+        "import sys, time, reserve_listener.app as app\n"
+        "app.make_outlet = lambda *_, **__: time.sleep(3600)\n"
+        "from reserve_listener.cli.main import main\nsys.argv[1:] = ['run', '-c', sys.argv[1]]\nmain()\n"
+    )
+    with (tmp_path / "log.jsonl").open("wb") as out:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", script, str(config), stdout=out, env=environment()
+        )
+    try:
+        await until(lambda: '"daemon.started"' in (tmp_path / "log.jsonl").read_text())
+        process.send_signal(signal.SIGTERM)
+        assert await asyncio.wait_for(process.wait(), patience(10)) == 0
+        assert '"daemon.stopped"' in (tmp_path / "log.jsonl").read_text()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
 async def test_a_stop_in_the_middle_of_a_reload_drains_all_the_same(
     tmp_path: Path, platform: Simulator, server: HttpServer, receiver: Receiver
 ) -> None:

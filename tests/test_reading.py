@@ -84,7 +84,7 @@ def dead_disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """A file system that does not answer, until the test is over; the paths that were asked for."""
     asked, over = [], threading.Event()
 
-    def hangs(path: Path, _size: int) -> bytes:
+    def hangs(path: str, _size: int) -> bytes:
         asked.append(str(path))
         over.wait(60)
         return b""
@@ -105,6 +105,16 @@ def test_a_disk_that_hangs_is_an_error_in_time(dead_disk: list[str]) -> None:
     assert dead_disk == ["a", "b"]
 
 
+def test_one_thread_at_the_most_hangs_for_each_file(dead_disk: list[str]) -> None:
+    """Who asks again and again, as each attempt to connect does, leaves no more behind than who asks once."""
+    before = threading.active_count()
+    for _ in range(5):
+        with pytest.raises(TimeoutError):
+            read_within(Path("a"), 10, within_s=0.02)
+    assert dead_disk == ["a"]
+    assert threading.active_count() == before + 1
+
+
 def test_an_app_secret_on_a_disk_that_hangs(dead_disk: list[str]) -> None:
     """What each attempt to connect reads anew has an end, too, and is told with its key."""
     lark = Config.model_validate({"lark": {"app_id": "a", "app_secret_file": "secret"}}).lark
@@ -113,6 +123,36 @@ def test_an_app_secret_on_a_disk_that_hangs(dead_disk: list[str]) -> None:
     ):
         lark.read_app_secret()
     assert dead_disk == ["secret"]
+
+
+PLACES_OF_CERTIFICATES = {
+    "ca_bundle": HTTP + 'ca_bundle = "pipe"\n',
+    "client_cert": HTTP + 'client_cert_file = "pipe"\n',
+    "SSL_CERT_FILE": HTTP,
+    "tls_cert_file": '[webhook]\nverification_token = "t0kent0ken"\ntls_cert_file = "pipe"\n',
+}
+
+
+@pytest.mark.parametrize("place", PLACES_OF_CERTIFICATES)
+@pytest.mark.parametrize("command", ["check", "run"])
+def test_a_pipe_in_the_place_of_certificates_hangs_no_command(place: str, command: str) -> None:
+    """OpenSSL would wait for it for ever: exit code 78, and a line that names it."""
+    os.mkfifo("pipe")
+    more = PLACES_OF_CERTIFICATES[place].replace("http://127.0.0.1:1", "https://localhost:1")
+    transport = 'transport = "webhook"\n' if "[webhook]" in more else 'app_secret = "s3cret"\n'
+    Path("config.toml").write_text(LARK + transport + '[store]\nurl = "sqlite:///events.db"\n' + more)
+    extra = {"SSL_CERT_FILE": "pipe"} if place == "SSL_CERT_FILE" else {}
+    done = subprocess.run(
+        [*COMMAND, command, "-c", "config.toml"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=environment(**extra),
+        check=False,
+    )
+    assert done.returncode == 78, done.stdout + done.stderr
+    assert place in done.stdout + done.stderr
+    assert "it is not a regular file" in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("name", [*FILES, "config.toml"])
@@ -139,11 +179,12 @@ def test_secrets_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[str] = []
     really = reading._content
 
-    def noting(path: Path, size: int) -> bytes:
-        opened.append(path.name)
+    def noting(path: str, size: int) -> bytes:
+        opened.append(Path(path).name)
         return really(path, size)
 
     monkeypatch.setattr(reading, "_content", noting)
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)  # looked at, too, but no secret
     loaded = config()
     loaded.secret_texts()
     make_outlet(loaded.sinks[0], _write)

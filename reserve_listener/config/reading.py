@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
-import queue
 import stat
 import threading
 import time
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -23,28 +23,50 @@ LARGEST_SECRET: Final = 65_536
 """A secret is a line or a few."""
 
 
+_readings: dict[tuple[str, int], Future[bytes]] = {}
+_lock = threading.Lock()
+
+
 def read_within(path: Path, largest: int, *, within_s: float = WITHIN_S) -> bytes:
     """A regular file's content, at most `largest` bytes and one more. Blocks. Raises OSError, or ValueError for a bad name."""
-    found: queue.SimpleQueue[bytes | OSError | ValueError] = queue.SimpleQueue()
-
-    def read() -> None:
-        try:
-            found.put(_content(path, largest + 1))
-        except (OSError, ValueError) as error:
-            found.put(error)
-
-    # A thread that hangs in the kernel cannot be ended; as a daemon it keeps nobody from leaving.
-    threading.Thread(target=read, name="read-file", daemon=True).start()
+    reading = _under_way(path, largest + 1)
     try:
-        outcome = found.get(timeout=within_s)
-    except queue.Empty:
+        return reading.result(within_s)
+    except TimeoutError:
+        if reading.done():  # the file system's own
+            raise
         raise TimeoutError("the file system does not answer; is it a network disk that is away?") from None
+
+
+def _under_way(path: Path, size: int) -> Future[bytes]:
+    """The reading of this file that has not come back, or a new one.
+
+    A thread that hangs in the kernel cannot be ended. It keeps nobody from leaving, and there is one for each file at the most.
+    """
+    key = (os.fspath(path), size)
+    with _lock:
+        reading = _readings.get(key)
+        if reading is None:
+            reading = _readings[key] = Future()
+            threading.Thread(target=_read, args=(key, reading), name="read-file", daemon=True).start()
+    return reading
+
+
+def _read(key: tuple[str, int], reading: Future[bytes]) -> None:
+    outcome: bytes | Exception
+    try:
+        outcome = _content(*key)
+    except Exception as error:  # noqa: BLE001  # raised again where it is waited for
+        outcome = error
+    with _lock:
+        del _readings[key]
     if isinstance(outcome, bytes):
-        return outcome
-    raise outcome
+        reading.set_result(outcome)
+    else:
+        reading.set_exception(outcome)
 
 
-def _content(path: Path, size: int) -> bytes:
+def _content(path: str, size: int) -> bytes:
     # Not blocking, so that a FIFO without a writer opens too, and is refused.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     with os.fdopen(descriptor, "rb", buffering=0) as file:

@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 import httpx2
 
 from reserve_listener import __version__, proxies, url_secrets
+from reserve_listener.config import certificates
 from reserve_listener.errors import (
     ConfigError,
     DeliveryError,
@@ -127,7 +128,7 @@ class HttpSink:
         )
         self._client = httpx2.AsyncClient(
             verify=tls_context(name, ca_bundle, client_cert, client_key),
-            proxy=proxies.for_httpx(way),
+            proxy=proxies.for_httpx(way, certificates.trusted),
             trust_env=False,
             timeout=timeout_s,
             limits=httpx2.Limits(max_connections=max_in_flight, max_keepalive_connections=max_in_flight),
@@ -206,11 +207,14 @@ def tls_context(
     """What the sink trusts, and shows of itself. Blocks; ConfigError when a file is amiss."""
     what = f"ca_bundle: {ca_bundle}"
     try:
-        context = ssl.create_default_context(cafile=ca_bundle) if ca_bundle else httpx2.create_ssl_context()
+        if ca_bundle is not None:
+            certificates.require_readable(ca_bundle)
+            context = ssl.create_default_context(cafile=ca_bundle)
+        else:
+            context = certificates.trusted()
         if client_cert is not None:
             what = f"client_cert: {client_cert}" + (f", client_key: {client_key}" if client_key else "")
-            # Without a password at hand OpenSSL would ask for one on the terminal, and wait.
-            context.load_cert_chain(client_cert, client_key, password="")
+            certificates.load_chain(context, client_cert, client_key)
     except OSError as error:  # ssl's errors are, too
         raise ConfigError(f'sink "{name}": {what}: {error.strerror or error}') from error
     return context

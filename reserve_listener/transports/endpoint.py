@@ -15,6 +15,7 @@ import msgspec
 
 from reserve_listener import __version__, proxies
 from reserve_listener.addresses import is_loopback
+from reserve_listener.config import certificates
 from reserve_listener.redact import scrub
 from reserve_listener.transports.failures import FORBIDDEN, KNOWN_CODES, EndpointError
 from reserve_listener.transports.reaching import Reaching
@@ -52,7 +53,11 @@ async def fetch(
         with reaching.explained():
             async with asyncio.timeout(timeout_s):
                 tls = await _tls(domain, trust_env=not local)
-                through = await asyncio.to_thread(proxies.for_httpx, way) if way is not None else None
+                through = (
+                    await asyncio.to_thread(proxies.for_httpx, way, certificates.trusted)
+                    if way is not None
+                    else None
+                )
                 async with httpx2.AsyncClient(
                     timeout=timeout_s, proxy=through, trust_env=False, verify=tls
                 ) as client:
@@ -86,7 +91,9 @@ async def _tls(domain: str, *, trust_env: bool) -> ssl.SSLContext | bool:
     """httpx2's own, made in a thread: reading the certificates takes some 20 ms. Plain http has no use for it."""
     if urlsplit(domain).scheme == "http":
         return False
-    return await asyncio.to_thread(httpx2.create_ssl_context, trust_env=trust_env)
+    if not trust_env:
+        return await asyncio.to_thread(httpx2.create_ssl_context, trust_env=False)
+    return await asyncio.to_thread(certificates.trusted)
 
 
 def read_answer(

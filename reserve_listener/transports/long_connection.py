@@ -17,6 +17,7 @@ import structlog
 from websockets.exceptions import ConnectionClosed
 
 from reserve_listener import frames, proxies
+from reserve_listener.config import certificates
 from reserve_listener.transports import endpoint, sdk
 from reserve_listener.transports.failures import ConnectionLostError
 from reserve_listener.transports.frame_handler import FrameHandler
@@ -135,7 +136,7 @@ class LongConnection:
         self._configure(dict(place.client_config))
         encrypted = place.url.startswith("wss:")
         # websockets' default, made in a thread: reading the certificates takes some 20 ms.
-        tls = await asyncio.to_thread(ssl.create_default_context) if encrypted else None
+        tls = await asyncio.to_thread(certificates.trusted, ssl.create_default_context) if encrypted else None
         way = proxies.decide(place.url, setting=self._proxy, key="lark.proxy")
         self._client = self._make_client(place.url, tls, way)
         reaching = Reaching(place.url, proxy=way, setting=None)

@@ -7,13 +7,11 @@ import ssl
 from typing import TYPE_CHECKING, Final
 
 from reserve_listener.cli.checks.findings import WrongError
+from reserve_listener.config.certificates import LARGEST, load_chain, require_readable
 from reserve_listener.config.reading import read_within
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-LARGEST: Final = 1_048_576
-"""The certificates of all authorities of a system take a third of it."""
 
 _CERTIFICATE: Final = re.compile(rb"-----BEGIN (?:TRUSTED |X509 )?CERTIFICATE-----")
 _KEY: Final = re.compile(rb"-----BEGIN (?:[A-Z]+ )?PRIVATE KEY-----")
@@ -27,6 +25,7 @@ _NO_MATCH: Final = frozenset({"KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CE
 def try_ca_bundle(path: Path) -> None:
     """Raise WrongError when the file holds no authorities."""
     try:
+        require_readable(path)
         ssl.create_default_context(cafile=path)
     except OSError as error:  # ssl.SSLError is one.
         raise WrongError(f"ca_bundle {path}: {_openssl(error)}") from None
@@ -45,8 +44,7 @@ def try_certificate(cert_key: str, certificate: Path, key_key: str, key: Path | 
     if _ENCRYPTED.search(keys):
         raise WrongError(f"{where}: the key is encrypted, and the daemon has nobody to ask for its password")
     try:
-        # Without a password at hand OpenSSL would ask for one on the terminal, and wait.
-        ssl.create_default_context().load_cert_chain(certificate, key, password="")
+        load_chain(ssl.create_default_context(), certificate, key)
     except ssl.SSLError as error:
         if error.reason in _NO_MATCH:
             other = f" in {certificate}" if key else ""

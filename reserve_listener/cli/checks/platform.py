@@ -12,6 +12,7 @@ import msgspec
 from reserve_listener import proxies
 from reserve_listener.cli.checks.findings import Finding
 from reserve_listener.cli.checks.reach import Target, reach
+from reserve_listener.config import certificates
 from reserve_listener.control import client
 from reserve_listener.control.answers import Status
 from reserve_listener.errors import ConfigError, RefusedAtStartError, ReserveListenerError
@@ -102,7 +103,11 @@ async def _gateway(url: str, proxy: str | None) -> Finding:
     where = "the long connection"
     try:
         way = proxies.decide(url, setting=proxy, key="lark.proxy")
-        tls = await asyncio.to_thread(ssl.create_default_context) if url.startswith("wss:") else None
+        tls = (
+            await asyncio.to_thread(certificates.trusted, ssl.create_default_context)
+            if url.startswith("wss:")
+            else None
+        )
         return Finding(where=where, what=await reach(Target(url=url, setting=None, proxy=way, tls=tls)))
     except (ConfigError, failures.UnreachableError) as error:
         return _refused(where, error)
@@ -178,8 +183,8 @@ class _Api:
     def _options(self, way: proxies.Proxy | None) -> dict[str, Any]:
         tls = self._lark.domain.startswith("https:")
         return {
-            "verify": httpx2.create_ssl_context() if tls else False,
-            "proxy": proxies.for_httpx(way),
+            "verify": certificates.trusted() if tls else False,
+            "proxy": proxies.for_httpx(way, certificates.trusted),
             "trust_env": False,
             "timeout": CALL_TIMEOUT_S,
         }
