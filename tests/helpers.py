@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from reserve_listener import normalize
+from reserve_listener.intake import normalize
 from reserve_listener.model import Delivery, Filters, IncomingEvent, Scope, StoredEvent
 from reserve_listener.simulator import sample_event
 from reserve_listener.store import StoreReader

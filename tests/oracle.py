@@ -21,7 +21,7 @@ from starlette.requests import ClientDisconnect
 
 from reserve_listener.simulator import Answer, HttpServer, Receiver, Simulator, sample_event
 from tests.conftest import NO_WAITS
-from tests.daemon import Daemon, running, until, write_config
+from tests.daemon_process import Daemon, running, until, write_config
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from reserve_listener import envelope
+from reserve_listener.lark import encryption
 from reserve_listener.simulator import events, sample_event
-from tests.daemon import write_sinks_config
+from tests.daemon_process import write_sinks_config
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,7 +32,7 @@ def challenge(token: str | None = TOKEN) -> bytes:
 
 def sealed(plain: bytes, key: str = KEY) -> bytes:
     """The body of an encrypted push."""
-    return msgspec.json.encode({"encrypt": envelope.encrypt(key, plain, iv=os.urandom(16))})
+    return msgspec.json.encode({"encrypt": encryption.encrypt(key, plain, iv=os.urandom(16))})
 
 
 def signed(body: bytes, *, key: str = KEY, at_s: float | None = None) -> dict[str, str]:
@@ -40,9 +40,9 @@ def signed(body: bytes, *, key: str = KEY, at_s: float | None = None) -> dict[st
     timestamp = str(int(time.time() if at_s is None else at_s))
     return {
         "Content-Type": "application/json; charset=utf-8",
-        envelope.TIMESTAMP: timestamp,
-        envelope.NONCE: "n0nce",
-        envelope.SIGNATURE: envelope.sign(timestamp, "n0nce", key, body),
+        encryption.TIMESTAMP: timestamp,
+        encryption.NONCE: "n0nce",
+        encryption.SIGNATURE: encryption.sign(timestamp, "n0nce", key, body),
     }
 
 

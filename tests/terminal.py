@@ -13,7 +13,7 @@ import termios
 import time
 from typing import TYPE_CHECKING, Self
 
-from tests.daemon import COMMAND, environment
+from tests.daemon_process import COMMAND, environment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

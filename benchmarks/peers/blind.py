@@ -9,7 +9,7 @@ import urllib.request
 
 from websockets.asyncio.client import connect
 
-from reserve_listener import frames
+from reserve_listener.lark import frames
 
 
 def place(domain: str, app_id: str, app_secret: str) -> str:

@@ -103,9 +103,9 @@ def _count(action: Action, selected: "list[Filters]", located: "Located") -> int
 
 def _do(action: Action, asked: Asked, selected: "list[Filters]", located: "Located") -> int:
     from reserve_listener.clock import rfc3339
-    from reserve_listener.control.answers import Count, Selection
-    from reserve_listener.control.client import post
     from reserve_listener.store import operate
+    from reserve_listener.web.answers import Count, Selection
+    from reserve_listener.web.client import post
 
     one = selected[0]
     selection = Selection(
@@ -124,6 +124,6 @@ def _do(action: Action, asked: Asked, selected: "list[Filters]", located: "Locat
 
 def _routes(located: "Located") -> "dict[str, Route] | None":
     """Which sink takes what, if the configuration says so."""
-    from reserve_listener.outlets import route_of
+    from reserve_listener.sinks.registry import route_of
 
     return {sink.name: route_of(sink) for sink in located.config.sinks} if located.config else None

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from reserve_listener.cli.options import UnusedConfigOption
-from reserve_listener.describe import describe
 from reserve_listener.errors import ReserveListenerError
+from reserve_listener.intake.describe import describe
 from reserve_listener.text import colourful
 
 if TYPE_CHECKING:

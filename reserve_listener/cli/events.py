@@ -26,8 +26,8 @@ from reserve_listener.cli.filters import (
 from reserve_listener.cli.listing import Column, at_terminal, json_text, local_time, print_line, print_list
 from reserve_listener.cli.options import ConfigOption, JsonOption
 from reserve_listener.cli.stores import locate_store
-from reserve_listener.describe import describe
 from reserve_listener.errors import ReserveListenerError
+from reserve_listener.intake.describe import describe
 from reserve_listener.text import escaped_json, visible
 
 if TYPE_CHECKING:
@@ -225,7 +225,7 @@ def _summary(event: "StoredEvent") -> dict[str, Any]:
     from msgspec import to_builtins
 
     from reserve_listener.clock import rfc3339
-    from reserve_listener.health import attempt_shown
+    from reserve_listener.daemon.snapshot import attempt_shown
 
     return {
         "seq": event.seq,

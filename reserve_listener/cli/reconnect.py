@@ -11,7 +11,7 @@ from reserve_listener.errors import ReserveListenerError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from reserve_listener.control.answers import ConnectionStatus
+    from reserve_listener.web.answers import ConnectionStatus
 
 WAIT_S = 15.0
 """As long as an attempt may take: the endpoint's answer and the handshake."""
@@ -29,8 +29,8 @@ def reconnect(config: ConfigOption = None) -> None:
     Example: reserve-listener reconnect
     """
     from reserve_listener.clock import now_ms, rfc3339
-    from reserve_listener.control.answers import Reconnecting
-    from reserve_listener.control.client import post
+    from reserve_listener.web.answers import Reconnecting
+    from reserve_listener.web.client import post
 
     store = locate_store(config).store.path
     asked = rfc3339(now_ms())
@@ -49,8 +49,8 @@ def _outcome(store: "Path", asked: str) -> "ConnectionStatus | None":
     """What the new attempt comes to: connected, or waiting for the next. What it is at last, if it takes too long."""
     import time
 
-    from reserve_listener.control.answers import Status
-    from reserve_listener.control.client import STATUS_TIMEOUT_S, get
+    from reserve_listener.web.answers import Status
+    from reserve_listener.web.client import STATUS_TIMEOUT_S, get
 
     deadline = time.monotonic() + WAIT_S
     while True:

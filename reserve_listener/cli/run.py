@@ -53,14 +53,15 @@ def run(
     """
     import asyncio
 
-    from reserve_listener import descriptors, interpreter
+    from reserve_listener.daemon import runtime
+    from reserve_listener.net import descriptors
 
-    interpreter.keep_memory_private()
-    interpreter.starting()
+    runtime.keep_memory_private()
+    runtime.starting()
     descriptors.raise_limit()
-    from reserve_listener import proxies
+    from reserve_listener.daemon.signals import Hangup, Signals
+    from reserve_listener.net import proxies
     from reserve_listener.observability.logs import Logs, hear_uncaught
-    from reserve_listener.signals import Hangup, Signals
 
     hangup = Hangup.of_this_start()
     hangup.prepare()
@@ -72,9 +73,9 @@ def run(
     )
     hear_uncaught()
     try:
-        from reserve_listener.app import App
         from reserve_listener.config import load
-        from reserve_listener.resolver import Loop
+        from reserve_listener.daemon.app import App
+        from reserve_listener.net.resolver import Loop
 
         settings = load(config)
         for secret in settings.secret_texts():

@@ -14,7 +14,7 @@ from reserve_listener.text import visible
 
 if TYPE_CHECKING:
     from reserve_listener.config import Located
-    from reserve_listener.control.answers import SampleResult, SinkStatus
+    from reserve_listener.web.answers import SampleResult, SinkStatus
 
 sinks_app = typer.Typer(
     help="Where events go: look at the sinks, try one, switch one off and on.",
@@ -46,8 +46,8 @@ def list_sinks(config: ConfigOption = None, as_json: JsonOption = False) -> None
     """
     from msgspec import to_builtins
 
-    from reserve_listener.control.answers import Status
-    from reserve_listener.control.client import get
+    from reserve_listener.web.answers import Status
+    from reserve_listener.web.client import get
 
     store = locate_store(config).store.path
     answer = get(store, "/status", Status)
@@ -66,8 +66,8 @@ def try_sink_now(name: NameArgument, config: ConfigOption = None, as_json: JsonO
     """
     from msgspec import to_builtins
 
-    from reserve_listener.control.answers import SampleResult
-    from reserve_listener.control.client import post
+    from reserve_listener.web.answers import SampleResult
+    from reserve_listener.web.client import post
 
     located = locate_store(config)
     _require_sink(located, name)
@@ -109,8 +109,8 @@ def enable_sink(name: NameArgument, config: ConfigOption = None) -> None:
 
 
 def _switch(config: Path | None, name: str, operation: str, here: Any) -> bool:
-    from reserve_listener.control.answers import Changed
-    from reserve_listener.control.client import post
+    from reserve_listener.web.answers import Changed
+    from reserve_listener.web.client import post
 
     located = locate_store(config)
     _require_sink(located, name)
@@ -140,7 +140,7 @@ def _try_here(config: Path | None, name: str) -> "SampleResult":
 
     from reserve_listener.config import load
     from reserve_listener.config.files import ours
-    from reserve_listener.outlets import make_outlet, sample_delivery, try_sink
+    from reserve_listener.sinks.registry import make_outlet, sample_delivery, try_sink
 
     settings = load(config)
     table = next(sink for sink in settings.sinks if sink.name == name)
@@ -161,7 +161,7 @@ def _try_here(config: Path | None, name: str) -> "SampleResult":
 
 
 def _stored(path: Path) -> "list[SinkStatus]":
-    from reserve_listener.health import described
+    from reserve_listener.daemon.snapshot import described
     from reserve_listener.store import StoreReader
 
     with StoreReader(path) as store:

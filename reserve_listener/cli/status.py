@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from reserve_listener.control.answers import FailedDelivery, SinkStatus, Status
+    from reserve_listener.web.answers import FailedDelivery, SinkStatus, Status
 
 EXIT_CODES = {"ok": 0, "stopped": 3}
 """Of a verdict; 1 for every other."""
@@ -73,10 +73,10 @@ def _watch(store: "Path", *, as_json: bool) -> None:
 
 def _look(store: "Path") -> "Status":
     """The daemon's own answer, or what can be said without it."""
-    from reserve_listener.control.answers import Status
-    from reserve_listener.control.client import STATUS_TIMEOUT_S, get
     from reserve_listener.errors import NoAnswerError
     from reserve_listener.store import holder
+    from reserve_listener.web.answers import Status
+    from reserve_listener.web.client import STATUS_TIMEOUT_S, get
 
     try:
         found = get(store, "/status", Status, timeout_s=STATUS_TIMEOUT_S)
@@ -95,7 +95,7 @@ def _look(store: "Path") -> "Status":
 
 def _unanswered(store: "Path", reason: str, hint: str) -> "Status":
     from reserve_listener import __version__
-    from reserve_listener.control.answers import Reason, Status, StoreStatus
+    from reserve_listener.web.answers import Reason, Status, StoreStatus
 
     why = Reason(part="daemon", since=None, reason=reason, hint=hint)
     return Status(status="failing", reasons=[why], version=__version__, store=StoreStatus(path=str(store)))
@@ -103,8 +103,8 @@ def _unanswered(store: "Path", reason: str, hint: str) -> "Status":
 
 def _stopped(store: "Path") -> "Status":
     """No daemon: what the store knows, if there is one."""
+    from reserve_listener.daemon.snapshot import stopped
     from reserve_listener.errors import ReserveListenerError
-    from reserve_listener.health import stopped
     from reserve_listener.store import StoreReader
 
     try:

@@ -22,13 +22,13 @@ from pydantic import (
     model_validator,
 )
 
-from reserve_listener import proxies, url_secrets
-from reserve_listener.addresses import is_loopback
 from reserve_listener.config import secret_files, values
 from reserve_listener.config.default_store import OF_ROOT
 from reserve_listener.config.reading import SecretFiles
 from reserve_listener.config.shown import quoted
 from reserve_listener.errors import ConfigError
+from reserve_listener.net import proxies, url_secrets
+from reserve_listener.net.addresses import is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

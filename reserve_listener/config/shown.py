@@ -6,8 +6,8 @@ import json
 import re
 from typing import TYPE_CHECKING, Any, Final
 
+from reserve_listener.net.url_secrets import is_ordinary
 from reserve_listener.text import MASK
-from reserve_listener.url_secrets import is_ordinary
 
 if TYPE_CHECKING:
     from pathlib import Path

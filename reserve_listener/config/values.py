@@ -12,8 +12,6 @@ from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
-from reserve_listener import proxies
-from reserve_listener.addresses import HIGHEST_PORT, is_loopback, read_network
 from reserve_listener.config.shown import (
     header_name,
     is_header_name,
@@ -21,6 +19,8 @@ from reserve_listener.config.shown import (
     quoted,
     suggests_secret,
 )
+from reserve_listener.net import proxies
+from reserve_listener.net.addresses import HIGHEST_PORT, is_loopback, read_network
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from reserve_listener.retry import RetryPolicy, probe_delay_s, wished_s
+from reserve_listener.delivery.retry import RetryPolicy, probe_delay_s, wished_s
 
 THRESHOLD: Final = 5
 

@@ -24,9 +24,9 @@ from reserve_listener.clock import now_ms
 from reserve_listener.delivery import lines
 from reserve_listener.delivery.breaker import Breaker
 from reserve_listener.delivery.pending import Pending
+from reserve_listener.delivery.retry import RetryPolicy, decide, is_down
 from reserve_listener.errors import DeliveryError, MisconfiguredSinkError, SinkGoneError, StoreError
 from reserve_listener.model import PENDING, AttemptRecord, Delivery, Outcome
-from reserve_listener.retry import RetryPolicy, decide, is_down
 
 if TYPE_CHECKING:
     from collections.abc import Callable

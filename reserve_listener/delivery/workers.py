@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
     from reserve_listener.ages import Ages
+    from reserve_listener.delivery.retry import RetryPolicy
     from reserve_listener.protocols import Sink, Store
-    from reserve_listener.retry import RetryPolicy
 
 HALT_TIMEOUT_S: Final = 15.0
 """How long attempts under way may take to end when a sink is replaced."""

@@ -15,15 +15,14 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from reserve_listener import normalize
 from reserve_listener.clock import now_ms
 from reserve_listener.errors import StoreError
-from reserve_listener.intake import usual
+from reserve_listener.intake import normalize, usual
 from reserve_listener.intake.inbox import Inbox
 from reserve_listener.intake.projector import Projector
 from reserve_listener.model import EVENT_TYPE, Verdict
+from reserve_listener.observability.throttle import Throttle
 from reserve_listener.redact import blank_tokens
-from reserve_listener.throttle import Throttle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -25,9 +25,9 @@ from reserve_listener.observability.rendering import (
     shortened,
     without_objects,
 )
+from reserve_listener.observability.throttle import Throttle
 from reserve_listener.redact import scrub
 from reserve_listener.text import ESCAPE, colourful
-from reserve_listener.throttle import Throttle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, MutableMapping, Sequence

@@ -1,6 +1,6 @@
 """A local Feishu platform: endpoint, WebSocket and pushes as the platform does them, and its faults on demand.
 
-It knows the wire format (`reserve_listener.frames`) and nothing of the daemon, so a test against it cannot pass
+It knows the wire format (`reserve_listener.lark.frames`) and nothing of the daemon, so a test against it cannot pass
 because both ends share a mistake. It serves on 127.0.0.1 only.
 """
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from reserve_listener import frames
+from reserve_listener.lark import frames
 
 if TYPE_CHECKING:
     from random import Random

@@ -16,7 +16,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
-from reserve_listener.frames import MAX_FRAME_BYTES
+from reserve_listener.lark.frames import MAX_FRAME_BYTES
 from reserve_listener.simulator.connection import SERVICE_ID, Connection
 from reserve_listener.simulator.faults import Faults, Refusal
 

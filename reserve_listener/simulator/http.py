@@ -5,8 +5,8 @@ from __future__ import annotations
 import socket
 from typing import TYPE_CHECKING, Final, Self
 
-from reserve_listener.asgi_connection import Limits
-from reserve_listener.asgi_server import AsgiServer
+from reserve_listener.net.asgi_connection import Limits
+from reserve_listener.net.asgi_server import AsgiServer
 
 if TYPE_CHECKING:
     from types import TracebackType

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import msgspec
 from starlette.applications import Starlette
 
-from reserve_listener import frames
+from reserve_listener.lark import frames
 from reserve_listener.simulator.connection import SERVICE_ID
 from reserve_listener.simulator.endpoint import Endpoint
 from reserve_listener.simulator.events import APP_ID as APP_ID  # noqa: PLC0414

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 
-from reserve_listener import frames
+from reserve_listener.lark import frames
 from reserve_listener.simulator.pushes import Attempt, Ledger, Push, Sent
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import itertools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from reserve_listener import frames
+from reserve_listener.lark import frames
 from reserve_listener.simulator.signal import Signal
 
 if TYPE_CHECKING:

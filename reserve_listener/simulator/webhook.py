@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import httpx2
 import msgspec
 
-from reserve_listener import envelope
+from reserve_listener.lark import encryption
 from reserve_listener.simulator.events import APP_ID, TOKEN
 from reserve_listener.simulator.faults import Faults
 from reserve_listener.simulator.platform import RETRY_DELAYS, TICK
@@ -126,9 +126,9 @@ class WebhookPlatform:
     async def challenge(self) -> bool:
         """Whether the address answers a challenge in time, and with JSON, as the platform wants it."""
         text = os.urandom(8).hex()
-        content = {"type": envelope.URL_VERIFICATION, "challenge": text, "token": self._token}
+        content = {"type": encryption.URL_VERIFICATION, "challenge": text, "token": self._token}
         body, headers = self._sealed(msgspec.json.encode(content))
-        for name in (envelope.TIMESTAMP, envelope.NONCE, envelope.SIGNATURE):
+        for name in (encryption.TIMESTAMP, encryption.NONCE, encryption.SIGNATURE):
             headers.pop(name, None)  # they may be missing, so they are
         with contextlib.suppress(httpx2.HTTPError, ValueError):
             answer = await self._client.post(
@@ -199,15 +199,15 @@ class WebhookPlatform:
         if self._key is None or self.faults.plain:
             return plain, headers
         body = msgspec.json.encode(
-            {"encrypt": envelope.encrypt(self._key, plain, iv=os.urandom(envelope.IV_BYTES))}
+            {"encrypt": encryption.encrypt(self._key, plain, iv=os.urandom(encryption.IV_BYTES))}
         )
         timestamp = str(int(time.time()) - (STALE_S if self.faults.stale else 0))
         nonce = os.urandom(8).hex()
         key = "another" if self.faults.wrong_signature else self._key
         return body, headers | {
-            envelope.TIMESTAMP: timestamp,
-            envelope.NONCE: nonce,
-            envelope.SIGNATURE: envelope.sign(timestamp, nonce, key, body),
+            encryption.TIMESTAMP: timestamp,
+            encryption.NONCE: nonce,
+            encryption.SIGNATURE: encryption.sign(timestamp, nonce, key, body),
         }
 
     async def _keep_time(self) -> None:

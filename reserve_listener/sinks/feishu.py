@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from reserve_listener import envelope
+from reserve_listener.lark import encryption
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,13 +52,13 @@ class Feishu:
         body = with_token(delivery.raw, self._token) if self._token else delivery.raw
         headers = {"content-type": CONTENT_TYPE}
         if self._key:
-            iv = self._random_bytes(envelope.IV_BYTES)
-            body = _encode({"encrypt": envelope.encrypt(self._key, body, iv=iv)})
+            iv = self._random_bytes(encryption.IV_BYTES)
+            body = _encode({"encrypt": encryption.encrypt(self._key, body, iv=iv)})
             timestamp, nonce = str(int(now_s)), self._random_bytes(NONCE_BYTES).hex()
             headers |= {
-                envelope.TIMESTAMP: timestamp,
-                envelope.NONCE: nonce,
-                envelope.SIGNATURE: envelope.sign(timestamp, nonce, self._key, body),
+                encryption.TIMESTAMP: timestamp,
+                encryption.NONCE: nonce,
+                encryption.SIGNATURE: encryption.sign(timestamp, nonce, self._key, body),
             }
         return body, headers
 

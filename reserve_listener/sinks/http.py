@@ -21,8 +21,9 @@ from urllib.parse import urlsplit
 
 import httpx2
 
-from reserve_listener import __version__, proxies, url_secrets
+from reserve_listener import __version__
 from reserve_listener.config import certificates
+from reserve_listener.delivery.retry import retry_after_s
 from reserve_listener.errors import (
     ConfigError,
     DeliveryError,
@@ -31,8 +32,8 @@ from reserve_listener.errors import (
     SinkGoneError,
     TransientDeliveryError,
 )
+from reserve_listener.net import proxies, url_secrets
 from reserve_listener.redact import scrub
-from reserve_listener.retry import retry_after_s
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence

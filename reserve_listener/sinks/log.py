@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from reserve_listener.describe import describe
 from reserve_listener.errors import TransientDeliveryError
+from reserve_listener.intake.describe import describe
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence

@@ -1,11 +1,11 @@
 """The store: events and their deliveries on stable storage."""
 
-from reserve_listener.store.lock import holder
-from reserve_listener.store.operations import OPERATIONS
-from reserve_listener.store.reader import StoreReader
-from reserve_listener.store.retention import Retention
-from reserve_listener.store.sqlite import SqliteStore
-from reserve_listener.store.stopped import count_matching, disable_sink, enable_sink, operate
+from reserve_listener.store.sqlite.lock import holder
+from reserve_listener.store.sqlite.operations import OPERATIONS
+from reserve_listener.store.sqlite.reader import StoreReader
+from reserve_listener.store.sqlite.retention import Retention
+from reserve_listener.store.sqlite.stopped import count_matching, disable_sink, enable_sink, operate
+from reserve_listener.store.sqlite.store import SqliteStore
 
 __all__ = [
     "OPERATIONS",

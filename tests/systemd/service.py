@@ -6,7 +6,7 @@ import asyncio
 import json
 from typing import TYPE_CHECKING, Any
 
-from tests.daemon import until
+from tests.daemon_process import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,7 +14,7 @@ import pytest
 
 from reserve_listener.simulator import Answer, HttpServer, Receiver, Simulator, sample_event
 from reserve_listener.simulator.events import TOKEN
-from tests.daemon import until
+from tests.daemon_process import until
 from tests.systemd.service import Service
 
 if TYPE_CHECKING:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from reserve_listener import proxies
 from reserve_listener.cli.checks import exposure, places
 from reserve_listener.cli.checks.findings import Finding, WrongError, look
 from reserve_listener.errors import ConfigError
+from reserve_listener.net import proxies
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -102,8 +102,8 @@ def _of_sink(sink: Sink, *, online: bool) -> Finding:
 
 def _file_sink(sink: FileSink) -> str:
     """Whether the sink can work is for the sink to say; why not is told here in the words of the other findings."""
-    from reserve_listener.outlets import make_outlet
     from reserve_listener.sinks import file
+    from reserve_listener.sinks.registry import make_outlet
 
     made = make_outlet(sink, _write_nothing).sink
     assert isinstance(made, file.FileSink)  # noqa: S101 - for the type checker: of a file sink's table
@@ -139,7 +139,7 @@ def _try_to_make(sink: HttpSink) -> None:
     """What the daemon does at its start finds the rest, such as a proxy in the environment that is none."""
     import asyncio
 
-    from reserve_listener.outlets import make_outlet
+    from reserve_listener.sinks.registry import make_outlet
 
     try:
         made = make_outlet(sink, _write_nothing).sink

@@ -6,16 +6,16 @@ import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from reserve_listener import proxies
 from reserve_listener.cli.checks import platform
 from reserve_listener.cli.checks.findings import Finding, WrongError, within
 from reserve_listener.cli.checks.reach import Target, reach
 from reserve_listener.config import HttpSink
 from reserve_listener.errors import ConfigError
+from reserve_listener.net import proxies
+from reserve_listener.net.resolver import Loop
 from reserve_listener.redact import scrub
-from reserve_listener.resolver import Loop
 from reserve_listener.sinks.http import tls_context
-from reserve_listener.transports.failures import UnreachableError
+from reserve_listener.transports.long_connection.failures import UnreachableError
 
 if TYPE_CHECKING:
     from reserve_listener.config import Config

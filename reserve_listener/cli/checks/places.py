@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from reserve_listener.cli.checks.findings import WrongError
 from reserve_listener.errors import StoreError
-from reserve_listener.store.schema import look_at
+from reserve_listener.store.sqlite.schema import look_at
 
 if TYPE_CHECKING:
     from pathlib import Path

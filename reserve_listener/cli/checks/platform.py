@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any, Final
 import httpx2
 import msgspec
 
-from reserve_listener import proxies
 from reserve_listener.cli.checks.findings import Finding
 from reserve_listener.cli.checks.reach import Target, reach
 from reserve_listener.config import certificates
-from reserve_listener.control import client
-from reserve_listener.control.answers import Status
 from reserve_listener.errors import ConfigError, RefusedAtStartError, ReserveListenerError
+from reserve_listener.net import proxies
 from reserve_listener.redact import scrub
 from reserve_listener.text import visible
-from reserve_listener.transports import endpoint, failures
-from reserve_listener.transports.reaching import Reaching
+from reserve_listener.transports.long_connection import endpoint, failures
+from reserve_listener.transports.long_connection.reaching import Reaching
+from reserve_listener.web import client
+from reserve_listener.web.answers import Status
 
 if TYPE_CHECKING:
     from pathlib import Path

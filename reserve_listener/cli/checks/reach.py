@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-from reserve_listener.transports.reaching import Reaching, Step
+from reserve_listener.transports.long_connection.reaching import Reaching, Step
 
 if TYPE_CHECKING:
     import ssl
 
-    from reserve_listener.proxies import Proxy
+    from reserve_listener.net.proxies import Proxy
 
 STEP_TIMEOUT_S: Final = 5.0
 """For a connection, a proxy's answer, a handshake: each takes a second at most over any line that an event is sent over."""

@@ -1,0 +1,84 @@
+"""What people ask of a running daemon, over the control socket; see `control.api.Actions`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from reserve_listener.clock import now_ms
+from reserve_listener.errors import NotFoundError, ReserveListenerError
+from reserve_listener.sinks.registry import sample_delivery, try_sink
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from reserve_listener.daemon.snapshot import Health
+    from reserve_listener.delivery import Worker, Workers
+    from reserve_listener.model import Filters
+    from reserve_listener.protocols import Transport
+    from reserve_listener.store import SqliteStore
+    from reserve_listener.web.answers import SampleResult, Status
+
+BY_HAND: Final = "disabled by hand"
+
+log = structlog.get_logger("control")
+
+
+class OperatorActions:
+    """Acts on the parts of one daemon."""
+
+    def __init__(
+        self, app_id: str, store: SqliteStore, transport: Transport, workers: Workers, health: Health
+    ) -> None:
+        self._app_id = app_id
+        self._store = store
+        self._transport = transport
+        self._workers = workers
+        self._health = health
+
+    async def status(self) -> Status:
+        """See `control.api.Actions`."""
+        return await self._health.snapshot()
+
+    async def operate(self, operation: str, selected: Sequence[Filters]) -> int:
+        """See `control.api.Actions`."""
+        count = 0
+        for filters in selected:
+            count += await self._store.operate(operation, filters)
+        log.info("control.done", operation=operation, deliveries=count)
+        return count
+
+    async def switch_sink(self, name: str, *, on: bool) -> bool:
+        """See `control.api.Actions`."""
+        worker = self._worker(name)
+        if on:
+            changed = await self._store.enable_sink(name)
+            worker.enable()
+        else:
+            changed = await self._store.disable_sink(name, BY_HAND)
+            worker.disable()
+        log.info("control.done", operation="enable" if on else "disable", sink=name, changed=changed)
+        return changed
+
+    async def test_sink(self, name: str) -> SampleResult:
+        """See `control.api.Actions`."""
+        return await try_sink(self._worker(name).sink, sample_delivery(self._app_id, now_ms()))
+
+    async def reconnect(self) -> str:
+        """See `control.api.Actions`."""
+        was = self._health.connection()
+        if not self._transport.reconnect():
+            raise ReserveListenerError(
+                "the platform pushes to this daemon's webhook: there is no connection to make anew."
+            )
+        log.info("control.done", operation="reconnect", was=was)
+        return was
+
+    def _worker(self, name: str) -> Worker:
+        worker = self._workers.worker(name)
+        if worker is None:
+            raise NotFoundError(
+                f'the daemon has no sink "{name}". If it was just added, reload the configuration first.'
+            )
+        return worker

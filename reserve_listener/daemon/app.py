@@ -1,0 +1,379 @@
+"""The composition root: the parts of the daemon put together, and its life from start to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+
+from reserve_listener import __version__
+from reserve_listener.ages import Ages
+from reserve_listener.config import WebhookConfig
+from reserve_listener.config.files import ours
+from reserve_listener.daemon import runtime
+from reserve_listener.daemon.actions import OperatorActions
+from reserve_listener.daemon.heartbeat import Heartbeat
+from reserve_listener.daemon.snapshot import Health
+from reserve_listener.daemon.systemd import Notifier
+from reserve_listener.delivery import Workers
+from reserve_listener.errors import ConfigError, StoreError
+from reserve_listener.intake import Intake
+from reserve_listener.model import MIB, State
+from reserve_listener.net import proxies
+from reserve_listener.sinks.file import FileSink
+from reserve_listener.sinks.registry import make_outlet, route_of
+from reserve_listener.store import Retention, SqliteStore
+from reserve_listener.store.sqlite.places import socket_path
+from reserve_listener.transports.long_connection.connection import (
+    LongConnection,
+    build_dispatcher,
+    is_registered,
+)
+from reserve_listener.transports.long_connection.supervisor import ATTEMPT_TIMEOUT_S, Backoff, Supervisor
+from reserve_listener.transports.webhook.listener import Listener, make_webhook
+from reserve_listener.web.server import ControlServer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Sequence
+
+    from reserve_listener.config import Config, LarkConfig
+    from reserve_listener.daemon.signals import Signals
+    from reserve_listener.delivery import Outlet
+    from reserve_listener.observability.logs import Logs
+    from reserve_listener.protocols import Transport
+    from reserve_listener.transports.long_connection.timing import Timing
+
+IO_THREADS: Final = 8
+STOP_MARGIN_S: Final = 15.0
+"""What a stop may take beyond the drain: verdicts, answers, closing."""
+
+PUSHED_AGAIN_MS: Final = int(7.1 * 3600 * 1000)
+"""How long the platform pushes an unanswered event again (after 15 s, 5 min, 1 h, 6 h)."""
+
+SEEN_EVERY_S: Final = 300.0
+"""How often the store is told that the app is still connected: a gap is known this precisely."""
+
+APPLY_TIMEOUT_S: Final = 20.0
+"""How long a stop waits for a reload under way."""
+
+DAY_MS: Final = 24 * 3600 * 1000
+
+RELOADABLE: Final = frozenset({"sinks", "log", "delivery"})
+
+log = structlog.get_logger("daemon")
+
+
+class IoPool(ThreadPoolExecutor):
+    """The loop's pool, for short reads of files; names are looked up elsewhere, see `resolver`.
+
+    Its threads may hang (a network disk). The end of the daemon must not wait for them, as asyncio would.
+    """
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002, ARG002  # the base class's signature
+        """Wait for nothing; see `cli.main` for what still runs then."""
+        super().shutdown(wait=False, cancel_futures=True)
+
+
+class App:
+    """One daemon. `reload` loads the configuration anew, as at start, or raises `ConfigError`."""
+
+    def __init__(
+        self, config: Config, *, logs: Logs, reload: Callable[[], Config], notifier: Notifier | None = None
+    ) -> None:
+        self._config = config
+        self._logs = logs
+        self._reload = reload
+        self._notifier = notifier or Notifier()
+        self._ages = Ages()
+        self._store = SqliteStore(
+            config.store.path, max_bytes=round(config.store.max_size_mb * MIB), ages=self._ages
+        )
+        self._started = self._seen_at = time.monotonic()
+        self._reloading = False
+        self._transport: Transport
+        self._intake: Intake
+        self._workers: Workers
+        self._health: Health
+        self._actions: OperatorActions
+        self._control: ControlServer
+
+    async def run(self, signals: Signals) -> None:
+        """Start, serve until told to stop, drain, close. Raises `ReserveListenerError` for what a person must mend."""
+        asyncio.get_running_loop().set_default_executor(IoPool(IO_THREADS, thread_name_prefix="io"))
+        sinks = self._config.sinks
+        await self._store.open([sink.name for sink in sinks], {sink.name: route_of(sink) for sink in sinks})
+        self._control = ControlServer(socket_path(self._config.store.path))
+        try:
+            if await _came_before(signals.stop, self._build()):
+                await self._intake.start()
+                self._control.bind()
+                await self._serve(signals)
+        finally:
+            await self._control.close()
+            pending = await self._backlog()
+            await self._store.close()
+            log.info("daemon.stopped", pending=pending)
+            self._notifier.close()
+
+    async def _serve(self, signals: Signals) -> None:
+        running = [
+            asyncio.create_task(self._transport.run(), name="transport"),
+            asyncio.create_task(self._workers.wait_failed(), name="workers"),
+            asyncio.create_task(self._store.ended(), name="store"),
+            asyncio.create_task(self._intake.ended(), name="intake"),
+            asyncio.create_task(self._heartbeat().run(), name="heartbeat"),
+            asyncio.create_task(self._retention().run(), name="retention"),
+            asyncio.create_task(self._hear_reloads(signals.reload), name="reload"),
+        ]
+        try:
+            await self._control.serve(self._actions)
+            await _first_end(running, signals.stop)
+        finally:
+            self._notifier.stopping(self._config.delivery.drain_timeout + STOP_MARGIN_S)
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+            await self._stop(signals.now)
+
+    async def _build(self) -> None:
+        lark = self._config.lark
+        log.info(
+            "daemon.started",
+            version=__version__,
+            app_id=lark.app_id,
+            domain=lark.domain,
+            store=str(self._config.store.path),
+            sinks=[sink.name for sink in self._config.sinks],
+            pending=await self._backlog(),
+        )
+        # The first attempt to connect may take so long before READY is said.
+        self._notifier.extend(lark.endpoint_timeout + ATTEMPT_TIMEOUT_S + STOP_MARGIN_S)
+        outlets = await asyncio.to_thread(self._outlets, self._config)
+        dispatcher = build_dispatcher(self._accept_typed)
+        self._intake = Intake(self._store, knows=is_registered(dispatcher), tokens=_tokens(self._config))
+        self._transport = (
+            self._listener() if lark.transport == "webhook" else self._long_connection(dispatcher)
+        )
+        # After the transport, which may refuse its settings: nobody would stop the workers then.
+        self._workers = Workers(self._store, self._ages)
+        self._store.on_commit = self._workers.wake
+        self._store.on_requeue = self._workers.requeue
+        self._workers.start(outlets, disabled=await self._disabled())
+        self._health = Health(
+            lark.app_id, self._store, self._transport, self._workers, scrub=self._logs.scrub
+        )
+        self._actions = OperatorActions(
+            lark.app_id, self._store, self._transport, self._workers, self._health
+        )
+        runtime.started()
+
+    def _listener(self) -> Transport:
+        settings = self._config.webhook or WebhookConfig()
+        return Listener(
+            make_webhook(settings, self._config.lark.app_id, self._intake.accept),
+            where=settings.listen,
+            on_listening=self._on_connected,
+            on_state=self._on_state,
+        )
+
+    def _long_connection(self, dispatcher: Any) -> Transport:
+        lark = self._config.lark
+        proxies.decide(
+            lark.domain, setting=_proxy(lark), key="lark.proxy"
+        )  # one that cannot be used ends the start
+        return Supervisor(
+            lambda timing: self._connection(dispatcher, timing),
+            backoff=Backoff(base_s=lark.backoff_base, cap_s=lark.backoff_cap, refused_s=lark.refused_backoff),
+            app_known=self._app_known,
+            on_connected=self._on_connected,
+            on_state=self._on_state,
+            refused_hint="the secret is a systemd credential: once it is mended, restart the unit"
+            if lark.app_secret_is_credential
+            else None,
+            attempt_timeout_s=lark.endpoint_timeout + ATTEMPT_TIMEOUT_S,
+        )
+
+    async def _connection(self, dispatcher: Any, timing: Timing) -> LongConnection:
+        lark = self._config.lark
+        secret = (await asyncio.to_thread(lark.read_app_secret)).get_secret_value()
+        self._logs.hide(secret)
+        return LongConnection(
+            lark,
+            app_secret=secret,
+            proxy=_proxy(lark),
+            dispatcher=dispatcher,
+            accept=self._intake.accept,
+            timing=timing,
+        )
+
+    def _accept_typed(self, raw: bytes) -> None:
+        """What the handler registered with the SDK does; see `build_dispatcher`."""
+        self._intake.accept(raw, lambda _verdict: None)
+
+    async def _stop(self, now: asyncio.Event) -> None:
+        """Stop hearing, answer what is committed, deliver what is due; what is not delivered stays in the store."""
+        self._transport.finish()
+        await self._intake.close()
+        await self._transport.close()
+        await self._intake.project_rest()
+        self._notifier.status(f"stopping: {await self._health.line()}")
+        started = time.monotonic()
+        await self._workers.drain(self._config.delivery.drain_timeout, now)
+        log.info("daemon.drained", took_s=round(time.monotonic() - started, 2))
+
+    # -- how it goes --------------------------------------------------------------------------------------------------------
+
+    def _heartbeat(self) -> Heartbeat:
+        return Heartbeat(self._notifier, progress=self._progress, woke=self._transport.woke)
+
+    def _retention(self) -> Retention:
+        return Retention(
+            self._store, keep_ms=round(self._config.store.retention_days * DAY_MS), ages=self._ages
+        )
+
+    async def _progress(self) -> str:
+        """Through the loop and the writer's thread, and back with a line for `systemctl status`."""
+        self._ages.now_ms()  # a clock that was set is noticed although nothing happens
+        due = time.monotonic() - self._seen_at > SEEN_EVERY_S
+        with contextlib.suppress(StoreError):
+            if self._transport.state.hears and due:
+                self._seen_at = time.monotonic()
+                await self._store.know_app(self._config.lark.app_id)
+            elif self._store.problem is not None:
+                await self._store.touch(
+                    self._config.lark.app_id
+                )  # on a quiet day nothing else would show that it is over
+        return await self._health.line()
+
+    async def _backlog(self) -> dict[str, int]:
+        try:
+            return await self._store.backlog()
+        except StoreError:
+            return {}
+
+    async def _disabled(self) -> set[str]:
+        return {sink.name for sink in await self._store.sinks() if sink.disabled_ms is not None}
+
+    def _on_state(self, state: State) -> None:
+        # Ready once the first attempt has come to something: a refusal of an unknown app then fails the start.
+        ready = ("READY=1",) if (state.hears or state.name == "waiting") and not self._reloading else ()
+        self._health.on_state(state)
+        self._notifier.send(*ready, f"STATUS={self._health.connection()}")
+
+    async def _app_known(self) -> bool:
+        return await self._store.last_connected_ms(self._config.lark.app_id) is not None
+
+    async def _on_connected(self) -> None:
+        app_id = self._config.lark.app_id
+        since_ms = await self._store.last_connected_ms(app_id)
+        gap_ms = await self._store.know_app(app_id, gap_since_ms=since_ms, longer_than_ms=PUSHED_AGAIN_MS)
+        if gap_ms is not None:
+            log.error(
+                "connection.gap",
+                offline_s=gap_ms // 1000,
+                hint="longer than the platform pushes again: changes of that time may be lost",
+            )
+
+    # -- reload -------------------------------------------------------------------------------------------------------------
+
+    async def _hear_reloads(self, asked: asyncio.Event) -> None:
+        while True:
+            await asked.wait()
+            asked.clear()
+            self._notifier.reloading()
+            self._reloading = True
+            # Told to stop meanwhile, it is finished all the same: workers that are half exchanged would not drain.
+            applying = asyncio.create_task(self._apply(), name="apply")
+            try:
+                await asyncio.shield(applying)
+            finally:
+                self._reloading = False
+                await asyncio.wait([applying], timeout=APPLY_TIMEOUT_S)
+            self._notifier.send("READY=1", f"STATUS={self._health.connection()}")
+
+    async def _apply(self) -> None:
+        """Check first, then apply sinks and log level; the connection is not touched."""
+        outlets: list[Outlet] = []
+        try:
+            config, outlets = await asyncio.to_thread(self._prepare)
+            names = [sink.name for sink in config.sinks]
+            await self._intake.flush()  # what is answered is for the sinks that were in force then
+            await self._store.set_sinks(names, {sink.name: route_of(sink) for sink in config.sinks})
+            disabled = await self._disabled()
+        except Exception as error:  # whatever it is, what runs goes on running
+            defect = None if isinstance(error, (ConfigError, StoreError)) else error
+            hint = "the old configuration stays in force"
+            log.error("config.refused", error=str(error), hint=hint, exc_info=defect)
+            for outlet in outlets:
+                await outlet.sink.close()
+            return
+        keeping = self._workers.unchanged(outlets)
+        await self._workers.halt(keeping=keeping)
+        with contextlib.suppress(StoreError):  # done at the next start then
+            await self._store.bury_removed()
+        for outlet in outlets:
+            if outlet.sink.name in keeping:
+                await outlet.sink.close()  # the one that runs goes on
+        changed = [outlet for outlet in outlets if outlet.sink.name not in keeping]
+        self._workers.start(changed, disabled=disabled)
+        fixed = [name for name in type(config).model_fields if name not in RELOADABLE]
+        restart = [name for name in fixed if getattr(config, name) != getattr(self._config, name)]
+        self._config = self._config.model_copy(update={name: getattr(config, name) for name in RELOADABLE})
+        self._logs.set_level(config.log.level)
+        log.info("config.applied", sinks=names, unchanged=sorted(keeping), restart_needed_for=restart)
+
+    def _prepare(self) -> tuple[Config, list[Outlet]]:
+        """Everything that can be refused; reads files, so it runs in a thread."""
+        config = self._reload()
+        for secret in config.secret_texts():
+            self._logs.hide(secret)
+        return config, self._outlets(config)
+
+    def _outlets(self, config: Config) -> list[Outlet]:
+        """The sinks; one whose file cannot be used now is said so at once, and not only when an event comes."""
+        reserved = [path for path, _ in ours(config)]
+        outlets = [make_outlet(sink, self._logs.write_events, reserved=reserved) for sink in config.sinks]
+        for outlet in outlets:
+            if isinstance(outlet.sink, FileSink) and (problem := outlet.sink.problem()):
+                log.warning("sink.unusable", sink=outlet.sink.name, problem=problem)
+        return outlets
+
+
+def _proxy(lark: LarkConfig) -> str | None:
+    return None if lark.proxy is None else lark.proxy.get_secret_value()
+
+
+def _tokens(config: Config) -> list[str]:
+    token = config.webhook.verification_token if config.webhook else None
+    return [token.get_secret_value()] if token else []
+
+
+async def _came_before(stop: asyncio.Event, start: Coroutine[Any, Any, None]) -> bool:
+    """Whether the start came to its end before a stop was asked for; a disk that hangs would put off both for ever."""
+    starting = asyncio.create_task(start, name="start")
+    stopping = asyncio.create_task(stop.wait(), name="stop")
+    await asyncio.wait([starting, stopping], return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if not starting.done():
+        starting.cancel()
+        await asyncio.wait([starting])
+        return False
+    await starting
+    return True
+
+
+async def _first_end(tasks: Sequence[asyncio.Task[None]], stop: asyncio.Event) -> None:
+    """Until asked to stop. A task that ends before that takes the daemon down with its error."""
+    stopping = asyncio.create_task(stop.wait(), name="stop")
+    try:
+        done, _ = await asyncio.wait([*tasks, stopping], return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
+            if task in done:
+                task.result()
+                raise RuntimeError(f"the task {task.get_name()} ended by itself")
+    finally:
+        stopping.cancel()

@@ -1,0 +1,116 @@
+"""The verdict over a daemon: ok, degraded or failing, with reasons. Pure.
+
+Failing: events are not heard, or not taken. Degraded: something waits for a person or is late, but nothing is lost.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Final
+
+from reserve_listener.clock import now_ms, rfc3339
+from reserve_listener.web.answers import Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from reserve_listener.model import State
+    from reserve_listener.web.answers import SinkStatus
+
+OK: Final = "ok"
+DEGRADED: Final = "degraded"
+FAILING: Final = "failing"
+STOPPED: Final = "stopped"
+
+FILLING: Final = 0.7
+"""From here on the store is warned of everywhere."""
+
+LATE_MS: Final = 300_000
+"""A sink that fails for so long is late; what a restarted receiver refuses for a minute is not worth waking anybody."""
+
+_SINK_HINTS: Final = {
+    "down": "everything for it waits and it is probed at least once a minute; to see what it answers:"
+    " reserve-listener sinks test {name}",
+    "misconfigured": "check its url and credentials, then: reserve-listener sinks test {name}",
+    "failing": "its events are tried again; to see what it answers: reserve-listener sinks test {name}",
+    "disabled": "what is for it waits; to go on: reserve-listener sinks enable {name}",
+}
+
+
+def not_connected(state: State, *, text: str, since_ms: int) -> Iterator[Reason]:
+    """Events do not come in."""
+    if state.hears:
+        return
+    hint = state.hint
+    if state.until is not None:
+        wait_s = max(0.0, state.until - time.monotonic())
+        hint = "; ".join(
+            filter(None, (hint, f"it tries again in {wait_s:.0f} s; at once: reserve-listener reconnect"))
+        )
+    yield Reason(part="connection", since=rfc3339(since_ms), reason=f"not connected: {text}", hint=hint)
+
+
+def not_taking(problem: str | None, *, since_ms: int | None) -> Iterator[Reason]:
+    """Pushes are answered 500."""
+    if problem is not None:
+        yield Reason(
+            part="store",
+            since=_at(since_ms),
+            reason=f"pushes are answered 500: {problem}",
+            hint="the platform pushes again after 15 s, 5 min, 1 h and 6 h: make the store writable before that",
+        )
+
+
+def troubled_sinks(sinks: Sequence[SinkStatus]) -> Iterator[Reason]:
+    """Sinks that somebody should look at."""
+    late = rfc3339(now_ms() - LATE_MS)
+    for sink in sinks:
+        if sink.state not in _SINK_HINTS:
+            continue
+        if sink.state == "failing" and (sink.failing_since is None or sink.failing_since > late):
+            continue
+        yield Reason(
+            part=f"sink {sink.name}",
+            since=sink.failing_since,
+            reason=f"{sink.state}: {sink.last_error}" if sink.last_error else sink.state,
+            hint=_SINK_HINTS[sink.state].format(name=sink.name),
+        )
+
+
+def dead_letters(count: int, *, since_ms: int | None) -> Iterator[Reason]:
+    """Deliveries that were given up wait for a decision."""
+    if count:
+        yield Reason(
+            part="dead_letters",
+            since=_at(since_ms),
+            reason=f"{count} deliveries were given up",
+            hint="to see why: reserve-listener dead-letters list; then retry or drop them",
+        )
+
+
+def is_filling(size_bytes: int | None, max_bytes: int | None) -> bool:
+    """Whether the store nears its bound."""
+    return size_bytes is not None and max_bytes is not None and size_bytes > max_bytes * FILLING
+
+
+def filling(size_bytes: int | None, max_bytes: int | None, *, since_ms: int | None) -> Iterator[Reason]:
+    """The store nears its bound."""
+    if size_bytes is not None and max_bytes is not None and is_filling(size_bytes, max_bytes):
+        yield Reason(
+            part="store",
+            since=_at(since_ms),
+            reason=f"it is {100 * size_bytes / max_bytes:.0f} % full",
+            hint="lower store.retention_days or raise store.max_size_mb; for what waits: reserve-listener sinks list",
+        )
+
+
+def stopped(store: str, problem: str | None) -> Iterator[Reason]:
+    """No daemon runs."""
+    hint = "start it: systemctl start reserve-listener, or reserve-listener run"
+    yield Reason(part="daemon", since=None, reason=f"no daemon runs on the store {store}", hint=hint)
+    if problem is not None:
+        yield Reason(part="store", since=None, reason=problem, hint=None)
+
+
+def _at(ms: int | None) -> str | None:
+    return None if ms is None else rfc3339(ms)

@@ -1,0 +1,1 @@
+"""What both transports and the simulator share of the platform."""

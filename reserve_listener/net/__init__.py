@@ -1,0 +1,1 @@
+"""How the daemon reaches others and is reached: addresses, proxies, names, listening sockets."""

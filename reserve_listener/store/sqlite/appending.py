@@ -1,0 +1,190 @@
+"""How events get in: one by one, or many in few statements. Work for the writer's thread, inside its transaction.
+
+Python gives up its lock around each step of SQLite and has to wait for it again while the loop is busy; with five
+statements an event that wait is what a burst mostly costs. So one statement puts in many rows. Both ways do the same:
+`tests/store/test_appending.py` holds them against each other.
+
+An event's body is sealed here, once it is known to be a new one: `complete` gets the event and what is known of its scope.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from reserve_listener.model import Route, Verdict
+from reserve_listener.store.sqlite import sql
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from reserve_listener.model import IncomingEvent, Scope
+    from reserve_listener.protocols import Complete
+
+_encode = msgspec.json.Encoder().encode
+
+ROWS_AT_ONCE: Final = (128, 32, 8, 2, 1)
+"""How many rows one statement puts in: as many as are left, by a few statements that stay prepared."""
+
+PORTION_BYTES: Final = 16 * 1024 * 1024
+"""What SQLite is handed, and copies, at the most: usual events all at once, large ones not in memory three times over."""
+
+_NUL: Final = b"\\u0000"
+"""SQLite's JSON ends a text there; its columns do not."""
+
+_EVERYTHING: Final = Route()
+
+Outlets = tuple[tuple[int, "Route"], ...]
+"""The sinks by their numbers, each with its route."""
+
+
+class Appended(msgspec.Struct, frozen=True, gc=False):
+    """What came of an event. `seq`, `scope`: its numbers, if it is stored and readable."""
+
+    verdict: Verdict
+    event: IncomingEvent
+    """As it is stored."""
+    seq: int = 0
+    scope: int = 0
+    takers: tuple[int, ...] = ()
+    """The sinks that get it, by their numbers."""
+
+
+class Appending:
+    """Puts events in. `scopes`: numbers that are known already; each has been committed."""
+
+    def __init__(self, outlets: Outlets, scopes: Mapping[Scope, int], complete: Complete) -> None:
+        self._outlets = outlets
+        self._scopes = scopes
+        self._complete = complete
+
+    def one(self, event: IncomingEvent, connection: sqlite3.Connection) -> Appended:
+        """Store one event."""
+        if connection.execute(sql.FIND_EVENT, (event.tenant_key, event.event_id)).fetchone() is not None:
+            return Appended(Verdict.DUPLICATE, event)
+        scope = None if event.scope is None else self._scope_number(event.scope, connection)
+        event = self._sealed(event)
+        seq = connection.execute(sql.APPEND_EVENT, _columns(event, None, scope)).lastrowid or 0
+        takers = self._takers(event)
+        for sink in takers:
+            connection.execute(sql.ADD_DELIVERY, (seq, sink, scope))
+        return _appended(event, seq, scope, takers)
+
+    def all(self, events: Sequence[IncomingEvent], connection: sqlite3.Connection) -> list[Appended]:
+        """Store many, in their order."""
+        new = _new(events, connection)
+        numbers = self._scope_numbers((events[place] for place in new), connection)
+        appended = [Appended(Verdict.DUPLICATE, event) for event in events]
+        seq: int = (connection.execute(sql.NEWEST_EVER).fetchone() or (0,))[0]
+        for portion in _portions(events, new):
+            rows: list[tuple[Any, ...]] = []
+            deliveries: list[tuple[int, int, int | None]] = []
+            for place in portion:
+                event = self._sealed(events[place])
+                scope = None if event.scope is None else numbers[event.scope]
+                seq += 1
+                rows.append(_columns(event, seq, scope))
+                takers = self._takers(event)
+                deliveries += [(seq, sink, scope) for sink in takers]
+                appended[place] = _appended(event, seq, scope, takers)
+            _insert(connection, sql.APPEND_EVENTS, rows)
+            _insert(connection, sql.ADD_DELIVERIES, deliveries)
+        return appended
+
+    def _sealed(self, event: IncomingEvent) -> IncomingEvent:
+        body = self._complete(event, None)
+        return event if body is event.body else msgspec.structs.replace(event, body=body)
+
+    def _takers(self, event: IncomingEvent) -> tuple[int, ...]:
+        scope = event.scope
+        if scope is None:
+            return ()
+        return tuple([sink for sink, route in self._outlets if route == _EVERYTHING or route.takes(scope)])
+
+    def _scope_number(self, scope: Scope, connection: sqlite3.Connection) -> int:
+        key = (scope.tenant_key, scope.scope_type, scope.scope_id)
+        row = (
+            connection.execute(sql.FIND_SCOPE, key).fetchone()
+            or connection.execute(sql.ADD_SCOPE, key).fetchone()
+        )
+        return int(row[0])
+
+    def _scope_numbers(
+        self, events: Iterable[IncomingEvent], connection: sqlite3.Connection
+    ) -> Mapping[Scope, int]:
+        numbers: dict[Scope, int] = {}
+        for event in events:
+            scope = event.scope
+            if scope is not None and scope not in numbers:
+                numbers[scope] = self._scopes.get(scope) or self._scope_number(scope, connection)
+        return numbers
+
+
+def _appended(event: IncomingEvent, seq: int, scope: int | None, takers: tuple[int, ...]) -> Appended:
+    if scope is None:
+        return Appended(Verdict.UNREADABLE, event)
+    return Appended(Verdict.STORED, event, seq, scope, takers)
+
+
+def _new(events: Sequence[IncomingEvent], connection: sqlite3.Connection) -> list[int]:
+    """The places of those that are not known; what stands there twice is new the first time."""
+    first: dict[tuple[str, str], int] = {}
+    for place, event in enumerate(events):
+        first.setdefault((event.tenant_key, event.event_id), place)
+    keys = _encode(list(first))
+    if _NUL in keys:
+        return [
+            place
+            for key, place in first.items()
+            if connection.execute(sql.FIND_EVENT, key).fetchone() is None
+        ]
+    (known,) = connection.execute(sql.KNOWN_EVENTS, (keys.decode(),)).fetchone()
+    places = list(first.values())
+    for number in sorted(msgspec.json.decode(known), reverse=True):
+        del places[number]
+    return places
+
+
+def _portions(events: Sequence[IncomingEvent], places: Sequence[int]) -> Iterator[Sequence[int]]:
+    """As many at once as `PORTION_BYTES` allow, and at least one."""
+    begin = size = 0
+    for number, place in enumerate(places):
+        own = len(events[place].raw) + len(events[place].body or b"")
+        size += own
+        if size > PORTION_BYTES and number > begin:
+            yield places[begin:number]
+            begin, size = number, own
+    yield places[begin:]
+
+
+def _columns(event: IncomingEvent, seq: int | None, scope: int | None) -> tuple[Any, ...]:
+    """A row of `events`."""
+    return (
+        seq,
+        event.tenant_key,
+        event.event_id,
+        scope,
+        event.created_ms,
+        event.received_ms,
+        event.raw,
+        event.body,
+        event.problem,
+    )
+
+
+def _insert(connection: sqlite3.Connection, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
+    place = 0
+    for size in ROWS_AT_ONCE:
+        while len(rows) - place >= size:
+            some = rows[place : place + size]
+            connection.execute(_many(statement, len(some[0]), size), [value for row in some for value in row])
+            place += size
+
+
+@cache
+def _many(statement: str, columns: int, rows: int) -> str:
+    row = f"({', '.join('?' * columns)})"
+    return statement + ", ".join([row] * rows)

@@ -1,0 +1,142 @@
+"""The inbox: a second file beside the store, where a batch of pushes is made durable by one small write.
+
+What must stay true: what was committed here and is not in the store is found at the next start; a number is never given
+twice, not even in an inbox or a store that was restored from a copy; and nothing is freed that is not in the store.
+
+A batch is a list of `IncomingEvent`, an array each, as MessagePack. New fields of it come last and have a default: a newer
+version then reads what an older one has left.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+
+from reserve_listener.model import IncomingEvent
+from reserve_listener.store.sqlite import schema, sql
+from reserve_listener.store.sqlite.places import inbox_path
+from reserve_listener.store.sqlite.writer import Writer
+
+if TYPE_CHECKING:
+    import asyncio
+    import sqlite3
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from reserve_listener.errors import StoreError
+    from reserve_listener.store.sqlite.projecting import Position
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(list[IncomingEvent]).decode
+
+
+class Batch(NamedTuple):
+    """Pushes that were made durable together."""
+
+    number: int
+    events: Sequence[IncomingEvent]
+
+
+class _Put(NamedTuple):
+    batch: Batch
+    projected: int
+
+
+class Inbox:
+    """The file and its writer."""
+
+    def __init__(self, store: Path) -> None:
+        self.path = inbox_path(store)
+        self._store = store
+        self._next = 1
+        self._projected = 0
+        self._opened = False
+        self._writer: Writer
+        self.id = ""
+        """Names it, in the store's position."""
+
+    async def open(self, position: Position) -> None:
+        """Open it, or make a new one. `position`: how far the store says it is; of another inbox it counts as 0."""
+        self._writer = Writer(self.path, part=schema.INBOX, beside=self._store, name="inbox-writer")
+        self._opened = True
+        await self._writer.open()
+        self.id, newest = await self._writer.submit(_look, writes=False)
+        self._projected = position.number if position.inbox == self.id else 0
+        self._next = max(newest, self._projected) + 1
+
+    @property
+    def problem(self) -> str | None:
+        """Why the last batch could not be made durable, or that one takes too long."""
+        return self._writer.problem
+
+    def put(self, events: Sequence[IncomingEvent], done: Callable[[int, StoreError | None], None]) -> None:
+        """Make them durable. `done` is told the batch's number once they are, or why they are not."""
+        batch = Batch(self._next, events)
+        self._next += 1
+        item = _Put(batch, self._projected)
+        self._writer.submit_item(_put, item, partial(_told, done, batch.number), writes=True)
+        self._writer.hand_on()
+
+    async def left(self) -> list[Batch]:
+        """What is not in the store, in the order in which it came."""
+        batches: list[Batch] = await self._writer.submit(partial(_left, self._projected), writes=False)
+        return batches
+
+    def projected(self, number: int) -> None:
+        """Up to this batch all is in the store: it may go, with the next write."""
+        self._projected = max(self._projected, number)
+
+    async def tidy(self) -> None:
+        """Free what may go now. Raises `StoreError`."""
+        await self._writer.submit(partial(_free, self._projected), writes=True)
+
+    async def touch(self) -> None:
+        """Write something small: after a failure it tells whether the file works again. Raises `StoreError`."""
+        await self._writer.submit(_touch, writes=True)
+
+    def ask(self, work: Callable[[sqlite3.Connection], int]) -> asyncio.Future[Any]:
+        """Ask the file something."""
+        return self._writer.submit(work, writes=False)
+
+    async def ended(self) -> None:
+        """See `Writer.ended`."""
+        await self._writer.ended()
+
+    async def close(self) -> None:
+        """Finish what is queued. What is in the store stays in the file until the next start: that takes no write."""
+        if self._opened:
+            await self._writer.close()
+
+
+def _look(connection: sqlite3.Connection) -> tuple[str, int]:
+    (inbox,) = connection.execute(sql.INBOX_ID).fetchone()
+    (newest,) = connection.execute(sql.NEWEST_BATCH).fetchone()
+    return str(inbox), int(newest or 0)
+
+
+def _put(items: Sequence[_Put], connection: sqlite3.Connection) -> list[None]:
+    for batch, _ in items:
+        connection.execute(sql.PUT_BATCH, (batch.number, _encode(batch.events)))
+    _free(items[-1].projected, connection)
+    return [None] * len(items)
+
+
+def _free(projected: int, connection: sqlite3.Connection) -> None:
+    connection.execute(sql.FREE_BATCHES, (projected,))
+
+
+def _touch(connection: sqlite3.Connection) -> None:
+    connection.execute(sql.TOUCH_INBOX)
+
+
+def _left(projected: int, connection: sqlite3.Connection) -> list[Batch]:
+    rows = connection.execute(sql.BATCHES_AFTER, (projected,))
+    return [Batch(number, _decode(events)) for number, events in rows]
+
+
+def _told(
+    done: Callable[[int, StoreError | None], None], number: int, _value: None, error: StoreError | None
+) -> None:
+    done(number, error)

@@ -1,0 +1,78 @@
+"""From the inbox into the store: what is answered becomes events and deliveries. Work for the writer's thread.
+
+What must stay true: events and the inbox's position move in one transaction, so each answered push is in here exactly once;
+and no single event, whatever is in it, stops those behind it for ever.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+import structlog
+
+from reserve_listener.store.sqlite import sql
+from reserve_listener.store.sqlite.writer import is_medium
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Sequence
+
+    from reserve_listener.model import IncomingEvent
+    from reserve_listener.store.sqlite.appending import Appended, Appending
+
+log = structlog.get_logger("store")
+
+
+class Position(NamedTuple):
+    """How far an inbox is projected."""
+
+    inbox: str
+    number: int
+
+
+def project(
+    appending: Appending,
+    events: Sequence[IncomingEvent],
+    position: Position | None,
+    connection: sqlite3.Connection,
+) -> list[Appended]:
+    """Store these events, and that the inbox is projected up to this position."""
+    appended = _appended(appending, events, connection)
+    if position is not None:
+        connection.execute(sql.MOVE_INBOX, position)
+    return appended
+
+
+def _appended(
+    appending: Appending, events: Sequence[IncomingEvent], connection: sqlite3.Connection
+) -> list[Appended]:
+    if len(events) == 1:
+        return [_one(appending, events[0], connection)]
+    connection.execute("SAVEPOINT together")
+    try:
+        appended = appending.all(events, connection)
+    except Exception as error:
+        if is_medium(error):
+            raise
+        connection.execute("ROLLBACK TO together")
+        appended = [_one(appending, event, connection) for event in events]
+    connection.execute("RELEASE together")
+    return appended
+
+
+def _one(appending: Appending, event: IncomingEvent, connection: sqlite3.Connection) -> Appended:
+    """One event; one that cannot be stored as it is is kept whole, as one that cannot be read is."""
+    connection.execute("SAVEPOINT one")
+    try:
+        appended = appending.one(event, connection)
+    except Exception as defect:
+        if is_medium(defect):
+            raise
+        connection.execute("ROLLBACK TO one")
+        log.exception("event.not_projected", event_id=event.event_id)
+        problem = f"a defect of reserve-listener: {type(defect).__name__}: {defect}"
+        kept = msgspec.structs.replace(event, created_ms=None, scope=None, body=None, problem=problem)
+        appended = appending.one(kept, connection)
+    connection.execute("RELEASE one")
+    return appended

@@ -1,0 +1,140 @@
+"""Reading a store from outside the daemon, for the commands that look at events."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from msgspec.structs import asdict
+
+from reserve_listener.errors import StoreError
+from reserve_listener.model import (
+    DeadLetter,
+    DeliveryState,
+    Filters,
+    Insight,
+    Scope,
+    SinkState,
+    StoredEvent,
+)
+from reserve_listener.store.sqlite import attempts, schema, sql
+from reserve_listener.store.sqlite.insight import STATE_NAMES, insight, sink_states
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import TracebackType
+
+EVERYTHING = Filters()
+
+
+class StoreReader:
+    """A read-only view of a store, also of one that a daemon is writing. Use as a context manager."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._connection: sqlite3.Connection
+
+    def __enter__(self) -> Self:
+        self._connection = schema.open_reader(self._path)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._connection.close()
+
+    def events(
+        self, filters: Filters = EVERYTHING, *, limit: int, unreadable: bool = False
+    ) -> list[StoredEvent]:
+        """The newest events first, at most `limit`, each with how far it has come with every sink."""
+        return self._events(sql.NEWEST_EVENTS, filters, limit=limit, unreadable=unreadable, after_seq=0)
+
+    def events_after(self, after_seq: int, filters: Filters = EVERYTHING, *, limit: int) -> list[StoredEvent]:
+        """Those that were stored after that one, in order, at most `limit`."""
+        return self._events(sql.EVENTS_AFTER, filters, limit=limit, unreadable=False, after_seq=after_seq)
+
+    def _events(self, statement: str, filters: Filters, **values: int) -> list[StoredEvent]:
+        try:
+            rows = self._connection.execute(statement, asdict(filters) | values).fetchall()
+            return [self._event(row) for row in rows]
+        except sqlite3.Error as error:
+            raise StoreError(f"the store {self._path} cannot be read: {error}") from error
+
+    def sinks(self) -> list[SinkState]:
+        """All sinks that the store ever knew, with what is in it for them."""
+        try:
+            return sink_states(self._connection)
+        except sqlite3.Error as error:
+            raise StoreError(f"the store {self._path} cannot be read: {error}") from error
+
+    def insight(self, *, gaps_since_ms: int) -> Insight:
+        """What `status` shows of a store without a daemon."""
+        try:
+            return insight(None, gaps_since_ms, self._connection)
+        except sqlite3.Error as error:
+            raise StoreError(f"the store {self._path} cannot be read: {error}") from error
+
+    def ids_that_begin(self, kind: Literal["event", "scope"], start: str, *, limit: int) -> list[str]:
+        """Ids with this beginning, at most `limit`; only the id itself if there is one that is exactly this."""
+        statement = sql.EVENT_IDS_THAT_BEGIN if kind == "event" else sql.SCOPE_IDS_THAT_BEGIN
+        try:
+            rows = self._connection.execute(statement, {"start": start, "limit": limit}).fetchall()
+        except sqlite3.Error as error:
+            raise StoreError(f"the store {self._path} cannot be read: {error}") from error
+        found = [text for (text,) in rows]
+        return found[:1] if found[:1] == [start] else found
+
+    def dead_letters(self, filters: Filters, *, limit: int) -> list[DeadLetter]:
+        """The dead letters, those first that were given up first; at most `limit`."""
+        try:
+            rows = self._connection.execute(sql.LIST_DEAD, asdict(filters) | {"limit": limit}).fetchall()
+        except sqlite3.Error as error:
+            raise StoreError(f"the store {self._path} cannot be read: {error}") from error
+        return [
+            DeadLetter(
+                seq=seq,
+                sink=sink,
+                configured=bool(configured),
+                event_id=event_id,
+                scope=Scope(tenant_key=tenant_key, scope_type=scope_type, scope_id=scope_id),
+                attempts=attempts,
+                settled_ms=settled_ms,
+                last_error=last_error,
+            )
+            for seq, sink, configured, event_id, tenant_key, scope_type, scope_id, attempts, settled_ms, last_error in rows
+        ]
+
+    def _event(self, row: tuple[Any, ...]) -> StoredEvent:
+        seq, tenant_key, event_id, received_ms, created_ms, *scope, body, raw, problem = row
+        history = attempts.of_event(seq, self._connection)
+        return StoredEvent(
+            seq=seq,
+            tenant_key=tenant_key,
+            event_id=event_id,
+            received_ms=received_ms,
+            created_ms=created_ms,
+            scope=_scope(*scope),
+            body=body,
+            raw=raw,
+            problem=problem,
+            deliveries=tuple(
+                DeliveryState(
+                    sink=sink,
+                    state=STATE_NAMES[state],
+                    attempts=attempts,
+                    due_ms=due_ms,
+                    settled_ms=settled_ms,
+                    last_error=last_error,
+                    history=tuple(history.get(sink, ())),
+                )
+                for sink, state, attempts, due_ms, settled_ms, last_error in self._connection.execute(
+                    sql.DELIVERIES_OF, (seq,)
+                )
+            ),
+        )
+
+
+def _scope(tenant_key: str | None, scope_type: str | None, scope_id: str | None) -> Scope | None:
+    if tenant_key is None or scope_type is None or scope_id is None:
+        return None
+    return Scope(tenant_key=tenant_key, scope_type=scope_type, scope_id=scope_id)

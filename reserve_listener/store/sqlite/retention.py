@@ -1,0 +1,117 @@
+"""Retention: what was delivered everywhere is dropped after a while, earlier when the store reaches its size bound.
+
+What must stay true: nothing that is pending or a dead letter is dropped, and an event is known (a push of it is answered
+and delivered to nobody) for at least `KNOWN_MS`, whatever the size.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from reserve_listener.ages import Ages
+from reserve_listener.clock import now_ms
+from reserve_listener.errors import StoreError
+from reserve_listener.model import MIB
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from reserve_listener.store.sqlite.store import SqliteStore
+
+KNOWN_MS: Final = 48 * 3600 * 1000
+ROUND_S: Final = 600.0
+FULL_ROUND_S: Final = 15.0
+"""While pushes are refused: what was delivered or dropped meanwhile makes room."""
+BREATH_S: Final = 0.02
+"""Between two chunks, so that pushes pass."""
+
+WARN_AT: Final = 0.7
+DROP_AT: Final = 0.9
+DROP_TO: Final = 0.85
+WARN_EVERY_S: Final = 3600.0
+
+
+log = structlog.get_logger("store")
+
+
+class Retention:
+    """Keeps `store` within `keep_ms` and its `max_bytes`. `run` as a task."""
+
+    def __init__(
+        self,
+        store: SqliteStore,
+        *,
+        keep_ms: int,
+        now_ms: Callable[[], int] = now_ms,
+        ages: Ages | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._store = store
+        self._keep_ms = keep_ms
+        self._ages = ages or Ages(now_ms, now_ms)
+        self._clock = clock
+        self._sleep = sleep
+        self._warned_at: float | None = None
+
+    async def run(self) -> None:
+        """For ever, until cancelled: now, every ten minutes, and when the store has grown."""
+        while True:
+            try:
+                await self.tidy()
+            except StoreError as error:
+                log.error("store.not_tidied", error=str(error))
+            self._store.grown.clear()
+            try:
+                async with asyncio.timeout(FULL_ROUND_S if self._store.full else ROUND_S):
+                    await self._store.grown.wait()
+            except TimeoutError:
+                continue
+
+    async def tidy(self) -> None:
+        """Drop what is old enough; then, at the size bound, what is oldest."""
+        await self._store.free_inbox()
+        dropped = await self._drop(self._ages.ago_ms(self._keep_ms), strip=False, until_bytes=None)
+        if dropped:
+            log.info("store.pruned", events=dropped)
+        size, bound = await self._store.measure(), self._store.max_bytes
+        if bound is None:
+            return
+        if size > bound * DROP_AT:
+            before_ms = self._ages.ago_ms(min(KNOWN_MS, self._keep_ms))
+            dropped = await self._drop(before_ms, strip=True, until_bytes=round(bound * DROP_TO))
+            if dropped:
+                log.warning(
+                    "store.pruned_early", events=dropped, size_mb=size // MIB, max_size_mb=bound // MIB
+                )
+            size = await self._store.measure()
+        self._warn(size, bound)
+
+    async def _drop(self, before_ms: int, *, strip: bool, until_bytes: int | None) -> int:
+        after_seq: int | None = 0
+        dropped = 0
+        while after_seq is not None:
+            pruned = await self._store.prune(after_seq, before_ms, strip=strip)
+            dropped += pruned.events
+            after_seq = pruned.after_seq
+            if until_bytes is not None and await self._store.measure() <= until_bytes:
+                break
+            await self._sleep(BREATH_S)
+        return dropped
+
+    def _warn(self, size: int, bound: int) -> None:
+        if size <= bound * WARN_AT:
+            self._warned_at = None
+            return
+        if self._warned_at is None or self._clock() - self._warned_at >= WARN_EVERY_S:
+            self._warned_at = self._clock()
+            log.warning(
+                "store.filling",
+                size_mb=size // MIB,
+                max_size_mb=bound // MIB,
+                hint="see `reserve-listener sinks list` for what waits, lower store.retention_days or raise store.max_size_mb",
+            )

@@ -1,0 +1,221 @@
+"""Opening the database file: its identity, its version, its pragmas."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from contextlib import closing
+from dataclasses import dataclass
+from importlib import resources
+from typing import TYPE_CHECKING, Final
+
+from reserve_listener import ownership
+from reserve_listener.errors import StoreError, WrongStoreError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+APPLICATION_ID: Final = 0x5265734C
+"""`PRAGMA application_id` ("ResL"): tells our file from another program's."""
+
+INBOX_APPLICATION_ID: Final = 0x52657349
+""""ResI"."""
+
+BUSY_TIMEOUT_S: Final = 5.0
+WAL_LIMIT_BYTES: Final = 16 * 1024 * 1024
+CHECKPOINT_PAGES: Final = 3_900
+"""Just within that. A page that is written again before the checkpoint is copied once."""
+
+
+class DamagedStoreError(StoreError):
+    """The file is no sound store: opening it again will not help."""
+
+
+def no_store(path: Path) -> StoreError:
+    """What a command says that finds none: the daemon may not have run yet, or have been told of another place."""
+    return StoreError(
+        f"there is no store at {path}. `reserve-listener run` creates it; if yours is elsewhere, name its configuration"
+        " with -c FILE or $RESERVE_LISTENER_CONFIG, or the store itself with $RESERVE_LISTENER_STORE__URL."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One of the store's files. `folder`: where its migrations are, below those of the main one."""
+
+    application_id: int
+    folder: str
+
+
+STORE: Final = Part(APPLICATION_ID, "")
+INBOX: Final = Part(INBOX_APPLICATION_ID, "inbox")
+
+
+def migrations(part: Part = STORE) -> list[str]:
+    """The SQL scripts, oldest first; the n-th leads to `user_version` n."""
+    folder = resources.files("reserve_listener.store.sqlite") / "migrations"
+    if part.folder:
+        folder /= part.folder
+    return [
+        file.read_text("utf-8")
+        for file in sorted(folder.iterdir(), key=lambda f: f.name)
+        if file.name.endswith(".sql")
+    ]
+
+
+def open_writer(path: Path, part: Part = STORE) -> sqlite3.Connection:
+    """The one connection that writes. Creates the file (0600) and migrates it; `StoreError` says what is wrong.
+
+    The connection is made for the thread that calls this.
+    """
+    if path.is_dir():
+        raise WrongStoreError(f"the store {path} is a directory. Name a file in store.url.")
+    try:
+        ownership.make_folder(path.parent)
+        os.close(ownership.open_file(path.resolve(), os.O_RDWR, 0o600))  # a link to a store is fine
+        connection = sqlite3.connect(path, isolation_level=None, timeout=BUSY_TIMEOUT_S)
+    except (OSError, sqlite3.Error) as error:
+        raise StoreError(
+            f"the store {path} cannot be opened: {error}. Check the folder's owner, or name another file in store.url."
+        ) from error
+    try:
+        _identify(connection, path, part)
+        connection.execute("PRAGMA journal_mode = WAL")
+        # A 200 goes out after the commit, so the commit is on the disk: design, invariant 1.
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute(f"PRAGMA journal_size_limit = {WAL_LIMIT_BYTES}")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+        # What a statement would have to take back is kept in memory, not in a file that is made for each.
+        connection.execute("PRAGMA temp_store = MEMORY")
+        connection.execute("PRAGMA foreign_keys = ON")
+        _migrate(connection, part)
+    except sqlite3.Error as error:
+        connection.close()
+        raise _explained(path, error) from error
+    except StoreError:
+        connection.close()
+        raise
+    return connection
+
+
+def require_sound(connection: sqlite3.Connection, path: Path, *, indexes: bool = False) -> None:
+    """Look through the file after it was said to be damaged; seconds for a large one. Raises `DamagedStoreError`.
+
+    `indexes`: also whether they fit their tables, which takes five times as long.
+    """
+    try:
+        check = "integrity_check" if indexes else "quick_check"
+        (found,) = connection.execute(f"PRAGMA {check}(1)").fetchone()
+    except sqlite3.Error as error:
+        raise _explained(path, error) from error
+    if found != "ok":
+        raise _damaged(path, found)
+
+
+def open_reader(path: Path, part: Part = STORE) -> sqlite3.Connection:
+    """A connection that only reads, for the commands that look at a store, also while the daemon runs."""
+    if not path.exists():
+        raise no_store(path)
+    try:
+        connection = sqlite3.connect(f"file:{_uri(path)}?mode=ro", uri=True, timeout=BUSY_TIMEOUT_S)
+    except sqlite3.Error as error:
+        raise _explained(path, error) from error
+    try:
+        _identify(connection, path, part)
+        version = _version(connection)
+        if version != len(migrations(part)):
+            raise StoreError(_versions_differ(path, version, part))
+    except sqlite3.Error as error:
+        connection.close()
+        raise _explained(path, error) from error
+    except StoreError:
+        connection.close()
+        raise
+    return connection
+
+
+def look_at(path: Path, part: Part = STORE) -> None:
+    """Whether the file is a store that this version takes, by what has been copied into it. Leaves nothing behind.
+
+    Raises `StoreError`. What is in the log only is not seen: opening that would make files, or change them.
+    """
+    if path.stat().st_size == 0:
+        return
+    try:
+        with closing(
+            sqlite3.connect(f"file:{_uri(path.resolve())}?mode=ro&immutable=1", uri=True)
+        ) as connection:
+            _identify(connection, path, part)
+    except sqlite3.Error as error:
+        raise _explained(path, error) from error
+
+
+def _identify(connection: sqlite3.Connection, path: Path, part: Part) -> None:
+    (found,) = connection.execute("PRAGMA application_id").fetchone()
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    version = _version(connection)
+    if found == part.application_id and version > len(migrations(part)):
+        raise WrongStoreError(_versions_differ(path, version, part))
+    if found == part.application_id and tables and not version:
+        raise WrongStoreError(
+            f"{path} has a store's tables and no version of them (user_version 0): something has changed it. It is left"
+            " alone; restore a copy, or name another file in store.url."
+        )
+    if found == part.application_id or (found == 0 and tables == 0):
+        return
+    raise WrongStoreError(
+        f"{path} is a database of another program; it is left alone. Name another file in store.url."
+    )
+
+
+def _migrate(connection: sqlite3.Connection, part: Part) -> None:
+    scripts, version = migrations(part), _version(connection)
+    for number, script in enumerate(scripts[version:], start=version + 1):
+        connection.executescript(
+            f"BEGIN IMMEDIATE;\n{script}\n"
+            f"PRAGMA application_id = {part.application_id};\nPRAGMA user_version = {number};\nCOMMIT;"
+        )
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _versions_differ(path: Path, version: int, part: Part) -> str:
+    known = len(migrations(part))
+    if version > known:
+        return (
+            f"the store {path} was written by a newer reserve-listener (schema {version}, this one knows {known})."
+            " Install that version again, or name another file in store.url."
+        )
+    return (
+        f"the store {path} was written by an older reserve-listener (schema {version}, this one needs {known})."
+        " `reserve-listener run` brings it up to date."
+    )
+
+
+def _explained(path: Path, error: sqlite3.Error) -> StoreError:
+    name = getattr(error, "sqlite_errorname", "")
+    if name == "SQLITE_NOTADB":
+        return WrongStoreError(
+            f"{path} is not a reserve-listener store (not a database). It is left alone; name another file in store.url."
+        )
+    if name.startswith("SQLITE_CORRUPT"):
+        return _damaged(path, str(error))
+    if name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM")):
+        return StoreError(
+            f"the store {path} cannot be written or its folder cannot ({error}). Check the owner and the mode."
+        )
+    if name.startswith(("SQLITE_FULL", "SQLITE_IOERR")):
+        return StoreError(f"the store {path} cannot be used: {error}. Is the disk full, or failing?")
+    return StoreError(f"the store {path} cannot be used: {error}.")
+
+
+def _damaged(path: Path, found: str) -> StoreError:
+    return DamagedStoreError(
+        f"the store {path} is damaged ({found}). It is left alone: move it away, or restore a copy, and start again."
+    )
+
+
+def _uri(path: Path) -> str:
+    return str(path).replace("%", "%25").replace("?", "%3f").replace("#", "%23")

@@ -1,0 +1,95 @@
+"""Acting on the store of a daemon that is not running."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from reserve_listener.clock import now_ms
+from reserve_listener.errors import StoreError
+from reserve_listener.model import Route
+from reserve_listener.store.sqlite import schema, sql
+from reserve_listener.store.sqlite.lock import StoreLock
+from reserve_listener.store.sqlite.operations import Operation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from reserve_listener.model import Filters
+
+
+def operate(path: Path, operation: str, filters: Filters, routes: Mapping[str, Route] | None) -> int:
+    """What `SqliteStore.operate` does, here and now, under the lock; `StoreInUseError` when a daemon holds it.
+
+    `routes` is None when the configuration cannot be read: a replay then repeats the deliveries that there have been.
+    """
+    with _writing(path) as connection:
+        work = _operation(operation, filters, routes, connection)
+        step = work.first()
+        while not step.done:
+            connection.execute("BEGIN IMMEDIATE")
+            step = work.step(step, connection)
+            connection.execute("COMMIT")
+        return step.count
+
+
+def count_matching(path: Path, operation: str, filters: Filters, routes: Mapping[str, Route] | None) -> int:
+    """How many deliveries `operate` would concern now. Only reads, also beside a running daemon."""
+    connection = schema.open_reader(path)
+    try:
+        work = replace(_operation(operation, filters, routes, connection), dry_run=True)
+        step = work.first()
+        while not step.done:
+            step = work.step(step, connection)
+    except sqlite3.Error as error:
+        raise StoreError(f"the store {path} cannot be read: {error}") from error
+    finally:
+        connection.close()
+    return step.count
+
+
+def _operation(
+    operation: str, filters: Filters, routes: Mapping[str, Route] | None, connection: sqlite3.Connection
+) -> Operation:
+    numbers = {name: number for number, name in connection.execute(sql.CONFIGURED_SINKS)}
+    known = {name: (number, (routes or {}).get(name, Route())) for name, number in numbers.items()}
+    return Operation(
+        name=operation, filters=filters, routes=known, now_ms=now_ms(), repeat_only=routes is None
+    )
+
+
+def disable_sink(path: Path, name: str, reason: str) -> bool:
+    """What `SqliteStore.disable_sink` does, on a stopped daemon's store; whether it changed anything."""
+    with _writing(path) as connection:
+        return connection.execute(sql.DISABLE_SINK, (now_ms(), reason, name)).rowcount > 0
+
+
+def enable_sink(path: Path, name: str) -> bool:
+    """What `SqliteStore.enable_sink` does, on a stopped daemon's store; whether it changed anything."""
+    with _writing(path) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute(sql.ADD_PAUSE, (now_ms(), name))
+        changed = connection.execute(sql.ENABLE_SINK, (name,)).rowcount > 0
+        connection.execute("COMMIT")
+        return changed
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[sqlite3.Connection]:
+    if not path.exists():
+        raise schema.no_store(path)
+    lock = StoreLock(path)
+    lock.acquire()
+    try:
+        connection = schema.open_writer(path)
+        try:
+            yield connection
+        except sqlite3.Error as error:
+            raise StoreError(f"the store {path} failed: {error}") from error
+        finally:
+            connection.close()
+    finally:
+        lock.release()

@@ -1,0 +1,554 @@
+"""The store on SQLite: WAL, `synchronous=FULL`, one writer thread with group commit."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+from msgspec.structs import replace
+
+from reserve_listener.ages import Ages
+from reserve_listener.clock import now_ms
+from reserve_listener.errors import StoreError
+from reserve_listener.model import (
+    DELIVERED,
+    PENDING,
+    Claimed,
+    Outcome,
+    Route,
+    Verdict,
+)
+from reserve_listener.store.sqlite import attempts, claiming, operations, projecting, sql
+from reserve_listener.store.sqlite.appending import Appending
+from reserve_listener.store.sqlite.inbox import Inbox
+from reserve_listener.store.sqlite.insight import STATES, insight, shrink_log, sink_states, used_bytes
+from reserve_listener.store.sqlite.lock import StoreLock
+from reserve_listener.store.sqlite.projecting import Position
+from reserve_listener.store.sqlite.recent import Recent
+from reserve_listener.store.sqlite.writer import Writer, each, resolve
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    from reserve_listener.model import Filters, IncomingEvent, Insight, Scope, SinkState
+    from reserve_listener.protocols import Complete
+    from reserve_listener.store.sqlite.appending import Appended, Outlets
+    from reserve_listener.store.sqlite.inbox import Batch
+    from reserve_listener.store.sqlite.operations import Pruned
+
+log = structlog.get_logger("store")
+
+SCOPES_KNOWN: Final = 20_000
+"""Numbers of rooms and levels that are kept in memory: all of a large organisation, in some 4 MiB."""
+
+ATTEMPT_BYTES: Final = 200
+"""What an attempt that is kept takes at the most."""
+
+LAST_ERROR_CHARS: Final = 500
+BACKLOG_COUNTED: Final = 10_000
+
+CROWDED: Final = 0.5
+"""From this share of the bound on what the log takes is given back before anything is dropped for it."""
+
+ROW_FACTOR: Final = 1.2
+ROW_BYTES: Final = 200
+"""What an event takes in the file, rows of deliveries and indexes included, for each byte of it and besides."""
+
+
+def as_it_is(event: IncomingEvent, _previous: bytes | None) -> bytes | None:
+    """A body that says nothing of what was before: see `protocols.Complete`."""
+    return event.body
+
+
+class SqliteStore:
+    """See `protocols.Store`.
+
+    `on_commit` is called on the loop after each commit that added deliveries, `on_requeue` when deliveries that had been
+    settled, or held back, are pending again.
+
+    `max_bytes`: the size at which pushes are refused; `Retention` keeps the store below it if it can.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        max_bytes: int | None = None,
+        now_ms: Callable[[], int] = now_ms,
+        ages: Ages | None = None,
+        complete: Complete = as_it_is,
+    ) -> None:
+        self.path = path
+        self.max_bytes = max_bytes
+        self.on_commit: Callable[[], None] = lambda: None
+        self.on_requeue: Callable[[], None] = lambda: None
+        self.grown = asyncio.Event()
+        """Set when the store has grown so much that its size should be looked at."""
+        self._ages = ages or Ages(now_ms, now_ms)
+        self._now_ms = self._ages.now_ms
+        self._setting_right: asyncio.Task[None] | None = None
+        self._lock = StoreLock(path)
+        self._sinks: dict[str, int] = {}
+        self._routes: Mapping[str, tuple[int, Route]] = {}
+        self._outlets: Outlets = ()
+        self._pauses: Mapping[int, claiming.Pauses] = {}
+        self._complete = complete
+        self._inbox = Inbox(path)
+        self._scopes: dict[Scope, int] = {}
+        self._recent: dict[int, Recent] = {}
+        self._newest_seq = 0
+        self._not_projected: str | None = None
+        self._coming_bytes = 0
+        """Of what is received and not projected."""
+        self._size_bytes = 0
+        self._grown_bytes = 0
+        self._writer: Writer
+
+    async def open(self, sinks: Sequence[str], routes: Mapping[str, Route] | None = None) -> None:
+        """Lock, open, migrate, and make `sinks` the ones that get deliveries. Raises `StoreError`.
+
+        What a sink that is no longer configured has not got becomes dead letters ("sink removed").
+        """
+        self._lock.acquire()
+        self._writer = Writer(self.path)
+        try:
+            await self._writer.open()
+            self._ages.remember(await self._writer.submit(partial(_all, sql.JUMPS, ()), writes=False))
+            loop = asyncio.get_running_loop()
+            self._ages.on_jump = lambda moved_ms: loop.call_soon(self._clock_was_set, moved_ms)
+            await self._set_right()
+            self._newest_seq, position = await self._writer.submit(_where, writes=False)
+            await self._inbox.open(position)
+            await self.set_sinks(sinks, routes)
+            await self.bury_removed()
+            await self.measure()
+        except BaseException:
+            await self.close()
+            raise
+
+    async def set_sinks(self, names: Sequence[str], routes: Mapping[str, Route] | None = None) -> None:
+        """From now on these sinks get deliveries, each of what its route takes; without one, of everything."""
+        by_name = {name: (routes or {}).get(name, Route()) for name in names}
+        numbers, self._pauses = await self._writer.submit(partial(_know_sinks, list(names)), writes=True)
+        self._routes = {name: (numbers[name], route) for name, route in by_name.items()}
+        self._outlets = tuple(self._routes.values())
+        self._recent = {
+            number: self._recent.get(number) or Recent(self._newest_seq) for number, _ in self._outlets
+        }
+        # Those that are gone keep their numbers: a worker of theirs may still be at its last attempt.
+        self._sinks |= numbers
+
+    async def bury_removed(self) -> None:
+        """What sinks that are no longer configured have not got becomes dead letters. Their workers have ended."""
+        while not await self._writer.submit(partial(operations.bury_removed, self._now_ms()), writes=True):
+            pass
+
+    async def close(self) -> None:
+        """Commit what is queued and give back files and lock."""
+        if self._setting_right is not None:
+            self._setting_right.cancel()
+            await asyncio.wait([self._setting_right])
+        await self._inbox.close()
+        await self._writer.close()
+        self._lock.release()
+
+    async def ended(self) -> None:
+        """Returns when a writer has ended as asked; raises why it ended by itself."""
+        ends = [asyncio.ensure_future(part.ended()) for part in (self._writer, self._inbox)]
+        try:
+            done, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            for end in done:
+                end.result()
+        finally:
+            for end in ends:
+                end.cancel()
+
+    # -- health -----------------------------------------------------------------------------------------------------------
+
+    @property
+    def problem(self) -> str | None:
+        """Why pushes are answered 500 now; None while they are taken."""
+        return self._writer.problem or self._inbox.problem or (self._full_text() if self.full else None)
+
+    @property
+    def full(self) -> bool:
+        """Whether the size bound is reached."""
+        return self._is_full(0)
+
+    async def touch(self, app_id: str) -> None:
+        """Write something small: after a failure it tells whether the store works again. Raises `StoreError`."""
+        await self._writer.submit(partial(_touch, app_id), writes=True)
+        await self._inbox.touch()
+
+    async def measure(self) -> int:
+        """The bytes that are in use in both files."""
+        self._size_bytes = await self._used_bytes()
+        if self.max_bytes is not None and self._size_bytes > self.max_bytes * CROWDED:
+            await self._writer.submit(shrink_log, writes=False)
+            self._size_bytes = await self._used_bytes()
+        self._grown_bytes = 0
+        return self._size_bytes
+
+    async def _used_bytes(self) -> int:
+        store, inbox = self._writer.submit(used_bytes, writes=False), self._inbox.ask(used_bytes)
+        return int(await store) + int(await inbox)
+
+    async def free_inbox(self) -> None:
+        """What is projected and still in the inbox goes; else it does with the next push."""
+        await self._inbox.tidy()
+
+    # -- events in --------------------------------------------------------------------------------------------------------
+
+    def receive(
+        self, events: Sequence[IncomingEvent], done: Callable[[int, StoreError | None], None]
+    ) -> None:
+        """See `protocols.Store.receive`."""
+        size = _size(events)
+        if self._is_full(size):
+            done(0, StoreError(self._full_text()))
+            return
+        self._coming_bytes += size
+        self._inbox.put(events, partial(self._received, size, done))
+
+    def _received(
+        self, size: int, done: Callable[[int, StoreError | None], None], number: int, error: StoreError | None
+    ) -> None:
+        if error is not None:
+            self._coming_bytes -= size
+        done(number, error)
+
+    async def left(self) -> list[Batch]:
+        """See `protocols.Store.left`."""
+        batches = await self._inbox.left()
+        self._coming_bytes += sum(_size(batch.events) for batch in batches)
+        return batches
+
+    def project(
+        self, events: Sequence[IncomingEvent], *, number: int | None = None
+    ) -> asyncio.Future[list[Verdict]]:
+        """See `protocols.Store.project`."""
+        position = None if number is None else Position(self._inbox.id, number)
+        appending = Appending(self._outlets, self._scopes, self._complete)
+        work = partial(projecting.project, appending, events, position)
+        future: asyncio.Future[list[Verdict]] = asyncio.get_running_loop().create_future()
+        done = partial(self._projected, future, number, _size(events))
+        self._writer.submit_item(each, work, done, writes=True)
+        return future
+
+    def _projected(
+        self,
+        future: asyncio.Future[list[Verdict]],
+        number: int | None,
+        size: int,
+        appended: list[Appended],
+        error: StoreError | None,
+    ) -> None:
+        """On the loop, also when nobody waits for it any more: what is committed has to be known."""
+        self._not_projected = None if error is None else str(error)
+        if error is None:
+            if number is not None:
+                self._inbox.projected(number)
+                self._coming_bytes -= size
+            self._take_in([one for one in appended if one.verdict is not Verdict.DUPLICATE])
+        resolve(future, None if error is not None else [one.verdict for one in appended], error)
+
+    def _take_in(self, new: Sequence[Appended]) -> None:
+        for one in new:
+            self._grow(len(one.event.raw) + len(one.event.body or b""))
+        stored = [one for one in new if one.verdict is Verdict.STORED]
+        if not stored:
+            return
+        if len(self._scopes) > SCOPES_KNOWN:
+            self._scopes.clear()
+        for one in stored:
+            if one.event.scope is not None:
+                self._scopes[one.event.scope] = one.scope
+        self._newest_seq = stored[-1].seq
+        for sink, recent in self._recent.items():
+            recent.add([one for one in stored if sink in one.takers], self._newest_seq)
+        self.on_commit()
+
+    def _grow(self, size: int) -> None:
+        self._grown_bytes += round(size * ROW_FACTOR) + ROW_BYTES
+        if self.max_bytes is not None and self._grown_bytes > self.max_bytes // 100:
+            self.grown.set()
+
+    def _is_full(self, size: int) -> bool:
+        coming = self._grown_bytes + self._coming_bytes + size
+        return self.max_bytes is not None and self._size_bytes + coming > self.max_bytes
+
+    def _full_text(self) -> str:
+        return (
+            f"the store {self.path} has reached store.max_size_mb, and nothing more in it may be dropped:"
+            " mend the sink that does not deliver, drop dead letters, or raise the bound"
+        )
+
+    # -- deliveries out ---------------------------------------------------------------------------------------------------
+
+    async def claim(
+        self,
+        sink: str,
+        *,
+        limit: int,
+        per_scope: int,
+        now_ms: int,
+        after_seq: int | None,
+        skipping: Collection[int],
+        raw: bool = False,
+    ) -> Claimed:
+        """See `protocols.Store.claim`."""
+        claim = claiming.Claim(
+            sink=self._sinks[sink],
+            limit=limit,
+            per_scope=per_scope,
+            now_ms=now_ms,
+            raw=raw,
+            skipping=skipping,
+        )
+        pauses = self._pauses.get(claim.sink, [])
+        recent = self._recent.get(claim.sink)
+        if recent is not None and (found := recent.claim(claim, after_seq, pauses)) is not None:
+            return found
+        work = partial(claiming.newer, claim, after_seq, pauses)
+        claimed: Claimed = await self._writer.submit(work, writes=False)
+        return claimed
+
+    async def claim_scopes(
+        self, sink: str, scopes: Sequence[int], *, limit: int, per_scope: int, now_ms: int, raw: bool = False
+    ) -> Claimed:
+        """See `protocols.Store.claim_scopes`."""
+        claim = claiming.Claim(
+            sink=self._sinks[sink], limit=limit, per_scope=per_scope, now_ms=now_ms, raw=raw
+        )
+        work = partial(claiming.of_scopes, claim, scopes, self._pauses.get(claim.sink, []))
+        claimed: Claimed = await self._writer.submit(work, writes=False)
+        return claimed
+
+    async def settle(self, sink: str, outcomes: Sequence[Outcome]) -> None:
+        """See `protocols.Store.settle`."""
+        now, number = self._now_ms(), self._sinks[sink]
+        if number in self._recent:
+            self._recent[number].settled(outcome.seq for outcome in outcomes)
+        delivered: dict[int, list[int]] = {}
+        rows = []
+        for outcome in outcomes:
+            if outcome.state == DELIVERED:
+                delivered.setdefault(outcome.attempts, []).append(outcome.seq)
+            else:
+                rows.append(_outcome_row(outcome, number, now))
+        at_once = [(made, now, json.dumps(seqs), number) for made, seqs in delivered.items()]
+        kept = attempts.rows(outcomes, number)
+        await self._writer.submit(partial(_settle, at_once, rows, kept), writes=True)
+        if kept:
+            self._grow(len(kept) * ATTEMPT_BYTES)
+
+    async def release(self, sink: str) -> None:
+        """See `protocols.Store.release`."""
+        await self._writer.submit(partial(_execute, sql.RELEASE, (self._sinks[sink],)), writes=True)
+
+    async def bring_forward(self, sink: str, *, latest_ms: int) -> None:
+        """See `protocols.Store.bring_forward`."""
+        values = {"sink": self._sinks[sink], "latest_ms": latest_ms}
+        await self._writer.submit(partial(_execute, sql.BRING_FORWARD, values), writes=True)
+
+    async def bury_expired(self, sink: str, *, before_ms: int, error: str) -> int:
+        """See `protocols.Store.bury_expired`."""
+        number = self._sinks[sink]
+        self._forget_recent()
+        buried = 0
+        after_seq: int | None = None
+        while True:
+            work = partial(
+                operations.bury_expired,
+                number,
+                after_seq,
+                before_ms,
+                self._now_ms(),
+                shortened(error),
+                self._pauses.get(number, []),
+            )
+            count, after_seq = await self._writer.submit(work, writes=True)
+            buried += int(count)
+            if after_seq is None:
+                return buried
+
+    async def disable_sink(self, sink: str, reason: str) -> bool:
+        """The sink gets nothing until it is enabled; what waits for it stays. Whether it was enabled before."""
+        values = (self._now_ms(), shortened(reason), sink)
+        return bool(await self._writer.submit(partial(_execute, sql.DISABLE_SINK, values), writes=True))
+
+    async def enable_sink(self, sink: str) -> bool:
+        """Undo `disable_sink`. The time between does not count for the age of what waited. Whether it was disabled."""
+        changed, self._pauses = await self._writer.submit(
+            partial(_enable_sink, sink, self._now_ms()), writes=True
+        )
+        return bool(changed)
+
+    async def sinks(self) -> list[SinkState]:
+        """All sinks that the store knows, with what is in it for them."""
+        return await self._writer.submit(sink_states, writes=False)  # type: ignore[no-any-return]
+
+    async def insight(self, app_id: str, *, gaps_since_ms: int) -> Insight:
+        """What `status` shows of the store; gaps of this app that ended since."""
+        work = partial(insight, app_id, gaps_since_ms)
+        inbox_bytes = self._inbox.ask(used_bytes)
+        found: Insight = await self._writer.submit(work, writes=False)
+        return replace(found, size_bytes=found.size_bytes + await inbox_bytes)
+
+    async def operate(self, operation: str, filters: Filters) -> int:
+        """`retry` or `drop` dead letters, or `replay` events, all that match; how many deliveries it concerned."""
+        work = operations.Operation(
+            name=operation, filters=filters, routes=self._routes, now_ms=self._now_ms()
+        )
+        step = work.first()
+        self._forget_recent()
+        try:
+            while not step.done:
+                step = await self._writer.submit(partial(work.step, step), writes=True)
+        finally:
+            if step.count or not step.done:  # broken off, some of it may be committed all the same
+                self.on_requeue()
+        return step.count
+
+    def _forget_recent(self) -> None:
+        """Deliveries are changed beside the workers: what these find now has to be what is in the file."""
+        for recent in self._recent.values():
+            recent.forget()
+
+    async def backlog(self) -> dict[str, int]:
+        """Deliveries that are not settled yet, for each configured sink; counted up to `BACKLOG_COUNTED`."""
+        rows = await self._writer.submit(partial(_all, sql.BACKLOG, (BACKLOG_COUNTED,)), writes=False)
+        return dict(rows)
+
+    async def prune(self, after_seq: int, before_ms: int, *, strip: bool) -> Pruned:
+        """One chunk of retention; see `operations.prune`."""
+        pruned: Pruned = await self._writer.submit(
+            lambda connection: operations.prune(after_seq, before_ms, strip=strip, connection=connection),
+            writes=True,
+        )
+        return pruned
+
+    # -- apps -------------------------------------------------------------------------------------------------------------
+
+    async def last_connected_ms(self, app_id: str) -> int | None:
+        """When this app was last seen connected with this store; None: never."""
+        row = await self._writer.submit(partial(_one, sql.APP_LAST_CONNECTED, (app_id,)), writes=False)
+        return None if row is None else int(row[0])
+
+    async def know_app(
+        self, app_id: str, *, gap_since_ms: int | None = None, longer_than_ms: int = 0
+    ) -> int | None:
+        """Remember that this app is connected now. A gap that is longer than that is recorded, and its length returned."""
+        now = self._now_ms()
+        gap_ms = self._ages.age_ms(gap_since_ms) if gap_since_ms is not None else 0
+        if gap_ms > longer_than_ms > 0:
+            gap = (app_id, gap_since_ms, now)
+            await self._writer.submit(partial(_execute, sql.RECORD_GAP, gap), writes=True)
+        await self._writer.submit(partial(_execute, sql.KNOW_APP, (app_id, now)), writes=True)
+        return gap_ms if gap_ms > longer_than_ms > 0 else None
+
+    # -- the clock --------------------------------------------------------------------------------------------------------
+
+    def _clock_was_set(self, moved_ms: int) -> None:
+        log.warning(
+            "clock.set", moved_s=moved_ms // 1000, hint="no age counts that, and nothing waits for it"
+        )
+        self.on_requeue()  # the workers see to their due times
+        earlier = self._setting_right
+        self._setting_right = asyncio.create_task(self._set_right_after(earlier), name="clock")
+
+    async def _set_right_after(self, earlier: asyncio.Task[None] | None) -> None:
+        if earlier is not None:
+            await asyncio.wait([earlier])
+        with contextlib.suppress(StoreError):  # done at the next start; this life knows of the jump
+            await self._set_right()
+
+    async def _set_right(self) -> None:
+        """Keep what the clock jumped over, and let nothing be from the future."""
+        await self._writer.submit(partial(_keep_jumps, self._ages.jumps), writes=True)
+        work = partial(operations.receive_now, self._now_ms())
+        before_seq = await self._writer.submit(partial(work, None), writes=True)
+        while before_seq is not None:
+            before_seq = await self._writer.submit(partial(work, before_seq), writes=True)
+
+
+# -- work for the writer's thread -------------------------------------------------------------------------------------------
+
+
+def _size(events: Iterable[IncomingEvent]) -> int:
+    return sum(len(event.raw) + len(event.body or b"") for event in events)
+
+
+def _where(connection: sqlite3.Connection) -> tuple[int, Position]:
+    """The newest event that there ever was, and how far the inbox is projected."""
+    newest = connection.execute(sql.NEWEST_EVER).fetchone() or (0,)
+    return int(newest[0]), Position(*connection.execute(sql.INBOX_POSITION).fetchone())
+
+
+def _know_sinks(
+    names: list[str], connection: sqlite3.Connection
+) -> tuple[dict[str, int], Mapping[int, claiming.Pauses]]:
+    connection.execute(sql.FORGET_SINKS, (json.dumps(names),))
+    numbers = {name: int(connection.execute(sql.KNOW_SINK, (name,)).fetchone()[0]) for name in names}
+    return numbers, claiming.pauses_by_sink(connection.execute(sql.PAUSES))
+
+
+def _keep_jumps(jumps: Sequence[tuple[int, int]], connection: sqlite3.Connection) -> None:
+    connection.execute(sql.FORGET_JUMPS)
+    connection.executemany(sql.ADD_JUMP, jumps)
+
+
+def _enable_sink(
+    sink: str, now_ms: int, connection: sqlite3.Connection
+) -> tuple[int, Mapping[int, claiming.Pauses]]:
+    connection.execute(sql.ADD_PAUSE, (now_ms, sink))
+    changed = connection.execute(sql.ENABLE_SINK, (sink,)).rowcount
+    return changed, claiming.pauses_by_sink(connection.execute(sql.PAUSES))
+
+
+def _outcome_row(outcome: Outcome, sink: int, now_ms: int) -> tuple[object, ...]:
+    settled_ms = None if outcome.state == PENDING else now_ms
+    error = None if outcome.error is None else shortened(outcome.error)
+    return (STATES[outcome.state], outcome.attempts, outcome.due_ms, settled_ms, error, outcome.seq, sink)
+
+
+def shortened(error: str) -> str:
+    """An error as the store keeps it. A lone surrogate (a path that is not UTF-8) is no text to SQLite."""
+    return error[:LAST_ERROR_CHARS].encode("utf-8", "backslashreplace").decode()
+
+
+def _touch(app_id: str, connection: sqlite3.Connection) -> None:
+    # Without a long connection no app is known.
+    connection.execute(sql.TOUCH_APP, (app_id,))
+    connection.execute(sql.TOUCH_SINK)
+
+
+def _execute(
+    statement: str, values: tuple[object, ...] | Mapping[str, object], connection: sqlite3.Connection
+) -> int:
+    return connection.execute(statement, values).rowcount
+
+
+def _settle(
+    delivered: Sequence[tuple[object, ...]],
+    others: Sequence[tuple[object, ...]],
+    kept: Sequence[dict[str, object]],
+    connection: sqlite3.Connection,
+) -> None:
+    connection.executemany(sql.SETTLE_DELIVERED, delivered)
+    connection.executemany(sql.SETTLE, others)
+    attempts.keep(kept, connection)
+
+
+def _one(statement: str, values: tuple[object, ...], connection: sqlite3.Connection) -> Any:
+    return connection.execute(statement, values).fetchone()
+
+
+def _all(statement: str, values: tuple[object, ...], connection: sqlite3.Connection) -> list[Any]:
+    return connection.execute(statement, values).fetchall()

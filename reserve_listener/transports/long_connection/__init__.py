@@ -1,0 +1,1 @@
+"""The long connection: the only place that knows the SDK."""

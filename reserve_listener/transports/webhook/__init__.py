@@ -1,0 +1,1 @@
+"""The webhook: pushes over HTTP."""

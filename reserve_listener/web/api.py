@@ -1,0 +1,183 @@
+"""The paths of the API, and what is asked of the daemon behind them.
+
+What must stay true: a mistake in a request is the asker's (4xx, with a sentence), a defect is ours (500, and a line with its
+traceback in the log); a request that names nothing does nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+
+import msgspec
+import structlog
+from msgspec.structs import replace
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from reserve_listener.clock import moment_ms
+from reserve_listener.errors import NotFoundError, ReserveListenerError, StoreError
+from reserve_listener.model import Filters
+from reserve_listener.web.answers import (
+    Changed,
+    Count,
+    Problem,
+    Reconnecting,
+    SampleResult,
+    Selection,
+    Status,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
+
+BODY_BYTES: Final = 1024 * 1024
+"""Some 25,000 event ids; who means more gives a filter."""
+
+BODY_TIMEOUT_S: Final = 10.0
+
+T = TypeVar("T")
+
+log = structlog.get_logger("control")
+
+
+class Actions(Protocol):
+    """What the daemon does for people. Raises `ReserveListenerError` for what it refuses."""
+
+    async def status(self) -> Status:
+        """How it is. Bounded in time, also while the store hangs."""
+
+    async def operate(self, operation: str, selected: Sequence[Filters]) -> int:
+        """`retry`, `drop` or `replay` what one of these matches; how many deliveries it concerned."""
+
+    async def switch_sink(self, name: str, *, on: bool) -> bool:
+        """Enable or disable a sink; whether that changed anything."""
+
+    async def test_sink(self, name: str) -> SampleResult:
+        """Send a sample event to a sink."""
+
+    async def reconnect(self) -> str:
+        """Connect anew, at once; what the connection did when asked."""
+
+
+def make_app(actions: Actions) -> Starlette:
+    """The API over these actions."""
+
+    async def status(_request: Request) -> msgspec.Struct:
+        return await actions.status()
+
+    def operation(name: str) -> Callable[[Request], Awaitable[msgspec.Struct]]:
+        async def operate(request: Request) -> msgspec.Struct:
+            selection = await _read(request, Selection)
+            if selection == Selection():
+                raise HTTPException(400, 'nothing is selected: give a filter, event_ids, or "all": true')
+            return Count(count=await actions.operate(name, list(_filters(selection))))
+
+        return operate
+
+    def switch(*, on: bool) -> Callable[[Request], Awaitable[msgspec.Struct]]:
+        async def switched(request: Request) -> msgspec.Struct:
+            changed = await actions.switch_sink(request.path_params["name"], on=on)
+            return Changed(changed=changed, status="enabled" if on else "disabled")
+
+        return switched
+
+    async def test(request: Request) -> msgspec.Struct:
+        return await actions.test_sink(request.path_params["name"])
+
+    async def reconnect(_request: Request) -> msgspec.Struct:
+        return Reconnecting(status="reconnecting", was=await actions.reconnect())
+
+    return Starlette(
+        routes=[
+            _route("GET", "/status", status),
+            _route("POST", "/dead-letters/retry", operation("retry")),
+            _route("POST", "/dead-letters/drop", operation("drop")),
+            _route("POST", "/events/replay", operation("replay")),
+            _route("POST", "/sinks/{name}/enable", switch(on=True)),
+            _route("POST", "/sinks/{name}/disable", switch(on=False)),
+            _route("POST", "/sinks/{name}/test", test),
+            _route("POST", "/reconnect", reconnect),
+        ],
+        exception_handlers={HTTPException: _refused},
+    )
+
+
+def _route(method: str, path: str, handle: Callable[[Request], Awaitable[msgspec.Struct]]) -> Route:
+    async def answered(request: Request) -> Response:
+        try:
+            return _response(HTTPStatus.OK, await handle(request))
+        except (HTTPException, ClientDisconnect):
+            raise
+        except ReserveListenerError as error:
+            return _problem(_status_of(error), str(error))
+        except Exception as error:  # whatever it is, who asks is told, and the log has it whole
+            log.error("control.failed", path=request.url.path, error=str(error), exc_info=error)
+            detail = f"a defect of the daemon's ({type(error).__name__}): its log holds the details"
+            return _problem(HTTPStatus.INTERNAL_SERVER_ERROR, detail)
+
+    return Route(f"/api/v1{path}", answered, methods=[method])
+
+
+def _status_of(error: ReserveListenerError) -> HTTPStatus:
+    if isinstance(error, NotFoundError):
+        return HTTPStatus.NOT_FOUND
+    return HTTPStatus.SERVICE_UNAVAILABLE if isinstance(error, StoreError) else HTTPStatus.CONFLICT
+
+
+async def _read(request: Request, kind: type[T]) -> T:
+    body = bytearray()
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            async for piece in request.stream():
+                body += piece
+                if len(body) > BODY_BYTES:
+                    raise HTTPException(413, f"the body exceeds {BODY_BYTES} bytes")
+    except TimeoutError:
+        raise HTTPException(408, f"the body did not come within {BODY_TIMEOUT_S:g} s") from None
+    try:
+        return msgspec.json.decode(body or b"{}", type=kind)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise HTTPException(400, f"the body cannot be read: {error}") from None
+
+
+def _filters(selection: Selection) -> Iterator[Filters]:
+    """One for each event that is named, or one for all."""
+    filters = Filters(
+        sink=selection.sink,
+        scope_id=selection.scope,
+        since_ms=_moment("since", selection.since),
+        until_ms=_moment("until", selection.until),
+    )
+    if not selection.event_ids:
+        yield filters
+    for event_id in dict.fromkeys(selection.event_ids):
+        yield replace(filters, event_id=event_id)
+
+
+def _moment(key: str, text: str | None) -> int | None:
+    try:
+        return None if text is None else moment_ms(text)
+    except ValueError as error:
+        raise HTTPException(400, f"{key}: {error}") from None
+
+
+async def _refused(_request: Request, error: Exception) -> Response:
+    status, detail = HTTPStatus(getattr(error, "status_code", 500)), str(getattr(error, "detail", ""))
+    return _problem(
+        status, detail if detail != status.phrase else "there is nothing of this name and method here"
+    )
+
+
+def _problem(status: HTTPStatus, detail: str) -> Response:
+    problem = Problem(title=status.phrase, status=status, detail=detail)
+    return _response(status, problem, "application/problem+json")
+
+
+def _response(status: HTTPStatus, answer: msgspec.Struct, media_type: str = "application/json") -> Response:
+    headers: dict[str, Any] = {"cache-control": "no-store"}
+    return Response(msgspec.json.encode(answer), status, headers, media_type)

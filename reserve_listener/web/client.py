@@ -1,0 +1,109 @@
+"""Asking the running daemon, for the commands."""
+
+from __future__ import annotations
+
+import socket
+import time
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import h11
+import msgspec
+
+from reserve_listener.errors import NoAnswerError, ReserveListenerError
+from reserve_listener.store.sqlite.places import socket_address, socket_path
+from reserve_listener.web.answers import Problem
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ASK_TIMEOUT_S: Final = 60.0
+"""Retrying a million dead letters takes about so long."""
+
+STATUS_TIMEOUT_S: Final = 3.5
+"""`status` answers within 5 s, the start of the command included."""
+
+ANSWER_BYTES: Final = 16 * 1024 * 1024
+"""The answer about a hundred sinks has some 100 kB."""
+
+READ_BYTES: Final = 256 * 1024
+
+T = TypeVar("T")
+
+
+def get(store: Path, path: str, kind: type[T], *, timeout_s: float = ASK_TIMEOUT_S) -> T | None:
+    """What the running daemon answers to `GET /api/v1{path}`; None when none listens.
+
+    Raises `NoAnswerError` when it does not answer in time, `ReserveListenerError` for what it refuses.
+    """
+    return _ask(store, _Question("GET", path, b"", timeout_s), kind)
+
+
+def post(store: Path, path: str, kind: type[T], body: msgspec.Struct | None = None) -> T | None:
+    """The same for an action."""
+    content = b"" if body is None else msgspec.json.encode(body)
+    return _ask(store, _Question("POST", path, content, ASK_TIMEOUT_S), kind)
+
+
+class _Question(msgspec.Struct, frozen=True):
+    method: str
+    path: str
+    body: bytes
+    timeout_s: float
+
+
+def _ask(store: Path, question: _Question, kind: type[T]) -> T | None:
+    where = socket_path(store)
+    deadline = time.monotonic() + question.timeout_s
+    silent = f"the daemon does not answer within {question.timeout_s:g} s (its socket {where} is there)"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        try:
+            connection.settimeout(question.timeout_s)
+            with socket_address(where) as address:
+                connection.connect(address)
+        except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError):
+            return None
+        except (TimeoutError, BlockingIOError):  # so many ask already that the kernel's queue is full
+            raise NoAnswerError(silent) from None
+        except OSError as error:
+            raise ReserveListenerError(f"the daemon cannot be asked ({where}): {error}") from error
+        try:
+            status, answer = _exchange(connection, question, deadline)
+        except TimeoutError:
+            raise NoAnswerError(silent) from None
+        except (OSError, h11.ProtocolError, EOFError) as error:
+            raise NoAnswerError(f"the daemon broke its answer off ({where}): {error}") from error
+    return _understood(status, answer, kind)
+
+
+def _exchange(connection: socket.socket, question: _Question, deadline: float) -> tuple[int, bytes]:
+    """The request and its whole answer, by the deadline."""
+    http = h11.Connection(h11.CLIENT)
+    headers = [("host", "localhost"), ("content-length", str(len(question.body))), ("connection", "close")]
+    head = h11.Request(method=question.method, target=f"/api/v1{question.path}", headers=headers)
+    request = (head, h11.Data(data=question.body), h11.EndOfMessage())
+    connection.sendall(b"".join(http.send(part) or b"" for part in request))
+    status, answer = 0, bytearray()
+    while not isinstance(event := http.next_event(), h11.EndOfMessage):
+        if event is h11.NEED_DATA:
+            connection.settimeout(max(0.001, deadline - time.monotonic()))
+            http.receive_data(connection.recv(READ_BYTES))
+        elif isinstance(event, h11.Response):
+            status = event.status_code
+        elif isinstance(event, h11.Data):
+            answer += event.data
+        if isinstance(event, h11.ConnectionClosed) or len(answer) > ANSWER_BYTES:
+            raise EOFError(f"after {len(answer)} bytes")
+    return status, bytes(answer)
+
+
+def _understood(status: int, answer: bytes, kind: type[T]) -> T:
+    try:
+        if status < 300:  # noqa: PLR2004  # RFC 9110: success
+            return msgspec.json.decode(answer, type=kind)
+        problem = msgspec.json.decode(answer, type=Problem)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise ReserveListenerError(
+            f"the daemon's answer (HTTP {status}) is not one that this version knows: {error}."
+            " Is the daemon of the same version? Restart it after an upgrade."
+        ) from None
+    raise ReserveListenerError(problem.detail)

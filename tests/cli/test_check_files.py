@@ -1,0 +1,269 @@
+"""What `check`, and the start, say about files: who can read them, what a store is, and where a relative path leads."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from reserve_listener.cli.checks import exposure
+from reserve_listener.store.sqlite import schema
+from tests.helpers import patience
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+COMMAND = [sys.executable, "-m", "reserve_listener"]
+FAILED_MARK, WARN_MARK = "FAIL", "warn"
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """A good configuration that nobody else can read."""
+    path = tmp_path / "config.toml"
+    path.touch(mode=0o600)
+    path.write_text(
+        f'[lark]\napp_id = "cli_1"\napp_secret = "hush-hush"\n[store]\nurl = "sqlite:///{tmp_path}/events.db"\n'
+        f'[[sinks]]\nname = "a"\ntype = "file"\npath = "{tmp_path}/out.jsonl"\n'
+    )
+    return path
+
+
+def run(*arguments: str | Path, cwd: Path | None = None) -> tuple[int, str]:
+    """Exit code and all that was said."""
+    done = subprocess.run(
+        [*COMMAND, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=patience(30),
+        check=False,
+        cwd=cwd,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def warnings(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line.startswith(WARN_MARK)]
+
+
+# -- who can read it -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("mode", "warned"), [(0o600, False), (0o640, False), (0o644, True), (0o604, True)])
+def test_a_configuration_with_secrets_is_nobody_elses(config: Path, mode: int, warned: bool) -> None:  # noqa: FBT001
+    """Readable by others, with a secret in it: a warning that names the file and the command; exit code 0 all the same."""
+    config.chmod(mode)
+    code, text = run("check", "-c", config)
+    assert code == 0
+    assert bool(warnings(text)) is warned
+    assert not warned or f"chmod o-rwx {config}" in text
+    assert "hush-hush" not in text
+
+
+def test_a_configuration_without_secrets_may_be_everybodys(config: Path, tmp_path: Path) -> None:
+    """What keeps its secret in a file of its own is warned of that file, if others can read it."""
+    secret = tmp_path / "secret"
+    secret.write_text("hush-hush")
+    secret.chmod(0o644)
+    config.write_text(config.read_text().replace('app_secret = "hush-hush"', f'app_secret_file = "{secret}"'))
+    config.chmod(0o644)
+    (warning,) = warnings(run("check", "-c", config)[1])
+    assert f"{secret} (lark.app_secret_file)" in warning
+    secret.chmod(0o640)
+    assert warnings(run("check", "-c", config)[1]) == []
+
+
+def test_a_sinks_secret_is_looked_at_and_its_certificate_is_not(config: Path, tmp_path: Path) -> None:
+    """Bearer tokens and signing secrets of http sinks are secrets; a bundle of certificates is public."""
+    for name in ("token", "signing"):
+        (tmp_path / name).write_text("whsec_" + "QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVo=")
+        (tmp_path / name).chmod(0o644)
+    config.write_text(
+        config.read_text()
+        + '[[sinks]]\nname = "b"\ntype = "http"\nurl = "https://example.invalid/"\n'
+        + f'bearer_token_file = "{tmp_path}/token"\nsigning_secret_file = "{tmp_path}/signing"\n'
+    )
+    said = warnings(run("check", "-c", config)[1])
+    assert len(said) == 2
+    assert all(
+        any(f"sinks[1].{key}" in line for line in said)
+        for key in ("bearer_token_file", "signing_secret_file")
+    )
+
+
+# -- what a store is -------------------------------------------------------------------------------------------------------
+
+
+def store_with(path: Path, *statements: str) -> None:
+    connection = sqlite3.connect(path)
+    for statement in statements:
+        connection.execute(statement)
+    connection.commit()
+    connection.close()
+
+
+OURS = f"PRAGMA application_id = {schema.APPLICATION_ID}"
+WRONG = {
+    "no version": ((OURS, "CREATE TABLE events (seq INTEGER)"), "user_version 0"),
+    "newer": (
+        (OURS, "CREATE TABLE events (seq INTEGER)", "PRAGMA user_version = 99"),
+        "newer reserve-listener",
+    ),
+    "foreign": (("PRAGMA application_id = 7", "CREATE TABLE a (b)"), "another program"),
+    "unmarked": (("CREATE TABLE a (b)",), "another program"),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG)
+@pytest.mark.parametrize("command", ["check", "run"])
+def test_a_store_that_this_version_cannot_take_is_78(
+    config: Path, tmp_path: Path, kind: str, command: str
+) -> None:
+    """`check` and the start say the same, end with 78, and leave the file and the folder as they are."""
+    path = tmp_path / "events.db"
+    statements, words = WRONG[kind]
+    store_with(path, *statements)
+    before = path.read_bytes()
+    code, text = run(command, "-c", config)
+    assert code == 78
+    assert words in text
+    assert "Traceback" not in text
+    assert path.read_bytes() == before
+    if command == "check":
+        assert {one.name for one in tmp_path.iterdir()} == {"config.toml", "events.db"}
+
+
+def test_check_takes_a_store_that_is_good_old_or_empty(config: Path, tmp_path: Path) -> None:
+    """Nothing yet, zero bytes, an older schema (the start brings it up to date): all well."""
+    path = tmp_path / "events.db"
+    assert run("check", "-c", config)[0] == 0
+    path.touch()
+    assert run("check", "-c", config)[0] == 0
+    schema.open_writer(path).close()
+    assert run("check", "-c", config)[0] == 0
+    store_with(path, "PRAGMA user_version = 1")
+    assert run("check", "-c", config)[0] == 0
+
+
+@pytest.mark.parametrize("content", [b"SQLite format 3\x00" + b"\xff" * 5000, b"hello", b"\0" * 4096])
+@pytest.mark.parametrize("command", ["check", "run"])
+def test_a_damaged_file_is_told_in_a_sentence(
+    config: Path, tmp_path: Path, content: bytes, command: str
+) -> None:
+    """What is no database, or only begins like one: words that name it, no traceback, not a byte changed."""
+    path = tmp_path / "events.db"
+    path.write_bytes(content)
+    code, text = run(command, "-c", config)
+    assert code in {1, 78}
+    assert str(path) in text
+    assert "Traceback" not in text
+    assert path.read_bytes() == content
+
+
+def test_a_store_with_two_names_is_warned_of(config: Path, tmp_path: Path) -> None:
+    """Under each name SQLite would keep another log."""
+    path = tmp_path / "events.db"
+    schema.open_writer(path).close()
+    (tmp_path / "other.db").hardlink_to(path)
+    (warning,) = warnings(run("check", "-c", config)[1])
+    assert "2 names (hard links)" in warning
+
+
+def test_a_store_that_is_a_mount_of_its_own_is_warned_of(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with `docker run -v events.db:/data/events.db`: what lies beside the file is not kept."""
+    from reserve_listener.config import load_explained  # noqa: PLC0415  # imports pydantic
+
+    mounts = tmp_path / "mountinfo"
+    blank = str(tmp_path / "a b.db").replace(" ", "\\040")
+    mounts.write_text(
+        f"36 35 98:0 / {tmp_path}/events.db rw,noatime master:1 - ext4 /dev/root rw\n"
+        f"37 35 98:0 / {blank} rw - ext4 /dev/root rw\n"
+    )
+    monkeypatch.setattr(exposure, "_MOUNTS", mounts)
+    loaded = load_explained(config, environ={})
+    (warning,) = exposure.findings(loaded)
+    assert "mounted as a single file" in warning.what
+    assert str(tmp_path) in warning.do
+    assert str(tmp_path / "a b.db") in exposure._mount_points()
+    mounts.write_text(f"36 35 98:0 / {tmp_path} rw,noatime master:1 - ext4 /dev/root rw\n")
+    assert list(exposure.findings(loaded)) == []
+
+
+# -- places ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["check", "run", "status", "events list", "config show", "sinks list"])
+def test_a_working_directory_that_is_gone_is_told_with_the_key(
+    config: Path, tmp_path: Path, command: str
+) -> None:
+    """Relative paths lead nowhere then: the message names key and path, and there is no traceback."""
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    config.write_text(config.read_text().replace(f"{tmp_path}/", ""))
+    script = 'cd "$1" && rmdir "$1" && shift && exec "$@"'
+    done = subprocess.run(
+        ["sh", "-c", script, "sh", gone, *COMMAND, *command.split(), "-c", config],
+        capture_output=True,
+        text=True,
+        timeout=patience(30),
+        check=False,
+        env={**os.environ, "PYTHONPATH": os.getcwd()},  # noqa: PTH109
+    )
+    said = done.stdout + done.stderr
+    assert done.returncode == 78, said
+    assert "store.url: events.db is relative to the working directory, which was removed" in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("place", ["folder", "fifo", "below a file", "link to nowhere below a file"])
+def test_a_store_in_an_impossible_place_is_told_in_a_sentence(
+    config: Path, tmp_path: Path, place: str
+) -> None:
+    """Whatever stands in its way: the start ends with a sentence that names the path, at once."""
+    path = tmp_path / "events.db"
+    match place:
+        case "folder":
+            path.mkdir()
+        case "fifo":
+            os.mkfifo(path)
+        case "below a file":
+            (tmp_path / "file").touch()
+            config.write_text(config.read_text().replace("events.db", "file/events.db"))
+        case _:
+            path.symlink_to(tmp_path / "config.toml" / "events.db")
+    code, text = run("run", "-c", config)
+    assert code in {1, 78}
+    assert "events.db" in text
+    assert "Traceback" not in text
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system that cannot be written")
+def test_a_store_on_a_read_only_file_system_is_told_in_a_sentence(config: Path, tmp_path: Path) -> None:
+    """The start ends with a sentence that names the path, with and without a store there."""
+    folder = tmp_path / "ro"
+    folder.mkdir()
+    config.write_text(config.read_text().replace("events.db", "ro/events.db"))
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "ro", "none", folder], check=False, capture_output=True
+    ).returncode:
+        pytest.skip("this machine lets nobody mount")
+    try:
+        code, text = run("run", "-c", config)
+        assert code == 1
+        assert "Read-only file system" in text
+        assert "Traceback" not in text
+        subprocess.run(["mount", "-o", "remount,rw", folder], check=True)
+        schema.open_writer(folder / "events.db").close()
+        subprocess.run(["mount", "-o", "remount,ro", folder], check=True)
+        code, text = run("run", "-c", config)
+        assert code == 1
+        assert "Read-only file system" in text
+        assert "Traceback" not in text
+    finally:
+        subprocess.run(["umount", folder], check=True)

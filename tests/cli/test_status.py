@@ -1,0 +1,273 @@
+"""What somebody who is woken at three is told: ok, degraded, failing or stopped, why, and what to do."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from reserve_listener.daemon import snapshot as health
+from reserve_listener.daemon.snapshot import Health
+from reserve_listener.delivery import Workers
+from reserve_listener.model import State
+from reserve_listener.simulator import HttpServer, Receiver, Simulator, sample_event
+from reserve_listener.store import SqliteStore
+from reserve_listener.store.sqlite.places import socket_path
+from tests.cli.test_operate import cli
+from tests.daemon_process import COMMAND, Daemon, environment, running, until, write_config
+from tests.helpers import append, small_event
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest
+
+    from reserve_listener.web.answers import Status
+
+
+async def told(config: Path) -> tuple[int, dict[str, Any]]:
+    """`status --json`: its exit code and its object."""
+    code, out, err = await cli("status", "--json", "-c", str(config))
+    assert err == ""
+    return code, json.loads(out)
+
+
+async def connected(daemon: Daemon, platform: Simulator) -> None:
+    """The daemon is connected, and knows it."""
+    await platform.connected(20)
+    await until(lambda: daemon.query("SELECT 1 FROM apps"))
+
+
+async def test_all_is_well(tmp_path: Path, platform: Simulator, server: HttpServer) -> None:
+    """Connected and delivering: `ok`, exit 0, and the facts that show it."""
+    config = write_config(tmp_path, platform, server.url)
+    async with running(tmp_path, config) as daemon:
+        await connected(daemon, platform)
+        assert await platform.push(sample_event(event_id="one")).answered() == 200
+        await until(lambda: daemon.pending() == 0)
+        code, found = await told(config)
+        assert (code, found["status"], found["reasons"]) == (0, "ok", [])
+        assert found["pid"] == daemon.process.pid
+        assert found["pending"] == {"audit": 0, "booking": 0, "console": 0}
+        assert {sink["state"] for sink in found["sinks"]} == {"ok"}
+        connection = found["connection"]
+        assert (connection["state"], connection["reconnects_last_hour"]) == ("connected", 0)
+        assert connection["since"] <= found["last_event"]
+        assert connection["since"] <= connection["last_frame"]
+        await platform.drop()
+        await platform.connected(20)
+        await until(lambda: [line["event"] for line in daemon.log()].count("connection.connected") == 2)
+        _, found = await told(config)
+        assert found["connection"]["reconnects_last_hour"] == 1
+        code, out, _ = await cli("status", "-c", str(config))
+        assert code == 0
+        assert out.startswith("status\tok\n")
+        assert "connection\tconnected, since 2" in out
+        assert await daemon.stop() == 0
+
+
+async def test_not_connected_is_failing_with_the_next_attempt_and_what_to_do(
+    tmp_path: Path, platform: Simulator, server: HttpServer
+) -> None:
+    """A platform that refuses: `failing`, exit 1, since when, why, what to mend, and when it is tried again."""
+    config = write_config(tmp_path, platform, server.url, lark="refused_backoff = 100")
+    async with running(tmp_path, config) as daemon:
+        await connected(daemon, platform)
+        platform.faults.endpoint_code = 514
+        await platform.drop()
+        await until(lambda: any("code 514" in line.get("reason", "") for line in daemon.log()))
+        code, found = await told(config)
+        (reason,) = found["reasons"]
+        assert (code, found["status"], reason["part"]) == (1, "failing", "connection")
+        assert "code 514" in reason["reason"]
+        assert "check lark.app_id and lark.app_secret" in reason["hint"]
+        assert "reserve-listener reconnect" in reason["hint"]
+        assert reason["since"] < found["connection"]["next_attempt"]
+        assert await daemon.stop() == 0
+
+
+async def test_what_waits_for_a_person_is_degraded(
+    tmp_path: Path, platform: Simulator, server: HttpServer, receiver: Receiver
+) -> None:
+    """Dead letters, a sink that is set up wrongly, one that is disabled: `degraded`, exit 1, each with its hint."""
+    config = write_config(tmp_path, platform, server.url)
+    receiver.answer = [422, 404]
+    async with running(tmp_path, config) as daemon:
+        await connected(daemon, platform)
+        assert await platform.push(sample_event(event_id="dead")).answered() == 200
+        await until(lambda: daemon.pending() == 0)
+        code, found = await told(config)
+        assert (code, found["status"], found["dead_letters"]) == (1, "degraded", 1)
+        assert [reason["part"] for reason in found["reasons"]] == ["dead_letters"]
+        assert "dead-letters list" in found["reasons"][0]["hint"]
+        assert found["reasons"][0]["since"] >= found["last_event"]
+        await cli("dead-letters", "drop", "-c", str(config), "--event-id", "dead", "--yes")
+        assert (await told(config))[1]["status"] == "ok"
+        assert await platform.push(sample_event(event_id="misled")).answered() == 200
+        await receiver.wait_for(2)
+        await until(lambda: any(line["event"] == "delivery.sink_misconfigured" for line in daemon.log()))
+        _, found = await told(config)
+        assert [reason["part"] for reason in found["reasons"]] == ["sink booking"]
+        assert "misconfigured: " in found["reasons"][0]["reason"]
+        await cli("sinks", "disable", "booking", "-c", str(config))
+        _, found = await told(config)
+        assert found["reasons"][0]["reason"] == "disabled: disabled by hand"
+        assert "sinks enable booking" in found["reasons"][0]["hint"]
+        assert await daemon.stop() == 0
+
+
+async def test_a_stopped_daemon_is_told_from_its_store(
+    tmp_path: Path, platform: Simulator, server: HttpServer, receiver: Receiver
+) -> None:
+    """Exit 3, JSON too, with what the store knows; without a store no error either."""
+    config = write_config(tmp_path, platform, server.url)
+    code, found = await told(config)
+    assert (code, found["status"]) == (3, "stopped")
+    assert [reason["part"] for reason in found["reasons"]] == ["daemon", "store"]
+    receiver.answer = 422
+    async with running(tmp_path, config) as daemon:
+        await platform.connected(20)
+        assert await platform.push(sample_event(event_id="one")).answered() == 200
+        await until(lambda: daemon.pending() == 0)
+        assert await daemon.stop() == 0
+    code, found = await told(config)
+    assert (code, found["status"], found["dead_letters"]) == (3, "stopped", 1)
+    assert found["last_event"] is not None
+    code, out, err = await cli("status", "-c", str(config))
+    assert (code, err) == (3, "")
+    assert "no daemon runs on the store" in out
+    assert await cli("status", "--quiet", "-c", str(config)) == (3, "", "")
+
+
+async def test_a_daemon_that_stands_still_is_said_to_within_five_seconds(
+    tmp_path: Path, platform: Simulator, server: HttpServer
+) -> None:
+    """SIGSTOP: exit 1 in time, with the process that does not answer, also as JSON; going on it answers again."""
+    config = write_config(tmp_path, platform, server.url)
+    async with running(tmp_path, config) as daemon:
+        await connected(daemon, platform)
+        daemon.process.send_signal(signal.SIGSTOP)
+        code, found = await told(config)
+        (reason,) = found["reasons"]
+        assert (code, found["status"], reason["part"]) == (1, "failing", "daemon")
+        assert "does not answer within" in reason["reason"]
+        assert f"process {daemon.process.pid} " in reason["hint"]
+        assert await cli("status", "--quiet", "-c", str(config)) == (1, "", "")
+        daemon.process.send_signal(signal.SIGCONT)
+        assert (await told(config))[0] == 0
+        assert await daemon.stop() == 0
+
+
+async def test_a_removed_socket_is_not_a_stopped_daemon(
+    tmp_path: Path, platform: Simulator, server: HttpServer
+) -> None:
+    """The store's lock says that a daemon runs, whatever became of its socket."""
+    config = write_config(tmp_path, platform, server.url)
+    async with running(tmp_path, config) as daemon:
+        await connected(daemon, platform)
+        socket_path(tmp_path / "events.db").unlink()
+        code, found = await told(config)
+        (reason,) = found["reasons"]
+        assert (code, found["status"]) == (1, "failing")
+        assert f"process {daemon.process.pid} holds the store" in reason["reason"]
+        assert await daemon.stop() == 0
+
+
+async def test_a_broken_configuration_does_not_hide_the_daemon(
+    tmp_path: Path, platform: Simulator, server: HttpServer
+) -> None:
+    """While the file on the disk is wrong the daemon is asked all the same; the warning goes to stderr."""
+    config = write_config(tmp_path, platform, server.url)
+    async with running(tmp_path, config) as daemon:
+        await connected(daemon, platform)
+        config.write_text(config.read_text() + '\nnonsense = 1\n[lark.nope]\nx = "y"\n')
+        code, out, err = await cli("status", "--json", "-c", str(config))
+        assert (code, json.loads(out)["status"]) == (0, "ok")
+        assert err.startswith("warning: ")
+        assert await cli("status", "--quiet", "-c", str(config)) == (0, "", "")
+        assert await daemon.stop() == 0
+
+
+async def test_watching_follows(tmp_path: Path, platform: Simulator, server: HttpServer) -> None:
+    """`--watch --json` prints an object a line as things change, until Ctrl-C, which is no error."""
+    config = write_config(tmp_path, platform, server.url)
+    watcher = await asyncio.create_subprocess_exec(
+        *COMMAND, "status", "--watch", "--json", "-c", str(config),
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, env=environment(),
+    )  # fmt: skip
+    assert watcher.stdout is not None
+    async with asyncio.timeout(60):
+        assert json.loads(await watcher.stdout.readline())["status"] == "stopped"
+        async with running(tmp_path, config) as daemon:
+            while json.loads(await watcher.stdout.readline())["status"] != "ok":
+                pass
+            assert await daemon.stop() == 0
+        watcher.send_signal(signal.SIGINT)
+        _, err = await watcher.communicate()
+    assert (watcher.returncode, err) == (0, b"")
+
+
+class Still:
+    """A transport that is connected and does nothing."""
+
+    def __init__(self) -> None:
+        self.state = State("connected", time.monotonic())
+        self.last_frame_s: float | None = None
+
+    async def run(self) -> None:
+        """Nothing."""
+
+    def woke(self) -> None:
+        """Nothing."""
+
+    def reconnect(self) -> bool:
+        """Nothing."""
+        return True
+
+    def finish(self) -> None:
+        """Nothing."""
+
+    async def close(self) -> None:
+        """Nothing."""
+
+
+async def snapshot(store: SqliteStore) -> Status:
+    """What a daemon with this store says that is connected and has no workers."""
+    return await Health("cli_x", store, Still(), Workers(store), scrub=str).snapshot()
+
+
+async def test_a_store_that_hangs_is_what_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the disk does not return, `status` does: `failing`, the store is named."""
+    monkeypatch.setattr(health, "STORE_TIMEOUT_S", 0.1)
+    store = SqliteStore(tmp_path / "events.db")
+    await store.open(["a"])
+    goes_on = threading.Event()
+    hanging = store._writer.submit(lambda _connection: goes_on.wait(30), writes=False)
+    try:
+        found = await snapshot(store)
+        assert found.status == "failing"
+        assert [reason.part for reason in found.reasons] == ["store"]
+        assert "not answered" in found.reasons[0].reason
+    finally:
+        goes_on.set()
+        await hanging
+    assert (await snapshot(store)).status == "ok"
+    await store.close()
+
+
+async def test_a_store_that_fills_is_degraded_and_a_full_one_failing(tmp_path: Path) -> None:
+    """Over 70 % of its bound a person is told; at the bound pushes are refused."""
+    store = SqliteStore(tmp_path / "events.db", max_bytes=10_000_000)
+    await store.open(["a"])
+    for number in range(8):
+        await append(store, small_event(str(number), size=1_000_000))
+    found = await snapshot(store)
+    assert (found.status, [reason.part for reason in found.reasons]) == ("degraded", ["store"])
+    assert "% full" in found.reasons[0].reason
+    store.max_bytes = 1_000_000
+    found = await snapshot(store)
+    assert (found.status, [reason.part for reason in found.reasons]) == ("failing", ["store", "store"])
+    await store.close()

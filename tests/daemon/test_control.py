@@ -1,0 +1,327 @@
+"""The control socket: HTTP for this machine's user, bounded on both sides, whose defects look like defects."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import stat
+import threading
+from typing import TYPE_CHECKING, Any
+
+import httpx2
+import pytest
+from structlog.testing import capture_logs
+
+from reserve_listener.errors import NoAnswerError, NotFoundError, ReserveListenerError, StoreError
+from reserve_listener.model import Filters
+from reserve_listener.store.sqlite.places import socket_path
+from reserve_listener.web import api, server
+from reserve_listener.web.answers import (
+    Changed,
+    Count,
+    Reconnecting,
+    SampleResult,
+    Selection,
+    SinkStatus,
+    Status,
+    StoreStatus,
+)
+from reserve_listener.web.client import get, post
+from reserve_listener.web.server import ControlServer
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator, Sequence
+    from pathlib import Path
+
+
+class Notebook:
+    """Actions that write down what they were asked, and raise what they are told to."""
+
+    def __init__(self) -> None:
+        self.asked: list[Any] = []
+        self.error: Exception | None = None
+        self.sinks = 1
+
+    async def _note(self, *what: Any) -> None:
+        self.asked.append(what)
+        if self.error is not None:
+            raise self.error
+
+    async def status(self) -> Status:
+        await self._note("status")
+        sinks = [
+            SinkStatus(name=f"sink-{n}", state="ok", pending=n, dead_letters=0) for n in range(self.sinks)
+        ]
+        return Status(status="ok", reasons=[], version="1", store=StoreStatus(path="/x"), sinks=sinks)
+
+    async def operate(self, operation: str, selected: Sequence[Filters]) -> int:
+        await self._note(operation, *selected)
+        return 7
+
+    async def switch_sink(self, name: str, *, on: bool) -> bool:
+        await self._note(name, on)
+        return on
+
+    async def test_sink(self, name: str) -> SampleResult:
+        await self._note("test", name)
+        return SampleResult(delivered=True, problem=None, event_id="test-1", took_s=0.1)
+
+    async def reconnect(self) -> str:
+        await self._note("reconnect")
+        return "connected"
+
+
+@pytest.fixture
+def actions() -> Notebook:
+    """What the server under test asks."""
+    return Notebook()
+
+
+@pytest.fixture
+async def store(tmp_path: Path, actions: Notebook) -> AsyncIterator[Path]:
+    """The path of a store whose control socket is served."""
+    path = tmp_path / "events.db"
+    control = ControlServer(socket_path(path))
+    control.bind()
+    await control.serve(actions)
+    yield path
+    await control.close()
+    assert not socket_path(path).exists()
+
+
+async def ask(store: Path, method: str, path: str, content: bytes = b"") -> httpx2.Response:
+    """What a client that is not ours is answered."""
+    transport = httpx2.AsyncHTTPTransport(uds=str(socket_path(store)))
+    async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
+        return await client.request(method, path, content=content)
+
+
+async def test_every_path_does_what_it_says(store: Path, actions: Notebook) -> None:
+    """Each request reaches its action with what it named, and the client gets the typed answer."""
+    status = await asyncio.to_thread(get, store, "/status", Status)
+    assert status is not None
+    assert status.status == "ok"
+    chosen = Selection(sink="a", scope="omm_1", since="2026-01-01T00:00:00Z", event_ids=["x", "y", "x"])
+    for path in ("/dead-letters/retry", "/dead-letters/drop", "/events/replay"):
+        assert await asyncio.to_thread(post, store, path, Count, chosen) == Count(count=7)
+    filters = [Filters(sink="a", scope_id="omm_1", since_ms=1767225600000, event_id=one) for one in "xy"]
+    assert await asyncio.to_thread(post, store, "/sinks/a/disable", Changed) == Changed(
+        changed=False, status="disabled"
+    )
+    assert await asyncio.to_thread(post, store, "/sinks/a/enable", Changed) == Changed(
+        changed=True, status="enabled"
+    )
+    tested = await asyncio.to_thread(post, store, "/sinks/a/test", SampleResult)
+    assert tested is not None
+    assert tested.delivered
+    assert await asyncio.to_thread(post, store, "/reconnect", Reconnecting) == Reconnecting(
+        status="reconnecting", was="connected"
+    )
+    assert actions.asked == [
+        ("status",),
+        ("retry", *filters),
+        ("drop", *filters),
+        ("replay", *filters),
+        ("a", False),
+        ("a", True),
+        ("test", "a"),
+        ("reconnect",),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("request_line", "content", "status"),
+    [
+        ("GET /nothing", b"", 404),
+        ("GET /api/v1/sinks/a/b/enable", b"", 404),
+        ("GET /api/v1/dead-letters/drop", b"", 405),
+        ("POST /api/v1/status", b"", 405),
+        ("POST /api/v1/dead-letters/drop", b"", 400),
+        ("POST /api/v1/dead-letters/drop", b"{}", 400),
+        ("POST /api/v1/dead-letters/drop", b'{"all": false, "event_ids": []}', 400),
+        ("POST /api/v1/dead-letters/drop", b'{"since": "yesterday"}', 400),
+        ("POST /api/v1/dead-letters/drop", b'{"until": "9999999999-01-01"}', 400),
+        ("POST /api/v1/dead-letters/drop", b'{"sink": 3}', 400),
+        ("POST /api/v1/dead-letters/drop", b"[" * 100_000, 400),
+        ("POST /api/v1/dead-letters/drop", b'{"x": ' + b"[" * 100_000, 400),
+        ("POST /api/v1/dead-letters/drop", b'"\xff', 400),
+        ("POST /api/v1/dead-letters/drop", b" " * (api.BODY_BYTES + 1), 413),
+    ],
+    ids=lambda value: value[:30] if isinstance(value, bytes) else None,
+)
+async def test_a_mistake_in_a_request_is_the_askers(
+    store: Path, actions: Notebook, request_line: str, content: bytes, status: int
+) -> None:
+    """Whatever is wrong with it, the answer is a problem with a sentence, nothing is done, and no line is logged."""
+    with capture_logs() as logs:
+        method, path = request_line.split()
+        answer = await ask(store, method, path, content)
+    assert answer.status_code == status
+    assert answer.headers["content-type"] == "application/problem+json"
+    problem = answer.json()
+    assert (problem["status"], problem["type"]) == (status, "about:blank")
+    assert len(problem["detail"]) > 20
+    assert actions.asked == []
+    assert logs == []
+
+
+async def test_a_selection_of_all_is_one_on_purpose(store: Path, actions: Notebook) -> None:
+    """`"all": true` is what makes an action without filters one for everything."""
+    answer = await ask(store, "POST", "/api/v1/dead-letters/retry", b'{"all": true}')
+    assert (answer.status_code, answer.json()) == (200, {"count": 7})
+    assert actions.asked == [("retry", Filters())]
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(NotFoundError("no sink"), 404), (StoreError("disk full"), 503), (ReserveListenerError("not so"), 409)],
+)
+async def test_what_the_daemon_refuses_is_told_in_its_words(
+    store: Path, actions: Notebook, error: Exception, status: int
+) -> None:
+    """A refusal has its status and its sentence; the client raises the sentence."""
+    actions.error = error
+    answer = await ask(store, "POST", "/api/v1/sinks/a/enable")
+    assert (answer.status_code, answer.json()["detail"]) == (status, str(error))
+    with pytest.raises(ReserveListenerError, match=str(error)):
+        await asyncio.to_thread(post, store, "/sinks/a/enable", Changed)
+
+
+@pytest.mark.parametrize(
+    "defect", [KeyError("operation"), TypeError("no"), AttributeError("x"), RecursionError()]
+)
+async def test_a_defect_looks_like_one(store: Path, actions: Notebook, defect: Exception) -> None:
+    """An error of the daemon's own is a 500 that names it and a line with its traceback, not the asker's mistake."""
+    actions.error = defect
+    with capture_logs() as logs:
+        answer = await ask(store, "GET", "/api/v1/status")
+    assert answer.status_code == 500
+    assert type(defect).__name__ in answer.json()["detail"]
+    assert [(line["event"], line["log_level"], line["exc_info"]) for line in logs] == [
+        ("control.failed", "error", defect)
+    ]
+    with pytest.raises(ReserveListenerError, match="a defect of the daemon"):
+        await asyncio.to_thread(get, store, "/status", Status)
+
+
+async def test_a_large_answer_arrives_whole(store: Path, actions: Notebook) -> None:
+    """An answer of more than a megabyte is read to its end; one beyond the client's bound is refused."""
+    actions.sinks = 10_000
+    status = await asyncio.to_thread(get, store, "/status", Status)
+    assert status is not None
+    assert [sink.pending for sink in status.sinks] == list(range(10_000))
+
+
+@pytest.fixture
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the server starts, which takes its bounds along."""
+    monkeypatch.setattr(server, "HEADER_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(server, "EXCHANGE_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(api, "BODY_TIMEOUT_S", 0.1)
+
+
+@pytest.mark.usefixtures("_impatient")
+async def test_who_says_nothing_is_cut_off(store: Path) -> None:
+    """A connection without a request, with half of one, and with an answer that nobody reads, each has its end."""
+    post_line = b"POST /api/v1/dead-letters/drop HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{"
+    for sent in (b"", b"GET /api", post_line):
+        reader, writer = await asyncio.open_unix_connection(str(socket_path(store)))
+        writer.write(sent)
+        with contextlib.suppress(ConnectionResetError):
+            told = await asyncio.wait_for(reader.read(), 10)
+            assert (b" 408 " in told) == (sent == post_line)
+        writer.close()
+    assert await asyncio.to_thread(get, store, "/status", Status) is not None
+
+
+async def test_so_many_may_ask_at_once(store: Path) -> None:
+    """Beyond the bound the oldest connection is cut off, so that whoever hangs keeps nobody out."""
+    hanging = [await asyncio.open_unix_connection(str(socket_path(store))) for _ in range(server.CONNECTIONS)]
+    assert await asyncio.to_thread(get, store, "/status", Status) is not None
+    with contextlib.suppress(ConnectionResetError):
+        assert await asyncio.wait_for(hanging[0][0].read(), 10) == b""
+    for _, writer in hanging:
+        writer.close()
+
+
+@contextlib.contextmanager
+def pretender(store: Path) -> Iterator[socket.socket]:
+    """A socket in the daemon's place."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(str(socket_path(store)))
+        listener.listen()
+        yield listener
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (b"", "does not answer within 0.3 s"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n{", "does not answer within 0.3 s"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}", "not one that this version knows"),
+        (b"HTTP/1.1 500 No\r\ncontent-length: 4\r\n\r\nwhat", "not one that this version knows"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 99999999\r\n\r\n" + b" " * 17_000_000, "broke its answer off"),
+        (b'{"answer": 1}\n\n', "broke its answer off"),
+    ],
+    ids=["silence", "half", "other fields", "no problem", "endless", "no HTTP"],
+)
+def test_the_client_has_an_end_and_a_bound(tmp_path: Path, said: bytes, told: str) -> None:
+    """Whatever sits behind the socket, the command ends in time with a sentence."""
+    store = tmp_path / "events.db"
+    with pretender(store) as listener:
+
+        def speak() -> None:
+            connection, _ = listener.accept()
+            with connection, contextlib.suppress(OSError):
+                connection.sendall(said)
+                connection.settimeout(10)
+                while connection.recv(1_000):
+                    pass
+
+        speaker = threading.Thread(target=speak, daemon=True)
+        speaker.start()
+        with pytest.raises(ReserveListenerError, match=told):
+            get(store, "/status", Status, timeout_s=0.3 if "within" in told else 10)
+        speaker.join(10)
+
+
+def test_a_full_queue_is_no_answer(tmp_path: Path) -> None:
+    """A daemon that hangs with a full queue of callers does not answer; it is not taken for one that is gone."""
+    store = tmp_path / "events.db"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener, contextlib.ExitStack() as stack:
+        listener.bind(str(socket_path(store)))
+        listener.listen(0)
+        for _ in range(2):
+            caller = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+            caller.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                caller.connect(str(socket_path(store)))
+        with pytest.raises(NoAnswerError):
+            get(store, "/status", Status, timeout_s=0.2)
+
+
+async def test_who_asks_before_it_is_served_waits(tmp_path: Path, actions: Notebook) -> None:
+    """From `bind` on nobody is told that no daemon runs; the socket is its owner's alone."""
+    store = tmp_path / "events.db"
+    control = ControlServer(socket_path(store))
+    control.bind()
+    assert stat.S_IMODE(socket_path(store).stat().st_mode) == 0o600
+    asking = asyncio.create_task(asyncio.to_thread(get, store, "/status", Status))
+    await control.serve(actions)
+    assert await asking is not None
+    await control.close()
+    assert await asyncio.to_thread(get, store, "/status", Status) is None
+
+
+async def test_a_socket_that_cannot_be_made_costs_the_socket_only(tmp_path: Path, actions: Notebook) -> None:
+    """A path that is taken by a folder is said in the log; the rest of the daemon goes on."""
+    store = tmp_path / "events.db"
+    socket_path(store).mkdir()
+    control = ControlServer(socket_path(store))
+    with capture_logs() as logs:
+        control.bind()
+        await control.serve(actions)
+    await control.close()
+    assert [line["event"] for line in logs] == ["control.unavailable"]
+    assert socket_path(store).is_dir()

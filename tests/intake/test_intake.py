@@ -1,0 +1,427 @@
+"""Intake: every push gets a verdict, and `committed` means committed. Over a real store."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Self
+
+import pytest
+import structlog
+
+from reserve_listener.errors import StoreError
+from reserve_listener.intake import (
+    Intake,
+    inbox as inbox_module,
+    intake as intake_module,
+    normalize,
+    projector as projector_module,
+    usual,
+)
+from reserve_listener.model import EVENT_TYPE, Verdict
+from reserve_listener.simulator import sample_event
+from reserve_listener.store import SqliteStore
+from tests import helpers
+from tests.helpers import NOW_MS, accepted, until
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
+
+    from reserve_listener.model import IncomingEvent, StoredEvent
+
+TOKEN = "a1verification0token"
+
+
+held: list[asyncio.Event] = []
+"""What holds a writer: let go at the end, also of a test that failed."""
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
+    store = SqliteStore(tmp_path / "events.db")
+    await store.open(["a"])
+    yield store
+    while held:
+        held.pop().set()
+    await store.close()
+
+
+@pytest.fixture
+async def intake(store: SqliteStore) -> Intake:
+    intake = Intake(store, knows=lambda kind: kind == f"p2.{EVENT_TYPE}", now_ms=lambda: NOW_MS)
+    await intake.start()
+    return intake
+
+
+def push(event_id: str = "e1", **more: Any) -> bytes:
+    return json.dumps(sample_event(event_id=event_id, token=TOKEN, **more)).encode()
+
+
+async def verdict(intake: Intake, raw: bytes) -> Verdict:
+    """What becomes of a push in the end, as it is counted: once. One that is known already is answered as a new one."""
+    await intake.flush()
+    before = Counter(intake.counts)
+    async with asyncio.timeout(10):
+        answer = await accepted(intake.accept, raw)
+        await intake.flush()
+    (found,) = (intake.counts - before).elements()
+    assert found is answer or (found is Verdict.DUPLICATE and answer.committed)
+    return found
+
+
+def stored(store: SqliteStore) -> list[StoredEvent]:
+    return helpers.stored(store.path)
+
+
+class Held:
+    """The thread that makes pushes durable, busy until released."""
+
+    def __init__(self, store: SqliteStore) -> None:
+        self._release, self._begun = asyncio.Event(), asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def hold(_: sqlite3.Connection) -> int:
+            loop.call_soon_threadsafe(self._begun.set)
+            return int(asyncio.run_coroutine_threadsafe(self._release.wait(), loop).result())
+
+        self._job = store._inbox.ask(hold)
+        held.append(self._release)
+
+    async def begun(self) -> Self:
+        await self._begun.wait()
+        return self
+
+    async def release(self) -> None:
+        self._release.set()
+        await self._job
+
+
+async def test_stored_then_duplicate(intake: Intake, store: SqliteStore) -> None:
+    """A push is STORED with our time of receipt, the same one again a DUPLICATE."""
+    assert await verdict(intake, push("e1")) is Verdict.STORED
+    assert await verdict(intake, push("e1")) is Verdict.DUPLICATE
+    (one,) = stored(store)
+    assert (one.event_id, one.received_ms) == ("e1", NOW_MS)
+
+
+DEEP = b"[" * 100_000 + b"]" * 100_000
+UNREADABLE: dict[str, bytes] = {
+    "nothing": b"",
+    "blanks": b" \r\n\t",
+    "empty object": b"{}",
+    "no JSON": b"hello",
+    "an array": b"[1]",
+    "null": b"null",
+    "half": push()[:-40],
+    "invalid UTF-8": b'{"header":{"event_id":"\xff\xfe"}}',
+    "NUL bytes": b"\x00" * 100,
+    "5 MB of nothing": b"\x00" * 5_000_000,
+    "nested too deeply": DEEP,
+    "nested too deeply inside": b'{"event":' + DEEP + b"}",
+    "no event_id": json.dumps({"header": {"event_type": EVENT_TYPE}, "event": {"scope_id": "x"}}).encode(),
+    "no event": json.dumps({"header": {"event_id": "e", "event_type": EVENT_TYPE}}).encode(),
+    "header is a text": b'{"header":"x","event":{"scope_id":"y"}}',
+    "event is a list": b'{"header":{"event_id":"e"},"event":[]}',
+    "empty scope": b'{"header":{"event_id":"e"},"event":{"scope_id":""}}',
+}
+
+
+@pytest.mark.parametrize("name", UNREADABLE)
+async def test_an_unreadable_payload_is_kept_whole_and_known_again(
+    intake: Intake, store: SqliteStore, name: str
+) -> None:
+    """Whatever the bytes, the verdict is UNREADABLE, the reason is stored, and the same bytes again are a DUPLICATE."""
+    raw = UNREADABLE[name]
+    with structlog.testing.capture_logs() as logs:
+        assert await verdict(intake, raw) is Verdict.UNREADABLE
+    assert await verdict(intake, raw) is Verdict.DUPLICATE
+    (one,) = stored(store)
+    assert one.problem
+    assert one.deliveries == ()
+    assert TOKEN.encode() not in one.raw
+    if TOKEN.encode() not in raw:
+        assert len(one.raw) == len(raw) or json.loads(one.raw) == json.loads(raw)
+    assert [(line["event"], line["log_level"]) for line in logs] == [("event.unreadable", "warning")]
+    assert logs[0]["problem"] == one.problem
+
+
+@pytest.mark.parametrize("depth", [50, 200, 400, 500, 600, 700, 800, 900, 950, 990])
+@pytest.mark.parametrize(
+    "frame",
+    [
+        b'{"header":{"event_id":"e","event_type":"%b"},"event":{"scope_id":"s","x":%%b}}'
+        % EVENT_TYPE.encode(),
+        b'{"header":{"event_id":"e","event_type":"%b"},"event":{"x":%%b}}' % EVENT_TYPE.encode(),
+        b'{"x":%b}',
+        b'{"header":%b}',
+    ],
+)
+@pytest.mark.parametrize("pair", [(b"[", b"", b"]"), (b'{"a":', b"1", b"}")])
+async def test_no_depth_of_nesting_is_left_without_a_verdict(
+    intake: Intake, store: SqliteStore, depth: int, frame: bytes, pair: tuple[bytes, bytes, bytes]
+) -> None:
+    """At each depth up to and beyond the interpreter's limit the push is committed, readable or not, and not raised."""
+    opening, middle, closing = pair
+    raw = frame % (opening * depth + middle + closing * depth)
+    assert (await verdict(intake, raw)).committed
+    assert len(stored(store)) == 1
+
+
+async def test_a_large_push_is_stored(intake: Intake, store: SqliteStore) -> None:
+    """Five megabytes of a readable event are normal work."""
+    users = [{"user_id": {"open_id": f"ou_{number:040}"}} for number in range(75_000)]
+    raw = push(reserve_scope_config={"allow_all_users": 0, "allow_users": users, "allow_depts": []})
+    assert len(raw) > 5_000_000
+    assert await verdict(intake, raw) is Verdict.STORED
+
+
+async def test_a_defect_in_the_normaliser_costs_no_event(
+    intake: Intake, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An exception that nobody foresaw makes the push unreadable, kept whole without its token, and is logged."""
+
+    def broken(*_: Any, **__: Any) -> IncomingEvent:
+        raise ZeroDivisionError("a defect")
+
+    monkeypatch.setattr(normalize, "incoming", broken)
+    monkeypatch.setattr(usual, "read", broken)
+    with structlog.testing.capture_logs() as logs:
+        assert await verdict(intake, push()) is Verdict.UNREADABLE
+    (one,) = stored(store)
+    assert one.problem == "a defect of reserve-listener: ZeroDivisionError: a defect"
+    assert TOKEN.encode() not in one.raw
+    assert [line["event"] for line in logs] == ["event.not_normalized", "event.unreadable"]
+
+
+async def test_another_type_is_not_stored_and_logged_once(intake: Intake, store: SqliteStore) -> None:
+    """Events without a handler are OTHER_TYPE: one warning for each type, however many come."""
+    other = json.dumps({"header": {"event_id": "e", "event_type": "im.message"}, "event": {}}).encode()
+    older = json.dumps({"uuid": "u", "event": {"type": "message"}}).encode()
+    with structlog.testing.capture_logs() as logs:
+        for raw in [other, older] * 20:
+            assert await verdict(intake, raw) is Verdict.OTHER_TYPE
+    assert stored(store) == []
+    assert [(line["event"], line["event_type"]) for line in logs] == [
+        ("event.other_type", "im.message"),
+        ("event.other_type", "p1.message"),
+    ]
+
+
+async def test_other_types_do_not_fill_memory_or_log(intake: Intake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sender who invents types is remembered and logged up to a bound only."""
+    monkeypatch.setattr(intake_module, "TYPES_REMEMBERED", 5)
+    with structlog.testing.capture_logs() as logs:
+        for number in range(50):
+            raw = json.dumps({"header": {"event_id": "e", "event_type": f"t{number}"}, "event": {}}).encode()
+            await verdict(intake, raw)
+    assert len(logs) == 5
+
+
+async def test_overload_is_said_at_once(
+    intake: Intake, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beyond the bound of what waits the verdict is OVERLOADED while the commit hangs, and the event is not stored."""
+    monkeypatch.setattr(inbox_module, "WAITING_EVENTS", 1)
+    writer = await Held(store).begun()
+    first = accepted(intake.accept, push("e1"))
+    assert await verdict(intake, push("e2")) is Verdict.OVERLOADED
+    assert not first.done()
+    await writer.release()
+    assert await first is Verdict.STORED
+    await intake.flush()
+    assert [one.event_id for one in stored(store)] == ["e1"]
+
+
+@pytest.mark.parametrize("repeats", [1, 5])
+async def test_a_slow_commit_is_answered_in_time_and_known_when_it_comes_again(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch, repeats: int
+) -> None:
+    """After the timeout the verdict is FAILED; the commit lands later, and the platform's next push is a DUPLICATE."""
+    monkeypatch.setattr(intake_module, "COMMIT_TIMEOUT_S", 0.1)
+    intake = Intake(store, knows=lambda _: True)
+    writer = await Held(store).begun()
+    with structlog.testing.capture_logs() as logs:
+        verdicts = [accepted(intake.accept, push(f"e{number}")) for number in range(repeats)]
+        started = asyncio.get_running_loop().time()
+        async with asyncio.timeout(5):
+            assert await asyncio.gather(*verdicts) == [Verdict.FAILED] * repeats
+        assert asyncio.get_running_loop().time() - started >= 0.09
+        await writer.release()
+        assert await verdict(intake, push("e0")) is Verdict.DUPLICATE
+    kinds = [line["event"] for line in logs]
+    assert kinds == [
+        "event.commit_slow",
+        "event.commit_late",
+        "event.taken_again",
+    ]  # a line of each kind a second
+    assert logs[-1]["not_taken"] == repeats
+    assert logs[1]["verdict"] == "stored"
+
+
+async def test_each_push_has_a_deadline_of_its_own(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A later push is not failed with an earlier one: each gets the whole timeout."""
+    monkeypatch.setattr(intake_module, "COMMIT_TIMEOUT_S", 0.2)
+    intake = Intake(store, knows=lambda _: True)
+    writer = await Held(store).begun()
+    first = accepted(intake.accept, push("e1"))
+    await asyncio.wait([first], timeout=0.1)
+    second = accepted(intake.accept, push("e2"))
+    assert await first is Verdict.FAILED
+    assert not second.done()
+    assert await second is Verdict.FAILED
+    await writer.release()
+
+
+def pages(count: str) -> Callable[[sqlite3.Connection], int]:
+    """No more than so many: a full disk."""
+    return lambda connection: int(connection.execute(f"PRAGMA max_page_count = {count}").fetchone()[0])
+
+
+MANY_PAGES = "1073741823"
+
+
+async def test_a_commit_that_fails_is_failed(intake: Intake, store: SqliteStore) -> None:
+    """A full disk is FAILED, logged with its words; the event is not there, and the next push of it is STORED."""
+    await store._inbox.ask(pages("1"))
+    raw = push("e1", filler="x" * 100_000)
+    with structlog.testing.capture_logs() as logs:
+        assert await verdict(intake, raw) is Verdict.FAILED
+    assert stored(store) == []
+    assert [(line["event"], line["log_level"]) for line in logs] == [("event.commit_failed", "error")]
+    assert "full" in logs[0]["error"]
+    await store._inbox.ask(pages(MANY_PAGES))
+    assert await verdict(intake, raw) is Verdict.STORED
+
+
+async def test_while_nothing_can_be_projected_no_push_is_taken(
+    intake: Intake, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was answered before the store failed is safe and arrives when it works again; until then pushes are FAILED."""
+    monkeypatch.setattr(projector_module, "RETRY_S", 0.02)
+    await store._writer.submit(pages("1"), writes=False)
+    with structlog.testing.capture_logs() as logs:
+        assert await accepted(intake.accept, push("e1", filler="x" * 100_000)) is Verdict.STORED
+        await until(lambda: store.problem is not None and intake._projector.problem is not None)
+        assert await accepted(intake.accept, push("e2")) is Verdict.FAILED
+        assert "full" in (store.problem or "")
+        await store._writer.submit(pages(MANY_PAGES), writes=False)
+        await until(lambda: intake._projector.problem is None)
+        assert await verdict(intake, push("e2")) is Verdict.STORED
+    assert store.problem is None
+    assert [one.event_id for one in stored(store)] == ["e2", "e1"]
+    kinds = [line["event"] for line in logs]
+    assert kinds == [
+        "store.projecting_failed",
+        "event.commit_failed",
+        "store.projecting_again",
+        "event.taken_again",
+    ]
+
+
+async def test_behind_its_bound_a_push_waits_for_room(
+    intake: Intake, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No more is answered than may wait for the projection; the rest gets its verdict when there is room."""
+    monkeypatch.setattr(projector_module, "BEHIND_EVENTS", 4)
+    monkeypatch.setattr(inbox_module, "BATCH_EVENTS", 2)
+    go_on = threading.Event()
+    job = store._writer.submit(lambda _: go_on.wait(20), writes=False)
+    verdicts = [accepted(intake.accept, push(f"e{number}")) for number in range(10)]
+    await asyncio.gather(*verdicts[:4])
+    assert intake._projector.behind == 4
+    assert not any(one.done() for one in verdicts[4:])
+    go_on.set()
+    assert await asyncio.gather(*verdicts) == [Verdict.STORED] * 10
+    await job
+    await intake.flush()
+    assert [one.event_id for one in reversed(stored(store))] == [f"e{number}" for number in range(10)]
+
+
+async def test_what_was_answered_and_not_projected_is_projected_at_the_next_start(tmp_path: Path) -> None:
+    """A life that ends between answer and projection leaves nothing behind that the next one does not find, in order."""
+    store = SqliteStore(tmp_path / "events.db")
+    await store.open(["a"])
+    intake = Intake(store, knows=lambda _: True)
+    for event_id in ("e1", "e2", "e1"):
+        assert await accepted(intake.accept, push(event_id)) is Verdict.STORED
+    assert await accepted(intake.accept, b"nonsense") is Verdict.UNREADABLE
+    await store.close()
+    for _ in range(2):
+        store = SqliteStore(tmp_path / "events.db")
+        await store.open(["a"])
+        intake = Intake(store, knows=lambda _: True)
+        await intake.start()
+        assert [one.event_id[:6] for one in reversed(stored(store))] == ["e1", "e2", "sha256"]
+        await intake.project_rest()
+        await store.close()
+    assert intake.counts == {}
+
+
+async def test_a_push_is_counted_once(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refused at the answer and committed after all, it counts as refused; the next push of it is a duplicate."""
+    monkeypatch.setattr(intake_module, "COMMIT_TIMEOUT_S", 0.05)
+    intake = Intake(store, knows=lambda _: True)
+    await intake.start()
+    writer = await Held(store).begun()
+    assert await accepted(intake.accept, push("e1")) is Verdict.FAILED
+    await writer.release()
+    assert await verdict(intake, push("e1")) is Verdict.DUPLICATE
+    assert intake.counts == {Verdict.FAILED: 1, Verdict.DUPLICATE: 1}
+
+
+async def test_after_close_a_push_is_failed(intake: Intake, store: SqliteStore) -> None:
+    """What comes after `close` is refused, so that the platform pushes again; nothing of it is stored."""
+    await intake.close()
+    assert await verdict(intake, push()) is Verdict.FAILED
+    assert stored(store) == []
+
+
+async def test_close_waits_for_the_verdicts_under_way(intake: Intake, store: SqliteStore) -> None:
+    """A push that came before `close` gets its verdict from its commit, and `close` returns after it."""
+    writer = await Held(store).begun()
+    under_way = accepted(intake.accept, push())
+    closing = asyncio.create_task(intake.close())
+    await asyncio.wait([closing], timeout=0.02)
+    assert not closing.done()
+    await writer.release()
+    await closing
+    assert under_way.result() is Verdict.STORED
+
+
+async def test_close_leaves_no_push_without_a_verdict(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a commit that hangs `close` returns after the timeout, and every verdict that was out is FAILED."""
+    monkeypatch.setattr(intake_module, "COMMIT_TIMEOUT_S", 0.05)
+    intake = Intake(store, knows=lambda _: True)
+    writer = await Held(store).begun()
+    under_way = [accepted(intake.accept, push(f"e{number}")) for number in range(10)]
+    async with asyncio.timeout(5):
+        await intake.close()
+    assert [one.result() for one in under_way] == [Verdict.FAILED] * 10
+    await writer.release()
+
+
+async def test_a_caller_who_goes_away_disturbs_nobody(intake: Intake, store: SqliteStore) -> None:
+    """A cancelled verdict does not stop its commit, and raises nowhere."""
+    verdicts = [accepted(intake.accept, push(f"e{number}")) for number in range(3)]
+    verdicts[1].cancel()
+    assert await verdicts[0] is Verdict.STORED
+    assert await verdicts[2] is Verdict.STORED
+    assert await verdict(intake, push("e1")) is Verdict.DUPLICATE
+
+
+async def test_a_store_that_is_closed_is_failed(tmp_path: Path) -> None:
+    """A push when the store is gone is FAILED and not an exception."""
+    store = SqliteStore(tmp_path / "events.db")
+    await store.open(["a"])
+    await store.close()
+    with structlog.testing.capture_logs() as logs:
+        assert await verdict(Intake(store, knows=lambda _: True), push()) is Verdict.FAILED
+    assert logs[0]["error"] == str(StoreError("the store is closed"))

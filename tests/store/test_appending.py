@@ -1,0 +1,204 @@
+"""Many events in one go are stored exactly as one after the other would be."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings, strategies as st
+
+from reserve_listener.model import IncomingEvent, Route, Scope, Verdict
+from reserve_listener.store.sqlite import appending, schema
+from reserve_listener.store.sqlite.appending import Appended, Appending
+from reserve_listener.store.sqlite.store import as_it_is
+from tests.helpers import patience, small_event
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from reserve_listener.store.sqlite.appending import Outlets
+
+SINKS: Outlets = (
+    (1, Route()),
+    (2, Route(scope_ids=frozenset({"omm_1", "omm_\u00fc"}))),
+    (3, Route(tenants=frozenset({"t2"}))),
+)
+EVENT_ROWS = """
+SELECT e.seq, e.tenant_key, e.event_id, s.tenant_key, s.scope_type, s.scope_id, e.created_ms, e.received_ms,
+  e.raw, e.body, e.problem
+FROM events AS e LEFT JOIN scopes AS s ON s.id = e.scope ORDER BY e.seq
+"""
+DELIVERY_ROWS = """
+SELECT e.event_id, e.tenant_key, d.sink, d.scope = e.scope, d.state, d.attempts, d.due_ms, d.held_ms
+FROM deliveries AS d JOIN events AS e ON e.seq = d.seq ORDER BY d.seq, d.sink
+"""
+
+TEXTS = st.sampled_from(
+    ["omm_1", "omm_\u00fc", 'a "quoted" \\ text', "new\nline", "\U0001f600", "nul\0inside", "1"]
+)
+EVENTS = st.builds(
+    lambda tenant, number, scope, created, raw, body, readable: IncomingEvent(
+        tenant_key=tenant,
+        event_id=number,
+        raw=raw,
+        received_ms=1_790_000_000_000,
+        created_ms=created,
+        scope=Scope(tenant_key=tenant, scope_type="room", scope_id=scope) if readable else None,
+        body=body if readable else None,
+        problem=None if readable else "why not",
+    ),
+    st.sampled_from(["t1", "t2", ""]),
+    st.one_of(st.sampled_from(["e1", "e2", "e3"]), TEXTS),
+    TEXTS,
+    st.one_of(st.none(), st.integers(0, 10**14)),
+    st.binary(max_size=20),
+    st.binary(max_size=20),
+    st.sampled_from([True] * 9 + [False]),
+)
+
+
+def stored(path: Path, batches: list[list[IncomingEvent]], *, together: bool) -> tuple[list[Verdict], Any]:
+    appended: list[Appended] = []
+    scopes: dict[Scope, int] = {}
+    with closing(schema.open_writer(path)) as connection:
+        connection.executemany("INSERT INTO sinks (name) VALUES (?)", [("a",), ("b",), ("c",)])
+        for batch in batches:
+            appending = Appending(SINKS, scopes, as_it_is)
+            connection.execute("BEGIN")
+            if together:
+                some = appending.all(batch, connection)
+            else:
+                some = [appending.one(event, connection) for event in batch]
+            connection.execute("COMMIT")
+            scopes |= {one.event.scope: one.scope for one in some if one.event.scope and one.scope}
+            appended += some
+        check_told(appended, connection)
+        events = [row[1:] for row in connection.execute(EVENT_ROWS)]  # numbers may have gaps
+        return [one.verdict for one in appended], (events, connection.execute(DELIVERY_ROWS).fetchall())
+
+
+def check_told(appended: list[Appended], connection: sqlite3.Connection) -> None:
+    """What is said of the numbers is what is in the file: workers get their deliveries by it."""
+    told = {(one.seq, sink, one.scope) for one in appended for sink in one.takers}
+    assert told == set(connection.execute("SELECT seq, sink, scope FROM deliveries"))
+    stored = [one for one in appended if one.verdict is Verdict.STORED]
+    rows = connection.execute("SELECT seq, event_id, body FROM events WHERE scope IS NOT NULL ORDER BY seq")
+    assert rows.fetchall() == [(one.seq, one.event.event_id, one.event.body) for one in stored]
+
+
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(batches=st.lists(st.lists(EVENTS, min_size=1, max_size=12), min_size=1, max_size=3))
+def test_together_as_one_by_one(batches: list[list[IncomingEvent]], tmp_path_factory: Any) -> None:
+    """Whatever is in a batch (duplicates, unreadable ones, odd texts, routes), verdicts, rows and order are the same."""
+    folder = tmp_path_factory.mktemp("stores")
+    assert stored(folder / "a.db", batches, together=True) == stored(folder / "b.db", batches, together=False)
+
+
+def test_a_batch_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    """An error in one go reaches the caller, whose transaction takes all of it back."""
+    event = IncomingEvent(
+        tenant_key="t",
+        event_id="e",
+        raw=b"{}",
+        received_ms=1,
+        scope=Scope(tenant_key="t", scope_type="room", scope_id="s"),
+        body=b"{}",
+    )
+    with closing(schema.open_writer(tmp_path / "a.db")) as connection:
+        connection.execute("BEGIN")
+        with pytest.raises(sqlite3.IntegrityError):  # no such sink
+            Appending(((99, Route()),), {}, as_it_is).all([event, event], connection)
+        connection.execute("ROLLBACK")
+        assert connection.execute("SELECT count(*) FROM events").fetchone() == (0,)
+
+
+def test_more_than_one_statement_takes(tmp_path: Path) -> None:
+    """A thousand events and one, some of them twice, are all there, each once, with their deliveries."""
+    events = [small_event(f"e{number % 1_001}", f"omm_{number % 7}") for number in range(1_100)]
+    verdicts, (rows, deliveries) = stored(tmp_path / "a.db", [events], together=True)
+    assert verdicts == [Verdict.STORED] * 1_001 + [Verdict.DUPLICATE] * 99
+    assert [row[1] for row in rows] == [f"e{number}" for number in range(1_001)]
+    assert len(deliveries) == 1_001 + sum(number % 7 == 1 for number in range(1_001))
+
+
+def test_a_known_scope_is_not_asked_for(tmp_path: Path) -> None:
+    """A number that is known is used as it is."""
+    with closing(schema.open_writer(tmp_path / "a.db")) as connection:
+        connection.execute("INSERT INTO sinks (name) VALUES ('a')")
+        first = Appending(SINKS[:1], {}, as_it_is).all([small_event("e1"), small_event("e2")], connection)
+        scope = first[0].event.scope
+        assert scope is not None
+        asked: list[str] = []
+        connection.set_trace_callback(asked.append)
+        Appending(SINKS[:1], {scope: first[0].scope}, as_it_is).all(
+            [small_event("e3"), small_event("e4")], connection
+        )
+        assert not [statement for statement in asked if "scopes" in statement]
+
+
+def test_the_body_is_sealed_once_the_event_is_known_to_be_new(tmp_path: Path) -> None:
+    """What `complete` makes of an event is what is stored and delivered; of a duplicate it hears nothing."""
+    heard: list[str] = []
+
+    def complete(event: IncomingEvent, previous: bytes | None) -> bytes | None:
+        heard.append(event.event_id)
+        assert previous is None
+        return (event.body or b"") + b" sealed"
+
+    with closing(schema.open_writer(tmp_path / "a.db")) as connection:
+        connection.execute("INSERT INTO sinks (name) VALUES ('a')")
+        appending = Appending(SINKS[:1], {}, complete)
+        appended = appending.all([small_event("e1"), small_event("e1"), small_event("e2")], connection)
+        appended.append(appending.one(small_event("e3"), connection))
+        appending.one(small_event("e2"), connection)
+        assert heard == ["e1", "e2", "e3"]
+        bodies = [body for (body,) in connection.execute("SELECT body FROM events")]
+    assert bodies == [b"xx sealed"] * 3
+    assert [one.event.body for one in appended if one.takers] == bodies
+
+
+MEMORY = """
+import resource, sys
+from pathlib import Path
+from reserve_listener.model import IncomingEvent, Route, Scope
+from reserve_listener.store.sqlite import schema
+from reserve_listener.store.sqlite.appending import Appending
+from reserve_listener.store.sqlite.store import as_it_is
+
+def peak() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+connection = schema.open_writer(Path(sys.argv[1]))
+scope = Scope(tenant_key="t", scope_type="room", scope_id="omm_1")
+half = 8 * 1024 * 1024
+events = [
+    IncomingEvent(tenant_key="t", event_id=f"e{n}", raw=b"r" * half, received_ms=1, created_ms=1, scope=scope, body=b"b" * half)
+    for n in range(8)
+]
+before = peak()
+connection.execute("BEGIN IMMEDIATE")
+appended = Appending((), {}, as_it_is).all(events, connection)
+connection.execute("COMMIT")
+print(len(appended), peak() - before)
+"""
+
+
+def test_large_events_are_not_in_memory_three_times_over(tmp_path: Path) -> None:
+    """128 MiB in one commit take a few portions more than they hold themselves."""
+    command = [sys.executable, "-c", MEMORY, str(tmp_path / "events.db")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=patience(60), check=True)
+    count, more_mib = map(int, done.stdout.split())
+    assert count == 8
+    assert more_mib < 4 * appending.PORTION_BYTES // (1024 * 1024)
+
+
+def test_portions_keep_the_order_and_lose_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each as large as allowed, an event that is larger by itself."""
+    monkeypatch.setattr(appending, "PORTION_BYTES", 100)
+    events = [small_event(f"e{n}", size=size) for n, size in enumerate([30, 30, 30, 500, 10, 98, 1])]
+    portions = [list(some) for some in appending._portions(events, range(7))]
+    assert portions == [[0, 1, 2], [3], [4], [5], [6]]
