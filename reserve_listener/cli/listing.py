@@ -7,7 +7,7 @@ fields divided by tabs, ids whole, times RFC 3339 in UTC. Nothing in a cell driv
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,6 +19,11 @@ SHORT = 10
 """Characters of an id that are shown on a terminal, after its prefix: with hexadecimal digits a million ids stay apart."""
 
 NARROWEST = 20
+GAP = "  "
+INDENT = "    "
+WIDE_ENOUGH = 40
+"""The last column, the longest text of a row, gets a line of its own where it would be narrower than this and than it is."""
+
 LONGEST_CELL = 10_000
 
 Row = dict[str, Any]
@@ -90,35 +95,63 @@ def short_id(text: str) -> str:
 
 
 def _print_table(rows: Sequence[Row], columns: Sequence[Column]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    plain = not colourful(sys.stdout)
-    cells = [[column.for_person(row) for column in columns] for row in rows]
-    width = _width()
-    whole = _least_width(columns, cells) <= width
-    table = Table(box=None, header_style="" if plain else "bold", pad_edge=False)
-    for column in columns:
-        table.add_column(
-            column.title,
-            overflow="fold",
-            no_wrap=whole and column.kind != "text",
-            min_width=len(column.title),
-        )
-    for line in cells:
-        table.add_row(*map(Text, line))
-    Console(width=width, highlight=False, color_system=None if plain else "auto").print(table)
-
-
-def _least_width(columns: Sequence[Column], cells: Sequence[Sequence[str]]) -> int:
-    """What it takes to keep ids and times on one line, while texts give way."""
     from rich.cells import cell_len
 
-    return sum(
-        max(len(column.title), *(cell_len(line[at]) for line in cells if column.kind != "text"), 0) + 1
-        for at, column in enumerate(columns)
+    width = _width()
+    titles = [column.title for column in columns]
+    cells = [[column.for_person(row) for column in columns] for row in rows]
+    longest = [max(map(cell_len, one)) for one in zip(titles, *cells, strict=True)]
+    beneath = _room_for_last(longest, width) < min(longest[-1], WIDE_ENOUGH)
+    widths = _widths(columns, longest[:-1] if beneath else longest, width)
+    heading = _lines(titles, widths, width, beneath=beneath)
+    bold = colourful(sys.stdout)
+    typer.echo("\n".join(f"\x1b[1m{line}\x1b[0m" if bold else line for line in heading))
+    for row in cells:
+        typer.echo("\n".join(_lines(row, widths, width, beneath=beneath)))
+
+
+def _room_for_last(longest: Sequence[int], width: int) -> int:
+    return width - sum(longest[:-1]) - len(GAP) * (len(longest) - 1)
+
+
+def _widths(columns: Sequence[Column], longest: Sequence[int], width: int) -> list[int]:
+    """As wide as their longest cell, while there is room. Texts make room first, then times, then all; the widest first."""
+    widths = list(longest)
+    missing = sum(widths) + len(GAP) * (len(widths) - 1) - width
+    texts, times = (
+        [at for at in range(len(widths)) if columns[at].kind == kind] for kind in ("text", "time")
     )
+    for giving, least in ((texts, 10), (times, len("04:17:51 CEST")), (range(len(widths)), 2)):
+        while missing > 0 and giving and widths[widest := max(giving, key=widths.__getitem__)] > least:
+            widths[widest] -= 1
+            missing -= 1
+    return widths
+
+
+def _lines(cells: Sequence[str], widths: Sequence[int], width: int, *, beneath: bool) -> Iterator[str]:
+    """A row; `beneath`: with its last cell on lines of its own."""
+    from itertools import zip_longest
+
+    from rich.cells import set_cell_size
+
+    wrapped = [_wrapped(cell, room) for cell, room in zip(cells, widths, strict=False)]
+    for line in zip_longest(*wrapped, fillvalue=""):
+        yield GAP.join(map(set_cell_size, line, widths)).rstrip()
+    if beneath and cells[-1]:
+        yield from (f"{INDENT}{line}" for line in _wrapped(cells[-1], width - len(INDENT)))
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    """Lines of at most `width` columns, broken between words where that is possible."""
+    from rich.cells import cell_len, chop_cells
+
+    lines = [""]
+    for word in text.split(" "):
+        if cell_len(lines[-1]) + 1 + cell_len(word) <= width and lines[-1]:
+            lines[-1] += f" {word}"
+        else:
+            lines += chop_cells(word, width)
+    return lines[1:] or lines
 
 
 def _width() -> int:

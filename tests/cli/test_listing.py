@@ -72,12 +72,22 @@ def test_a_terminal_gets_a_table_that_fits(tmp_path: Path, store: dict[str, str]
     assert code == 0
     lines = text.splitlines()
     assert all(sum(1 + (ord(c) > 0x2E80) for c in line) <= width for line in lines), text
-    assert lines[0].split()[0] == "received"
     assert EVENT not in text
     if width >= 80:
+        assert lines[0].split()[0] == "received"
         assert f"{EVENT[:10]}…" in text
         assert "omm_3c5dd7e09b…" in text
         assert "2026-09-21 22:13:20 CST" in text
+
+
+@pytest.mark.parametrize("width", [200, 100, 80, 60, 40, 20])
+def test_a_table_loses_nothing(tmp_path: Path, store: dict[str, str], width: int) -> None:
+    """Whatever its width, each letter of a cell is there: a long last one stands beneath its row."""
+    code, text = at_terminal("events", "list", cwd=tmp_path, width=width, env=store)
+    assert code == 0
+    limits = piped(tmp_path, "events", "list", **store).stdout.splitlines()[0].split("\t")[-1]
+    assert text.replace("\n", "").replace(" ", "").count(limits.replace(" ", "")) == 2
+    assert (f"\n    {limits}\n" in text) == (width in {80, 100})
 
 
 @pytest.mark.parametrize("extra", [{"NO_COLOR": "1"}, {"TERM": "dumb"}], ids=str)
