@@ -36,7 +36,7 @@ COMMIT_TIMEOUT_S: Final = 2.5
 REFUSALS_EVERY_S: Final = 1.0
 
 TYPES_REMEMBERED: Final = 1_000
-"""Foreign event types logged once each, up to this many."""
+"""Foreign event types logged once each, one a second, up to this many."""
 
 TYPE_CHARS: Final = 200
 """What is remembered and shown of a type."""
@@ -114,8 +114,10 @@ class Intake:
         raw = blank_tokens(raw, self._tokens)  # first, so that nothing made of it holds one
         try:
             return self._normalized(raw, received_ms)
-        except Exception as defect:  # whatever it is, the push is kept whole: to answer 500 would not mend it
-            log.exception("event.not_normalized", bytes=len(raw))
+        except Exception as defect:  # noqa: BLE001  # whatever it is, the push is kept whole: to answer 500 would not mend it
+            self._refusals.tell(
+                log.error, "event.not_normalized", counted=False, bytes=len(raw), exc_info=defect
+            )
             problem = f"a defect of reserve-listener: {type(defect).__name__}: {defect}"
             return normalize.unreadable(raw, problem, received_ms=received_ms)
 
@@ -136,13 +138,16 @@ class Intake:
         event_type = event_type[:TYPE_CHARS]  # as long as the sender likes
         if event_type in self._foreign_types or len(self._foreign_types) >= TYPES_REMEMBERED:
             return
-        self._foreign_types.add(event_type)
-        log.warning(
+        told = self._refusals.tell(
+            log.warning,
             "event.other_type",
+            counted=False,  # a second push would not change that
             event_type=event_type.removeprefix("p2."),
             hint="the app subscribes to an event this daemon has no handler for: remove it under"
             " Events & Callbacks in the developer console, or give it an app of its own",
         )
+        if told:  # else the next push of the type is
+            self._foreign_types.add(event_type)
 
     def _conclude(self, waiting: _Waiting, event: IncomingEvent, outcome: Verdict | StoreError) -> None:
         error = outcome if isinstance(outcome, StoreError) else None
@@ -200,15 +205,17 @@ class _Refusals:
         self._throttle = Throttle(REFUSALS_EVERY_S, clock)
         self._refused = 0
 
-    def tell(self, write: Callable[..., None], event: str, *, counted: bool = True, **facts: object) -> None:
-        """One push that was not taken."""
+    def tell(self, write: Callable[..., None], event: str, *, counted: bool = True, **facts: object) -> bool:
+        """One push that was not taken; whether a line was written."""
         self._refused += counted
-        self._throttle.tell(event, write, event, **facts)
+        return self._throttle.tell(event, write, event, **facts)
 
     def over(self) -> None:
         """A push was taken."""
-        if self._refused:
-            log.info("event.taken_again", not_taken=self._refused)
+        # Near its bound the store takes and refuses in turns, hundreds of times a second.
+        if self._refused and self._throttle.tell(
+            "over", log.info, "event.taken_again", not_taken=self._refused
+        ):
             self._refused = 0
 
 

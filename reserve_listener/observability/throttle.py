@@ -17,8 +17,10 @@ class Throttle:
         self._clock = clock
         self._told: dict[str, tuple[float, int]] = {}
 
-    def tell(self, kind: str, write: Callable[..., None], event: str, **facts: object) -> None:
+    def tell(self, kind: str, write: Callable[..., None], event: str, **facts: object) -> bool:
         """`write(event, **facts)`, unless one of the kind was written just now; `more`: how many were left out since.
+
+        Whether it was written.
 
         There must be few kinds: each is remembered.
         """
@@ -26,6 +28,7 @@ class Throttle:
         told_at, untold = self._told.get(kind, (now - self._every_s, 0))
         if now - told_at < self._every_s:
             self._told[kind] = (told_at, untold + 1)
-            return
+            return False
         self._told[kind] = (now, 0)
         write(event, **facts, **({"more": untold} if untold else {}))
+        return True

@@ -34,6 +34,7 @@ from reserve_listener.errors import (
 )
 from reserve_listener.net import proxies, url_secrets
 from reserve_listener.redact import scrub
+from reserve_listener.text import visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -197,9 +198,9 @@ class HttpSink:
         return TransientDeliveryError(text)
 
     def _shown(self, text: str) -> str:
-        """Somebody else's text as one short printable line without our credentials."""
-        line = "".join(c if c.isprintable() else "?" for c in " ".join(text[:ANSWER_BYTES].split()))
-        return scrub(line, self._secrets)[:ANSWER_SHOWN_CHARS]  # cut last: half a secret is not masked
+        """Somebody else's text as one short line without our credentials."""
+        line = scrub(" ".join(text[:ANSWER_BYTES].split()), self._secrets)
+        return visible(line, ANSWER_SHOWN_CHARS)  # cut last: half a secret is not masked
 
 
 def tls_context(

@@ -50,9 +50,26 @@ async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
     await store.close()
 
 
+class Seconds:
+    """A clock for what is logged once a second."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
 @pytest.fixture
-async def intake(store: SqliteStore) -> Intake:
-    intake = Intake(store, knows=lambda kind: kind == f"p2.{EVENT_TYPE}", now_ms=lambda: NOW_MS)
+def seconds() -> Seconds:
+    return Seconds()
+
+
+@pytest.fixture
+async def intake(store: SqliteStore, seconds: Seconds) -> Intake:
+    intake = Intake(
+        store, knows=lambda kind: kind == f"p2.{EVENT_TYPE}", now_ms=lambda: NOW_MS, clock=seconds
+    )
     await intake.start()
     return intake
 
@@ -197,13 +214,16 @@ async def test_a_defect_in_the_normaliser_costs_no_event(
     assert [line["event"] for line in logs] == ["event.not_normalized", "event.unreadable"]
 
 
-async def test_another_type_is_not_stored_and_logged_once(intake: Intake, store: SqliteStore) -> None:
+async def test_another_type_is_not_stored_and_logged_once(
+    intake: Intake, store: SqliteStore, seconds: Seconds
+) -> None:
     """Events without a handler are OTHER_TYPE: one warning for each type, however many come."""
     other = json.dumps({"header": {"event_id": "e", "event_type": "im.message"}, "event": {}}).encode()
     older = json.dumps({"uuid": "u", "event": {"type": "message"}}).encode()
     with structlog.testing.capture_logs() as logs:
         for raw in [other, older] * 20:
             assert await verdict(intake, raw) is Verdict.OTHER_TYPE
+            seconds.now += 1
     assert stored(store) == []
     assert [(line["event"], line["event_type"]) for line in logs] == [
         ("event.other_type", "im.message"),
@@ -211,14 +231,46 @@ async def test_another_type_is_not_stored_and_logged_once(intake: Intake, store:
     ]
 
 
-async def test_other_types_do_not_fill_memory_or_log(intake: Intake, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A sender who invents types is remembered and logged up to a bound only."""
+async def test_other_types_do_not_fill_memory_or_log(
+    intake: Intake, seconds: Seconds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sender who invents types is remembered and logged up to a bound only, one a second; the others later."""
     monkeypatch.setattr(intake_module, "TYPES_REMEMBERED", 5)
     with structlog.testing.capture_logs() as logs:
         for number in range(50):
-            raw = json.dumps({"header": {"event_id": "e", "event_type": f"t{number}"}, "event": {}}).encode()
+            raw = json.dumps(
+                {"header": {"event_id": "e", "event_type": f"t{number % 10}"}, "event": {}}
+            ).encode()
             await verdict(intake, raw)
-    assert len(logs) == 5
+            seconds.now += 0.3
+    assert [line["event_type"] for line in logs] == ["t0", "t4", "t8", "t2", "t6"]
+    assert logs[1]["more"] == 3
+
+
+async def test_a_defect_that_comes_with_each_push_is_told_once_a_second(
+    intake: Intake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each push is kept all the same; a traceback for each would fill the disk."""
+
+    def broken(*_: object, **__: object) -> IncomingEvent:
+        raise ZeroDivisionError("a defect")
+
+    monkeypatch.setattr(normalize, "incoming", broken)
+    monkeypatch.setattr(usual, "read", broken)
+    with structlog.testing.capture_logs() as logs:
+        for number in range(20):
+            assert await verdict(intake, push(f"e{number}")) is Verdict.UNREADABLE
+    assert [line["event"] for line in logs] == ["event.not_normalized", "event.unreadable"]
+
+
+def test_taking_and_refusing_in_turns_is_told_once_a_second() -> None:
+    """Near its bound the store does so hundreds of times a second."""
+    refusals = intake_module._Refusals(Seconds())
+    with structlog.testing.capture_logs() as logs:
+        for _ in range(100):
+            refusals.tell(structlog.get_logger().warning, "event.overloaded")
+            refusals.over()
+    assert [line["event"] for line in logs] == ["event.overloaded", "event.taken_again"]
 
 
 async def test_overload_is_said_at_once(

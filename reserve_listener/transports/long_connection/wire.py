@@ -15,7 +15,7 @@ from struct import Struct
 from typing import TYPE_CHECKING, Any, Final
 
 from websockets.asyncio.client import ClientConnection
-from websockets.exceptions import ConnectionClosedError
+from websockets.exceptions import ConnectionClosedError, InvalidStatus
 from websockets.frames import DATA_OPCODES, Frame, Opcode, apply_mask  # type: ignore[attr-defined]  # the compiled one, if there is
 from websockets.protocol import State
 
@@ -65,6 +65,18 @@ class Wire(ClientConnection):
         self._owed_pong = b""
         self._given_up = False
         read_whole_frames(self.protocol, self._on_whole)
+
+    async def handshake(self, *args: Any, **options: Any) -> None:
+        """A redirect is a refusal like any other.
+
+        The library would follow it, ten times, to places that the platform's endpoint has not named, by the proxy of the first.
+        """
+        try:
+            await super().handshake(*args, **options)
+        except InvalidStatus as error:
+            if "Location" in error.response.headers:
+                del error.response.headers["Location"]
+            raise
 
     # -- reading ------------------------------------------------------------------------------------------------------------
 

@@ -173,6 +173,19 @@ async def test_a_server_that_hangs_up(kind: str, step: str) -> None:
     assert failure.reason.startswith(f"{step} 127.0.0.1:{port} failed: ")
 
 
+async def test_a_gateway_that_leads_elsewhere() -> None:
+    """A redirect of the handshake is a refusal: nobody is asked but whom the platform's endpoint names."""
+    async with serving(b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n") as elsewhere:
+        page = f"HTTP/1.1 302 Found\r\nLocation: ws://localhost:{elsewhere}/\r\nContent-Length: 0\r\n\r\n"
+        async with serving(page.encode()) as port:
+            failure = await of_gateway(f"ws://127.0.0.1:{port}")
+    place = f"127.0.0.1:{port}"
+    assert (
+        failure.reason
+        == f"WebSocket handshake with {place} failed: server rejected WebSocket connection: HTTP 302"
+    )
+
+
 @pytest.mark.parametrize(("kind", "step"), [("http", "HTTP request to"), ("ws", "WebSocket handshake with")])
 async def test_a_server_that_says_nothing(kind: str, step: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Silence is told with the step at which it was met."""
