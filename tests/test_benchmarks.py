@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers import patience
+
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
 
@@ -29,7 +31,7 @@ def test_a_short_run_writes_table_figures_and_chart(tmp_path: Path) -> None:
         [sys.executable, BENCHMARKS / "bench.py", "--quick", "--output", figures, "--plot", chart],
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=patience(180),
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -12,7 +12,7 @@ from reserve_listener.clock import now_ms
 from reserve_listener.model import Outcome
 from reserve_listener.store import SqliteStore
 from tests.daemon_process import COMMAND, environment
-from tests.helpers import append, event
+from tests.helpers import append, event, patience
 from tests.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def cli(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=patience(60),
         env=environment(STATE_DIRECTORY=str(folder / "state")),
         check=False,
     )

@@ -16,7 +16,7 @@ from reserve_listener.intake import normalize
 from reserve_listener.simulator import sample_event
 from reserve_listener.store import SqliteStore
 from tests.daemon_process import COMMAND, environment
-from tests.helpers import append
+from tests.helpers import append, patience
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,7 +27,7 @@ def cli(*arguments: str, **extra: str) -> subprocess.CompletedProcess[str]:
         [*COMMAND, *arguments],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=patience(60),
         env=environment(**extra),
         check=False,
     )
@@ -59,7 +59,11 @@ def test_light_commands_import_nothing_heavy(arguments: tuple[str, ...]) -> None
         "print(sorted({'lark_oapi', 'httpx2', 'structlog', 'websockets'} & set(sys.modules)))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script, *arguments], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", script, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=patience(60),
+        check=True,
     )
     assert done.stdout.splitlines()[-1] == "[]"
 
@@ -75,7 +79,7 @@ def test_check_does_not_import_the_sdk(config: Path) -> None:
         [sys.executable, "-c", script, "check", "-c", str(config)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=patience(60),
         check=True,
     )
     assert done.stdout.splitlines()[-2:] == ["exit 0", "False"]
@@ -142,14 +146,18 @@ def test_events_list_without_a_store_says_what_to_do(config: Path) -> None:
 def test_a_pipe_that_closes_early_is_no_traceback(config: Path) -> None:
     """`events list | head -1` ends quietly."""
     command = " ".join([*COMMAND, "events", "list", "--json", "-c", str(config), "|", "true"])
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, timeout=patience(60), check=False
+    )
     assert "Traceback" not in done.stderr
 
 
 def test_a_closed_standard_output_is_a_sentence(config: Path) -> None:
     """With nowhere to write to, a command says so and does not begin: the store would become its output."""
     command = " ".join([*COMMAND, "run", "-c", str(config), ">&-"])
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, timeout=patience(60), check=False
+    )
     assert done.returncode == 1
     assert done.stderr == "error: standard output is closed. Redirect it instead, e.g. >/dev/null.\n"
 

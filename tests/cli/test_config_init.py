@@ -16,6 +16,7 @@ import pytest
 from reserve_listener import __version__
 from reserve_listener.config import load
 from tests.daemon_process import COMMAND, environment
+from tests.helpers import patience
 from tests.terminal import Terminal
 
 ROOT = Path(__file__).parent.parent
@@ -31,7 +32,7 @@ def cli(folder: Path, *arguments: str, **extra: str) -> subprocess.CompletedProc
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=patience(60),
         env=environment(STATE_DIRECTORY=str(folder / "state"), **extra),
         check=False,
     )
@@ -132,7 +133,7 @@ def test_a_user_without_root_needs_nothing_more(tmp_path: Path) -> None:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=patience(60),
             env={"HOME": str(tmp_path), "PATH": os.environ["PATH"]},
             check=False,
         )
@@ -162,7 +163,7 @@ def test_example_and_units_are_the_ones_of_the_repository(tmp_path: Path) -> Non
 def test_the_wheel_has_everything(tmp_path: Path) -> None:
     """Example, units, license and a README whose links all lead somewhere come with the wheel."""
     build = ("-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path))
-    subprocess.run([sys.executable, *build], cwd=ROOT, check=True, capture_output=True, timeout=120)
+    subprocess.run([sys.executable, *build], cwd=ROOT, check=True, capture_output=True, timeout=patience(120))
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         for name in (
@@ -230,7 +231,7 @@ printf '%s\\n' "${COMPREPLY[@]}"
         ["bash", "-c", script],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=patience(60),
         env=environment(PATH=f"{tmp_path}:{os.environ['PATH']}", PYTHONPATH=str(ROOT)),
         check=True,
     )

@@ -14,7 +14,7 @@ from reserve_listener.intake import normalize
 from reserve_listener.simulator import sample_event
 from reserve_listener.store import SqliteStore
 from tests.daemon_process import COMMAND, environment
-from tests.helpers import append
+from tests.helpers import append, patience
 from tests.terminal import Terminal, at_terminal
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def piped(folder: Path, *arguments: str, **extra: str) -> subprocess.CompletedPr
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=patience(60),
         env=environment(**extra),
         check=False,
     )
@@ -193,7 +193,7 @@ def test_a_reader_that_leaves_is_no_error_message(
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=patience(60),
         env=environment(**store),
         check=False,
     )

@@ -15,6 +15,7 @@ from reserve_listener.store.sqlite.places import socket_path
 from reserve_listener.web.answers import Count, SampleResult, Selection
 from reserve_listener.web.client import post
 from tests.daemon_process import COMMAND, environment, running, until, write_config
+from tests.helpers import patience
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,7 +30,7 @@ async def cli(*arguments: str) -> tuple[int, str, str]:
         stderr=asyncio.subprocess.PIPE,
         env=environment(COLUMNS="200"),
     )
-    out, err = await asyncio.wait_for(process.communicate(), 30)
+    out, err = await asyncio.wait_for(process.communicate(), patience(30))
     return process.returncode or 0, out.decode(), err.decode()
 
 
@@ -127,7 +128,7 @@ async def test_events_tail_follows(tmp_path: Path, platform: Simulator, server: 
             stdout=asyncio.subprocess.PIPE, env=environment(PYTHONUNBUFFERED="1"),
         )  # fmt: skip
         assert follower.stdout is not None
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(patience(20)):
             assert json.loads(await follower.stdout.readline())["id"] == "one"
             assert await platform.push(sample_event(event_id="two")).answered() == 200
             assert json.loads(await follower.stdout.readline())["id"] == "two"

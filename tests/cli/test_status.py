@@ -18,7 +18,7 @@ from reserve_listener.store import SqliteStore
 from reserve_listener.store.sqlite.places import socket_path
 from tests.cli.test_operate import cli
 from tests.daemon_process import COMMAND, Daemon, environment, running, until, write_config
-from tests.helpers import append, small_event
+from tests.helpers import append, patience, small_event
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -199,7 +199,7 @@ async def test_watching_follows(tmp_path: Path, platform: Simulator, server: Htt
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, env=environment(),
     )  # fmt: skip
     assert watcher.stdout is not None
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(patience(60)):
         assert json.loads(await watcher.stdout.readline())["status"] == "stopped"
         async with running(tmp_path, config) as daemon:
             while json.loads(await watcher.stdout.readline())["status"] != "ok":

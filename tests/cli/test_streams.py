@@ -13,7 +13,7 @@ from reserve_listener.simulator import sample_event
 from reserve_listener.store import SqliteStore
 from reserve_listener.text import visible_lines
 from tests.daemon_process import COMMAND, environment
-from tests.helpers import append
+from tests.helpers import append, patience
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,7 +53,7 @@ def events(config: Path, *arguments: str, encoding: str) -> str:
     done = subprocess.run(
         [*COMMAND, "events", *arguments, "-c", str(config)],
         capture_output=True,
-        timeout=60,
+        timeout=patience(60),
         env=environment(PYTHONIOENCODING=encoding, COLUMNS="200"),
         check=False,
     )
@@ -93,7 +93,7 @@ def test_an_error_is_a_sentence_in_any_encoding(config: Path, encoding: str) -> 
     done = subprocess.run(
         [*COMMAND, "events", "show", "北京\u202e", "-c", str(config)],
         capture_output=True,
-        timeout=60,
+        timeout=patience(60),
         env=environment(PYTHONIOENCODING=encoding),
         check=False,
     )

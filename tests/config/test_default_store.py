@@ -15,7 +15,7 @@ from reserve_listener.intake import normalize
 from reserve_listener.simulator import sample_event
 from reserve_listener.store import SqliteStore
 from tests.daemon_process import COMMAND, environment
-from tests.helpers import append
+from tests.helpers import append, patience
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,7 +45,7 @@ def cli(folder: Path, *arguments: str, **extra: str) -> subprocess.CompletedProc
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=patience(60),
         env=environment(STATE_DIRECTORY=str(folder / "state"), **extra),
         check=False,
     )

@@ -15,6 +15,7 @@ from reserve_listener.config.reading import SecretFiles, read_within
 from reserve_listener.errors import ConfigError
 from reserve_listener.sinks.registry import make_outlet
 from tests.daemon_process import COMMAND, environment
+from tests.helpers import patience
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -146,7 +147,7 @@ def test_a_pipe_in_the_place_of_certificates_hangs_no_command(place: str, comman
         [*COMMAND, command, "-c", "config.toml"],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=patience(60),
         env=environment(**extra),
         check=False,
     )
@@ -165,7 +166,7 @@ def test_a_pipe_in_the_place_of_a_file_hangs_no_command(name: str, command: str)
         [*COMMAND, command, "-c", "config.toml"],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=patience(60),
         env=environment(),
         check=False,
     )

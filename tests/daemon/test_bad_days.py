@@ -59,7 +59,7 @@ async def test_what_hangs_for_ever_does_not_keep_the_daemon_from_ending(
             await until(lambda: "hanging" in (tmp_path / "stderr.txt").read_text())
             assert await platform.push(sample_event(event_id="two")).answered() == 200
         process.send_signal(signal.SIGTERM)
-        assert await asyncio.wait_for(process.wait(), 20) == 0
+        assert await asyncio.wait_for(process.wait(), patience(20)) == 0
     finally:
         if process.returncode is None:
             process.kill()
@@ -301,7 +301,7 @@ async def test_a_hangup_before_the_daemon_listens_does_not_end_it(
     try:
         await platform.connected(20)
         process.terminate()
-        assert await asyncio.wait_for(process.wait(), 20) == 0
+        assert await asyncio.wait_for(process.wait(), patience(20)) == 0
     finally:
         if process.returncode is None:
             process.kill()
@@ -336,7 +336,7 @@ async def test_a_closed_standard_output_is_a_sentence(tmp_path: Path) -> None:
             *COMMAND, "config", "schema",
             stdout=full, stderr=asyncio.subprocess.PIPE, env=environment(), cwd=tmp_path,
         )  # fmt: skip
-        _, err = await asyncio.wait_for(process.communicate(), 30)
+        _, err = await asyncio.wait_for(process.communicate(), patience(30))
     assert process.returncode == 1
     assert err.decode().startswith("error: ")
     assert "Traceback" not in err.decode()
@@ -349,5 +349,5 @@ async def test_an_argument_that_is_no_text_is_a_sentence(tmp_path: Path) -> None
         *COMMAND, "events", "list", "--scope", b"\xff\xfe",
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, env=environment(), cwd=tmp_path,
     )  # fmt: skip
-    _, err = await asyncio.wait_for(process.communicate(), 30)
+    _, err = await asyncio.wait_for(process.communicate(), patience(30))
     assert (process.returncode, err) == (1, b"error: the command line is not UTF-8 text.\n")

@@ -29,6 +29,7 @@ from reserve_listener.web.answers import (
 )
 from reserve_listener.web.client import get, post
 from reserve_listener.web.server import ControlServer
+from tests.helpers import patience
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
@@ -229,7 +230,7 @@ async def test_who_says_nothing_is_cut_off(store: Path) -> None:
         reader, writer = await asyncio.open_unix_connection(str(socket_path(store)))
         writer.write(sent)
         with contextlib.suppress(ConnectionResetError):
-            told = await asyncio.wait_for(reader.read(), 10)
+            told = await asyncio.wait_for(reader.read(), patience(10))
             assert (b" 408 " in told) == (sent == post_line)
         writer.close()
     assert await asyncio.to_thread(get, store, "/status", Status) is not None
@@ -240,7 +241,7 @@ async def test_so_many_may_ask_at_once(store: Path) -> None:
     hanging = [await asyncio.open_unix_connection(str(socket_path(store))) for _ in range(server.CONNECTIONS)]
     assert await asyncio.to_thread(get, store, "/status", Status) is not None
     with contextlib.suppress(ConnectionResetError):
-        assert await asyncio.wait_for(hanging[0][0].read(), 10) == b""
+        assert await asyncio.wait_for(hanging[0][0].read(), patience(10)) == b""
     for _, writer in hanging:
         writer.close()
 

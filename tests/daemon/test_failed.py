@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.daemon_process import COMMAND, Daemon, environment, running, write_config
+from tests.helpers import patience
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -91,7 +92,7 @@ async def test_the_journal_reads_its_priority(tmp_path: Path) -> None:
             stdout=journal, stderr=asyncio.subprocess.PIPE,
             env=environment(JOURNAL_STREAM=f"{found.st_dev}:{found.st_ino}"),
         )  # fmt: skip
-        await asyncio.wait_for(process.communicate(), 60)
+        await asyncio.wait_for(process.communicate(), patience(60))
     (line,) = (tmp_path / "journal").read_text().splitlines()
     assert line.startswith("<3>{")
     assert json.loads(line[3:])["exit_code"] == 78
@@ -106,7 +107,7 @@ async def test_on_a_terminal_the_sentence_stays(tmp_path: Path) -> None:
         *COMMAND, "run", "-c", str(config), stdout=follower, stderr=follower, env=environment(TERM="dumb")
     )
     os.close(follower)
-    await asyncio.wait_for(process.wait(), 60)
+    await asyncio.wait_for(process.wait(), patience(60))
     shown = os.read(leader, 10_000).decode()
     os.close(leader)
     assert "daemon.failed" in shown
@@ -128,7 +129,7 @@ async def test_an_interrupted_start_is_said(tmp_path: Path) -> None:
         sys.executable, "-c", script, str(config),
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, env=environment(),
     )  # fmt: skip
-    out, err = await asyncio.wait_for(process.communicate(), 60)
+    out, err = await asyncio.wait_for(process.communicate(), patience(60))
     assert (process.returncode, err) == (1, b"error: interrupted while starting.\n")
     assert json.loads(out.splitlines()[-1])["event"] == "daemon.failed"
 

@@ -18,6 +18,7 @@ from reserve_listener.daemon.heartbeat import Heartbeat
 from reserve_listener.daemon.systemd import Notifier
 from reserve_listener.simulator import Answer, HttpServer, Receiver, Simulator, sample_event
 from tests.daemon_process import COMMAND, Daemon, environment, running, until, write_config
+from tests.helpers import patience
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -279,7 +280,7 @@ async def test_a_task_that_dies_takes_the_daemon_down_loudly(
         *COMMAND[:1], "-c", script, str(config),
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, env=environment(),
     )  # fmt: skip
-    out, err = await asyncio.wait_for(process.communicate(), 30)
+    out, err = await asyncio.wait_for(process.communicate(), patience(30))
     assert process.returncode == 1
     assert err.decode().startswith("error: stopped by a defect (ZeroDivisionError)")
     assert "Traceback" not in err.decode()
@@ -354,7 +355,7 @@ async def test_sleep_of_the_machine_is_noticed() -> None:
         Notifier({}), progress=progress, woke=lambda: woke.append(1), asleep=lambda: next(asleep), sleep=sleep
     )
     task = asyncio.create_task(heartbeat.run())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(patience(5)):
         while len(ticks) < 4:
             await asyncio.sleep(0)
     task.cancel()

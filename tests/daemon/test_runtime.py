@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.helpers import patience
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -38,7 +40,7 @@ print(json.dumps(found))
 def test_garbage_is_collected_once_all_is_loaded() -> None:
     """Not while modules are loaded; afterwards it is, rarely, and without what was loaded. Rich is left for others."""
     done = subprocess.run(
-        [sys.executable, "-c", LOOK], capture_output=True, text=True, timeout=30, check=True
+        [sys.executable, "-c", LOOK], capture_output=True, text=True, timeout=patience(30), check=True
     )
     found = json.loads(done.stdout)
     assert (found["before"], found["starting"], found["started"], found["frozen"]) == (
@@ -72,6 +74,10 @@ def test_run_lets_nobody_dump_its_memory(tmp_path: Path) -> None:
         f'[lark]\napp_id = "cli_x"\napp_secret = "s3cret"\n[store]\nurl = "sqlite:///{tmp_path}/events.db"\n'
     )
     done = subprocess.run(
-        [sys.executable, "-c", DUMPABLE, str(config)], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", DUMPABLE, str(config)],
+        capture_output=True,
+        text=True,
+        timeout=patience(60),
+        check=False,
     )
     assert done.stdout.splitlines()[:2] == ["before 1", "dumpable 0"], done.stderr

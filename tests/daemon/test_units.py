@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers import patience
+
 UNITS = Path(__file__).parents[2] / "systemd"
 NAMES = ("reserve-listener.service", "reserve-listener@.service")
 PROGRAM = "/opt/reserve-listener/bin/reserve-listener"
@@ -25,7 +27,7 @@ def analyze(*arguments: str) -> tuple[int, str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=60,
+        timeout=patience(60),
         check=False,
     )
     return done.returncode, done.stdout

@@ -14,7 +14,7 @@ from reserve_listener.delivery.retry import RetryPolicy
 from reserve_listener.errors import SinkGoneError, StoreError, TransientDeliveryError
 from reserve_listener.store import SqliteStore
 from tests.delivery.test_worker import CountingStore, drained, fill, worker_of
-from tests.helpers import ScriptedSink, until
+from tests.helpers import ScriptedSink, patience, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -64,7 +64,7 @@ def outlet(sink: ScriptedSink, settings: Any = None) -> Outlet:
 
 
 async def drain(workers: Workers, timeout_s: float = 10) -> None:
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(patience(15)):
         await workers.drain(timeout_s, asyncio.Event())
 
 
@@ -154,7 +154,7 @@ async def test_halt_does_not_wait_for_ever(base: SqliteStore, monkeypatch: pytes
     await fill(base, *EVENTS)
     workers.start([outlet(a)])
     await until(lambda: a.attempts)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(patience(5)):
         await workers.halt()
     assert (a.closed, a.ids) == (1, [])
     new = ClosingSink("a")
@@ -285,7 +285,7 @@ async def test_a_worker_that_dies_is_told(base: SqliteStore) -> None:
     told.cancel()
     broken = Workers(Broken(base))
     broken.start([outlet(ClosingSink("a")), outlet(ClosingSink("b"))])
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(patience(5)):
         with pytest.raises(ZeroDivisionError, match="a defect"):
             await broken.wait_failed()
     await drain(broken)
@@ -297,7 +297,7 @@ async def test_a_worker_that_is_cancelled_from_elsewhere_is_told(base: SqliteSto
     workers.start([outlet(ClosingSink("a"))])
     await asyncio.sleep(0)
     next(task for task in asyncio.all_tasks() if task.get_name() == "worker-a").cancel()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(patience(5)):
         with pytest.raises(RuntimeError, match="worker-a ended by itself"):
             await workers.wait_failed()
     await drain(workers)
@@ -315,7 +315,7 @@ async def test_a_second_drain_finds_nothing_to_do(base: SqliteStore) -> None:
     await asyncio.sleep(0.02)
     assert not first.done()
     hurry.set()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(patience(5)):
         await first
         await workers.drain(60, asyncio.Event())
     assert a.closed == 1

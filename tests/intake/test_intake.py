@@ -24,7 +24,7 @@ from reserve_listener.model import EVENT_TYPE, Verdict
 from reserve_listener.simulator import sample_event
 from reserve_listener.store import SqliteStore
 from tests import helpers
-from tests.helpers import NOW_MS, accepted, until
+from tests.helpers import NOW_MS, accepted, patience, until
 
 if TYPE_CHECKING:
     import sqlite3
@@ -82,7 +82,7 @@ async def verdict(intake: Intake, raw: bytes) -> Verdict:
     """What becomes of a push in the end, as it is counted: once. One that is known already is answered as a new one."""
     await intake.flush()
     before = Counter(intake.counts)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(patience(10)):
         answer = await accepted(intake.accept, raw)
         await intake.flush()
     (found,) = (intake.counts - before).elements()
@@ -299,7 +299,7 @@ async def test_a_slow_commit_is_answered_in_time_and_known_when_it_comes_again(
     with structlog.testing.capture_logs() as logs:
         verdicts = [accepted(intake.accept, push(f"e{number}")) for number in range(repeats)]
         started = asyncio.get_running_loop().time()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(patience(5)):
             assert await asyncio.gather(*verdicts) == [Verdict.FAILED] * repeats
         assert asyncio.get_running_loop().time() - started >= 0.09
         await writer.release()
@@ -454,7 +454,7 @@ async def test_close_leaves_no_push_without_a_verdict(
     intake = Intake(store, knows=lambda _: True)
     writer = await Held(store).begun()
     under_way = [accepted(intake.accept, push(f"e{number}")) for number in range(10)]
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(patience(5)):
         await intake.close()
     assert [one.result() for one in under_way] == [Verdict.FAILED] * 10
     await writer.release()

@@ -28,7 +28,7 @@ from reserve_listener.observability.logs import LEVELS, LINE_BYTES, Logs
 from reserve_listener.simulator import sample_event
 from reserve_listener.sinks.log import LogSink
 from reserve_listener.text import visible_lines
-from tests.helpers import delivery, event, until
+from tests.helpers import delivery, event, patience, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -300,7 +300,7 @@ logs.close()
 def test_what_nobody_catches_is_a_masked_line() -> None:
     """An error in a thread or in a finalizer goes to the log with its traceback, and nothing of it to standard error."""
     done = subprocess.run(
-        [sys.executable, "-c", UNCAUGHT], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", UNCAUGHT], capture_output=True, text=True, timeout=patience(60), check=True
     )
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert [line["event"] for line in lines] == ["daemon.uncaught", "daemon.uncaught"]
@@ -449,7 +449,7 @@ async def test_a_blocked_log_drops_and_counts_the_daemons_lines_and_no_event(
     done, _ = await asyncio.wait(events, timeout=0.05)
     assert not done
     pipe.flow()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(patience(10)):
         await asyncio.gather(*events)
     writer.close()
     lines = pipe.end()
@@ -526,7 +526,7 @@ async def test_a_non_blocking_terminal_is_waited_for() -> None:
     await asyncio.wait([written], timeout=0.05)
     assert not written.done()
     pipe.flow()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(patience(10)):
         await written
     writer.close()
     assert pipe.end() == [f"event {number:05}" for number in range(5_000)]

@@ -35,6 +35,7 @@ from reserve_listener.simulator import (
     realistic_events,
     sample_event,
 )
+from tests.helpers import patience
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -91,7 +92,7 @@ class Bare:
 
     async def closed(self) -> int | None:
         """The close code, once the connection has ended."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(patience(5)):
             await self.socket.wait_closed()
             await self._task
         return self.socket.close_code
@@ -100,7 +101,9 @@ class Bare:
 async def ask(simulator: Simulator, **body: Any) -> httpx2.Response:
     async with httpx2.AsyncClient(trust_env=False) as http:
         credentials = {"AppID": simulator.app_id, "AppSecret": simulator.app_secret, **body}
-        return await http.post(f"{simulator.domain}/callback/ws/endpoint", json=credentials, timeout=5)
+        return await http.post(
+            f"{simulator.domain}/callback/ws/endpoint", json=credentials, timeout=patience(5)
+        )
 
 
 async def url_of(simulator: Simulator) -> str:
@@ -121,7 +124,7 @@ async def bare(simulator: Simulator, answer: Answering = lambda _: 200) -> Async
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(patience(5)):
         while not condition():  # neither end of a wire tells when it has read
             await asyncio.sleep(MS)
 
@@ -380,7 +383,7 @@ async def test_half_open() -> None:
         assert (asyncio.ensure_future(pong).done(), client.pongs, client.seen) == (False, [], [])
         assert simulator.connections == 1
         simulator.faults.stall = False
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(patience(5)):
             await pong
         await until(lambda: len(client.pongs) == 1)
         assert await simulator.push(sample_event()).answered() == 200
@@ -392,7 +395,7 @@ async def test_half_open_for_good() -> None:
         simulator.stall_open()
         async with bare(simulator) as alive:
             await simulator.connected(count=2)
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(patience(5)):
                 await (await alive.socket.ping())
             pong = await dead.socket.ping()
             await dead.socket.close()  # gives up after its own time
@@ -407,7 +410,7 @@ async def test_no_app_pong() -> None:
     async with Simulator(faults=Faults(no_app_pong=True)) as simulator, bare(simulator) as client:
         await client.ping()
         await simulator.until(lambda: simulator.app_pings == 1)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(patience(5)):
             await (await client.socket.ping())
         assert client.pongs == []
         simulator.faults.no_app_pong = False
@@ -729,7 +732,7 @@ async def start(*options: str, **streams: Any) -> asyncio.subprocess.Process:
 async def line_with(process: asyncio.subprocess.Process, text: str) -> str:
     """The next line of the output that contains the text."""
     assert process.stdout is not None
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(patience(10)):
         while line := (await process.stdout.readline()).decode():
             if text in line:
                 return line
@@ -758,7 +761,7 @@ async def test_simulate_pushes_and_ends() -> None:
     process = await start("--rate", "200", "--events", "5", "--fault", "duplicate")
     async with blind_client(*await credentials(process)) as client:
         assert "200 in" in await line_with(process, " room ")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(patience(10)):
             assert await process.wait() == 0
         await client.closed()
     assert len(client.seen) == 10
@@ -771,7 +774,7 @@ async def test_simulate_ends_at_a_signal(number: int) -> None:
     process = await start("--rate", "0", "--app-id", "cli_mine", "--app-secret", "mine")
     assert (await credentials(process))[1:] == ["cli_mine", "mine"]
     process.send_signal(number)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(patience(10)):
         assert await process.wait() == 0
 
 
@@ -779,7 +782,7 @@ async def test_simulate_tells_of_a_port_in_use() -> None:
     """A port in use is told in one line, with exit code 1."""
     async with HttpServer(Receiver()) as server:
         process = await start("--port", str(server.port), stderr=asyncio.subprocess.PIPE)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(patience(10)):
             _, said = await process.communicate()
     assert process.returncode == 1
     assert said.decode().count("\n") == 1
@@ -808,7 +811,7 @@ async def test_simulate_takes_keys_and_restores_the_terminal() -> None:
                 await line_with(process, told)
             assert len(client.seen) == 2
         os.write(terminal, b"q")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(patience(10)):
             assert await process.wait() == 0
         assert termios.tcgetattr(stdin) == before
     finally:

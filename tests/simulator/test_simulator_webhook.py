@@ -17,6 +17,7 @@ from reserve_listener.simulator import (
     sample_event,
 )
 from tests.daemon_process import COMMAND, Daemon, environment, running, until
+from tests.helpers import patience
 from tests.pushing import KEY, write_webhook_config
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ async def test_simulate_pushes_to_a_webhook(tmp_path: Path, server: HttpServer) 
     daemon = Daemon(tmp_path, config)
     await daemon.start()
     try:
-        out, err = await asyncio.wait_for(simulating.communicate(), 30)
+        out, err = await asyncio.wait_for(simulating.communicate(), patience(30))
         assert (simulating.returncode, err) == (0, b"")
         text = out.decode()
         assert "the challenge was answered" in text
@@ -128,6 +129,6 @@ async def test_simulate_says_what_it_cannot_read(tmp_path: Path) -> None:
         *COMMAND, "simulate", "--webhook", "http://127.0.0.1:1/", "--encrypt-key-file", str(tmp_path / "none"),
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, env=environment(),
     )  # fmt: skip
-    _, err = await asyncio.wait_for(process.communicate(), 30)
+    _, err = await asyncio.wait_for(process.communicate(), patience(30))
     assert process.returncode == 2
     assert b"--encrypt-key-file" in err

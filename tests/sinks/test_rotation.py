@@ -26,7 +26,7 @@ from reserve_listener.errors import TransientDeliveryError
 from reserve_listener.sinks import rotation
 from reserve_listener.sinks.file import FileSink
 from reserve_listener.sinks.rotation import CHUNK_BYTES, Every, Rotation, next_name
-from tests.helpers import delivery, until
+from tests.helpers import delivery, patience, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -671,7 +671,7 @@ def test_a_kill_before_any_step_loses_no_line(path: Path) -> None:
     while ended == 0 and kill_at < 400:
         kill_at += 1
         with load(path, first, kill_at) as process:
-            out, _ = process.communicate(timeout=60)
+            out, _ = process.communicate(timeout=patience(60))
         taken |= {int(one) for one in out.split()}
         asyncio.run(mend(path))
         assert taken <= ids_in(path.parent)

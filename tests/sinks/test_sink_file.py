@@ -205,7 +205,11 @@ asyncio.run(main())
 def test_a_batch_that_fails_in_its_middle_is_cut_off_again(path: Path) -> None:
     """At the limit of the file's size a batch gets half its way: it is cut off whole, and later ones work."""
     done = subprocess.run(
-        [sys.executable, "-c", LIMITED, str(path)], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", LIMITED, str(path)],
+        capture_output=True,
+        text=True,
+        timeout=patience(60),
+        check=True,
     )
     assert done.stdout.splitlines() == [f"{path}: File too large | True", "True"]
 
@@ -673,7 +677,11 @@ print(time.time(), flush=True)
 def test_a_hanging_disk_does_not_keep_the_process(path: Path) -> None:
     """With a thread that will never come back from fsync the process ends as soon as its main function has."""
     done = subprocess.run(
-        [sys.executable, "-c", STUCK, str(path)], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", STUCK, str(path)],
+        capture_output=True,
+        text=True,
+        timeout=patience(60),
+        check=True,
     )
     assert time.time() - float(done.stdout) < 2
     assert done.stderr == ""

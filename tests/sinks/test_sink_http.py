@@ -33,7 +33,7 @@ from reserve_listener.errors import (
 )
 from reserve_listener.simulator import Answer, HttpServer, Receiver
 from reserve_listener.sinks.http import ANSWER_SHOWN_CHARS, HttpSink, _status_of, judge
-from tests.helpers import delivery, event
+from tests.helpers import delivery, event, patience
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -367,7 +367,7 @@ async def test_a_huge_answer_is_not_read_to_its_end(status: int, meaning: type[D
             await writer.drain()
 
     async with raw_server(flood) as address, sink_to(f"http://{address}/") as sink:
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(patience(3)):
             if meaning is None:
                 await sink.deliver([delivery()])
             else:
@@ -392,7 +392,7 @@ async def test_headers_that_drip_end_at_the_timeout() -> None:
 
     async with raw_server(answer) as address:
         started = time.monotonic()
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(patience(3)):
             error = await failure(f"http://{address}/", timeout_s=0.3)
     assert isinstance(error, TransientDeliveryError)
     assert str(error) == f"{address}: no answer within 0.3 s"
@@ -415,7 +415,7 @@ async def test_a_status_counts_though_its_body_never_comes_whole(
         writer.close()
 
     async with raw_server(answer) as address, sink_to(f"http://{address}/", timeout_s=0.3) as sink:
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(patience(3)):
             if meaning is None:
                 await sink.deliver([delivery()])
             else:

@@ -15,7 +15,7 @@ from reserve_listener.model import Verdict
 from reserve_listener.store import SqliteStore
 from reserve_listener.store.sqlite import schema
 from reserve_listener.store.sqlite.places import inbox_path
-from tests.helpers import append, event, push, stored, unreadable_event
+from tests.helpers import append, event, patience, push, stored, unreadable_event
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -187,7 +187,7 @@ async def test_without_both_files_nothing_is_taken(
     with pytest.raises(StoreError, match=f"{what} was {how}"):
         await receive(store, event("late"))
     with pytest.raises(StoreError, match=f"{what} was {how}"):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(patience(10)):
             await store.ended()
 
 

@@ -409,7 +409,7 @@ def test_a_file_that_may_not_grow(path: Path) -> None:
         cwd=Path.cwd(),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=patience(60),
         check=False,
     )
     assert done.returncode == 0, done.stderr

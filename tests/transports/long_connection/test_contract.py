@@ -15,6 +15,7 @@ from reserve_listener.intake import normalize
 from reserve_listener.redact import blank_tokens
 from reserve_listener.simulator import Simulator, sample_event
 from reserve_listener.simulator.events import TOKEN
+from tests.helpers import patience
 from tests.intake.test_normalize import PERSON, SAMPLE
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class SdkClient:
         push = self.simulator.push(envelope, retry=False)
         assert await push.answered() == 200
         assert self._process.stdout is not None
-        return (await asyncio.wait_for(self._process.stdout.readline(), 10)).rstrip()
+        return (await asyncio.wait_for(self._process.stdout.readline(), patience(10))).rstrip()
 
 
 @contextlib.asynccontextmanager

@@ -22,6 +22,7 @@ from reserve_listener.transports.long_connection.failures import (
     UnreachableError,
     classify,
 )
+from tests.helpers import patience
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -143,7 +144,7 @@ async def test_an_endpoint_that_drips() -> None:
         with pytest.raises(UnreachableError, match="no answer in time"):
             await fetch(f"http://127.0.0.1:{port}", timeout_s=0.3)
         assert time.monotonic() - started < 2.0
-        await asyncio.wait_for(gone.wait(), 5)
+        await asyncio.wait_for(gone.wait(), patience(5))
 
 
 async def test_nobody_listens() -> None:

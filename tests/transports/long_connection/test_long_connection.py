@@ -35,6 +35,7 @@ from reserve_listener.transports.long_connection.failures import (
     classify,
 )
 from reserve_listener.transports.long_connection.timing import Timing
+from tests.helpers import patience
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -424,7 +425,7 @@ async def test_a_gateway_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> N
         with pytest.raises(UnreachableError, match=r"^WebSocket handshake with .*: no answer in time"):
             await connection.open()
         await connection.close()
-        await asyncio.wait_for(gone.wait(), 5)
+        await asyncio.wait_for(gone.wait(), patience(5))
 
 
 async def test_opening_can_be_cancelled() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from reserve_listener.transports.long_connection.connection import MODULE_NAMES, TOUCHED
+from tests.helpers import patience
 
 INSTANCE_NAMES = ("_conn", "_service_id", "_cache")
 """Of the touched names those that an instance has, not the class."""
@@ -75,7 +76,7 @@ def python(code: str) -> str:
         [sys.executable, "-c", code],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=patience(60),
         env={key: value for key, value in os.environ.items() if key != "PYTHONWARNINGS"},
         check=False,
     )

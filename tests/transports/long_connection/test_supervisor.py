@@ -21,6 +21,7 @@ from reserve_listener.simulator import Simulator, sample_event
 from reserve_listener.transports.long_connection.failures import ConnectionLostError, EndpointError
 from reserve_listener.transports.long_connection.supervisor import Backoff, Supervisor
 from reserve_listener.transports.long_connection.timing import Timing
+from tests.helpers import patience
 from tests.transports.long_connection.test_long_connection import Taker, make
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ class Stage:
         with capture_logs() as lines:
             running = asyncio.create_task(self.supervisor.run())
             ended = asyncio.create_task(self.script_is_over.wait())
-            await asyncio.wait([running, ended], timeout=5, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([running, ended], timeout=patience(5), return_when=asyncio.FIRST_COMPLETED)
             ended.cancel()
             running.cancel()
             try:
@@ -285,7 +286,7 @@ async def test_an_unknown_app_that_is_refused_is_final(code: int) -> None:
     """An app that this store has never seen connected ends the daemon, with the reason and what to do."""
     stage = Stage(EndpointError("no", code=code), app_known=False)
     with capture_logs(), pytest.raises(RefusedAtStartError, match=f"code {code}: no. ") as caught:
-        await asyncio.wait_for(stage.supervisor.run(), 5)
+        await asyncio.wait_for(stage.supervisor.run(), patience(5))
     assert caught.value.exit_code == 77
     assert stage.slept == []
     assert stage.connections[0].calls == ["open", "close"]
@@ -417,7 +418,7 @@ async def test_a_cancellation_goes_through_at_once(script: tuple[Any, ...]) -> N
     stage.supervisor._sleep = sleep
     with capture_logs():
         running = asyncio.create_task(stage.supervisor.run())
-        await asyncio.wait_for((asleep if script else stage.script_is_over).wait(), 5)
+        await asyncio.wait_for((asleep if script else stage.script_is_over).wait(), patience(5))
         running.cancel()
         done, _ = await asyncio.wait([running], timeout=0.5)
     assert done
@@ -436,10 +437,10 @@ async def test_a_wake_from_sleep_ends_the_wait() -> None:
     stage.supervisor._sleep = sleep
     with capture_logs():
         running = asyncio.create_task(stage.supervisor.run())
-        await asyncio.wait_for(asleep.wait(), 5)
+        await asyncio.wait_for(asleep.wait(), patience(5))
         assert stage.supervisor.state.name == "waiting"
         stage.supervisor.woke()
-        await asyncio.wait_for(stage.script_is_over.wait(), 5)
+        await asyncio.wait_for(stage.script_is_over.wait(), patience(5))
         running.cancel()
         await asyncio.wait([running])
     assert len(stage.connections) == 2
@@ -607,7 +608,7 @@ async def test_refused_at_start_with_the_real_connection() -> None:
             capture_logs(),
             pytest.raises(RefusedAtStartError, match=r"check lark\.app_id and lark\.app_secret"),
         ):
-            await asyncio.wait_for(running.supervisor.run(), 5)
+            await asyncio.wait_for(running.supervisor.run(), patience(5))
 
 
 async def test_cancelled_while_connecting_for_real() -> None:

@@ -23,6 +23,7 @@ from reserve_listener.transports.webhook.push import Credentials
 from reserve_listener.transports.webhook.server import Webhook
 from tests.cli.test_operate import cli
 from tests.daemon_process import running, until
+from tests.helpers import patience
 from tests.pushing import KEY, TOKEN, challenge, event, sealed, signed, write_webhook_config
 from tests.sinks.test_sink_http import make_certificate
 
@@ -72,7 +73,7 @@ async def served(
     await webhook.open()
     try:
         async with httpx2.AsyncClient(
-            base_url=f"http://127.0.0.1:{webhook.port}", trust_env=False, timeout=20
+            base_url=f"http://127.0.0.1:{webhook.port}", trust_env=False, timeout=patience(20)
         ) as client:
             yield webhook, client
     finally:
@@ -89,7 +90,7 @@ async def raw_answer(port: int, sent: bytes, count: int = 1) -> bytes:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(sent)
     answers = b""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(patience(20)):
         while answers.count(b"HTTP/1.1 ") < count or not answers.endswith(b"}"):
             piece = await reader.read(65_536)
             if not piece:
@@ -268,7 +269,7 @@ async def test_large_bodies_are_bounded_together_and_small_ones_pass(monkeypatch
         people = json.dumps({"people": "x" * 150_000})
         assert (await push(client, event()[:-1] + b"," + people[1:].encode())).status_code == 200
         assert len(intake.taken) == 2
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(patience(20)):
             assert (await reader.readline()).startswith(b"HTTP/1.1 503")
         writer.close()
         assert webhook._bodies.bytes == 0

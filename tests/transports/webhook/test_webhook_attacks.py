@@ -18,6 +18,7 @@ from reserve_listener.net import http_framing
 from reserve_listener.net.asgi_connection import PIPELINED, Limits
 from reserve_listener.transports.webhook import bodies
 from tests.daemon_process import running, until
+from tests.helpers import patience
 from tests.pushing import event, sealed, signed, write_webhook_config
 from tests.sinks.test_sink_http import make_certificate
 from tests.transports.webhook.test_webhook import Intake, push, raw_answer, served
@@ -94,7 +95,9 @@ async def strangers(port: int) -> AsyncIterator[Strangers]:
 
 async def push_anew(port: int, plain: bytes | None = None) -> int:
     """A push over a connection of its own: an idle one may have to give way just then. The status."""
-    async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=20) as client:
+    async with httpx2.AsyncClient(
+        base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=patience(20)
+    ) as client:
         return (await push(client, plain)).status_code
 
 
@@ -349,7 +352,7 @@ async def test_a_body_that_drips_in_is_one_of_many_pieces(monkeypatch: pytest.Mo
             for sent in range(1, 7):
                 writer.write(b"x")
                 await until(lambda: connection.conn.body_left <= 100 - sent)  # noqa: B023
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(patience(20)):
                 assert (await reader.read()).startswith(b"HTTP/1.1 400")
             writer.close()
     assert reasons(logs) == ["the body comes in too many small pieces"]
@@ -424,7 +427,7 @@ async def test_handshakes_are_bounded_in_number_and_time(certificate: Path) -> N
     async with (
         served(tls=context, limits=limits) as (webhook, _),
         strangers(webhook.port) as who,
-        httpx2.AsyncClient(verify=trust, trust_env=False, timeout=20) as client,
+        httpx2.AsyncClient(verify=trust, trust_env=False, timeout=patience(20)) as client,
     ):
         for _ in range(3):
             await who.come(20)
