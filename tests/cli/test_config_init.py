@@ -19,7 +19,7 @@ from tests.daemon_process import COMMAND, environment
 from tests.helpers import patience
 from tests.terminal import Terminal
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 SECRET = "s3cret-of-the-app"
 AS_A_USER = ("unshare", "--user", "--map-user=1000", "--map-group=1000")
 """What root runs as somebody else who may do no more than the owner of root's files."""
