@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 IdsArgument = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="EVENT_ID", help="Only these events: their ids, or unambiguous beginnings of them."
+        metavar="EVENT_ID", help="Only these events: their IDs, or unambiguous beginnings of them."
     ),
 ]
 EventsOption = Annotated[
     list[str] | None, typer.Option("--event-id", metavar="ID", help="The same as EVENT_ID; repeatable.")
 ]
 AllOption = Annotated[
-    bool, typer.Option("--all", help="Everything that the other filters let through; asks first.")
+    bool, typer.Option("--all", help="Everything that the other filters match; asks first.")
 ]
-YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do it without asking.")]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Go ahead without asking.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only show what would be done.")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,7 @@ class Action:
     one: str
     many: str
     future: str
-    """After a number: `will be tried again`."""
+    """After a number: `will be retried`."""
     conditional: str
     asks: bool = False
     """Whether it is confirmed even with a filter, since nothing brings back what it takes away."""

@@ -26,16 +26,19 @@ def check(
     online: Annotated[
         bool,
         typer.Option(
-            "--online", help="Also ask the platform with the app's secret, and try to reach each sink's host."
+            "--online",
+            help="Also ask the platform, using the app's secret, and try to reach each sink's host.",
         ),
     ] = False,
 ) -> None:
-    """Check the configuration, its secrets, and the places that the daemon writes to. Nothing is changed.
+    """Check the configuration and its secrets. Changes nothing.
 
-    With --online the platform is asked whether it accepts the app, without connecting, and how many other clients of the
-    app are connected; each sink's host is looked up and reached. No event is sent.
+    Also checks the places that the daemon writes to.
 
-    Exit codes: 0 all is well (warnings included), 78 the configuration is wrong, 77 the platform refuses the app,
+    With --online, it also asks the platform, without connecting, whether it accepts the app and how many other clients of
+    the app are connected, and it tries to reach each sink's host. It sends no events.
+
+    Exit codes: 0 all is well (warnings allowed), 78 the configuration is wrong, 77 the platform refuses the app,
     1 something cannot be reached.
 
     Example: reserve-listener check -c config.toml --online

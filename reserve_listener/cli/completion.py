@@ -22,10 +22,10 @@ class Shell(StrEnum):
 
 
 def completion(
-    shell: Annotated[Shell, typer.Argument(help="The shell that is to complete.")],
+    shell: Annotated[Shell, typer.Argument(help="The shell to print the script for.")],
     _config: UnusedConfigOption = None,
 ) -> None:
-    """Print a script that completes commands and options in your shell.
+    """Print a shell completion script. With it, your shell completes commands and options.
 
     \b
     Examples:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 PROGRAM = "/opt/reserve-listener/bin/reserve-listener"
 
 config_app = typer.Typer(
-    help="Begin a configuration, and say what can be configured and what is.",
+    help="Create or show a configuration.",
     epilog="Example: reserve-listener config init",
     no_args_is_help=True,
 )
@@ -41,13 +41,13 @@ def init(
     app_secret_file: SecretFileOption = None,
     domain: DomainOption = None,
     example: Annotated[
-        bool, typer.Option("--example", help="Only print an example with every key there is, explained.")
+        bool, typer.Option("--example", help="Only print an example that explains every key.")
     ] = False,
 ) -> None:
-    """Create a first configuration, with comments, and say what comes next.
+    """Create a first configuration, with comments, and show the next steps.
 
-    On a terminal it asks for the app's id and secret, and for the region; elsewhere give them as options.
-    A file that exists is never overwritten.
+    On a terminal it asks for the app's ID and secret, and for the region; elsewhere, pass them as options.
+    It never overwrites an existing file.
 
     \b
     Examples:
@@ -64,11 +64,11 @@ def init(
 @config_app.command()
 def unit(
     template: Annotated[
-        bool, typer.Option("--template", help="The template for several apps on a host instead.")
+        bool, typer.Option("--template", help="Print the template for several apps on one host instead.")
     ] = False,
     _config: UnusedConfigOption = None,
 ) -> None:
-    """Print the systemd unit, sandboxed, with the app's secret as a credential.
+    """Print the systemd unit: sandboxed, with the app's secret as a credential.
 
     Example: reserve-listener config unit > /etc/systemd/system/reserve-listener.service
     """
@@ -83,7 +83,7 @@ def unit(
 
 @config_app.command()
 def schema(_config: UnusedConfigOption = None) -> None:
-    """Print the JSON Schema of the configuration file, for editors and checkers.
+    """Print the JSON Schema of the configuration file, for editors and validators.
 
     Example: reserve-listener config schema > reserve-listener.schema.json
     """
@@ -94,7 +94,7 @@ def schema(_config: UnusedConfigOption = None) -> None:
 
 @config_app.command()
 def show(config: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """Print the configuration in effect and where each key comes from. Secrets are not read, and shown as ********.
+    """Print the configuration in effect and where each value comes from. Secrets are not read; they appear as ********.
 
     Example: reserve-listener config show -c /etc/reserve-listener/config.toml
     """

@@ -69,14 +69,14 @@ CONSOLE_STEPS = """\
 
 AppIdOption = Annotated[
     str | None,
-    typer.Option("--app-id", metavar="ID", help="The app's id (cli_…), from the developer console."),
+    typer.Option("--app-id", metavar="ID", help="The app's ID (cli_…), from the developer console."),
 ]
 SecretFileOption = Annotated[
     Path | None,
     typer.Option(
         "--app-secret-file",
         metavar="FILE",
-        help="The file that holds the app's secret, or will; without it: app_secret beside the configuration.",
+        help="The file that holds, or will hold, the app's secret. Default: app_secret beside the configuration.",
     ),
 ]
 DomainOption = Annotated[
@@ -84,7 +84,7 @@ DomainOption = Annotated[
     typer.Option(
         "--domain",
         metavar="REGION",
-        help="feishu, lark, or the platform's address; without it: feishu.",
+        help="feishu, lark, or the platform's address. Default: feishu.",
     ),
 ]
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from reserve_listener.model import DeadLetter
 
 dead_letters_app = typer.Typer(
-    help="Deliveries that were given up: look at them, try them again, drop them.",
+    help="List, retry or drop failed deliveries. Dead letters are deliveries that the daemon gave up on.",
     epilog="Example: reserve-listener dead-letters list --sink booking",
     no_args_is_help=True,
 )
@@ -50,8 +50,8 @@ RETRY = Action(
     path="/dead-letters/retry",
     one="dead letter",
     many="dead letters",
-    future="will be tried again",
-    conditional="would be tried again",
+    future="will be retried",
+    conditional="would be retried",
 )
 DROP = Action(
     name="drop",
@@ -73,11 +73,11 @@ def list_dead_letters(
     until: UntilOption = None,
     event_id: EventOption = None,
     limit: Annotated[
-        int, typer.Option("--limit", "-n", metavar="NUMBER", min=1, help="How many at the most.")
+        int, typer.Option("--limit", "-n", metavar="NUMBER", min=1, help="How many to show at most.")
     ] = 1000,
     as_json: JsonOption = False,
 ) -> None:
-    """List dead letters, those first that were given up first.
+    """List dead letters, oldest first.
 
     Example: reserve-listener dead-letters list --sink booking --since 2d
     """
@@ -104,9 +104,9 @@ def retry_dead_letters(
     yes: YesOption = False,
     dry_run: DryRunOption = False,
 ) -> None:
-    """Try dead letters again, as if their events had just come. Only those of sinks that are configured.
+    """Retry dead letters as if their events had just arrived. Only for sinks that are still configured.
 
-    Choose events by id, with filters, or with --all, which asks first.
+    Select events by ID, with filters, or with --all, which asks first.
 
     \b
     Examples:
@@ -133,7 +133,7 @@ def drop_dead_letters(
 ) -> None:
     """Drop dead letters for good. Their events stay in the store.
 
-    Choose events by id, with filters, or with --all. It asks first; --yes goes ahead without asking.
+    Select events by ID, with filters, or with --all. Asks first, unless --yes is given.
 
     \b
     Examples:

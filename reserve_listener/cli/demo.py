@@ -84,14 +84,16 @@ class Transport(StrEnum):
 def demo(
     events: Annotated[
         int,
-        typer.Option("--events", metavar="NUMBER", min=0, help="How many changes to send; 0: until Ctrl-C."),
+        typer.Option(
+            "--events", metavar="NUMBER", min=0, help="How many changes to send; 0: keep going until Ctrl-C."
+        ),
     ] = 5,
-    transport: Annotated[Transport, typer.Option(help="How the events come in.")] = Transport.long_connection,
+    transport: Annotated[Transport, typer.Option(help="How events arrive.")] = Transport.long_connection,
     _config: UnusedConfigOption = None,
 ) -> None:
-    """Watch the daemon work, without an account: a local platform sends changes, three sinks get them.
+    """Watch the daemon work, without an account. A local platform sends changes, three sinks receive them.
 
-    Ends with exit code 1 if anything did not arrive.
+    Exit codes: 0 everything arrived, 1 something did not.
 
     Example: reserve-listener demo --events 3 --transport webhook
     """
@@ -288,7 +290,7 @@ def _conclude(folder: Path, sent: int, arrived: int, took_s: float) -> None:
     _say(f"""
 {_green(f"All {sent} changes arrived in all three sinks.")} It took {took_s:.1f} s. Where to go next:
 
-  your own app       README.md, "For a real app": create the app, then
+  your own app       README.md, "Connect a real app": create the app, then
                      reserve-listener config init && reserve-listener run
   play the platform  reserve-listener simulate   (drops, stalls, refusals, duplicates on a key press)
 """)

@@ -53,12 +53,12 @@ REPLAY = Action(
     path="/events/replay",
     one="delivery",
     many="deliveries",
-    future="will be made once more",
-    conditional="would be made once more",
+    future="will be repeated",
+    conditional="would be repeated",
 )
 
 events_app = typer.Typer(
-    help="Look at the events in the store, and deliver them again.",
+    help="Look at the events in the store, or deliver them again.",
     epilog="Example: reserve-listener events list --since 2h",
     no_args_is_help=True,
 )
@@ -73,14 +73,14 @@ def list_events(
     until: UntilOption = None,
     event_id: EventOption = None,
     limit: Annotated[
-        int, typer.Option("--limit", "-n", metavar="NUMBER", min=1, help="How many, the newest ones.")
+        int, typer.Option("--limit", "-n", metavar="NUMBER", min=1, help="How many of the newest to show.")
     ] = 20,
     unreadable: Annotated[
         bool, typer.Option("--unreadable", help="Only pushes that could not be normalised.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """List the newest events, the oldest of them first.
+    """List the newest events, in the order in which they arrived.
 
     Example: reserve-listener events list -n 50 --since 2h
     """
@@ -97,13 +97,13 @@ def show_event(
         str,
         typer.Argument(
             metavar="EVENT_ID",
-            help="The event's id, as in `events list`, or an unambiguous beginning of it.",
+            help="The event's ID, as `events list` shows it, or an unambiguous beginning of it.",
         ),
     ],
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show one event: what sinks receive, what the platform sent, and how far it has come.
+    """Show one event: what sinks receive, what the platform sent, and the state of its deliveries.
 
     Example: reserve-listener events show 5e3702a84e
     """
@@ -130,16 +130,16 @@ def tail_events(
     sink: SinkOption = None,
     scope: ScopeOption = None,
     follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Go on with what comes, until Ctrl-C.")
+        bool, typer.Option("--follow", "-f", help="Keep printing new events, until Ctrl-C.")
     ] = False,
     limit: Annotated[
-        int, typer.Option("--limit", "-n", metavar="NUMBER", min=1, help="How many to begin with.")
+        int, typer.Option("--limit", "-n", metavar="NUMBER", min=1, help="How many to start with.")
     ] = 10,
     as_json: JsonOption = False,
 ) -> None:
-    """Print the newest events, a line each, and with -f those that come.
+    """Print the newest events, one per line; with -f, also new ones as they arrive.
 
-    --json: what sinks receive, as an array, and with -f one object a line.
+    With --json, print what sinks receive: an array, or with -f one object per line.
 
     Example: reserve-listener events tail -f --scope omm_3c5dd7e09b
     """
@@ -180,10 +180,10 @@ def replay_events(
     yes: YesOption = False,
     dry_run: DryRunOption = False,
 ) -> None:
-    """Deliver events once more, to every sink that takes them or to one.
+    """Deliver events once more, to every sink whose filters match or to a single one.
 
-    Choose events by id, with filters, or with --all, which asks first. Receivers see the same ids again, and out of order: they
-    compare `time`. While the configuration cannot be read, deliveries that were made before are repeated, and no others.
+    Select events by ID, with filters, or with --all, which asks first. Receivers see the same IDs again, and out of order, so
+    they should compare `time`. If the configuration cannot be read, only earlier deliveries are repeated.
 
     \b
     Examples:

@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from reserve_listener.model import Filters
     from reserve_listener.store import StoreReader
 
-SinkOption = Annotated[str | None, typer.Option("--sink", metavar="NAME", help="Only of this sink.")]
+SinkOption = Annotated[str | None, typer.Option("--sink", metavar="NAME", help="Only this sink.")]
 ScopeOption = Annotated[
     str | None,
     typer.Option(
         "--scope",
         metavar="ID",
-        help="Only of this room or level: its scope_id, or an unambiguous beginning of it.",
+        help="Only this room or level: its scope_id, or an unambiguous beginning of it.",
     ),
 ]
 SinceOption = Annotated[
@@ -29,18 +29,20 @@ SinceOption = Annotated[
     typer.Option(
         "--since",
         metavar="WHEN",
-        help="Only what was stored at that time or later: 45s, 30m, 2h or 7d ago, or 2026-11-22T08:00 (local time;"
+        help="Only what was stored at this time or later: 45s, 30m, 2h or 7d ago, or 2026-11-22T08:00 (local time;"
         " with a zone: 2026-11-22T08:00Z).",
     ),
 ]
 UntilOption = Annotated[
     str | None,
-    typer.Option("--until", metavar="WHEN", help="Only what was stored before that time; as --since."),
+    typer.Option(
+        "--until", metavar="WHEN", help="Only what was stored before this time; format as for --since."
+    ),
 ]
 EventOption = Annotated[
     str | None,
     typer.Option(
-        "--event-id", metavar="ID", help="Only this event: its id, or an unambiguous beginning of it."
+        "--event-id", metavar="ID", help="Only this event: its ID, or an unambiguous beginning of it."
     ),
 ]
 

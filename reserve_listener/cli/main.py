@@ -27,8 +27,8 @@ from reserve_listener.text import visible_lines
 
 app = typer.Typer(
     name=PROGRAM,
-    help="Hears every change of a Feishu/Lark meeting room's reservation limits"
-    " and carries it to logs, files and HTTP endpoints. Nothing is lost on the way.",
+    help="Receives every change to the reservation limits of Feishu/Lark meeting rooms"
+    " and delivers it to logs, files and HTTP endpoints, without losing any.",
     epilog="New here? Try: reserve-listener demo",
     no_args_is_help=True,
     add_completion=False,

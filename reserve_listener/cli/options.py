@@ -12,14 +12,14 @@ ConfigOption = Annotated[
         "--config",
         "-c",
         metavar="FILE",
-        help="The configuration file. Without it: $RESERVE_LISTENER_CONFIG, ./config.toml, "
-        "/etc/reserve-listener/config.toml.",
+        help="The configuration file. Default: $RESERVE_LISTENER_CONFIG, ./config.toml or "
+        "/etc/reserve-listener/config.toml, whichever comes first.",
     ),
 ]
 UnusedConfigOption = Annotated[
     Path | None,
     typer.Option(
-        "--config", "-c", metavar="FILE", help="Accepted after any command; this one does not read it."
+        "--config", "-c", metavar="FILE", help="Accepted for consistency; this command does not use it."
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]

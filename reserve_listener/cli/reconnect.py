@@ -21,10 +21,10 @@ NO_DAEMON = 3
 
 
 def reconnect(config: ConfigOption = None) -> None:
-    """Have the running daemon connect to the platform now: it ends a wait, or makes a working connection anew.
+    """Make the running daemon connect now. Ends the wait for its next attempt, or replaces a working connection.
 
-    Nothing is lost: what is not answered by then is pushed again. Exit codes: 0 connected, 1 not within 15 seconds (it
-    goes on trying), 3 no daemon runs.
+    Nothing is lost: the platform retries what has not been answered by then. Exit codes: 0 connected, 1 not within
+    15 seconds (it keeps trying), 3 no daemon is running.
 
     Example: reserve-listener reconnect
     """

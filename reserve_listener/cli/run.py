@@ -35,19 +35,19 @@ def run(
     log_level: Annotated[
         LogLevel | None,
         typer.Option(
-            help="The least serious lines that are written; goes over log.level. A log sink's events always are."
+            help="The lowest level to log; overrides log.level. A log sink's events are always written."
         ),
     ] = None,
     log_format: Annotated[
-        LogFormat, typer.Option(help="auto: colourful on a terminal, JSON lines otherwise.")
+        LogFormat, typer.Option(help="auto: coloured on a terminal, JSON lines otherwise.")
     ] = LogFormat.auto,
 ) -> None:
     """Run the daemon until SIGTERM or Ctrl-C.
 
-    Logs go to standard output. Ctrl-C finishes deliveries first; a second one leaves at once, losing nothing.
-    SIGHUP applies a changed configuration, if it is a good one.
+    Logs go to standard output. Ctrl-C finishes deliveries first; press it again to exit at once. Either way, nothing is lost.
+    SIGHUP applies a changed configuration, if it is valid.
 
-    Exit codes: 0 stopped as asked, 75 the store is in use, 77 the platform refuses the app, 78 configuration wrong.
+    Exit codes: 0 stopped as asked, 75 the store is in use, 77 the platform refuses the app, 78 the configuration is wrong.
 
     Example: reserve-listener run -c config.toml
     """

@@ -39,43 +39,41 @@ class Fault(StrEnum):
 def simulate(
     port: Annotated[
         int,
-        typer.Option(metavar="PORT", min=0, max=65535, help="Port on 127.0.0.1; 0 takes a free one."),
+        typer.Option(metavar="PORT", min=0, max=65535, help="Port on 127.0.0.1; 0 picks a free one."),
     ] = 7070,
     rate: Annotated[
         float,
-        typer.Option(metavar="RATE", min=0, help="Events a second while a client is connected; 0: none."),
+        typer.Option(metavar="RATE", min=0, help="Events per second while a client is connected; 0: none."),
     ] = 0.5,
     events: Annotated[
         int | None,
         typer.Option(
-            metavar="NUMBER", min=1, help="Stop after so many events, each answered 200 or given up."
+            metavar="NUMBER", min=1, help="Stop after this many events, each answered 200 or given up."
         ),
     ] = None,
     fault: Annotated[
         list[Fault] | None,
-        typer.Option(
-            metavar="FAULT", help=f"A fault in force from the start; repeatable. One of: {', '.join(Fault)}."
-        ),
+        typer.Option(metavar="FAULT", help=f"A fault to begin with; repeatable. One of: {', '.join(Fault)}."),
     ] = None,
     drop_every: Annotated[
         float,
-        typer.Option(metavar="SECONDS", min=0, help="Reset the connections every so many seconds; 0: never."),
+        typer.Option(metavar="SECONDS", min=0, help="Reset all connections this often; 0: never."),
     ] = 0.0,
     app_id: Annotated[str | None, typer.Option(metavar="ID", help="The app_id to accept.")] = None,
     app_secret: Annotated[
         str | None,
-        typer.Option(metavar="SECRET", help="The app_secret to accept; it is printed, so make one up."),
+        typer.Option(metavar="SECRET", help="The app_secret to accept. It is printed, so invent one."),
     ] = None,
     time_scale: Annotated[
         float,
         typer.Option(
             metavar="FACTOR",
             min=0.0001,
-            help="Factor on the waits before an event is pushed again: 15 s, 5 min, 1 h, 6 h.",
+            help="Multiply the delays between the platform's retries (15 s, 5 min, 1 h, 6 h) by this.",
         ),
     ] = 1.0,
     seed: Annotated[
-        int | None, typer.Option(metavar="NUMBER", help="Make the same events each time.")
+        int | None, typer.Option(metavar="NUMBER", help="Generate the same events every time.")
     ] = None,
     webhook: Annotated[
         str | None,
@@ -87,15 +85,17 @@ def simulate(
     ] = None,
     verification_token_file: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="With --webhook: the verification token that pushes carry."),
+        typer.Option(
+            metavar="FILE", help="With --webhook: the file with the verification token that pushes carry."
+        ),
     ] = None,
     _config: UnusedConfigOption = None,
 ) -> None:
-    """Simulate the Feishu platform on this machine, with faults on demand.
+    """Simulate the platform on this machine. With faults on demand.
 
-    It prints what a configuration needs to connect to it, then pushes events
-    and prints one line for each with its answer. On a terminal, keys push
-    events and switch faults on and off (? lists them).
+    It prints the configuration that a daemon needs to connect to it, then pushes
+    events and prints one line for each with its answer. On a terminal, press keys
+    to push events and to turn faults on and off (? lists them).
 
     \b
     Examples:

@@ -17,14 +17,12 @@ if TYPE_CHECKING:
     from reserve_listener.web.answers import SampleResult, SinkStatus
 
 sinks_app = typer.Typer(
-    help="Where events go: look at the sinks, try one, switch one off and on.",
+    help="Where events go: list sinks, test, disable or enable one.",
     epilog="Example: reserve-listener sinks list",
     no_args_is_help=True,
 )
 
-NameArgument = Annotated[
-    str, typer.Argument(metavar="NAME", help="The sink's name, as in the configuration.")
-]
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The sink's name in the configuration.")]
 
 COLUMNS = (
     Column("sink", lambda row: row["name"]),
@@ -38,9 +36,9 @@ COLUMNS = (
 
 @sinks_app.command("list")
 def list_sinks(config: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """List the sinks: how each does, what waits for it, and why the last attempt failed.
+    """List the sinks: the state of each, how much is waiting for it, and why its last attempt failed.
 
-    Without a running daemon: what the store holds for them.
+    If no daemon is running, show what the store knows about them.
 
     Example: reserve-listener sinks list
     """
@@ -57,10 +55,10 @@ def list_sinks(config: ConfigOption = None, as_json: JsonOption = False) -> None
 
 @sinks_app.command("test")
 def try_sink_now(name: NameArgument, config: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """Send a marked sample event to one sink, now, and say what came back. Nothing of it is stored.
+    """Send a marked sample event to one sink now and show the result. Nothing of it is stored.
 
-    The running daemon sends it, with its own credentials; without one it is sent from here. The event says
-    `"test": true`, and its id begins with "test-". Exit code 0 when the sink took it, else 1.
+    The running daemon sends it, with its own credentials; if none is running, this command does. The event has
+    `"test": true`, and its ID begins with "test-". Exit codes: 0 the sink accepted it, 1 it did not.
 
     Example: reserve-listener sinks test booking
     """
@@ -84,7 +82,7 @@ def try_sink_now(name: NameArgument, config: ConfigOption = None, as_json: JsonO
 
 @sinks_app.command("disable")
 def disable_sink(name: NameArgument, config: ConfigOption = None) -> None:
-    """Send nothing more to a sink. What is for it waits in the store, without growing old, until it is enabled.
+    """Stop sending to a sink. Its deliveries wait in the store, without ageing, until you enable it again.
 
     Example: reserve-listener sinks disable booking
     """
@@ -98,7 +96,7 @@ def disable_sink(name: NameArgument, config: ConfigOption = None) -> None:
 
 @sinks_app.command("enable")
 def enable_sink(name: NameArgument, config: ConfigOption = None) -> None:
-    """Go on with a sink that was disabled: by hand, or since it said that it is gone (HTTP 410).
+    """Resume sending to a sink that was disabled, by hand or because its receiver answered that it is gone (HTTP 410).
 
     Example: reserve-listener sinks enable booking
     """

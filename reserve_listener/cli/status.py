@@ -30,16 +30,16 @@ BELOW = {"reason": "", "hint": "  → ", "attempt": "  "}
 def status(
     config: ConfigOption = None,
     watch: Annotated[
-        bool, typer.Option("--watch", "-w", help="Show it again every two seconds, until Ctrl-C.")
+        bool, typer.Option("--watch", "-w", help="Refresh every two seconds, until Ctrl-C.")
     ] = False,
     quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Print nothing: the exit code says it all.")
+        bool, typer.Option("--quiet", "-q", help="Print nothing; only set the exit code.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Say how the daemon is: ok, degraded, failing or stopped, why, and what to do about it.
+    """Show how the daemon is doing. It is ok, degraded, failing or stopped; also shows why, and what to do about it.
 
-    Exit codes: 0 ok, 1 degraded or failing, 3 no daemon runs. Answers within 5 seconds, whatever the daemon does.
+    Exit codes: 0 ok, 1 degraded or failing, 3 no daemon is running. Takes at most 5 seconds, whatever the daemon is doing.
 
     Example: reserve-listener status --json
     """

@@ -6,7 +6,7 @@ from reserve_listener.cli.options import JsonOption, UnusedConfigOption
 
 
 def version(as_json: JsonOption = False, _config: UnusedConfigOption = None) -> None:
-    """Print the versions of reserve-listener and of what it rests on.
+    """Print version numbers. Those of reserve-listener and of what it builds on.
 
     Example: reserve-listener version
     """

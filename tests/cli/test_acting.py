@@ -101,14 +101,14 @@ def test_drop_wants_yes_even_with_a_filter(folder: Path) -> None:
 def test_retry_with_a_filter_needs_nothing_more(folder: Path, which: tuple[str, ...]) -> None:
     """An id, as argument or option, a beginning of it, or a filter: done at once, that one only."""
     done = cli(folder, "dead-letters", "retry", *which)
-    assert (done.returncode, done.stdout) == (0, "1 dead letter will be tried again.\n")
+    assert (done.returncode, done.stdout) == (0, "1 dead letter will be retried.\n")
     assert states(folder) == ["pending", "dead"]
 
 
 def test_several_ids_at_once(folder: Path) -> None:
     """Ids as arguments and as options add up, and one that is named twice counts once."""
     done = cli(folder, "events", "replay", "one", "two", "--event-id", "one")
-    assert (done.returncode, done.stdout) == (0, "2 deliveries will be made once more.\n")
+    assert (done.returncode, done.stdout) == (0, "2 deliveries will be repeated.\n")
 
 
 @pytest.mark.parametrize("action", ACTIONS, ids=" ".join)

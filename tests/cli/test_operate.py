@@ -62,7 +62,7 @@ async def test_dead_letters_are_listed_retried_and_dropped_on_a_running_daemon(
         receiver.answer = 200
         receiver.received.clear()
         code, out, err = await cli("dead-letters", "retry", "-c", config, "--scope", "omm_b")
-        assert (code, out) == (0, "2 dead letters will be tried again.\n")
+        assert (code, out) == (0, "2 dead letters will be retried.\n")
         assert err == "2 dead letters of omm_b.\n"
         await receiver.wait_for(2)
         assert [request.headers["webhook-id"] for request in receiver.received] == ["two", "three"]
@@ -88,7 +88,7 @@ async def test_a_stopped_daemons_store_is_acted_on_directly(
         receiver.answer = 200
         receiver.received.clear()
         code, out, _ = await cli("dead-letters", "retry", "-c", config, "--all", "--yes")
-        assert (code, out) == (0, "1 dead letter will be tried again.\n")
+        assert (code, out) == (0, "1 dead letter will be retried.\n")
         assert (await cli("events", "replay", "-c", config, "--sink", "audit"))[1].startswith("1 delivery ")
         await daemon.start()
         await receiver.wait_for(1, 20)

@@ -153,7 +153,7 @@ async def test_a_sink_hears_what_its_filters_let_through(
             [],
         )
         code, out, _ = await cli("events", "replay", "-c", config, "--sink", "some")
-        assert (code, out) == (0, "2 deliveries will be made once more.\n")
+        assert (code, out) == (0, "2 deliveries will be repeated.\n")
         await until(lambda: daemon.pending() == 0)
         assert ids("some") == ["room a", "level x"] * 2
         assert await daemon.stop() == 0
