@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from reserve_listener.cli.listing import LONGEST_CELL, at_terminal
 from reserve_listener.cli.options import ConfigOption
 from reserve_listener.errors import ConfigError
-from reserve_listener.text import visible_lines
+from reserve_listener.text import visible, visible_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from reserve_listener.cli.checks.findings import Finding
 
 _MARKS: Final = {"ok": "✓", "warn": "!", "fail": "✗"}
-_PLAIN_MARKS: Final = {"ok": "ok  ", "warn": "warn", "fail": "FAIL"}
+_WORDS: Final = {"ok": "ok", "warn": "warn", "fail": "FAIL"}
 
 
 def check(
@@ -46,16 +47,25 @@ def check(
     from reserve_listener.cli.checks.findings import exit_code
 
     findings = list(_findings(config, online=online))
-    marks = _MARKS if _takes_symbols() else _PLAIN_MARKS
-    width = max(len(finding.where) for finding in findings)
-    for finding in findings:
-        typer.echo(f"{marks[finding.level]} {finding.where:<{width}}  {visible_lines(finding.text)}")
+    for line in _for_persons(findings) if at_terminal() else _for_programs(findings):
+        typer.echo(line)
     if code := exit_code(findings):
         raise typer.Exit(code)
 
 
-def _takes_symbols() -> bool:
-    return sys.stdout.isatty() and (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+def _for_persons(findings: "Sequence[Finding]") -> "Iterator[str]":
+    utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+    marks = _MARKS if utf8 else _WORDS
+    mark_width = max(map(len, marks.values()))
+    width = max(len(finding.where) for finding in findings)
+    for finding in findings:
+        mark = f"{marks[finding.level]:<{mark_width}}"
+        yield f"{mark} {finding.where:<{width}}  {visible_lines(finding.text)}"
+
+
+def _for_programs(findings: "Sequence[Finding]") -> "Iterator[str]":
+    for finding in findings:
+        yield "\t".join((_WORDS[finding.level], visible(finding.where), visible(finding.text, LONGEST_CELL)))
 
 
 def _findings(path: Path | None, *, online: bool) -> "Iterator[Finding]":

@@ -267,3 +267,28 @@ def test_a_store_on_a_read_only_file_system_is_told_in_a_sentence(config: Path, 
         assert "Traceback" not in text
     finally:
         subprocess.run(["umount", folder], check=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system that is full")
+def test_a_full_disk_is_found_before_the_start(config: Path, tmp_path: Path) -> None:
+    """Check fails for a store and for a file sink whose disk has no room, names it, and gives 1."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    sink = f'[[sinks]]\nname = "audit"\ntype = "file"\npath = "{folder}/audit.jsonl"\n'
+    config.write_text(config.read_text().replace("events.db", "small/events.db") + sink)
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=4m", "none", folder], check=False, capture_output=True
+    ).returncode:
+        pytest.skip("this machine lets nobody mount")
+    try:
+        code, text = run("check", "-c", config)
+        assert code == 0
+        assert "small/events.db: will be created" in text
+        (folder / "ballast").write_bytes(bytes(4_000_000))
+        code, text = run("check", "-c", config)
+        failed = [line for line in text.splitlines() if line.startswith(FAILED_MARK)]
+        assert code == 1
+        assert [line.split("\t")[1] for line in failed] == ["store", 'sink "audit"']
+        assert all("its disk is full (" in line and line.endswith("; make room on it") for line in failed)
+    finally:
+        subprocess.run(["umount", folder], check=True)

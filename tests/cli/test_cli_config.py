@@ -56,7 +56,7 @@ def call(*arguments: str, text: str | None = None) -> Result:
 
 def items(output: str) -> dict[str, str]:
     """What `check` says, by subject; each text begins with its mark."""
-    rows = [re.fullmatch(r"(ok|warn|FAIL) +(.+?)  +(.+)", line) for line in output.splitlines()]
+    rows = [re.fullmatch(r"(ok|warn|FAIL)\t(.+?)\t(.+)", line) for line in output.splitlines()]
     return {row[2]: f"{row[1]} {row[3]}" for row in rows if row}
 
 
@@ -269,7 +269,7 @@ def test_check_of_a_wrong_configuration() -> None:
     assert result.exit_code == 78
     lines = result.output.splitlines()
     assert len(lines) == 3
-    assert all(line.startswith("FAIL configuration  config.toml: lark.") for line in lines)
+    assert all(line.startswith("FAIL\tconfiguration\tconfig.toml: lark.") for line in lines)
 
 
 def test_check_says_which_proxy_each_address_uses(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -354,13 +354,13 @@ def test_check_does_not_hang(monkeypatch: pytest.MonkeyPatch) -> None:
     hanging.set()
     assert result.exit_code == 78
     assert result.output.startswith(
-        "FAIL configuration  does not come to an end within 0.05 s; look at the files"
+        "FAIL\tconfiguration\tdoes not come to an end within 0.05 s; look at the files"
     )
 
 
 def test_check_marks_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     """A terminal gets ✓ and ✗, everything else plain words."""
-    monkeypatch.setattr(check_module, "_takes_symbols", lambda: True)
+    monkeypatch.setattr(check_module, "at_terminal", lambda: True)
     result = call("check", text=LARK + '[store]\nurl = "sqlite:///config.toml"')
     assert [line[0] for line in result.output.splitlines()] == ["✓", "✓", "✓", "✗", "✓"]
 

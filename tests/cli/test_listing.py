@@ -138,6 +138,17 @@ def test_status_for_persons_and_for_pipes(tmp_path: Path, store: dict[str, str])
     assert fields["hint"].startswith("start it")
 
 
+def test_check_for_persons_and_for_pipes(tmp_path: Path, store: dict[str, str]) -> None:
+    """A terminal gets columns, a pipe three fields a line: how it is, what was looked at, what was found."""
+    (tmp_path / "config.toml").write_text('[lark]\napp_id = "cli_1"\napp_secret = "0123456789"\n')
+    code, text = at_terminal("check", cwd=tmp_path, env=store | {"PYTHONIOENCODING": "utf-8"})
+    assert code == 0
+    assert re.search(r"^✓ store {4,}\S+events.db: exists", text, re.MULTILINE)
+    rows = [line.split("\t") for line in piped(tmp_path, "check", **store).stdout.splitlines()]
+    assert rows[0] == ["ok", "configuration", "config.toml"]
+    assert {len(row) for row in rows} == {3}
+
+
 def test_the_beginning_of_an_id_is_enough(tmp_path: Path, store: dict[str, str]) -> None:
     """An unambiguous beginning is taken, as a table shows it too; one that several ids have is refused with them."""
     for start in (EVENT[:12], f"{EVENT[:12]}…", EVENT):

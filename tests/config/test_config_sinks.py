@@ -165,7 +165,7 @@ def call(*arguments: str, text: str | None = None) -> Result:
 def findings(text: str) -> dict[str, str]:
     """What `check` says, by subject; each text begins with its mark."""
     rows = [
-        re.fullmatch(r"(ok|warn|FAIL) +(.+?)  +(.+)", line)
+        re.fullmatch(r"(ok|warn|FAIL)\t(.+?)\t(.+)", line)
         for line in call("check", text=text).output.splitlines()
     ]
     assert all(rows)

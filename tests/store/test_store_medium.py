@@ -263,7 +263,9 @@ async def test_a_full_store_says_so_until_there_is_room(store: SqliteStore) -> N
     await limit_pages(store, pages)
     with pytest.raises(StoreError, match="full"):
         await append(store, small_event("big", size=1_000_000))
-    assert "full" in (store.problem or "")
+    problem = store.problem or ""
+    assert problem.startswith("the store ")
+    assert problem.endswith("/events.db failed: database or disk is full. Make room on its disk.")
     await limit_pages(store, 1_000_000)
     assert await append(store, small_event("big", size=1_000_000)) is Verdict.STORED
     assert store.problem is None

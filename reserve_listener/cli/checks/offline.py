@@ -110,6 +110,7 @@ def _file_sink(sink: FileSink) -> str:
     if (problem := made.problem()) is not None:
         places.look_at_file(sink.path)
         raise WrongError(problem)
+    places.require_room(sink.path)
     return f"{sink.path}: {'exists, events are appended' if sink.path.exists() else 'will be created'}"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 from typing import TYPE_CHECKING, Final
 
@@ -15,11 +16,17 @@ if TYPE_CHECKING:
 
 _SQLITE_HEADER: Final = b"SQLite format 3\x00"
 
+LEAST_ROOM: Final = 1_048_576
+"""With less than this the daemon does not even start: opening a store writes some hundred kilobytes."""
+FULL_DISK: Final = 1
+"""The exit code of a full disk: the configuration is not what is wrong."""
+
 
 def store(path: Path) -> str:
     """How the store is; WrongError when it cannot be used."""
     if not _is_file(path):
         _require_directory(_nearest_that_exists(path.parent))
+        require_room(path)
         return f"{path}: will be created"
     _require_access(path, os.R_OK | os.W_OK, "read and write")
     # SQLite makes its journal beside the file.
@@ -30,6 +37,7 @@ def store(path: Path) -> str:
         look_at(path)
     except StoreError as error:
         raise WrongError(str(error)) from None
+    require_room(path)
     return f"{path}: exists"
 
 
@@ -39,6 +47,18 @@ def look_at_file(path: Path) -> None:
         _require_access(path, os.R_OK | os.W_OK, "read and write")
     else:
         _require_directory(path.parent)
+
+
+def require_room(path: Path) -> None:
+    """Raise WrongError when the disk of a file, whether it is there yet or not, is full."""
+    try:
+        free = shutil.disk_usage(_nearest_that_exists(path)).free
+    except OSError:  # a file system that cannot tell
+        return
+    if free < LEAST_ROOM:
+        raise WrongError(
+            f"{path}: its disk is full ({free // 1024} KiB are free)", "make room on it", exit_code=FULL_DISK
+        )
 
 
 def _head(path: Path) -> bytes:

@@ -206,7 +206,9 @@ def _explained(path: Path, error: sqlite3.Error) -> StoreError:
         return StoreError(
             f"the store {path} cannot be written or its folder cannot ({error}). Check the owner and the mode."
         )
-    if name.startswith(("SQLITE_FULL", "SQLITE_IOERR")):
+    if name == "SQLITE_FULL":
+        return StoreError(f"the store {path} cannot be used: {error}. Make room on its disk.")
+    if name.startswith("SQLITE_IOERR"):
         return StoreError(f"the store {path} cannot be used: {error}. Is the disk full, or failing?")
     return StoreError(f"the store {path} cannot be used: {error}.")
 

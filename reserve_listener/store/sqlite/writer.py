@@ -197,7 +197,7 @@ class Writer:
                 left += self._jobs.get_nowait() or ()
         left += self._coming
         if failure is not None and not isinstance(failure, StoreError):
-            failure = _store_error(failure)
+            failure = _store_error(failure, self._file.path)
         for job in left:
             job.tell(None, failure or StoreError("the store is closed"))
         resolve(self._closed, None, failure)
@@ -220,12 +220,12 @@ class Writer:
             connection = self._file.usable()
         except _NotNowError as error:
             self._failure = str(error)
-            self._tell(_tell_all, [(job, None, StoreError(f"the store failed: {error}")) for job in jobs])
+            self._tell(_tell_all, [(job, None, StoreError(str(error))) for job in jobs])
             return
         writes = [job for job in jobs if job.writes]
         if writes:
             changes = connection.total_changes
-            results = _commit(connection, writes)
+            results = _commit(connection, writes, self._file.path)
             wrote = connection.total_changes != changes
             if connection.in_transaction:  # even the rollback failed
                 self._file.close()
@@ -272,7 +272,7 @@ class _File:
     """The store's file and the connection to it. Used in the writer's thread only."""
 
     def __init__(self, path: Path, part: schema.Part, beside: Path | None) -> None:
-        self._path = path
+        self.path = path
         self._part = part
         self._beside = beside
         self._beside_identity: tuple[int, int] | None = None
@@ -288,10 +288,10 @@ class _File:
 
     def open(self) -> None:
         """Open, as at start. Raises `StoreError`."""
-        self._connection = schema.open_writer(self._path, self._part)
+        self._connection = schema.open_writer(self.path, self._part)
         # Held open, also while no connection is: the number of a removed file would be given to the next one.
-        self._held = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
-        self._identity, self._wal_identity = _identity(self._path), _identity(self._wal)
+        self._held = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        self._identity, self._wal_identity = _identity(self.path), _identity(self._wal)
         self._beside_identity = _identity(self._beside)
         self._guard = WalGuard(self._real)
 
@@ -306,7 +306,7 @@ class _File:
             self._reopen()
             self._require_same()  # opening makes a file where none is
         if self._connection is None:  # pragma: no cover  # `_reopen` opens or raises
-            raise _NotNowError("not open")
+            raise _NotNowError(f"the store {self.path} is not open")
         return self._connection
 
     def require_whole(self) -> None:
@@ -343,13 +343,13 @@ class _File:
         try:
             connection = self.usable()
         except _NotNowError as error:
-            return job, None, _store_error(error)
+            return job, None, StoreError(str(error))
         try:
             return job, job.work([job.item], connection)[0], None
         except Exception as error:  # noqa: BLE001  # as in _commit
             if _name_of(error).startswith(_DAMAGED):
                 self.suspect(error)
-            return job, None, _store_error(error)
+            return job, None, _store_error(error, self.path)
 
     def close(self) -> None:
         """Give the connection back. Does not raise."""
@@ -370,9 +370,9 @@ class _File:
 
     def _reopen(self) -> None:
         try:
-            connection = schema.open_writer(self._path, self._part)
+            connection = schema.open_writer(self.path, self._part)
             if self._damage is not None:
-                _require_sound(connection, self._path, self._damage)
+                _require_sound(connection, self.path, self._damage)
         except (schema.DamagedStoreError, WrongStoreError):
             raise
         except StoreError as error:
@@ -383,11 +383,13 @@ class _File:
 
     def _require_same(self) -> None:
         try:
-            named, wal, beside = _identity(self._path), _identity(self._wal), _identity(self._beside)
+            named, wal, beside = _identity(self.path), _identity(self._wal), _identity(self._beside)
         except OSError as error:
-            raise _NotNowError(error.strerror or str(error)) from error
+            raise _NotNowError(
+                f"the store {self.path} cannot be looked at: {error.strerror or error}"
+            ) from error
         for path, found, was in (
-            (self._path, named, self._identity),
+            (self.path, named, self._identity),
             (self._beside, beside, self._beside_identity),
         ):
             if found != was:
@@ -422,16 +424,16 @@ def _require_sound(connection: sqlite3.Connection, path: Path, damage: str) -> N
         raise
 
 
-def _commit(connection: sqlite3.Connection, jobs: Sequence[Job]) -> list[Result]:
+def _commit(connection: sqlite3.Connection, jobs: Sequence[Job], path: Path) -> list[Result]:
     """All jobs in one transaction; should one fail, each in a transaction of its own."""
     try:
         return _transaction(connection, jobs)
     except Exception as error:  # noqa: BLE001  # a job's own mistake must not end the thread
         if len(jobs) == 1 or _name_of(error).startswith(_MEDIUM_FAILED) or connection.in_transaction:
-            return [(job, None, _store_error(error)) for job in jobs]
+            return [(job, None, _store_error(error, path)) for job in jobs]
     results: list[Result] = []
     for number, job in enumerate(jobs):
-        results += _commit(connection, [job])
+        results += _commit(connection, [job], path)
         failure = results[-1][2]
         if failure is not None and (is_medium(failure) or connection.in_transaction):
             return results + [(left, None, failure) for left in jobs[number + 1 :]]
@@ -460,8 +462,9 @@ def each(works: Sequence[Work], connection: sqlite3.Connection) -> list[Any]:
     return [work(connection) for work in works]
 
 
-def _store_error(error: BaseException) -> StoreError:
-    failure = StoreError(f"the store failed: {error}")
+def _store_error(error: BaseException, path: Path) -> StoreError:
+    advice = ". Make room on its disk." if _name_of(error) == "SQLITE_FULL" else ""
+    failure = StoreError(f"the store {path} failed: {error}{advice}")
     failure.__cause__ = error
     return failure
 
