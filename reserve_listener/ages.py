@@ -24,6 +24,9 @@ JUMP_MS: Final = 3600 * 1000
 BACK_MS: Final = 1000
 """So much back is a clock that was set; time servers correct less than that by running slower."""
 
+LONGEST_WAIT_MS: Final = 25 * 3600 * 1000
+"""No delivery is put off for longer: a due time beyond it was written while the clock was wrong, and counts as now."""
+
 JUMPS_KEPT: Final = 100
 """A clock that jumps more often than that tells nothing about ages."""
 

@@ -11,7 +11,7 @@ from collections import Counter, deque
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from reserve_listener.delivery.retry import LONGEST_WAIT_MS
+from reserve_listener.ages import LONGEST_WAIT_MS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -11,9 +11,6 @@ from typing import Final
 from reserve_listener.errors import MisconfiguredSinkError, PermanentDeliveryError, TransientDeliveryError
 from reserve_listener.model import Delivery, Outcome
 
-LONGEST_WAIT_MS: Final = 25 * 3600 * 1000
-"""No delivery is put off for longer: a due time beyond it was written while the clock was wrong, and counts as now."""
-
 PROBE_CAP_S: Final = 60.0
 """A sink that is down is probed at least so often."""
 

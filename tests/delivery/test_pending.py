@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from hypothesis import given, settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from reserve_listener.ages import LONGEST_WAIT_MS
 from reserve_listener.delivery.pending import Pending
-from reserve_listener.delivery.retry import LONGEST_WAIT_MS
 from reserve_listener.model import Claimed, Delivery
 from tests.helpers import NOW_MS, delivery
 

@@ -7,9 +7,9 @@ import math
 import pytest
 from hypothesis import assume, given, strategies as st
 
+from reserve_listener.ages import LONGEST_WAIT_MS
 from reserve_listener.config.values import DAY_S
 from reserve_listener.delivery.retry import (
-    LONGEST_WAIT_MS,
     MISCONFIGURED_DELAY_S,
     PROBE_CAP_S,
     RetryPolicy,

@@ -20,8 +20,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from reserve_listener.ages import LONGEST_WAIT_MS
 from reserve_listener.delivery.pending import Pending
-from reserve_listener.delivery.retry import LONGEST_WAIT_MS
 from reserve_listener.model import Filters, IncomingEvent, Outcome, Route, Scope, Verdict
 from reserve_listener.store import SqliteStore, StoreReader
 from reserve_listener.store.sqlite import claiming, operations, store as sqlite_store

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from reserve_listener.delivery.retry import LONGEST_WAIT_MS
+from reserve_listener.ages import LONGEST_WAIT_MS
 from reserve_listener.model import Claimed, Delivery
 from reserve_listener.store.sqlite import sql
 
