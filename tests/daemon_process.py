@@ -12,7 +12,7 @@ import sys
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from tests.helpers import patience
+from reserve_listener.simulator import patience
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping

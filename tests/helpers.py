@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
@@ -11,7 +10,7 @@ import msgspec
 
 from reserve_listener.intake import normalize
 from reserve_listener.model import Delivery, Filters, IncomingEvent, Scope, StoredEvent
-from reserve_listener.simulator import sample_event
+from reserve_listener.simulator import patience, sample_event
 from reserve_listener.store import StoreReader
 
 if TYPE_CHECKING:
@@ -177,16 +176,6 @@ def accepted(accept: Accept, raw: bytes) -> asyncio.Future[Verdict]:
     verdict: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
     accept(raw, lambda found: None if verdict.done() else verdict.set_result(found))
     return verdict
-
-
-PATIENCE_AT_MOST = 10.0
-"""A machine that is busier than this is no place for tests, and one that will never pass must end."""
-
-
-def patience(seconds: float) -> float:
-    """How long to wait for what takes at most `seconds` on a machine that is ours alone: longer the more run beside us."""
-    busy = os.getloadavg()[0] / len(os.sched_getaffinity(0))
-    return seconds * min(max(1.0, busy), PATIENCE_AT_MOST)
 
 
 async def until(condition: Callable[[], object], timeout_s: float = 10.0) -> None:

@@ -13,6 +13,7 @@ import termios
 import time
 from typing import TYPE_CHECKING, Self
 
+from reserve_listener.simulator import patience
 from tests.daemon_process import COMMAND, environment
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class Terminal:
 
     def answer(self, question: str, reply: str, *, hidden: bool = False) -> None:
         """Wait for a question, then type a line. `hidden`: not before the terminal has stopped echoing."""
-        deadline = time.monotonic() + TIMEOUT_S
+        deadline = time.monotonic() + patience(TIMEOUT_S)
         while question not in self.text[self._seen :]:
             assert self._more(deadline), f"{question!r} was not asked: {self.text}"
         self._seen = len(self.text)
@@ -79,10 +80,10 @@ class Terminal:
 
     def ended(self) -> int:
         """Read to the end; the exit code."""
-        deadline = time.monotonic() + TIMEOUT_S
+        deadline = time.monotonic() + patience(TIMEOUT_S)
         while self._more(deadline):
             pass
-        return self._process.wait(TIMEOUT_S)
+        return self._process.wait(patience(TIMEOUT_S))
 
     def _more(self, deadline: float) -> bool:
         ready, _, _ = select.select([self._master], [], [], max(0.0, deadline - time.monotonic()))

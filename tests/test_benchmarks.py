@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers import patience
+from reserve_listener.simulator import patience
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from tests.helpers import PATIENCE_AT_MOST, patience
+from reserve_listener.simulator.signal import PATIENCE_AT_MOST, patience
 
 
 @pytest.mark.parametrize(("load", "factor"), [(0.1, 1.0), (1.0, 1.0), (4.0, 4.0), (1000.0, PATIENCE_AT_MOST)])

@@ -10,7 +10,7 @@ from reserve_listener.simulator.http import HttpServer
 from reserve_listener.simulator.platform import APP_SECRET, Simulator
 from reserve_listener.simulator.pushes import Attempt, Push
 from reserve_listener.simulator.receiver import Answer, Received, Receiver
-from reserve_listener.simulator.signal import Signal
+from reserve_listener.simulator.signal import Signal, patience
 from reserve_listener.simulator.watcher import Watcher
 from reserve_listener.simulator.webhook import WebhookPlatform
 
@@ -29,6 +29,7 @@ __all__ = [
     "Simulator",
     "Watcher",
     "WebhookPlatform",
+    "patience",
     "realistic_events",
     "sample_event",
 ]

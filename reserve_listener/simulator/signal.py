@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+PATIENCE_AT_MOST = 10.0
+"""A machine that is busier than this is no place for tests, and one that will never pass must end."""
+
+
+def patience(seconds: float) -> float:
+    """How long to wait for what takes at most `seconds` on a machine that is ours alone: longer the more run beside us."""
+    busy = os.getloadavg()[0] / len(os.sched_getaffinity(0))
+    return seconds * min(max(1.0, busy), PATIENCE_AT_MOST)
 
 
 class Signal:
@@ -28,8 +38,11 @@ class Signal:
                 waiter.set_result(None)
 
     async def until(self, condition: Callable[[], bool], timeout: float | None) -> None:  # noqa: ASYNC109  # the wait's own
-        """Return once `condition()` is true; `TimeoutError` after `timeout` seconds. Safe to cancel."""
-        async with asyncio.timeout(timeout):
+        """Return once `condition()` is true; `TimeoutError` after `timeout` seconds. Safe to cancel.
+
+        On a busy machine it is `patience(timeout)` seconds.
+        """
+        async with asyncio.timeout(None if timeout is None else patience(timeout)):
             while not condition():
                 waiter = asyncio.get_running_loop().create_future()
                 self._waiters.add(waiter)

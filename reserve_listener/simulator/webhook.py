@@ -21,7 +21,7 @@ from reserve_listener.simulator.faults import Faults
 from reserve_listener.simulator.platform import RETRY_DELAYS, TICK
 from reserve_listener.simulator.pusher import Pusher
 from reserve_listener.simulator.pushes import Ledger
-from reserve_listener.simulator.signal import Signal
+from reserve_listener.simulator.signal import Signal, patience
 from reserve_listener.simulator.watcher import Watcher
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ class WebhookPlatform:
 
     async def connected(self, timeout: float | None = 5.0) -> None:  # noqa: ASYNC109
         """Send the challenge, again and again, until the address answers it; `TimeoutError`."""
-        async with asyncio.timeout(timeout):
+        async with asyncio.timeout(None if timeout is None else patience(timeout)):
             while not self.connections and not await self.challenge():  # noqa: ASYNC110  # nobody tells when somebody listens
                 await asyncio.sleep(0.1)
         if not self.connections:

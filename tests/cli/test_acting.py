@@ -10,9 +10,10 @@ import pytest
 
 from reserve_listener.clock import now_ms
 from reserve_listener.model import Outcome
+from reserve_listener.simulator import patience
 from reserve_listener.store import SqliteStore
 from tests.daemon_process import COMMAND, environment
-from tests.helpers import append, event, patience
+from tests.helpers import append, event
 from tests.terminal import Terminal
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from reserve_listener.cli.checks import exposure
+from reserve_listener.simulator import patience
 from reserve_listener.store.sqlite import schema
-from tests.helpers import patience
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,10 +13,10 @@ import pytest
 from reserve_listener import __version__
 from reserve_listener.cli import demo
 from reserve_listener.intake import normalize
-from reserve_listener.simulator import sample_event
+from reserve_listener.simulator import patience, sample_event
 from reserve_listener.store import SqliteStore
 from tests.daemon_process import COMMAND, environment
-from tests.helpers import append, patience
+from tests.helpers import append
 
 if TYPE_CHECKING:
     from pathlib import Path

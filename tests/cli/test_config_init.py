@@ -15,8 +15,8 @@ import pytest
 
 from reserve_listener import __version__
 from reserve_listener.config import load
+from reserve_listener.simulator import patience
 from tests.daemon_process import COMMAND, environment
-from tests.helpers import patience
 from tests.terminal import Terminal
 
 ROOT = Path(__file__).parents[2]

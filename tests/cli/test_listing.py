@@ -11,10 +11,10 @@ import pytest
 
 from reserve_listener.cli.listing import short_id
 from reserve_listener.intake import normalize
-from reserve_listener.simulator import sample_event
+from reserve_listener.simulator import patience, sample_event
 from reserve_listener.store import SqliteStore
 from tests.daemon_process import COMMAND, environment
-from tests.helpers import append, patience
+from tests.helpers import append
 from tests.terminal import Terminal, at_terminal
 
 if TYPE_CHECKING:

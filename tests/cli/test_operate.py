@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from reserve_listener.errors import ReserveListenerError
-from reserve_listener.simulator import HttpServer, Receiver, Simulator, sample_event
+from reserve_listener.simulator import HttpServer, Receiver, Simulator, patience, sample_event
 from reserve_listener.store.sqlite.places import socket_path
 from reserve_listener.web.answers import Count, SampleResult, Selection
 from reserve_listener.web.client import post
 from tests.daemon_process import COMMAND, environment, running, until, write_config
-from tests.helpers import patience
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,12 +13,12 @@ from reserve_listener.daemon import snapshot as health
 from reserve_listener.daemon.snapshot import Health
 from reserve_listener.delivery import Workers
 from reserve_listener.model import State
-from reserve_listener.simulator import HttpServer, Receiver, Simulator, sample_event
+from reserve_listener.simulator import HttpServer, Receiver, Simulator, patience, sample_event
 from reserve_listener.store import SqliteStore
 from reserve_listener.store.sqlite.places import socket_path
 from tests.cli.test_operate import cli
 from tests.daemon_process import COMMAND, Daemon, environment, running, until, write_config
-from tests.helpers import append, patience, small_event
+from tests.helpers import append, small_event
 
 if TYPE_CHECKING:
     from pathlib import Path

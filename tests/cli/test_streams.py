@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from reserve_listener.intake import normalize
-from reserve_listener.simulator import sample_event
+from reserve_listener.simulator import patience, sample_event
 from reserve_listener.store import SqliteStore
 from reserve_listener.text import visible_lines
 from tests.daemon_process import COMMAND, environment
-from tests.helpers import append, patience
+from tests.helpers import append
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,10 +12,10 @@ import pytest
 from reserve_listener.config.default_store import default_store
 from reserve_listener.errors import ConfigError
 from reserve_listener.intake import normalize
-from reserve_listener.simulator import sample_event
+from reserve_listener.simulator import patience, sample_event
 from reserve_listener.store import SqliteStore
 from tests.daemon_process import COMMAND, environment
-from tests.helpers import append, patience
+from tests.helpers import append
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,9 +13,9 @@ import pytest
 from reserve_listener.config import Config, HttpSink, load, reading
 from reserve_listener.config.reading import SecretFiles, read_within
 from reserve_listener.errors import ConfigError
+from reserve_listener.simulator import patience
 from reserve_listener.sinks.registry import make_outlet
 from tests.daemon_process import COMMAND, environment
-from tests.helpers import patience
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

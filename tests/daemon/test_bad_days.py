@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from reserve_listener.simulator import Answer, HttpServer, Receiver, Simulator, sample_event
+from reserve_listener.simulator import Answer, HttpServer, Receiver, Simulator, patience, sample_event
 from reserve_listener.web.answers import Status
 from reserve_listener.web.client import get
 from tests.daemon.test_lifecycle import under_systemd
 from tests.daemon_process import COMMAND, environment, running, until, write_config
-from tests.helpers import patience
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,6 +15,7 @@ from structlog.testing import capture_logs
 
 from reserve_listener.errors import NoAnswerError, NotFoundError, ReserveListenerError, StoreError
 from reserve_listener.model import Filters
+from reserve_listener.simulator import patience
 from reserve_listener.store.sqlite.places import socket_path
 from reserve_listener.web import api, server
 from reserve_listener.web.answers import (
@@ -29,7 +30,6 @@ from reserve_listener.web.answers import (
 )
 from reserve_listener.web.client import get, post
 from reserve_listener.web.server import ControlServer
-from tests.helpers import patience
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence

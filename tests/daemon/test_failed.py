@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from reserve_listener.simulator import patience
 from tests.daemon_process import COMMAND, Daemon, environment, running, write_config
-from tests.helpers import patience
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -16,9 +16,8 @@ import pytest
 
 from reserve_listener.daemon.heartbeat import Heartbeat
 from reserve_listener.daemon.systemd import Notifier
-from reserve_listener.simulator import Answer, HttpServer, Receiver, Simulator, sample_event
+from reserve_listener.simulator import Answer, HttpServer, Receiver, Simulator, patience, sample_event
 from tests.daemon_process import COMMAND, Daemon, environment, running, until, write_config
-from tests.helpers import patience
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

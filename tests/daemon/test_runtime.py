@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.helpers import patience
+from reserve_listener.simulator import patience
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers import patience
+from reserve_listener.simulator import patience
 
 UNITS = Path(__file__).parents[2] / "systemd"
 NAMES = ("reserve-listener.service", "reserve-listener@.service")

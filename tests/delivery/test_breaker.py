@@ -21,6 +21,7 @@ from reserve_listener.errors import (
     TransientDeliveryError,
 )
 from reserve_listener.model import Filters
+from reserve_listener.simulator import patience
 from reserve_listener.store import SqliteStore
 from tests.delivery.test_worker import (
     SHAPES,
@@ -32,7 +33,7 @@ from tests.delivery.test_worker import (
     worker_of,
     working,
 )
-from tests.helpers import NOW_MS, Clock, ScriptedSink, patience, until
+from tests.helpers import NOW_MS, Clock, ScriptedSink, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence

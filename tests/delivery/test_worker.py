@@ -21,9 +21,10 @@ from reserve_listener.errors import (
     TransientDeliveryError,
 )
 from reserve_listener.model import Filters, Verdict
+from reserve_listener.simulator import patience
 from reserve_listener.store import SqliteStore
 from reserve_listener.store.sqlite import claiming
-from tests.helpers import NOW_MS, Clock, ScriptedSink, append, event, patience, stored, until
+from tests.helpers import NOW_MS, Clock, ScriptedSink, append, event, stored, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence

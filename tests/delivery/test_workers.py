@@ -12,9 +12,10 @@ import structlog
 from reserve_listener.delivery import Outlet, Workers, workers as workers_module
 from reserve_listener.delivery.retry import RetryPolicy
 from reserve_listener.errors import SinkGoneError, StoreError, TransientDeliveryError
+from reserve_listener.simulator import patience
 from reserve_listener.store import SqliteStore
 from tests.delivery.test_worker import CountingStore, drained, fill, worker_of
-from tests.helpers import ScriptedSink, patience, until
+from tests.helpers import ScriptedSink, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence

@@ -21,10 +21,10 @@ from reserve_listener.intake import (
     usual,
 )
 from reserve_listener.model import EVENT_TYPE, Verdict
-from reserve_listener.simulator import sample_event
+from reserve_listener.simulator import patience, sample_event
 from reserve_listener.store import SqliteStore
 from tests import helpers
-from tests.helpers import NOW_MS, accepted, patience, until
+from tests.helpers import NOW_MS, accepted, until
 
 if TYPE_CHECKING:
     import sqlite3

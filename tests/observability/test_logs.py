@@ -25,10 +25,10 @@ from reserve_listener.model import IncomingEvent
 from reserve_listener.observability import log_writer as writer_module, logs as logs_module
 from reserve_listener.observability.log_writer import LogWriter
 from reserve_listener.observability.logs import LEVELS, LINE_BYTES, Logs
-from reserve_listener.simulator import sample_event
+from reserve_listener.simulator import patience, sample_event
 from reserve_listener.sinks.log import LogSink
 from reserve_listener.text import visible_lines
-from tests.helpers import delivery, event, patience, until
+from tests.helpers import delivery, event, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -32,10 +32,10 @@ from reserve_listener.simulator import (
     Receiver,
     Refusal,
     Simulator,
+    patience,
     realistic_events,
     sample_event,
 )
-from tests.helpers import patience
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator

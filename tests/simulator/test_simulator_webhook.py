@@ -13,11 +13,11 @@ from reserve_listener.simulator import (
     HttpServer,
     Receiver,
     WebhookPlatform,
+    patience,
     realistic_events,
     sample_event,
 )
 from tests.daemon_process import COMMAND, Daemon, environment, running, until
-from tests.helpers import patience
 from tests.pushing import KEY, write_webhook_config
 
 if TYPE_CHECKING:

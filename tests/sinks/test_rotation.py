@@ -23,10 +23,11 @@ import pytest
 import structlog
 
 from reserve_listener.errors import TransientDeliveryError
+from reserve_listener.simulator import patience
 from reserve_listener.sinks import rotation
 from reserve_listener.sinks.file import FileSink
 from reserve_listener.sinks.rotation import CHUNK_BYTES, Every, Rotation, next_name
-from tests.helpers import delivery, patience, until
+from tests.helpers import delivery, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator

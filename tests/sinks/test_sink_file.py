@@ -23,9 +23,10 @@ import pytest
 import structlog
 
 from reserve_listener.errors import MisconfiguredSinkError, TransientDeliveryError
+from reserve_listener.simulator import patience
 from reserve_listener.sinks import file as file_module
 from reserve_listener.sinks.file import OUR_LINES_BEGIN, FileSink
-from tests.helpers import delivery, event, patience, until
+from tests.helpers import delivery, event, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

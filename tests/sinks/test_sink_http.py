@@ -31,9 +31,9 @@ from reserve_listener.errors import (
     SinkGoneError,
     TransientDeliveryError,
 )
-from reserve_listener.simulator import Answer, HttpServer, Receiver
+from reserve_listener.simulator import Answer, HttpServer, Receiver, patience
 from reserve_listener.sinks.http import ANSWER_SHOWN_CHARS, HttpSink, _status_of, judge
-from tests.helpers import delivery, event, patience
+from tests.helpers import delivery, event
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable

@@ -12,10 +12,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from reserve_listener.model import IncomingEvent, Route, Scope, Verdict
+from reserve_listener.simulator import patience
 from reserve_listener.store.sqlite import appending, schema
 from reserve_listener.store.sqlite.appending import Appended, Appending
 from reserve_listener.store.sqlite.store import as_it_is
-from tests.helpers import patience, small_event
+from tests.helpers import small_event
 
 if TYPE_CHECKING:
     from pathlib import Path

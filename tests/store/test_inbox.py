@@ -12,10 +12,11 @@ import pytest
 
 from reserve_listener.errors import StoreError
 from reserve_listener.model import Verdict
+from reserve_listener.simulator import patience
 from reserve_listener.store import SqliteStore
 from reserve_listener.store.sqlite import schema
 from reserve_listener.store.sqlite.places import inbox_path
-from tests.helpers import append, event, patience, push, stored, unreadable_event
+from tests.helpers import append, event, push, stored, unreadable_event
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence

@@ -21,9 +21,10 @@ import pytest
 
 from reserve_listener.errors import StoreError
 from reserve_listener.model import Outcome, Verdict
+from reserve_listener.simulator import patience
 from reserve_listener.store import SqliteStore
 from reserve_listener.store.sqlite import schema, writer
-from tests.helpers import NOW_MS, append, event, patience, small_event, stored, until
+from tests.helpers import NOW_MS, append, event, small_event, stored, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -23,11 +23,12 @@ from hypothesis.stateful import (
 from reserve_listener.ages import LONGEST_WAIT_MS
 from reserve_listener.delivery.pending import Pending
 from reserve_listener.model import Filters, IncomingEvent, Outcome, Route, Scope, Verdict
+from reserve_listener.simulator import patience
 from reserve_listener.store import SqliteStore, StoreReader
 from reserve_listener.store.sqlite import claiming, operations, store as sqlite_store
 from reserve_listener.store.sqlite.appending import Appending
 from reserve_listener.store.sqlite.store import as_it_is
-from tests.helpers import Clock, append, patience
+from tests.helpers import Clock, append
 
 if TYPE_CHECKING:
     import sqlite3

@@ -13,9 +13,8 @@ import pytest
 
 from reserve_listener.intake import normalize
 from reserve_listener.redact import blank_tokens
-from reserve_listener.simulator import Simulator, sample_event
+from reserve_listener.simulator import Simulator, patience, sample_event
 from reserve_listener.simulator.events import TOKEN
-from tests.helpers import patience
 from tests.intake.test_normalize import PERSON, SAMPLE
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from starlette.applications import Starlette
 from starlette.responses import Response
 from starlette.routing import Route
 
-from reserve_listener.simulator import HttpServer
+from reserve_listener.simulator import HttpServer, patience
 from reserve_listener.transports.long_connection import endpoint
 from reserve_listener.transports.long_connection.failures import (
     EndpointError,
@@ -22,7 +22,6 @@ from reserve_listener.transports.long_connection.failures import (
     UnreachableError,
     classify,
 )
-from tests.helpers import patience
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -14,11 +14,10 @@ from structlog.testing import capture_logs
 
 from reserve_listener.lark import frames
 from reserve_listener.model import Verdict
-from reserve_listener.simulator import Faults, HttpServer, Receiver, Simulator, sample_event
+from reserve_listener.simulator import Faults, HttpServer, Receiver, Simulator, patience, sample_event
 from reserve_listener.transports.long_connection import frame_handler, wire
 from tests.conftest import NO_WAITS
 from tests.daemon_process import running, until, write_config
-from tests.helpers import patience
 from tests.hostile import BINARY, CLOSE, CONT, PING, TEXT, frame, gateway
 from tests.transports.long_connection.test_long_connection import Taker, lost, make
 
@@ -64,7 +63,7 @@ async def test_a_close_that_leaves_the_socket_open(*, in_a_message: bool) -> Non
         writer.write(frame(CLOSE, b"\x03\xf4going down"))
 
     async with connected(act) as connection:
-        reason = await lost(connection, patience(5))
+        reason = await lost(connection, 5)
         assert reason.by_server
         assert str(reason) == "closed by the server, code 1012: going down"
 
@@ -93,7 +92,7 @@ async def test_a_breach_of_the_protocol_that_leaves_the_socket_open(what: str) -
 
     accept = Taker()
     async with connected(act, accept) as connection:
-        reason = await lost(connection, patience(5))
+        reason = await lost(connection, 5)
         assert not reason.by_server
         assert "closed by us, code 10" in str(reason)
         assert accept.taken == [b"{}"]  # what came before it counts
@@ -139,7 +138,7 @@ async def test_a_message_of_endless_fragments(size: int) -> None:
             await writer.drain()
 
     async with connected(act) as connection:
-        assert str(await lost(connection, patience(5))) == f"a message in more than {wire.PIECES} fragments"
+        assert str(await lost(connection, 5)) == f"a message in more than {wire.PIECES} fragments"
 
 
 async def test_texts_in_fragments_are_garbage() -> None:
@@ -189,7 +188,7 @@ async def test_what_takes_long_to_parse_leaves_others_their_turn(monkeypatch: py
     accept = Watched()
     counting = asyncio.create_task(count())
     async with connected(act, accept) as connection:
-        assert str(await lost(connection, patience(20))) == "closed by the server, code 1000"
+        assert str(await lost(connection, 20)) == "closed by the server, code 1000"
     counting.cancel()
     assert accept.taken == [b"%d" % number for number in range(5_000)]
     portions = sum(len(frame(BINARY, push(raw))) for raw in accept.taken) // wire.READ_BYTES
@@ -359,13 +358,13 @@ async def test_the_memory_stays_bounded(tmp_path: Path, attack: str) -> None:
 
         config = write_config(tmp_path, platform, server.url)
         async with running(tmp_path, config) as daemon, gateway(act) as body:
-            await platform.connected(patience(20))
+            await platform.connected(20)
             before = _peak_mib(daemon.process.pid)
             platform.faults.endpoint_body = body
             await platform.drop(abort=True)
             await asyncio.wait_for(attacked.wait(), patience(60))
-            await platform.connected(patience(60))
-            assert await platform.push(sample_event(event_id="after")).answered(patience(10)) == 200
+            await platform.connected(60)
+            assert await platform.push(sample_event(event_id="after")).answered(10) == 200
             grown = _peak_mib(daemon.process.pid) - before
             print(f"{attack}: {grown} MiB")
             assert grown < (MOST_MIB // 3 if attack in TINY else MOST_MIB)
@@ -384,10 +383,10 @@ async def test_twenty_thousand_garbage_frames_are_a_few_lines(tmp_path: Path) ->
     async with Simulator(client_config=NO_WAITS) as platform, HttpServer(Receiver()) as server:
         config = write_config(tmp_path, platform, server.url)
         async with running(tmp_path, config) as daemon:
-            await platform.connected(patience(20))
+            await platform.connected(20)
             for _ in range(20_000):
                 platform.send_raw(b"\xff\xff\xff")
-            assert await platform.push(sample_event()).answered(patience(30)) == 200
+            assert await platform.push(sample_event()).answered(30) == 200
             platform.send_raw(b"\xff\xff\xff")
 
             def garbage() -> list[dict[str, Any]]:

@@ -20,7 +20,7 @@ from websockets.frames import Close
 
 from reserve_listener.lark.frames import MAX_FRAME_BYTES
 from reserve_listener.model import Verdict
-from reserve_listener.simulator import Faults, Refusal, Simulator, sample_event
+from reserve_listener.simulator import Faults, Refusal, Simulator, patience, sample_event
 from reserve_listener.transports.long_connection import connection as long_connection, frame_handler
 from reserve_listener.transports.long_connection.connection import (
     LongConnection,
@@ -35,7 +35,6 @@ from reserve_listener.transports.long_connection.failures import (
     classify,
 )
 from reserve_listener.transports.long_connection.timing import Timing
-from tests.helpers import patience
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -99,7 +98,7 @@ async def opened(
 
 
 async def lost(connection: LongConnection, within_s: float = 5.0) -> ConnectionLostError:
-    return await asyncio.wait_for(connection.wait_lost(), within_s)
+    return await asyncio.wait_for(connection.wait_lost(), patience(within_s))
 
 
 @pytest.fixture(autouse=True)

@@ -14,10 +14,9 @@ from starlette.responses import Response
 
 from reserve_listener.net.proxies import VARIABLES
 from reserve_listener.net.resolver import Question, Resolver
-from reserve_listener.simulator import Faults, Simulator, sample_event
+from reserve_listener.simulator import Faults, Simulator, patience, sample_event
 from reserve_listener.transports.long_connection import connection, endpoint
 from reserve_listener.transports.long_connection.failures import Failure, Kind, classify
-from tests.helpers import patience
 from tests.sinks.test_sink_http import make_certificate, server_tls
 from tests.transports.long_connection.test_endpoint import answering, ok
 from tests.transports.long_connection.test_long_connection import make

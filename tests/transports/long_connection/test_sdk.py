@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from reserve_listener.simulator import patience
 from reserve_listener.transports.long_connection.connection import MODULE_NAMES, TOUCHED
-from tests.helpers import patience
 
 INSTANCE_NAMES = ("_conn", "_service_id", "_cache")
 """Of the touched names those that an instance has, not the class."""

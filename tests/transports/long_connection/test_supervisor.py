@@ -17,11 +17,10 @@ from websockets.http11 import Response
 
 from reserve_listener.errors import ConfigError, RefusedAtStartError, StoreError
 from reserve_listener.model import State
-from reserve_listener.simulator import Simulator, sample_event
+from reserve_listener.simulator import Simulator, patience, sample_event
 from reserve_listener.transports.long_connection.failures import ConnectionLostError, EndpointError
 from reserve_listener.transports.long_connection.supervisor import Backoff, Supervisor
 from reserve_listener.transports.long_connection.timing import Timing
-from tests.helpers import patience
 from tests.transports.long_connection.test_long_connection import Taker, make
 
 if TYPE_CHECKING:
@@ -420,7 +419,7 @@ async def test_a_cancellation_goes_through_at_once(script: tuple[Any, ...]) -> N
         running = asyncio.create_task(stage.supervisor.run())
         await asyncio.wait_for((asleep if script else stage.script_is_over).wait(), patience(5))
         running.cancel()
-        done, _ = await asyncio.wait([running], timeout=0.5)
+        done, _ = await asyncio.wait([running], timeout=patience(0.5))
     assert done
     assert running.cancelled()
 

@@ -17,13 +17,12 @@ from hypothesis import given, settings, strategies as st
 
 from reserve_listener.model import Verdict
 from reserve_listener.net import sockets
-from reserve_listener.simulator import sample_event
+from reserve_listener.simulator import patience, sample_event
 from reserve_listener.transports.webhook import bodies, server as webhook_module
 from reserve_listener.transports.webhook.push import Credentials
 from reserve_listener.transports.webhook.server import Webhook
 from tests.cli.test_operate import cli
 from tests.daemon_process import running, until
-from tests.helpers import patience
 from tests.pushing import KEY, TOKEN, challenge, event, sealed, signed, write_webhook_config
 from tests.sinks.test_sink_http import make_certificate
 

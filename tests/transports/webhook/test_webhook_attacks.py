@@ -16,9 +16,9 @@ import structlog
 from reserve_listener.model import Verdict
 from reserve_listener.net import http_framing
 from reserve_listener.net.asgi_connection import PIPELINED, Limits
+from reserve_listener.simulator import patience
 from reserve_listener.transports.webhook import bodies
 from tests.daemon_process import running, until
-from tests.helpers import patience
 from tests.pushing import event, sealed, signed, write_webhook_config
 from tests.sinks.test_sink_http import make_certificate
 from tests.transports.webhook.test_webhook import Intake, push, raw_answer, served
