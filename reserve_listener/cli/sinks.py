@@ -138,7 +138,8 @@ def _try_here(config: Path | None, name: str) -> "SampleResult":
 
     from reserve_listener.config import load
     from reserve_listener.config.files import ours
-    from reserve_listener.sinks.registry import make_outlet, sample_delivery, try_sink
+    from reserve_listener.daemon.trial import sample_delivery, send_test_event
+    from reserve_listener.sinks.registry import make_outlet
 
     settings = load(config)
     table = next(sink for sink in settings.sinks if sink.name == name)
@@ -151,7 +152,7 @@ def _try_here(config: Path | None, name: str) -> "SampleResult":
         reserved = [path for path, _ in ours(settings)]
         sink = make_outlet(table, write, reserved=reserved).sink
         try:
-            return await try_sink(sink, sample_delivery(settings.lark.app_id, now_ms()))
+            return await send_test_event(sink, sample_delivery(settings.lark.app_id, now_ms()))
         finally:
             await sink.close()
 

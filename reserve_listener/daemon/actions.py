@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from reserve_listener.clock import now_ms
+from reserve_listener.daemon.trial import sample_delivery, send_test_event
 from reserve_listener.errors import NotFoundError, ReserveListenerError
-from reserve_listener.sinks.registry import sample_delivery, try_sink
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,7 +63,7 @@ class OperatorActions:
 
     async def test_sink(self, name: str) -> SampleResult:
         """See `control.api.Actions`."""
-        return await try_sink(self._worker(name).sink, sample_delivery(self._app_id, now_ms()))
+        return await send_test_event(self._worker(name).sink, sample_delivery(self._app_id, now_ms()))
 
     async def reconnect(self) -> str:
         """See `control.api.Actions`."""

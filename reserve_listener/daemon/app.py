@@ -24,7 +24,7 @@ from reserve_listener.errors import ConfigError, StoreError
 from reserve_listener.intake import Intake
 from reserve_listener.model import MIB, State
 from reserve_listener.net import proxies
-from reserve_listener.sinks.file import FileSink
+from reserve_listener.sinks.file.sink import FileSink
 from reserve_listener.sinks.registry import make_outlet, route_of
 from reserve_listener.store import Retention, SqliteStore
 from reserve_listener.store.sqlite.places import socket_path

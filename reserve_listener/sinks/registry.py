@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import time
-import uuid
 from typing import TYPE_CHECKING, Any
-
-import msgspec
 
 from reserve_listener.config import FileSink as FileSinkConfig, HttpSink as HttpSinkConfig, signing_key
 from reserve_listener.delivery import Outlet
 from reserve_listener.delivery.retry import RetryPolicy
-from reserve_listener.errors import DeliveryError
-from reserve_listener.intake import normalize
-from reserve_listener.model import EVENT_TYPE, MIB, Delivery, Route
-from reserve_listener.sinks.feishu import Feishu
-from reserve_listener.sinks.file import FileSink
-from reserve_listener.sinks.http import HttpSink
+from reserve_listener.model import MIB, Route
+from reserve_listener.sinks.file.sink import FileSink
+from reserve_listener.sinks.http.feishu import Feishu
+from reserve_listener.sinks.http.sink import HttpSink
 from reserve_listener.sinks.log import LogSink
-from reserve_listener.web.answers import SampleResult
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection
@@ -67,48 +60,6 @@ def route_of(config: SinkConfig) -> Route:
         scope_type=config.scope_type,
         scope_ids=None if config.scope_ids is None else frozenset(config.scope_ids),
         tenants=None if config.tenants is None else frozenset(config.tenants),
-    )
-
-
-def sample_delivery(app_id: str, now_ms: int) -> Delivery:
-    """A marked event (`test` is true, the id begins with "test-") to try a sink with. Nothing of it is stored."""
-    event_id = f"test-{uuid.uuid4()}"
-    envelope = {
-        "schema": "2.0",
-        "header": {
-            "event_id": event_id,
-            "event_type": EVENT_TYPE,
-            "create_time": str(now_ms),
-            "app_id": app_id,
-            "tenant_key": "test",
-        },
-        "event": {
-            "scope_id": "omm_test",
-            "scope_type": 2,
-            "time_config": {"time_switch": 1, "days_in_advance": 30, "opening_hour": "27900"},
-        },
-    }
-    raw = msgspec.json.encode(envelope)
-    event = normalize.incoming(raw, envelope, received_ms=now_ms)
-    body = msgspec.json.encode(msgspec.json.decode(event.body or b"{}") | {"test": True})
-    return Delivery(
-        seq=0, event_id=event_id, scope=0, attempts=0, received_ms=now_ms, body=body, raw=event.raw
-    )
-
-
-async def try_sink(sink: Sink, delivery: Delivery) -> SampleResult:
-    """Deliver this one now, outside of any schedule, and say what came of it."""
-    started = time.monotonic()
-    try:
-        await sink.deliver([delivery])
-        error = None
-    except DeliveryError as failure:
-        error = str(failure)
-    return SampleResult(
-        delivered=error is None,
-        problem=error,
-        event_id=delivery.event_id,
-        took_s=round(time.monotonic() - started, 3),
     )
 
 

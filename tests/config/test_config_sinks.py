@@ -24,7 +24,7 @@ from reserve_listener.config import Config, FileSink, HttpSink, json_schema, loa
 from reserve_listener.config.shown import header_name, secret_path_text, suggests_secret
 from reserve_listener.errors import ConfigError
 from reserve_listener.redact import scrub
-from reserve_listener.sinks.file import FileSink as FileSinkItself
+from reserve_listener.sinks.file.sink import FileSink as FileSinkItself
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 HANGS = {
     "name resolution": "import socket\nsocket.getaddrinfo = lambda *_, **__: time.sleep(3600)\n",
     "a file's fsync": (
-        "import reserve_listener.sinks.file as file\n"
+        "import reserve_listener.sinks.file.sink as file\n"
         "class Hanging:\n"
         "    def __getattr__(self, name): return getattr(os, name)\n"
         "    def fsync(self, _): print('hanging', file=sys.stderr, flush=True); time.sleep(3600)\n"

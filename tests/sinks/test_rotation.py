@@ -24,9 +24,9 @@ import structlog
 
 from reserve_listener.errors import TransientDeliveryError
 from reserve_listener.simulator import patience
-from reserve_listener.sinks import rotation
-from reserve_listener.sinks.file import FileSink
-from reserve_listener.sinks.rotation import CHUNK_BYTES, Every, Rotation, next_name
+from reserve_listener.sinks.file import rotation
+from reserve_listener.sinks.file.rotation import CHUNK_BYTES, Every, Rotation, next_name
+from reserve_listener.sinks.file.sink import FileSink
 from tests.helpers import delivery, until
 
 if TYPE_CHECKING:
@@ -617,7 +617,7 @@ LOAD = """
 import asyncio, os, signal, sys
 from pathlib import Path
 import structlog
-from reserve_listener.sinks.file import FileSink
+from reserve_listener.sinks.file.sink import FileSink
 from tests.sinks.test_rotation import CALLS, line
 
 structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))

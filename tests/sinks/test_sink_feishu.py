@@ -20,8 +20,8 @@ from reserve_listener.model import Delivery
 from reserve_listener.redact import blank_tokens
 from reserve_listener.simulator import Answer, HttpServer, Receiver, sample_event
 from reserve_listener.simulator.events import TOKEN
-from reserve_listener.sinks.feishu import Feishu, with_token
-from reserve_listener.sinks.http import HttpSink
+from reserve_listener.sinks.http.feishu import Feishu, with_token
+from reserve_listener.sinks.http.sink import HttpSink
 from reserve_listener.transports.long_connection import sdk
 from tests.helpers import NOW_MS
 

@@ -24,8 +24,8 @@ import structlog
 
 from reserve_listener.errors import MisconfiguredSinkError, TransientDeliveryError
 from reserve_listener.simulator import patience
-from reserve_listener.sinks import file as file_module
-from reserve_listener.sinks.file import OUR_LINES_BEGIN, FileSink
+from reserve_listener.sinks.file import sink as file_module
+from reserve_listener.sinks.file.sink import OUR_LINES_BEGIN, FileSink
 from tests.helpers import delivery, event, until
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ LIMITED = """
 import asyncio, resource, sys
 from pathlib import Path
 from reserve_listener.errors import TransientDeliveryError
-from reserve_listener.sinks.file import FileSink
+from reserve_listener.sinks.file.sink import FileSink
 from tests.helpers import delivery
 
 async def main() -> None:
@@ -456,7 +456,7 @@ async def test_two_sinks_never_write_one_file(sink: FileSink, path: Path) -> Non
 HOLDS = """
 import asyncio, sys
 from pathlib import Path
-from reserve_listener.sinks.file import FileSink
+from reserve_listener.sinks.file.sink import FileSink
 from tests.helpers import delivery
 
 async def main() -> None:
@@ -649,7 +649,7 @@ async def test_delivering_after_a_hanging_close_waits_its_turn(path: Path, hangi
 STUCK = """
 import asyncio, os, sys, threading, time
 from pathlib import Path
-from reserve_listener.sinks import file
+from reserve_listener.sinks.file import sink as file
 from tests.helpers import delivery
 
 file.CLOSE_TIMEOUT_S = 0.1

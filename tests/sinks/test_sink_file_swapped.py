@@ -17,7 +17,7 @@ from reserve_listener.config.files import ours
 from reserve_listener.errors import MisconfiguredSinkError
 from reserve_listener.model import Verdict
 from reserve_listener.simulator import patience
-from reserve_listener.sinks.file import FileSink
+from reserve_listener.sinks.file.sink import FileSink
 from reserve_listener.sinks.registry import make_outlet
 from reserve_listener.store import SqliteStore
 from tests.helpers import append, delivery, event, until

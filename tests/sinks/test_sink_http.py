@@ -32,7 +32,7 @@ from reserve_listener.errors import (
     TransientDeliveryError,
 )
 from reserve_listener.simulator import Answer, HttpServer, Receiver, patience
-from reserve_listener.sinks.http import ANSWER_SHOWN_CHARS, HttpSink, _status_of, judge
+from reserve_listener.sinks.http.sink import ANSWER_SHOWN_CHARS, HttpSink, _status_of, judge
 from tests.helpers import delivery, event
 
 if TYPE_CHECKING:

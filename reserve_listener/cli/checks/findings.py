@@ -48,9 +48,11 @@ class WrongError(Exception):
 
 
 def look(where: str, at: Callable[[], str]) -> Finding:
-    """What `at` finds: the text it returns, or why it raises `WrongError`. It has `STEP_TIMEOUT_S`."""
+    """What `at` finds: the text it returns, or why it raises `WrongError` or `ConfigError`. It has `STEP_TIMEOUT_S`."""
     try:
         return Finding(where=where, what=within(at))
+    except ConfigError as error:
+        return Finding(where=where, level="fail", what=str(error))
     except WrongError as error:
         return Finding(where=where, level="fail", what=str(error), do=error.do, exit_code=error.exit_code)
 

@@ -72,8 +72,8 @@ def _blanks(lark: LarkConfig) -> Iterator[Finding]:
 
 def _webhook(config: Config) -> str:
     """Where pushes come in, and what they are checked with."""
-    from reserve_listener.cli.checks.certificates import try_certificate
     from reserve_listener.config import WebhookConfig
+    from reserve_listener.config.pem import try_certificate
 
     webhook = config.webhook or WebhookConfig()
     if webhook.tls_cert_file is not None:
@@ -102,7 +102,7 @@ def _of_sink(sink: Sink, *, online: bool) -> Finding:
 
 def _file_sink(sink: FileSink) -> str:
     """Whether the sink can work is for the sink to say; why not is told here in the words of the other findings."""
-    from reserve_listener.sinks import file
+    from reserve_listener.sinks.file import sink as file
     from reserve_listener.sinks.registry import make_outlet
 
     made = make_outlet(sink, _write_nothing).sink
@@ -121,7 +121,7 @@ async def _write_nothing(*_: object) -> None:
 def _http_sink(sink: HttpSink, *, online: bool) -> str:
     from urllib.parse import urlsplit
 
-    from reserve_listener.cli.checks.certificates import try_ca_bundle, try_certificate
+    from reserve_listener.config.pem import try_ca_bundle, try_certificate
 
     if sink.ca_bundle is not None:
         try_ca_bundle(sink.ca_bundle)

@@ -14,7 +14,7 @@ from reserve_listener.errors import ConfigError
 from reserve_listener.net import proxies
 from reserve_listener.net.resolver import Loop
 from reserve_listener.redact import scrub
-from reserve_listener.sinks.http import tls_context
+from reserve_listener.sinks.http.sink import tls_context
 from reserve_listener.transports.long_connection.failures import UnreachableError
 
 if TYPE_CHECKING:

@@ -22,8 +22,7 @@ import structlog
 
 from reserve_listener import ownership
 from reserve_listener.errors import DeliveryError, MisconfiguredSinkError, TransientDeliveryError
-from reserve_listener.sinks.file_thread import FileThread
-from reserve_listener.sinks.rotation import (
+from reserve_listener.sinks.file.rotation import (
     MODE,
     Every,
     Rotation,
@@ -33,6 +32,7 @@ from reserve_listener.sinks.rotation import (
     sync_folder,
     tidy,
 )
+from reserve_listener.sinks.file.thread import FileThread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence

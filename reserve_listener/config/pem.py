@@ -6,9 +6,9 @@ import re
 import ssl
 from typing import TYPE_CHECKING, Final
 
-from reserve_listener.cli.checks.findings import WrongError
 from reserve_listener.config.certificates import LARGEST, load_chain, require_readable
 from reserve_listener.config.reading import read_within
+from reserve_listener.errors import ConfigError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,40 +23,40 @@ _NO_MATCH: Final = frozenset({"KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CE
 
 
 def try_ca_bundle(path: Path) -> None:
-    """Raise WrongError when the file holds no authorities."""
+    """Raise ConfigError when the file holds no authorities."""
     try:
         require_readable(path)
         ssl.create_default_context(cafile=path)
     except OSError as error:  # ssl.SSLError is one.
-        raise WrongError(f"ca_bundle {path}: {_openssl(error)}") from None
+        raise ConfigError(f"ca_bundle {path}: {_openssl(error)}") from None
 
 
 def try_certificate(cert_key: str, certificate: Path, key_key: str, key: Path | None) -> None:
     """`cert_key` and `key_key`: what the two are called in the configuration."""
     chain = _pem(cert_key, certificate)
     if not _CERTIFICATE.search(chain):
-        raise WrongError(f"{cert_key} {certificate}: holds no certificate in PEM")
+        raise ConfigError(f"{cert_key} {certificate}: holds no certificate in PEM")
     named, keys = (cert_key, chain) if key is None else (key_key, _pem(key_key, key))
     where = f"{named} {key or certificate}"
     if not _KEY.search(keys):
         advice = f"; name its file in {key_key}" if key is None else ""
-        raise WrongError(f"{where}: holds no private key in PEM{advice}")
+        raise ConfigError(f"{where}: holds no private key in PEM{advice}")
     if _ENCRYPTED.search(keys):
-        raise WrongError(f"{where}: the key is encrypted, and the daemon has nobody to ask for its password")
+        raise ConfigError(f"{where}: the key is encrypted, and the daemon has nobody to ask for its password")
     try:
         load_chain(ssl.create_default_context(), certificate, key)
     except ssl.SSLError as error:
         if error.reason in _NO_MATCH:
             other = f" in {certificate}" if key else ""
-            raise WrongError(f"{where}: the key is not that of the certificate{other}") from None
-        raise WrongError(f"{cert_key} {certificate}, {where}: {_openssl(error)}") from None
+            raise ConfigError(f"{where}: the key is not that of the certificate{other}") from None
+        raise ConfigError(f"{cert_key} {certificate}, {where}: {_openssl(error)}") from None
 
 
 def _pem(what: str, path: Path) -> bytes:
     try:
         return read_within(path, LARGEST)
     except OSError as error:
-        raise WrongError(f"{what} {path}: {error.strerror or error}") from None
+        raise ConfigError(f"{what} {path}: {error.strerror or error}") from None
 
 
 def _openssl(error: OSError) -> str:

@@ -1,0 +1,59 @@
+"""A marked event that tries a sink, for `sinks test`: the running daemon sends it, or the command itself without one."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from reserve_listener.errors import DeliveryError
+from reserve_listener.intake import normalize
+from reserve_listener.model import EVENT_TYPE, Delivery
+from reserve_listener.web.answers import SampleResult
+
+if TYPE_CHECKING:
+    from reserve_listener.protocols import Sink
+
+
+def sample_delivery(app_id: str, now_ms: int) -> Delivery:
+    """A marked event (`test` is true, the id begins with "test-") to try a sink with. Nothing of it is stored."""
+    event_id = f"test-{uuid.uuid4()}"
+    envelope = {
+        "schema": "2.0",
+        "header": {
+            "event_id": event_id,
+            "event_type": EVENT_TYPE,
+            "create_time": str(now_ms),
+            "app_id": app_id,
+            "tenant_key": "test",
+        },
+        "event": {
+            "scope_id": "omm_test",
+            "scope_type": 2,
+            "time_config": {"time_switch": 1, "days_in_advance": 30, "opening_hour": "27900"},
+        },
+    }
+    raw = msgspec.json.encode(envelope)
+    event = normalize.incoming(raw, envelope, received_ms=now_ms)
+    body = msgspec.json.encode(msgspec.json.decode(event.body or b"{}") | {"test": True})
+    return Delivery(
+        seq=0, event_id=event_id, scope=0, attempts=0, received_ms=now_ms, body=body, raw=event.raw
+    )
+
+
+async def send_test_event(sink: Sink, delivery: Delivery) -> SampleResult:
+    """Deliver this one now, outside of any schedule, and say what came of it."""
+    started = time.monotonic()
+    try:
+        await sink.deliver([delivery])
+        error = None
+    except DeliveryError as failure:
+        error = str(failure)
+    return SampleResult(
+        delivered=error is None,
+        problem=error,
+        event_id=delivery.event_id,
+        took_s=round(time.monotonic() - started, 3),
+    )

@@ -1,0 +1,1 @@
+"""The http sink: its settings and how it is made (`kind`), the sink itself (`sink`), the platform's own form (`feishu`)."""
