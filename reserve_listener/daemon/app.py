@@ -21,7 +21,7 @@ from reserve_listener.daemon.snapshot import Health
 from reserve_listener.daemon.systemd import Notifier
 from reserve_listener.delivery import Workers
 from reserve_listener.errors import ConfigError, StoreError
-from reserve_listener.intake import Intake
+from reserve_listener.intake.intake import Intake
 from reserve_listener.model import MIB, State
 from reserve_listener.net import proxies
 from reserve_listener.sinks.file.sink import FileSink

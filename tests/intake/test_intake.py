@@ -13,13 +13,13 @@ import structlog
 
 from reserve_listener.errors import StoreError
 from reserve_listener.intake import (
-    Intake,
     inbox as inbox_module,
     intake as intake_module,
     normalize,
     projector as projector_module,
     usual,
 )
+from reserve_listener.intake.intake import Intake
 from reserve_listener.model import EVENT_TYPE, Verdict
 from reserve_listener.simulator import patience, sample_event
 from reserve_listener.store import SqliteStore
