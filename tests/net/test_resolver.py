@@ -165,4 +165,5 @@ async def test_names_that_hang_hold_up_nothing_else(platform: Simulator, tmp_pat
             await until(lambda: failures(daemon))
             assert await daemon.stop() == 0
             told = failures(daemon)
-    assert all("hangs.test failed: the name server does not answer within" in reason for reason in told)
+    wanted = ("hangs.test", "the name server does not answer within")
+    assert [reason for reason in told if not all(part in reason for part in wanted)] == []
