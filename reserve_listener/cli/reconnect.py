@@ -11,7 +11,7 @@ from reserve_listener.errors import ReserveListenerError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from reserve_listener.web.answers import ConnectionStatus
+    from reserve_listener.web.answers import Status
 
 WAIT_S = 15.0
 """As long as an attempt may take: the endpoint's answer and the handshake."""
@@ -39,13 +39,23 @@ def reconnect(config: ConfigOption = None) -> None:
         typer.echo(f"error: no daemon runs on the store {store}.", err=True)
         raise typer.Exit(NO_DAEMON)
     found = _outcome(store, asked)
-    if found is None or found.state != "connected":
-        now = found.text if found else "stopped"
-        raise ReserveListenerError(f"not connected yet, it was {answer.was}: {now}. `status` shows more.")
+    if found is None or found.connection is None:
+        raise ReserveListenerError("the daemon has ended meanwhile; its log says why.")
+    if found.connection.state != "connected":
+        raise ReserveListenerError(_why(found))
     typer.echo(f"Connected (before: {answer.was}).")
 
 
-def _outcome(store: "Path", asked: str) -> "ConnectionStatus | None":
+def _why(found: "Status") -> str:
+    """Why it is not connected, and what to do about it, as `status` has it."""
+    lines = [found.connection.text if found.connection else ""]
+    for reason in found.reasons:
+        if reason.part == "connection":
+            lines = [reason.reason, *([f"  → {reason.hint}"] if reason.hint else [])]
+    return "\n".join(lines)
+
+
+def _outcome(store: "Path", asked: str) -> "Status | None":
     """What the new attempt comes to: connected, or waiting for the next. What it is at last, if it takes too long."""
     import time
 
@@ -57,7 +67,7 @@ def _outcome(store: "Path", asked: str) -> "ConnectionStatus | None":
         found = get(store, "/status", Status, timeout_s=STATUS_TIMEOUT_S)
         connection = found.connection if found else None
         if connection is None or time.monotonic() > deadline:
-            return connection
+            return found
         if connection.state in {"connected", "waiting"} and (connection.since or "") >= asked:
-            return connection
+            return found
         time.sleep(LOOK_S)

@@ -9,7 +9,7 @@ from reserve_listener.cli.listing import Column, json_text, print_list
 from reserve_listener.cli.options import ConfigOption, JsonOption
 from reserve_listener.cli.stores import locate_store
 from reserve_listener.clock import now_ms
-from reserve_listener.errors import ReserveListenerError
+from reserve_listener.errors import NoAnswerError, ReserveListenerError
 from reserve_listener.text import visible
 
 if TYPE_CHECKING:
@@ -45,10 +45,14 @@ def list_sinks(config: ConfigOption = None, as_json: JsonOption = False) -> None
     from msgspec import to_builtins
 
     from reserve_listener.web.answers import Status
-    from reserve_listener.web.client import get
+    from reserve_listener.web.client import STATUS_TIMEOUT_S, get
 
     store = locate_store(config).store.path
-    answer = get(store, "/status", Status)
+    try:
+        answer = get(store, "/status", Status, timeout_s=STATUS_TIMEOUT_S)
+    except NoAnswerError as error:
+        typer.echo(f"warning: {error}; this is what the store knows", err=True)
+        answer = None
     rows = to_builtins(_stored(store) if answer is None else answer.sinks)
     print_list(rows, COLUMNS, as_json=as_json, nothing="No sinks.")
 

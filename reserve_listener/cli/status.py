@@ -81,24 +81,28 @@ def _look(store: "Path") -> "Status":
     try:
         found = get(store, "/status", Status, timeout_s=STATUS_TIMEOUT_S)
     except NoAnswerError as error:
-        hint = f"process {holder(store) or 'unknown'} hangs, is stopped (SIGSTOP), or the machine is overloaded; its log may say why"
-        return _unanswered(store, str(error), hint)
+        process = holder(store)
+        hint = f"process {process or 'unknown'} hangs, is stopped (SIGSTOP), or the machine is overloaded; its log may say why"
+        return _unanswered(store, process, str(error), hint)
     if found is not None:
         return found
     if process := holder(store):
         text = f"process {process} holds the store, but nobody listens on its control socket"
         return _unanswered(
-            store, text, "it is just starting or ending, or the socket was removed: then restart it"
+            store, process, text, "it is just starting or ending, or the socket was removed: then restart it"
         )
     return _stopped(store)
 
 
-def _unanswered(store: "Path", reason: str, hint: str) -> "Status":
-    from reserve_listener import __version__
-    from reserve_listener.web.answers import Reason, Status, StoreStatus
+def _unanswered(store: "Path", process: str | None, reason: str, hint: str) -> "Status":
+    """A daemon that does not say how it is: what the store knows has to do."""
+    from msgspec.structs import replace
+
+    from reserve_listener.web.answers import Reason
 
     why = Reason(part="daemon", since=None, reason=reason, hint=hint)
-    return Status(status="failing", reasons=[why], version=__version__, store=StoreStatus(path=str(store)))
+    pid = int(process) if process is not None and process.isdecimal() else None
+    return replace(_stopped(store), status="failing", reasons=[why], pid=pid)
 
 
 def _stopped(store: "Path") -> "Status":
@@ -127,7 +131,7 @@ def _lines(found: "Status") -> "Iterator[str]":
         yield _line("reason", f"{reason.part}: {reason.reason}{since}")
         if reason.hint:
             yield _line("hint", reason.hint)
-    if found.pid is not None:
+    if found.running_s is not None:
         yield _line("running", f"{found.running_s} s, process {found.pid}, version {found.version}")
     yield from _connection(found)
     yield _line("last event", _when(found.last_event) or "none")

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 ASK_TIMEOUT_S: Final = 60.0
 """Retrying a million dead letters takes about so long."""
 
-STATUS_TIMEOUT_S: Final = 3.5
-"""`status` answers within 5 s, the start of the command included."""
+STATUS_TIMEOUT_S: Final = 3.0
+"""`status` answers within 5 s, the start of the command and a look into the store included."""
 
 ANSWER_BYTES: Final = 16 * 1024 * 1024
 """The answer about a hundred sinks has some 100 kB."""
@@ -39,7 +39,15 @@ def get(store: Path, path: str, kind: type[T], *, timeout_s: float = ASK_TIMEOUT
 
 
 def post(store: Path, path: str, kind: type[T], body: msgspec.Struct | None = None) -> T | None:
-    """The same for an action."""
+    """The same for an action, which may take long: that the daemon answers at all is tried first.
+
+    A daemon that hangs would otherwise be waited for, and do what was asked once it goes on, with nobody waiting any more.
+    """
+    try:
+        if get(store, "/status", msgspec.Raw, timeout_s=STATUS_TIMEOUT_S) is None:
+            return None
+    except NoAnswerError as error:
+        raise NoAnswerError(f"{error}; nothing was done. `reserve-listener status` says more.") from None
     content = b"" if body is None else msgspec.json.encode(body)
     return _ask(store, _Question("POST", path, content, ASK_TIMEOUT_S), kind)
 

@@ -155,9 +155,37 @@ async def test_a_daemon_that_stands_still_is_said_to_within_five_seconds(
         assert (code, found["status"], reason["part"]) == (1, "failing", "daemon")
         assert "does not answer within" in reason["reason"]
         assert f"process {daemon.process.pid} " in reason["hint"]
+        assert found["pid"] == daemon.process.pid
+        assert [sink["name"] for sink in found["sinks"]] == ["console", "audit", "booking"]
         assert await cli("status", "--quiet", "-c", str(config)) == (1, "", "")
         daemon.process.send_signal(signal.SIGCONT)
         assert (await told(config))[0] == 0
+        assert await daemon.stop() == 0
+
+
+async def test_commands_do_not_wait_for_a_daemon_that_stands_still(
+    tmp_path: Path, platform: Simulator, server: HttpServer
+) -> None:
+    """SIGSTOP: lists come from the store with a warning, actions are not left behind, the check counts with care."""
+    config = write_config(tmp_path, platform, server.url)
+    async with running(tmp_path, config) as daemon:
+        await connected(daemon, platform)
+        daemon.process.send_signal(signal.SIGSTOP)
+        code, out, err = await cli("sinks", "list", "-c", str(config))
+        assert (code, [line.split("\t")[0] for line in out.splitlines()]) == (
+            0,
+            ["console", "audit", "booking"],
+        )
+        assert err.startswith("warning: the daemon does not answer within")
+        for action in (("sinks", "disable", "booking"), ("reconnect",)):
+            code, out, err = await cli(*action, "-c", str(config))
+            assert (code, out) == (1, "")
+            assert "nothing was done. `reserve-listener status` says more." in err
+        code, out, err = await cli("check", "--online", "-c", str(config))
+        assert "warn\tother clients\t1 connected, the daemon that runs here perhaps among them" in out
+        daemon.process.send_signal(signal.SIGCONT)
+        code, found = await told(config)
+        assert (code, {sink["state"] for sink in found["sinks"]}) == (0, {"ok"})
         assert await daemon.stop() == 0
 
 

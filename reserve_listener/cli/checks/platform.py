@@ -120,7 +120,11 @@ async def _others(api: _Api, store: Path) -> Finding:
     except (ApiError, failures.UnreachableError) as error:
         advice = "look at Event Subscriptions in the developer console instead, if events are missing"
         return Finding(where=where, level="warn", what=f"cannot be counted: {error}", do=advice)
-    ours = await asyncio.to_thread(_is_connected, store)
+    try:
+        ours = await asyncio.to_thread(_is_connected, store)
+    except ReserveListenerError as error:
+        what = f"{count} connected, the daemon that runs here perhaps among them: {error}"
+        return Finding(where=where, level="warn", what=what, do="reserve-listener status says more")
     others = max(0, count - ours)
     what = f"{others or 'none'} connected" + (" beside the daemon that runs here" if ours else "")
     if not others:
@@ -132,11 +136,8 @@ async def _others(api: _Api, store: Path) -> Finding:
 
 
 def _is_connected(store: Path) -> bool:
-    """Whether a daemon runs on this store and is connected."""
-    try:
-        status = client.get(store, "/status", Status, timeout_s=client.STATUS_TIMEOUT_S)
-    except ReserveListenerError:
-        return False
+    """Whether a daemon runs on this store and is connected. Raises `ReserveListenerError` when it does not say."""
+    status = client.get(store, "/status", Status, timeout_s=client.STATUS_TIMEOUT_S)
     return status is not None and status.connection is not None and status.connection.state == "connected"
 
 
