@@ -143,6 +143,7 @@ def _try_here(config: Path | None, name: str) -> "SampleResult":
     from reserve_listener.config import load
     from reserve_listener.config.files import ours
     from reserve_listener.daemon.trial import sample_delivery, send_test_event
+    from reserve_listener.net.resolver import Loop
     from reserve_listener.sinks.registry import make_outlet
 
     settings = load(config)
@@ -160,7 +161,8 @@ def _try_here(config: Path | None, name: str) -> "SampleResult":
         finally:
             await sink.close()
 
-    return asyncio.run(run())
+    with asyncio.Runner(loop_factory=Loop) as runner:
+        return runner.run(run())
 
 
 def _stored(path: Path) -> "list[SinkStatus]":

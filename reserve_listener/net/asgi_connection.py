@@ -107,6 +107,8 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
         self._answer: _CyclesTransport | None = None
         self._is_parting = False
         self._is_waiting = False  # for the rest of a head
+        self._is_ended = False
+        """Whether nothing more will come: the other side has said so, and still waits for its answer."""
         self._timers: dict[str, asyncio.TimerHandle] = {}
 
     # -- giving way ---------------------------------------------------------------------------------------------------------
@@ -163,6 +165,22 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
             self._await_head()
         self._go_on()
 
+    def eof_received(self) -> bool:  # type: ignore[override]  # as asyncio's; uvicorn says that it is always None
+        """The other side sends no more. What it has sent is answered all the same (RFC 9112, 9.6); TLS knows no such half."""
+        self._is_ended = True
+        self._go_on()
+        is_tls = self.transport.get_extra_info("sslcontext") is not None
+        return not (is_tls or self._is_parting or self._is_broken_off)
+
+    @property
+    def _is_broken_off(self) -> bool:
+        """Whether what has come so far makes no whole request, and never will."""
+        if not self._is_ended:
+            return False
+        if self.cycle is None or self.cycle.response_complete:
+            return self._is_waiting or not self._received
+        return self.is_sending and not self._received
+
     def pause_writing(self) -> None:
         """An answer does not leave."""
         super().pause_writing()
@@ -181,6 +199,8 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
         if self._can_go_on() and self._advance() and not self.conn.is_chunked and self._can_go_on():
             self._advance()
         self._read_on()
+        if self._is_broken_off:
+            self.transport.close()
         return self._can_go_on() and not self._is_waiting
 
     def _advance(self) -> bool:
@@ -234,6 +254,8 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
         # A body that nobody wanted; or, behind one in chunks, the beginning of a request that the framing has not seen.
         elif self.conn.their_state is not h11.DONE or self.conn.trailing_data[0]:
             self._part()
+        elif self._is_ended and not self._received:  # nobody will ask again
+            self.transport.close()
         if not self._is_parting:
             super().on_response_complete()
         if self._received:

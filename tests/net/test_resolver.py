@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
+import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +13,8 @@ import pytest
 
 from reserve_listener.net import resolver
 from reserve_listener.net.resolver import Loop, Question, Resolver
-from reserve_listener.simulator import HttpServer, Receiver, sample_event
-from tests.daemon_process import Daemon, running, until, write_config
+from reserve_listener.simulator import HttpServer, Receiver, patience, sample_event
+from tests.daemon_process import Daemon, environment, running, until, write_config
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -147,8 +148,8 @@ async def test_names_that_hang_hold_up_nothing_else(platform: Simulator, tmp_pat
     async with HttpServer(receiver) as server:
         url = server.url.replace("127.0.0.1", "localhost")
         hanging = "".join(
-            f'[[sinks]]\nname = "h{number}"\ntype = "http"\nurl = "http://{number}.hangs.test/hook"\n'
-            for number in range(12)
+            f'[[sinks]]\nname = "h{number}"\ntype = "http"\nurl = "http://{number}.hangs.test/hook"\ntimeout = 60\n'
+            for number in range(12)  # longer than the lookup's deadline, on a busy machine too
         )
         config = write_config(tmp_path, platform, url, more=hanging)
         async with running(tmp_path, config, environ={"PYTHONPATH": str(tmp_path)}) as daemon:
@@ -167,3 +168,23 @@ async def test_names_that_hang_hold_up_nothing_else(platform: Simulator, tmp_pat
             told = failures(daemon)
     wanted = ("hangs.test", "the name server does not answer within")
     assert [reason for reason in told if not all(part in reason for part in wanted)] == []
+
+
+async def test_a_sink_is_tried_without_a_daemon_although_its_name_hangs(
+    tmp_path: Path, platform: Simulator
+) -> None:
+    """`sinks test` says so and ends, which asyncio's own lookup would keep it from for five minutes."""
+    config = write_config(tmp_path, platform, "http://name.hangs.test", more="timeout = 1")
+    script = f"{HANGS}\nfrom reserve_listener.cli.main import main\nmain()\n"
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", script, "sinks", "test", "booking", "-c", str(config),
+        stderr=asyncio.subprocess.PIPE, env=environment(),
+    )  # fmt: skip
+    try:
+        _, said = await asyncio.wait_for(process.communicate(), patience(20))
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert process.returncode == 1
+    assert b"name.hangs.test" in said

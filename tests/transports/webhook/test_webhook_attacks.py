@@ -18,6 +18,7 @@ from reserve_listener.net import http_framing
 from reserve_listener.net.asgi_connection import PIPELINED, Limits
 from reserve_listener.simulator import patience
 from reserve_listener.transports.webhook import bodies
+from reserve_listener.transports.webhook.push import Credentials
 from tests.daemon_process import running, until
 from tests.pushing import event, sealed, signed, write_webhook_config
 from tests.sinks.test_sink_http import make_certificate
@@ -398,6 +399,35 @@ async def test_what_could_be_read_in_two_ways_is_refused(what: str) -> None:
     assert answers.count(b"HTTP/1.1 ") == 1
     assert b"connection: close" in answers.lower()
     assert len(reasons(logs)) == 1
+
+
+async def test_whoever_ends_its_sending_is_answered_all_the_same() -> None:
+    """A push, or two, behind which half of the connection is closed: each is answered once committed, then the other half closes."""
+    intake = Intake()
+    intake.verdict = None
+    raw = event()
+    request = HEAD + b"Content-Length: %d\r\n\r\n" % len(raw) + raw
+    async with served(intake, credentials=Credentials()) as (webhook, _):
+        for count in (1, 2):
+            reader, writer = await asyncio.open_connection("127.0.0.1", webhook.port)
+            writer.write(request * count)
+            writer.write_eof()
+            for _ in range(count):
+                await until(lambda: intake.waiting)
+                intake.waiting.pop()(Verdict.STORED)
+            assert (await asyncio.wait_for(reader.read(), 10)).count(b"200 OK") == count
+            writer.close()
+
+
+@pytest.mark.parametrize("sent", ["nothing", "half a head", "half a body"])
+async def test_whoever_breaks_off_is_let_go_at_once(sent: str) -> None:
+    """What ends before it is a whole request waits for no deadline."""
+    async with served() as (webhook, _):
+        reader, writer = await asyncio.open_connection("127.0.0.1", webhook.port)
+        writer.write(SILENT[sent])
+        writer.write_eof()
+        assert await asyncio.wait_for(reader.read(), 5) == b""
+        writer.close()
 
 
 async def test_a_body_that_nobody_asked_for_is_not_waited_for() -> None:
