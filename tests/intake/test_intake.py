@@ -303,6 +303,8 @@ async def test_a_slow_commit_is_answered_in_time_and_known_when_it_comes_again(
             assert await asyncio.gather(*verdicts) == [Verdict.FAILED] * repeats
         assert asyncio.get_running_loop().time() - started >= 0.09
         await writer.release()
+        await until(lambda: intake._late)
+        intake._deadlines.timeout_s = patience(10)
         assert await verdict(intake, push("e0")) is Verdict.DUPLICATE
     kinds = [line["event"] for line in logs]
     assert kinds == [

@@ -187,7 +187,8 @@ async def test_what_root_makes_belongs_to_the_owner_of_the_folder(tmp_path: Path
         await append(store, event())
         made = [path.parent, path.parent.parent, *path.parent.iterdir()]
         names = {one.name: (one.stat().st_uid, one.stat().st_gid) for one in made}
-        endings = ("", "-wal", "-shm", ".lock", ".sock")
+        files = ("", "-wal", "-shm")
+        endings = (*files, *(f"-inbox{ending}" for ending in files), ".lock", ".sock")
         expected = ["new", "folder", *(f"events.db{ending}" for ending in endings)]
         assert names == dict.fromkeys(expected, (990, 991))
     finally:

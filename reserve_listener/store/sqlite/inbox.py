@@ -96,7 +96,7 @@ class Inbox:
         """Write something small: after a failure it tells whether the file works again. Raises `StoreError`."""
         await self._writer.submit(_touch, writes=True)
 
-    def ask(self, work: Callable[[sqlite3.Connection], int]) -> asyncio.Future[Any]:
+    def ask(self, work: Callable[[sqlite3.Connection], Any]) -> asyncio.Future[Any]:
         """Ask the file something."""
         return self._writer.submit(work, writes=False)
 

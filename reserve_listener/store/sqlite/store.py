@@ -54,7 +54,7 @@ LAST_ERROR_CHARS: Final = 500
 BACKLOG_COUNTED: Final = 10_000
 
 CROWDED: Final = 0.5
-"""From this share of the bound on what the log takes is given back before anything is dropped for it."""
+"""From this share of the bound on what the logs take is given back before anything is dropped for it."""
 
 ROW_FACTOR: Final = 1.2
 ROW_BYTES: Final = 200
@@ -190,14 +190,17 @@ class SqliteStore:
         """The bytes that are in use in both files."""
         self._size_bytes = await self._used_bytes()
         if self.max_bytes is not None and self._size_bytes > self.max_bytes * CROWDED:
-            await self._writer.submit(shrink_log, writes=False)
+            await self._of_both(shrink_log)
             self._size_bytes = await self._used_bytes()
         self._grown_bytes = 0
         return self._size_bytes
 
     async def _used_bytes(self) -> int:
-        store, inbox = self._writer.submit(used_bytes, writes=False), self._inbox.ask(used_bytes)
-        return int(await store) + int(await inbox)
+        in_store, in_inbox = await self._of_both(used_bytes)
+        return int(in_store) + int(in_inbox)
+
+    async def _of_both(self, work: Callable[[sqlite3.Connection], Any]) -> tuple[Any, Any]:
+        return await asyncio.gather(self._writer.submit(work, writes=False), self._inbox.ask(work))
 
     async def free_inbox(self) -> None:
         """What is projected and still in the inbox goes; else it does with the next push."""
