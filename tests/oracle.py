@@ -41,6 +41,7 @@ SINK_TIMEOUT_S = 0.5
 NEVER_S = 60.0
 """An answer after so long finds nobody who waits for it."""
 
+FILES = ("log.jsonl", "events.jsonl", "events.db-wal", "events.db", "events.db-inbox-wal", "events.db-inbox")
 REFUSED_CODES = (1, 403, 514, 1_000_040_350)
 PATIENCE_S = 90.0
 """For what has to come: a delivery that failed five times in a row is tried again after up to 32 s."""
@@ -372,7 +373,12 @@ class World:
             self._tear()
 
     def _tear(self) -> None:
-        """As if the kill had come in the middle of a write to the file, whose moment is too short to be met."""
+        """As if the kill had come in the middle of a write to a file, whose moment is too short to be met."""
+        inbox = self._folder / "events.db-inbox-wal"
+        if inbox.exists() and self._chance.random() < 0.5:
+            self._tell("torn batch")
+            with inbox.open("ab") as log:
+                log.write(inbox.read_bytes()[-self._chance.randrange(1, 5_000) :])
         path = self._folder / "events.jsonl"
         content = path.read_bytes() if path.exists() else b""
         if content.endswith(b"\n"):
@@ -413,7 +419,7 @@ class World:
     async def _fill_disk(self) -> None:
         """No file of the daemon grows beyond a size near that of one of its files: writes are cut short anywhere."""
         pid = self._daemon.process.pid
-        files = [self._folder / name for name in ("log.jsonl", "events.jsonl", "events.db-wal", "events.db")]
+        files = [self._folder / name for name in FILES]
         room = self._chance.choice([path.stat().st_size for path in files if path.exists()])
         room += self._chance.randrange(4_000)
         self._tell("full disk", f"{room} bytes")

@@ -36,10 +36,7 @@ BATCH_BYTES: Final = 4 * 1024 * 1024
 class _Push(NamedTuple):
     event: IncomingEvent
     done: Callable[[Verdict | StoreError], None]
-
-    @property
-    def size(self) -> int:
-        return len(self.event.raw) + len(self.event.body or b"")
+    size: int
 
 
 class Inbox:
@@ -57,7 +54,7 @@ class Inbox:
 
     def put(self, event: IncomingEvent, done: Callable[[Verdict | StoreError], None]) -> None:
         """Make a push durable; `done` is told on the loop: STORED or UNREADABLE, OVERLOADED, or why it could not be."""
-        push = _Push(event, done)
+        push = _Push(event, done, len(event.raw) + len(event.body or b""))
         if self._waiting_events >= WAITING_EVENTS or self._waiting_bytes + push.size > WAITING_BYTES:
             done(Verdict.OVERLOADED)
         else:

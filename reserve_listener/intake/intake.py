@@ -152,14 +152,14 @@ class Intake:
     def _conclude(self, waiting: _Waiting, event: IncomingEvent, outcome: Verdict | StoreError) -> None:
         error = outcome if isinstance(outcome, StoreError) else None
         result = Verdict.FAILED if isinstance(outcome, StoreError) else outcome
-        in_time = waiting.tell(result)
-        if in_time and not result.committed:
+        in_time, committed = waiting.tell(result), result.committed
+        if not committed and in_time:
             self.counts[result] += 1
-        elif result.committed and not in_time:
+        elif committed and not in_time:
             self._late[id(event)] = event
-        if not result.committed or not in_time:
+        if not committed or not in_time:
             self._tell(result, event, error, in_time=in_time)
-        if result.committed:
+        if committed:
             self._refusals.over()
 
     def _tell(

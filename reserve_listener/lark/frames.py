@@ -119,7 +119,9 @@ def headers_of(frame: Any) -> dict[str, str]:
     """
     headers: dict[str, str] = {}
     for header in frame.headers:
-        if not (isinstance(header.key, str) and isinstance(header.value, str)):
+        key, value = header.key, header.value
+        if type(key) is not str or type(value) is not str:
             raise FrameError("a header is not UTF-8")
-        headers.setdefault(header.key, header.value)
+        if key not in headers:
+            headers[key] = value
     return headers

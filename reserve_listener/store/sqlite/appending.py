@@ -51,6 +51,8 @@ class Appended(msgspec.Struct, frozen=True, gc=False):
     scope: int = 0
     takers: tuple[int, ...] = ()
     """The sinks that get it, by their numbers."""
+    size: int = 0
+    """In bytes, payload and body."""
 
 
 class Appending:
@@ -124,9 +126,10 @@ class Appending:
 
 
 def _appended(event: IncomingEvent, seq: int, scope: int | None, takers: tuple[int, ...]) -> Appended:
+    size = len(event.raw) + len(event.body or b"")
     if scope is None:
-        return Appended(Verdict.UNREADABLE, event)
-    return Appended(Verdict.STORED, event, seq, scope, takers)
+        return Appended(Verdict.UNREADABLE, event, size=size)
+    return Appended(Verdict.STORED, event, seq, scope, takers, size)
 
 
 def _new(events: Sequence[IncomingEvent], connection: sqlite3.Connection) -> list[int]:

@@ -37,7 +37,7 @@ class Recent:
         """What was just committed; what of it is for this sink is kept."""
         for one in appended:
             self._events.append(one)
-            self._bytes += _size(one)
+            self._bytes += one.size
         self._newest_seq = newest_seq
         if len(self._events) > EVENTS_KEPT or self._bytes > BYTES_KEPT:
             self.forget()
@@ -71,7 +71,7 @@ class Recent:
             if len(taken) >= claim.limit or taken_bytes >= CLAIM_BYTES:
                 break
             one = self._events.popleft()
-            self._bytes -= _size(one)
+            self._bytes -= one.size
             if one.seq <= after_seq:
                 continue
             seen_seq = one.seq
@@ -89,10 +89,6 @@ class Recent:
             seen_seq = max(seen_seq, self._newest_seq)
         self._after_seq = seen_seq
         return Claimed(deliveries=taken, waiting={}, behind=behind, seen_seq=seen_seq, at_end=at_end)
-
-
-def _size(one: Appended) -> int:
-    return len(one.event.raw) + len(one.event.body or b"")
 
 
 def _delivery(one: Appended, pauses: Pauses, *, raw: bool) -> Delivery:

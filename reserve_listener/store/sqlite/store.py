@@ -262,8 +262,7 @@ class SqliteStore:
         resolve(future, None if error is not None else [one.verdict for one in appended], error)
 
     def _take_in(self, new: Sequence[Appended]) -> None:
-        for one in new:
-            self._grow(len(one.event.raw) + len(one.event.body or b""))
+        self._grow(sum(one.size for one in new), len(new))
         stored = [one for one in new if one.verdict is Verdict.STORED]
         if not stored:
             return
@@ -277,8 +276,8 @@ class SqliteStore:
             recent.add([one for one in stored if sink in one.takers], self._newest_seq)
         self.on_commit()
 
-    def _grow(self, size: int) -> None:
-        self._grown_bytes += round(size * ROW_FACTOR) + ROW_BYTES
+    def _grow(self, size: int, rows: int = 1) -> None:
+        self._grown_bytes += round(size * ROW_FACTOR) + rows * ROW_BYTES
         if self.max_bytes is not None and self._grown_bytes > self.max_bytes // 100:
             self.grown.set()
 
