@@ -63,7 +63,8 @@ class Consent:
 
 def act(action: Action, asked: Asked, consent: Consent, config: Path | None) -> None:
     """Choose, count, ask, do it (the running daemon does, or this process when none runs), and say what was done."""
-    must_ask = _must_ask(action, asked, consent)
+    if asked == Asked() and not consent.everything:
+        raise typer.BadParameter(f"name the events, give a filter, or --all for all {action.many}")
     located = locate_store(config)
     selected = asked.filters(located.store.path)
     count = _count(action, selected, located)
@@ -75,22 +76,20 @@ def act(action: Action, asked: Asked, consent: Consent, config: Path | None) -> 
     if consent.dry_run:
         typer.echo(f"{action.number(count)} {action.conditional}.")
         return
-    if must_ask and not typer.confirm(f"{action.number(count)} {action.future}. Go ahead?", err=True):
-        typer.echo("Nothing was done.", err=True)
-        raise typer.Exit(1)
+    if (action.asks or consent.everything) and not consent.yes:
+        _ask(f"{action.number(count)} {action.future}. Go ahead?")
     typer.echo(f"{action.number(_do(action, asked, selected, located))} {action.future}.")
 
 
-def _must_ask(action: Action, asked: Asked, consent: Consent) -> bool:
-    """Whether a person has to agree. Raises an error of usage (exit 2) when nothing is chosen, or nobody can be asked."""
-    if asked == Asked() and not consent.everything:
-        raise typer.BadParameter(f"name the events, give a filter, or --all for all {action.many}")
-    must_ask = (action.asks or consent.everything) and not (consent.yes or consent.dry_run)
-    if must_ask and not (sys.stdin.isatty() and sys.stderr.isatty()):
+def _ask(question: str) -> None:
+    """Return when a person agrees; exit 1 when not, and 2, as a wrong use, when nobody can be asked."""
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise typer.BadParameter(
             "there is no terminal to ask at; nothing was done. --yes goes ahead, --dry-run shows what would be done"
         )
-    return must_ask
+    if not typer.confirm(question, err=True):
+        typer.echo("Nothing was done.", err=True)
+        raise typer.Exit(1)
 
 
 def _count(action: Action, selected: "list[Filters]", located: "Located") -> int:

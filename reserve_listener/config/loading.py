@@ -284,8 +284,10 @@ class Draft:
             places = ", ".join(
                 ("-c FILE", f"${environment.PATH_VARIABLE}", *(f"{place}" for place in PLACES))
             )
-            advice = "begin with config.example.toml (see the README), or set keys as RESERVE_LISTENER_SECTION__KEY"
-            self.problems.append(f"configuration: no file was found; looked for {places}; {advice}")
+            advice = "begin with `reserve-listener config init`, or set keys as RESERVE_LISTENER_SECTION__KEY"
+            if not lark:  # then it is the file that is missing, not one key and another
+                self.problems = [text for text in self.problems if not text.startswith(self.at(("lark",)))]
+            self.problems.insert(0, f"configuration: no file was found; looked for {places}; {advice}")
 
     def _refuse_what_is_not_in_this_version(self) -> None:
         """Keys that are known already but would have no effect yet. Take a line out with what makes it work."""

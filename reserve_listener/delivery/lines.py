@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -13,7 +14,7 @@ from reserve_listener.errors import DeliveryError, MisconfiguredSinkError
 from reserve_listener.model import DEAD, PENDING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from reserve_listener.model import Delivery, Outcome
 
@@ -29,17 +30,42 @@ class _Body(msgspec.Struct, gc=False):
     data: _Data = msgspec.field(default_factory=_Data)
 
 
+LINES_A_SECOND: Final = 20
+"""Of each sink. Changes made by hand come singly; a bulk change brings thousands, and journald keeps 10,000 lines in 30 s."""
+
 _decode: Final = msgspec.json.Decoder(_Body).decode
 
 
-def tell_delivered(sink: str, deliveries: Sequence[Delivery], took_s: float) -> None:
-    """At once: for those who look closely. After failures: somebody may be waiting for it."""
-    if log.is_enabled_for(logging.DEBUG) or any(delivery.attempts for delivery in deliveries):
+class Arrivals:
+    """The lines on deliveries that arrived. Not a line each in a burst: it would drown the log, and the journal drops lines."""
+
+    def __init__(self, sink: str, *, seen: bool, clock: Callable[[], float] = time.monotonic) -> None:
+        """`seen`: the log has the event anyway, since it is where the sink carries it."""
+        self._sink = sink
+        self._seen = seen
+        self._clock = clock
+        self._since_s = clock()
+        self._told = 0
+        self._untold = 0
+
+    def tell(self, deliveries: Sequence[Delivery], took_s: float) -> None:
+        """A line each; `more`: how many that arrived at the first attempt have none."""
+        if self._clock() - self._since_s >= 1:
+            self._since_s, self._told = self._clock(), 0
         for delivery in deliveries:
-            tell = log.info if delivery.attempts else log.debug
-            attempt = delivery.attempts + 1
-            facts = _facts(sink, delivery) | {"attempt": attempt, "outcome": "delivered", "status": None}
-            tell("delivery.done", **facts, duration_s=round(took_s, 4))
+            if delivery.attempts or log.is_enabled_for(logging.DEBUG):
+                self._write(log.info if delivery.attempts else log.debug, delivery, took_s)
+            elif not self._seen and self._told < LINES_A_SECOND:
+                self._told += 1
+                self._write(log.info, delivery, took_s)
+            elif not self._seen:
+                self._untold += 1
+
+    def _write(self, write: Callable[..., None], delivery: Delivery, took_s: float) -> None:
+        more = {"more": self._untold} if self._untold else {}
+        self._untold = 0
+        facts = _facts(self._sink, delivery) | {"attempt": delivery.attempts + 1, "outcome": "delivered"}
+        write("delivery.done", **facts, status=None, duration_s=round(took_s, 4), **more)
 
 
 def tell_failed(

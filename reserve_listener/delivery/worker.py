@@ -119,6 +119,7 @@ class Worker:
         self._expire: str | None = None
         self._misconfigured = False
         self._health = SinkHealth()
+        self._arrivals = lines.Arrivals(sink.name, seen=getattr(sink, "is_log", False))
 
     def wake(self) -> None:
         """New deliveries are in the store."""
@@ -252,7 +253,7 @@ class Worker:
             self._is_up()
             self._health.last_error, self._health.failing_since_ms = None, None
             self._health.delivered_ms = self._now_ms()
-            lines.tell_delivered(self.sink.name, deliveries, took_s)
+            self._arrivals.tell(deliveries, took_s)
             return [self._delivered(delivery, probing=probing, took_s=took_s) for delivery in deliveries]
         if not isinstance(
             error, Exception

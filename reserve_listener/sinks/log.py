@@ -35,6 +35,8 @@ class LogSink:
     batch_size = 200
     max_in_flight = 1
     needs_raw = False
+    is_log = True
+    """The log has no second line on what is carried to it."""
 
     def __init__(self, name: str, write: Callable[[Sequence[dict[str, Any]]], Awaitable[None]]) -> None:
         self.name = name

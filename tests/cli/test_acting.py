@@ -114,11 +114,12 @@ def test_several_ids_at_once(folder: Path) -> None:
 
 @pytest.mark.parametrize("action", ACTIONS, ids=" ".join)
 def test_nothing_that_matches_is_no_error(folder: Path, action: tuple[str, str]) -> None:
-    """An id that nothing has, or a time before everything: exit 0, and it is said."""
+    """An id that nothing has, or a time before everything: exit 0, and it is said; nobody need be asked."""
     for which in (("nope",), ("--until", "2000-01-01T00:00Z")):
-        done = cli(folder, *action, *which, "--yes")
-        assert done.returncode == 0, done.stderr
-        assert "nothing to do" in done.stdout
+        for options in (("--yes",), (), ("--dry-run",), ("--all",)):
+            done = cli(folder, *action, *which, *options)
+            assert done.returncode == 0, done.stderr
+            assert "nothing to do" in done.stdout
     assert states(folder) == ["dead", "dead"]
 
 

@@ -173,6 +173,10 @@ async def test_a_person_sees_what_was_tried(
         _, out, _ = await cli("events", "list", "-c", str(config))
         assert " people, " in out or "everyone" in out
         lines = [line for line in daemon.log() if line["event"].startswith("delivery.")]
+        assert [said(line) for line in lines if line["sink"] != "booking"] == [
+            ("audit", "one", "room", "omm_x", 1, "delivered", None)
+        ]
+        lines = [line for line in lines if line["sink"] == "booking"]
         assert [line["event"] for line in lines] == [
             "delivery.retry",
             "delivery.sink_misconfigured",

@@ -32,7 +32,7 @@ from reserve_listener.errors import (
     SinkGoneError,
     TransientDeliveryError,
 )
-from reserve_listener.net import proxies, url_secrets
+from reserve_listener.net import causes, proxies, url_secrets
 from reserve_listener.redact import scrub
 from reserve_listener.text import visible
 
@@ -191,7 +191,9 @@ class HttpSink:
             # It quotes the value, as a Python literal in which a secret may be spelled another way.
             return MisconfiguredSinkError(f"{kind}: the request cannot be sent (check the sink's headers)")
         # The resolver's errors name the host, which has just been said.
-        said = str(error).replace(f" {self._host}: ", " ", 1)
+        said = (causes.said_by_system(error) or str(error)).replace(f"{self._host}: ", "", 1)
+        if any(isinstance(link, ssl.SSLError) for link in causes.chain(error)):
+            said = f"TLS: {said}"
         text = f"{kind}: {self._shown(f'{self._place}: {said}' if said else self._place)}"
         if isinstance(error, httpx2.ProxyError) and _status_of(error) in MISCONFIGURED:
             return MisconfiguredSinkError(f"{text} (check the sink's proxy and its credentials)")

@@ -8,15 +8,13 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from reserve_listener.delivery.retry import retry_after_s
 from reserve_listener.errors import ConfigError
+from reserve_listener.net.causes import chain
 from reserve_listener.redact import scrub
 from reserve_listener.text import visible
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 SYSTEM_BUSY: Final = 1
 FORBIDDEN: Final = 403
@@ -165,17 +163,6 @@ def _handshake(error: BaseException, headers: dict[str, str]) -> Failure:
     if message:
         return Failure(Kind.PASSING, f"the handshake was refused: {message}", retry_after_s=wish_s)
     return replace(_unreachable(error), retry_after_s=wish_s)
-
-
-def chain(error: BaseException | None) -> Iterator[BaseException]:
-    """The error and those it was raised in the handling of.
-
-    The SDK puts an exception of its own in the place of websockets' `InvalidStatus`, and stumbles (`int(None)`) over
-    headers that are not as it expects; the answer's headers are further down.
-    """
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__  # httpx2 hides the first, which is the one that says why
 
 
 def _handshake_headers(error: BaseException) -> dict[str, str] | None:

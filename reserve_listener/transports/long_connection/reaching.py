@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
 import ssl
 from enum import Enum
@@ -11,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from reserve_listener.errors import ConfigError
-from reserve_listener.transports.long_connection.failures import EndpointError, UnreachableError, chain
+from reserve_listener.net.causes import chain, said_by_system, system_says
+from reserve_listener.transports.long_connection.failures import EndpointError, UnreachableError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -113,24 +113,10 @@ def _outcome(error: Exception) -> str:
     links = list(chain(error))
     lookup = next((link for link in links if isinstance(link, socket.gaierror)), None)
     if lookup is not None:  # it says itself when it took too long
-        return f" failed: {_system_says(lookup)}"
+        return f" failed: {system_says(lookup)}"
     if any(isinstance(link, TimeoutError) or type(link).__name__.endswith("Timeout") for link in links):
         return ": no answer in time"
-    for link in reversed(links):
-        # A group has an error for each address of a name.
-        tried = link.exceptions if isinstance(link, ExceptionGroup) else (link,)
-        said = dict.fromkeys(_system_says(each) for each in tried if isinstance(each, OSError))
-        if said:
-            return f" failed: {'; '.join(said)}"
+    said = said_by_system(error)
+    if said is not None:
+        return f" failed: {said}"
     return f" failed: {error}" if str(error) else f" failed: {type(error).__name__}"
-
-
-def _system_says(error: OSError) -> str:
-    """In the system's words: Python's name one address of many, or a line of its source."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"the certificate is not trusted: {error.verify_message or error.reason or error}"
-    if isinstance(error, ssl.SSLError):
-        return str(error.reason or error)
-    if isinstance(error, socket.gaierror):
-        return error.strerror or str(error)
-    return os.strerror(error.errno) if error.errno else str(error)
