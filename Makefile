@@ -4,9 +4,11 @@ BIN := $(VENV)/bin
 # What the daemon needs to run is here; what tests need as well. Each stamp is as old as the set-up behind it.
 RUN := $(VENV)/.run
 READY := $(VENV)/.ready
+# Two at a time, a module as a whole, for what it sets up is dear.
+TWO := -n 2 --dist loadscope --no-loadscope-reorder
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test lint types long systemd bench pins clean
+.PHONY: help demo quick test cover lint types long systemd bench pins clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -14,9 +16,15 @@ help: ## this list
 demo: $(RUN) ## the daemon against the local platform, in front of your eyes (ARGS="--events 5")
 	@$(BIN)/python -m reserve_listener demo $(ARGS)
 
-test: $(READY) ## lint, types and every test that takes seconds (ARGS="-k store" narrows)
+quick: $(READY) ## the tests that start no process and take no second: less than a minute (ARGS="-k store" narrows)
+	$(BIN)/pytest $(TWO) -m "not slow and not long" $(ARGS)
+
+test: $(READY) ## lint, types and every test but the long ones: four minutes (ARGS="-k store" narrows)
 	$(MAKE) --no-print-directory lint types
-	$(BIN)/pytest -n 2 -m "not long" $(ARGS)
+	$(BIN)/pytest $(TWO) -m "not long" $(ARGS)
+
+cover: $(READY) ## the same tests, and which lines none of them reaches; fails below pyproject.toml's floor
+	$(BIN)/pytest $(TWO) -m "not long" --cov $(ARGS)
 
 lint: $(READY) ## ruff and the import order
 	$(BIN)/ruff check .

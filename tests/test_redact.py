@@ -194,6 +194,7 @@ SEED = (b'"token\\": \\"',), (b'"token\\"',), (b"\\u005c",), (b'"token', b"\\"),
     st.lists(st.sampled_from(ATOMS), min_size=1, max_size=5).map(b"".join),
     st.sampled_from((b"", b'"', b'"token":"', b'"token')),
 )
+@pytest.mark.slow
 def test_blanking_takes_linear_time(unit: bytes, begin: bytes) -> None:
     """Eight times as much of whatever is hard takes about eight times as long; were it quadratic, 64 times."""
     size = 8_000

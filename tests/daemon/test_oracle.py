@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.parametrize(("worlds", "kills"), [(2, 5), pytest.param(4, 60, marks=pytest.mark.long)])
+@pytest.mark.slow
 async def test_whatever_fails_what_was_answered_is_delivered_in_order(
     tmp_path: Path, worlds: int, kills: int
 ) -> None:

@@ -798,6 +798,7 @@ async def test_every_call_of_the_store_may_fail(
 
 
 @pytest.mark.parametrize("pending", [0, 5_000])
+@pytest.mark.slow
 async def test_a_sink_that_is_down_for_a_day_delays_no_other(
     base: SqliteStore, store: CountingStore, pending: int
 ) -> None:

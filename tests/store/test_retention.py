@@ -251,6 +251,7 @@ async def test_a_store_that_fails_is_tidied_later(store: SqliteStore, clock: Clo
     await asyncio.gather(task, return_exceptions=True)
 
 
+@pytest.mark.slow
 async def test_the_wal_stays_small_and_pages_are_used_again(path: Path, clock: Clock) -> None:
     """50,000 events that come, are delivered and pruned leave a file of one round's size and a WAL within its limit."""
     store = SqliteStore(path, now_ms=clock)

@@ -540,6 +540,7 @@ COMMON: dict[str, Any] = {
 }
 
 
+@pytest.mark.slow
 def test_the_store_does_what_the_model_does(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pushes, claims, outcomes, crashes, reloads, operations and retention in any order, on real files."""
     small_chunks(monkeypatch)

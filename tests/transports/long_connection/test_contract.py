@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import copy
 import json
 import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import pytest_asyncio
 
 from reserve_listener.intake import normalize
 from reserve_listener.redact import blank_tokens
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from reserve_listener.model import IncomingEvent
+
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.slow]
 
 CLIENT = """
 import sys, warnings
@@ -45,16 +47,17 @@ class SdkClient:
         self.simulator = simulator
         self._process = process
 
-    async def hears(self, envelope: dict[str, Any]) -> bytes:
+    async def hears(self, envelope: dict[str, Any], *, parts: int = 1) -> bytes:
         """What our registered handler is given for a push, which must be answered 200."""
-        push = self.simulator.push(envelope, retry=False)
+        push = self.simulator.push(envelope, parts=parts, retry=False)
         assert await push.answered() == 200
         assert self._process.stdout is not None
         return (await asyncio.wait_for(self._process.stdout.readline(), patience(10))).rstrip()
 
 
-@contextlib.asynccontextmanager
-async def connected() -> AsyncIterator[SdkClient]:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def client() -> AsyncIterator[SdkClient]:
+    """One for all tests: the SDK's import takes seconds."""
     async with Simulator() as simulator:
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-c", CLIENT, simulator.domain, simulator.app_id, simulator.app_secret,
@@ -78,7 +81,7 @@ def spread(event: IncomingEvent) -> Any:
     return json.loads(event.body)
 
 
-async def test_the_registered_handler_yields_the_same_event() -> None:
+async def test_the_registered_handler_yields_the_same_event(client: SdkClient) -> None:
     """The SDK's client gives our handler the page's sample, a level, people without ids: normalised, each is our event."""
     level = copy.deepcopy(SAMPLE)
     level["header"]["event_id"] = "of a level"
@@ -93,37 +96,33 @@ async def test_the_registered_handler_yields_the_same_event() -> None:
     bare["header"]["event_id"] = "of a scope alone"
     bare["event"] = {"scope_id": "omm_1", "scope_type": 2}
     numbers = sample_event(time_config={"opening_hour": 28800, "start_time": 0})
-    async with connected() as client:
-        for envelope in (SAMPLE, level, bare, numbers):
-            ours = event_of(json.dumps(envelope).encode())
-            theirs = event_of(await client.hears(envelope))
-            assert spread(theirs) == spread(ours)
-            assert (theirs.event_id, theirs.tenant_key, theirs.scope, theirs.created_ms) == (
-                ours.event_id,
-                ours.tenant_key,
-                ours.scope,
-                ours.created_ms,
-            )
-            if envelope is not numbers:
-                assert sorted(theirs.body or b"") == sorted(ours.body or b"")
-            assert TOKEN.encode() not in theirs.raw
+    for envelope in (SAMPLE, level, bare, numbers):
+        ours = event_of(json.dumps(envelope).encode())
+        theirs = event_of(await client.hears(envelope))
+        assert spread(theirs) == spread(ours)
+        assert (theirs.event_id, theirs.tenant_key, theirs.scope, theirs.created_ms) == (
+            ours.event_id,
+            ours.tenant_key,
+            ours.scope,
+            ours.created_ms,
+        )
+        if envelope is not numbers:
+            assert sorted(theirs.body or b"") == sorted(ours.body or b"")
+        assert TOKEN.encode() not in theirs.raw
 
 
-async def test_what_the_typed_event_loses_our_path_keeps() -> None:
+async def test_what_the_typed_event_loses_our_path_keeps(client: SdkClient) -> None:
     """A key that the platform adds is lost in the SDK's typed event: the reason why raw bytes go to intake first."""
     envelope = sample_event(added_by_the_platform={"x": 1})
-    async with connected() as client:
-        theirs = spread(event_of(await client.hears(envelope)))
-        assert "added_by_the_platform" not in theirs["data"]
-        assert spread(event_of(json.dumps(envelope).encode()))["data"]["added_by_the_platform"] == {"x": 1}
+    theirs = spread(event_of(await client.hears(envelope)))
+    assert "added_by_the_platform" not in theirs["data"]
+    assert spread(event_of(json.dumps(envelope).encode()))["data"]["added_by_the_platform"] == {"x": 1}
 
 
 @pytest.mark.parametrize("parts", [1, 3])
-async def test_the_sdks_answer_is_ours(parts: int) -> None:
+async def test_the_sdks_answer_is_ours(client: SdkClient, parts: int) -> None:
     """For a whole and for a split push the SDK's client answers with the code that ours would."""
-    async with connected() as client:
-        push = client.simulator.push(sample_event(), parts=parts, retry=False)
-        assert await push.answered() == 200
-        other = sample_event()
-        other["header"]["event_type"] = "im.message.receive_v1"
-        assert await client.simulator.push(other, retry=False).answered() == 500
+    assert await client.hears(sample_event(), parts=parts)
+    other = sample_event()
+    other["header"]["event_type"] = "im.message.receive_v1"
+    assert await client.simulator.push(other, retry=False).answered() == 500
