@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from reserve_listener.config import Loaded, Setting
 
 PROGRAM = "/opt/reserve-listener/bin/reserve-listener"
+HIDDEN_FROM_UNITS = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")  # noqa: S108  # not used, only compared
+"""What `ProtectHome=` and `PrivateTmp=` keep from a unit."""
 
 config_app = typer.Typer(
     help="Create or show a configuration.",
@@ -68,17 +70,22 @@ def unit(
     ] = False,
     _config: UnusedConfigOption = None,
 ) -> None:
-    """Print the systemd unit: sandboxed, with the app's secret as a credential.
+    """Print the systemd unit: sandboxed, with the app's secret as a credential. It starts the program that prints it.
 
     Example: reserve-listener config unit > /etc/systemd/system/reserve-listener.service
     """
     import sys
 
     name = "reserve-listener@.service" if template else "reserve-listener.service"
-    typer.echo(shipped(f"systemd/{name}"), nl=False)
     here = Path(sys.prefix) / "bin/reserve-listener"
-    if here != Path(PROGRAM):
-        typer.echo(f"note: the unit starts {PROGRAM}; this one is {here}. See docs/service.md.", err=True)
+    hidden = any(here.is_relative_to(folder) for folder in HIDDEN_FROM_UNITS)
+    program = PROGRAM if hidden or not here.exists() else str(here)
+    typer.echo(shipped(f"systemd/{name}").replace(PROGRAM, program), nl=False)
+    if hidden:
+        typer.echo(
+            f"note: the unit starts {PROGRAM}, since it cannot see {here}; install it there (docs/service.md).",
+            err=True,
+        )
 
 
 @config_app.command()

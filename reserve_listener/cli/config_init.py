@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from reserve_listener.cli.called import called
 from reserve_listener.errors import ReserveListenerError
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ CONSOLE_STEPS = """\
   {number}. In the developer console ({domain}/app), under Events & Callbacks, choose "Receive events through a long
      connection" and save while the daemon runs; then add the event vc.reserve_config.updated_v1
      ("Meeting room reservation limits updated").
-  {last}. Change a room's limits, and see it arrive: reserve-listener events list{option}"""
+  {last}. Change a room's limits, and see it arrive: {called} events list{option}"""
 
 AppIdOption = Annotated[
     str | None,
@@ -200,8 +201,8 @@ def _write(path: Path, text: str) -> None:
 def _what_next(path: Path, answers: Answers) -> str:
     option = "" if path == Path("config.toml") else f" -c {shlex.quote(str(path))}"
     steps = [
-        f"Check it:   reserve-listener check{option}",
-        f"Start:      reserve-listener run{option}      (until it says connection.connected)",
+        f"Check it:   {called()} check{option}",
+        f"Start:      {called()} run{option}      (until it says connection.connected)",
     ]
     if not answers.secret_file.exists():
         secret_file = shlex.quote(str(answers.secret_file))
@@ -210,7 +211,13 @@ def _what_next(path: Path, answers: Answers) -> str:
         )
     lines = [f"  {number}. {step}" for number, step in enumerate(steps, start=1)]
     lines.append(
-        CONSOLE_STEPS.format(number=len(steps) + 1, last=len(steps) + 2, domain=answers.domain, option=option)
+        CONSOLE_STEPS.format(
+            number=len(steps) + 1,
+            last=len(steps) + 2,
+            domain=answers.domain,
+            called=called(),
+            option=option,
+        )
     )
     secret = f" and {answers.secret_file}" if answers.secret else ""
     return CREATED.format(config=path, secret=secret, steps="\n".join(lines))

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from reserve_listener.cli.called import called
 from reserve_listener.cli.options import UnusedConfigOption
 from reserve_listener.errors import ReserveListenerError
 from reserve_listener.intake.describe import describe
@@ -291,8 +292,8 @@ def _conclude(folder: Path, sent: int, arrived: int, took_s: float) -> None:
 {_green(f"All {sent} changes arrived in all three sinks.")} It took {took_s:.1f} s. Where to go next:
 
   your own app       README.md, "Connect a real app": create the app, then
-                     reserve-listener config init && reserve-listener run
-  play the platform  reserve-listener simulate   (drops, stalls, refusals, duplicates on a key press)
+                     {called()} config init && {called()} run
+  play the platform  {called()} simulate   (drops, stalls, refusals, duplicates on a key press)
 """)
 
 

@@ -21,6 +21,7 @@ EXIT_CODES = {"ok": 0, "stopped": 3}
 """Of a verdict; 1 for every other."""
 
 WATCH_S = 2.0
+MINUTE_S, HOUR_S, DAY_S = 60, 3600, 86_400
 CLEAR = "\x1b[H\x1b[2J"
 
 BELOW = {"reason": "", "hint": "  → ", "attempt": "  "}
@@ -132,7 +133,7 @@ def _lines(found: "Status") -> "Iterator[str]":
         if reason.hint:
             yield _line("hint", reason.hint)
     if found.running_s is not None:
-        yield _line("running", f"{found.running_s} s, process {found.pid}, version {found.version}")
+        yield _line("running", f"{_span(found.running_s)}, process {found.pid}, version {found.version}")
     yield from _connection(found)
     yield _line("last event", _when(found.last_event) or "none")
     size = "" if found.store.size_mb is None else f", {found.store.size_mb} MiB"
@@ -196,6 +197,17 @@ def _line(name: str, value: str) -> str:
 
 def _when(rfc3339: str | None) -> str:
     return local_time(rfc3339) if rfc3339 and at_terminal() else rfc3339 or ""
+
+
+def _span(seconds: int) -> str:
+    """`2 d 3 h` for a person, seconds for a program."""
+    if not at_terminal() or seconds < MINUTE_S:
+        return f"{seconds} s"
+    if seconds < HOUR_S:
+        return f"{seconds // MINUTE_S} min"
+    if seconds < DAY_S:
+        return f"{seconds // HOUR_S} h {seconds % HOUR_S // MINUTE_S} min"
+    return f"{seconds // DAY_S} d {seconds % DAY_S // HOUR_S} h"
 
 
 def _id(text: str) -> str:

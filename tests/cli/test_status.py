@@ -9,6 +9,9 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
+from reserve_listener.cli.status import _span
 from reserve_listener.daemon import snapshot as health
 from reserve_listener.daemon.snapshot import Health
 from reserve_listener.delivery import Workers
@@ -22,8 +25,6 @@ from tests.helpers import append, small_event
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import pytest
 
     from reserve_listener.web.answers import Status
 
@@ -299,3 +300,15 @@ async def test_a_store_that_fills_is_degraded_and_a_full_one_failing(tmp_path: P
     found = await snapshot(store)
     assert (found.status, [reason.part for reason in found.reasons]) == ("failing", ["store", "store"])
     await store.close()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "person"), [(59, "59 s"), (60, "1 min"), (3_700, "1 h 1 min"), (183_600, "2 d 3 h")]
+)
+def test_how_long_it_runs_is_said_in_words(
+    monkeypatch: pytest.MonkeyPatch, seconds: int, person: str
+) -> None:
+    """A person reads days and hours, a program seconds."""
+    assert _span(seconds) == f"{seconds} s"
+    monkeypatch.setattr("reserve_listener.cli.status.at_terminal", lambda: True)
+    assert _span(seconds) == person
