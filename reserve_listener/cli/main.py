@@ -20,6 +20,7 @@ from reserve_listener.cli.run import run
 from reserve_listener.cli.simulate import simulate
 from reserve_listener.cli.sinks import sinks_app
 from reserve_listener.cli.status import status
+from reserve_listener.cli.store import store_app
 from reserve_listener.cli.streams import set_up_streams
 from reserve_listener.cli.version import version
 from reserve_listener.errors import ReserveListenerError
@@ -63,6 +64,7 @@ app.command()(reconnect)
 app.add_typer(events_app, name="events")
 app.add_typer(dead_letters_app, name="dead-letters")
 app.add_typer(sinks_app, name="sinks")
+app.add_typer(store_app, name="store")
 app.add_typer(config_app, name="config")
 app.command()(completion)
 app.command()(version)

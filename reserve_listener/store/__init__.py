@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from reserve_listener.store.sqlite.backup import back_up
     from reserve_listener.store.sqlite.lock import holder
     from reserve_listener.store.sqlite.operations import OPERATIONS
     from reserve_listener.store.sqlite.reader import StoreReader
@@ -16,6 +17,7 @@ __all__ = [
     "Retention",
     "SqliteStore",
     "StoreReader",
+    "back_up",
     "count_matching",
     "disable_sink",
     "enable_sink",
@@ -28,6 +30,7 @@ _MODULES = {
     "Retention": "retention",
     "SqliteStore": "store",
     "StoreReader": "reader",
+    "back_up": "backup",
     "holder": "lock",
 }
 """Where a name is; `stopped` has the others."""

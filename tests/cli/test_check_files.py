@@ -137,6 +137,25 @@ def test_a_store_that_this_version_cannot_take_is_78(
         assert {one.name for one in tmp_path.iterdir()} == {"config.toml", "events.db"}
 
 
+@pytest.mark.parametrize("kind", ["newer", "foreign"])
+@pytest.mark.parametrize("command", ["check", "run"])
+def test_an_inbox_that_this_version_cannot_take_is_78(
+    config: Path, tmp_path: Path, kind: str, command: str
+) -> None:
+    """The store's other file is looked at as the store is, and left as it is."""
+    schema.open_writer(tmp_path / "events.db").close()
+    inbox = tmp_path / "events.db-inbox"
+    statements, words = WRONG[kind]
+    id_of_inbox = f"PRAGMA application_id = {schema.INBOX_APPLICATION_ID}"
+    store_with(inbox, *(id_of_inbox if statement == OURS else statement for statement in statements))
+    before = inbox.read_bytes()
+    code, text = run(command, "-c", config)
+    assert code == 78
+    assert f"{inbox} " in text
+    assert words in text
+    assert inbox.read_bytes() == before
+
+
 def test_check_takes_a_store_that_is_good_old_or_empty(config: Path, tmp_path: Path) -> None:
     """Nothing yet, zero bytes, an older schema (the start brings it up to date): all well."""
     path = tmp_path / "events.db"

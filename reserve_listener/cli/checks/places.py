@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Final
 
 from reserve_listener.cli.checks.findings import WrongError
 from reserve_listener.errors import StoreError
-from reserve_listener.store.sqlite.schema import look_at
+from reserve_listener.store.sqlite.places import inbox_path
+from reserve_listener.store.sqlite.schema import INBOX, look_at
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,8 +34,13 @@ def store(path: Path) -> str:
     _require_directory(path.parent)
     if _head(path) not in {b"", _SQLITE_HEADER}:
         raise WrongError(f"{path}: is not an SQLite database; name another file in store.url")
+    inbox = inbox_path(path)
+    if _is_file(inbox):
+        _require_access(inbox, os.R_OK | os.W_OK, "read and write")
     try:
         look_at(path)
+        if inbox.exists():
+            look_at(inbox, INBOX)
     except StoreError as error:
         raise WrongError(str(error)) from None
     require_room(path)

@@ -112,8 +112,11 @@ def require_sound(connection: sqlite3.Connection, path: Path, *, indexes: bool =
         raise _damaged(path, found)
 
 
-def open_reader(path: Path, part: Part = STORE) -> sqlite3.Connection:
-    """A connection that only reads, for the commands that look at a store, also while the daemon runs."""
+def open_reader(path: Path, part: Part = STORE, *, older: bool = False) -> sqlite3.Connection:
+    """A connection that only reads, for the commands that look at a store, also while the daemon runs.
+
+    `older`: also one of an older version, whose tables are not those of this one.
+    """
     if not path.exists():
         raise no_store(path)
     try:
@@ -123,7 +126,7 @@ def open_reader(path: Path, part: Part = STORE) -> sqlite3.Connection:
     try:
         _identify(connection, path, part)
         version = _version(connection)
-        if version != len(migrations(part)):
+        if version != len(migrations(part)) and not older:
             raise StoreError(_versions_differ(path, version, part))
     except sqlite3.Error as error:
         connection.close()
