@@ -11,27 +11,27 @@ class ReserveListenerError(Exception):
     """An error that ends the command. The text says what is wrong, where, and what to do; `hint` how a daemon goes on."""
 
     exit_code = 1
-    hint = "mend what the reason names; the daemon goes on from where it was when it is started again"
+    hint = "fix what the reason names, then start the daemon again; it resumes where it stopped"
 
 
 class ConfigError(ReserveListenerError):
     """The configuration is wrong; starting again will not mend it."""
 
     exit_code = 78
-    hint = "mend the configuration, try it with `reserve-listener check`, then start the daemon again"
+    hint = "fix the configuration, run `reserve-listener check`, then start the daemon again"
 
 
 class RefusedAtStartError(ReserveListenerError):
     """The platform refused an app that this store has never seen connected."""
 
     exit_code = 77
-    hint = "check lark.app_id, lark.app_secret and lark.domain with `reserve-listener check --online`, then start again"
+    hint = "run `reserve-listener check --online` to check lark.app_id, lark.app_secret and lark.domain, then start the daemon again"
 
 
 class StoreError(ReserveListenerError):
     """The store cannot be opened or used."""
 
-    hint = "check the store's disk, owner and mode with `reserve-listener check`; what was answered is in the store"
+    hint = "run `reserve-listener check` and look at the store's disk, owner and mode; everything answered 200 is in the store"
 
 
 class WrongStoreError(StoreError):

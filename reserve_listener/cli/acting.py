@@ -64,7 +64,7 @@ class Consent:
 def act(action: Action, asked: Asked, consent: Consent, config: Path | None) -> None:
     """Choose, count, ask, do it (the running daemon does, or this process when none runs), and say what was done."""
     if asked == Asked() and not consent.everything:
-        raise typer.BadParameter(f"name the events, give a filter, or --all for all {action.many}")
+        raise typer.BadParameter(f"name the events, give a filter, or use --all for all {action.many}")
     located = locate_store(config)
     selected = asked.filters(located.store.path)
     count = _count(action, selected, located)
@@ -85,7 +85,7 @@ def _ask(question: str) -> None:
     """Return when a person agrees; exit 1 when not, and 2, as a wrong use, when nobody can be asked."""
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise typer.BadParameter(
-            "there is no terminal to ask at; nothing was done. --yes goes ahead, --dry-run shows what would be done"
+            "nothing was done: there is no terminal to ask for confirmation. Use --yes to go ahead, or --dry-run to see what would be done"
         )
     if not typer.confirm(question, err=True):
         typer.echo("Nothing was done.", err=True)

@@ -20,29 +20,29 @@ if TYPE_CHECKING:
 REGIONS = {"feishu": "https://open.feishu.cn", "lark": "https://open.larksuite.com"}
 
 CONFIGURATION = """\
-# reserve-listener. `reserve-listener check` looks this file over; `reserve-listener config init --example` prints one with
-# every key there is.
+# reserve-listener. Run `reserve-listener check` to check this file, and `reserve-listener config init --example` to see an
+# example that shows every key.
 
 [lark]
-# The app that subscribes to the rooms' events: its id, from the developer console ("Credentials & Basic Info").
+# The ID of the app that subscribes to the room events, from the developer console ("Credentials & Basic Info").
 app_id = {app_id}
-# A file whose only line is the app's secret. Only the daemon's user should be able to read it (mode 0600).
+# A file whose only line is the app's secret. Make it readable only by the daemon's user (mode 0600).
 app_secret_file = {app_secret_file}
 # The platform: https://open.feishu.cn (Feishu) or https://open.larksuite.com (Lark).
 domain = {domain}
 
 [store]
-# Where events are kept until every sink has them, and for a while after that. Without this key: {store}
+# Where events are kept until every sink has them, and for a while longer. If unset: {store}
 #url = {store_url}
 
-# Where events go: as many sinks as you like, each with a name of its own.
+# Where events go: any number of sinks, each with a unique name.
 
 # The daemon's log.
 [[sinks]]
 name = "console"
 type = "log"
 
-# A file, one JSON object a line.
+# A file, one JSON object per line.
 #[[sinks]]
 #name = "audit"
 #type = "file"
@@ -64,7 +64,7 @@ Next:
 
 CONSOLE_STEPS = """\
   {number}. In the developer console ({domain}/app), under Events & Callbacks, choose "Receive events through a long
-     connection" and save while the daemon runs; then add the event vc.reserve_config.updated_v1
+     connection" and save while the daemon is running; then add the event vc.reserve_config.updated_v1
      ("Meeting room reservation limits updated").
   {last}. Change a room's limits, and see it arrive: {called} events list{option}"""
 
@@ -105,7 +105,9 @@ def write_first_configuration(
 ) -> None:
     """Ask for what is not given, on a terminal; write the file, 0600, and say what comes next."""
     if os.path.lexists(path):
-        raise ReserveListenerError(f"{path} exists, and is left as it is. Name another file with -c FILE.")
+        raise ReserveListenerError(
+            f"{path} already exists and was left unchanged. Name another file with -c FILE."
+        )
     secret_file = Path(os.path.abspath(secret_file or path.parent / "app_secret"))  # noqa: PTH100  # links stay
     answers = (_asked if _at_a_terminal() else _given)(app_id, secret_file, domain)
     _write(path, _text(answers))
@@ -124,7 +126,7 @@ def _at_a_terminal() -> bool:
 
 def _given(app_id: str | None, secret_file: Path, domain: str | None) -> Answers:
     if app_id is None:
-        raise typer.BadParameter("is needed where nobody can be asked", param_hint="--app-id")
+        raise typer.BadParameter("is required when there is no terminal to ask on", param_hint="--app-id")
     return Answers(app_id=_app_id(app_id), secret_file=secret_file, domain=_domain(domain or "feishu"))
 
 
@@ -132,7 +134,7 @@ def _asked(app_id: str | None, secret_file: Path, domain: str | None) -> Answers
     """Questions go to standard error: standard output may be somewhere else."""
     from pydantic import SecretStr
 
-    app_id = _app_id(app_id) if app_id else typer.prompt("App id (cli_…)", value_proc=_app_id, err=True)
+    app_id = _app_id(app_id) if app_id else typer.prompt("App ID (cli_…)", value_proc=_app_id, err=True)
     secret = None
     if not os.path.lexists(secret_file):
         prompt = f"App secret, kept in {secret_file} (not shown; Enter to add it later)"
@@ -146,7 +148,7 @@ def _asked(app_id: str | None, secret_file: Path, domain: str | None) -> Answers
 def _app_id(text: str) -> str:
     text = text.strip()
     if not text or not text.isprintable() or " " in text:
-        _refuse("--app-id", "must be the app's id, such as cli_a1b2c3d4e5f6, from the developer console")
+        _refuse("--app-id", "must be the app's ID, such as cli_a1b2c3d4e5f6, from the developer console")
     return _checked("--app-id", app_id=text).app_id
 
 
@@ -164,9 +166,7 @@ def _checked(option: str, **keys: str) -> "LarkConfig":
         return LarkConfig.model_validate({"app_id": "any"} | keys)
     except ValidationError as error:
         reason = error.errors()[0].get("ctx", {}).get("error", "cannot be used")
-        _refuse(
-            option, f"{reason}; feishu and lark are known by name" if option == "--domain" else f"{reason}"
-        )
+        _refuse(option, f"{reason}; or use the name feishu or lark" if option == "--domain" else f"{reason}")
 
 
 def _refuse(option: str, reason: str) -> NoReturn:

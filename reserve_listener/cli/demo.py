@@ -269,7 +269,9 @@ def _at_receiver(receiver: "Receiver", event_id: str | None) -> bool:
 
 
 def _introduce(folder: Path, platform: "Platform", server: "HttpServer", daemon: Daemon) -> None:
-    _say(_bold("reserve-listener, live: every change of a room's reservation limits, carried to three sinks"))
+    _say(
+        _bold("reserve-listener, live: every change of a room's reservation limits, delivered to three sinks")
+    )
     from reserve_listener.simulator import Simulator
 
     long = isinstance(platform, Simulator)
@@ -293,7 +295,7 @@ def _conclude(folder: Path, sent: int, arrived: int, took_s: float) -> None:
 
   your own app       README.md, "Connect a real app": create the app, then
                      {called()} config init && {called()} run
-  play the platform  {called()} simulate   (drops, stalls, refusals, duplicates on a key press)
+  play the platform  {called()} simulate   (drops, stalls, refusals, duplicates at the press of a key)
 """)
 
 

@@ -111,11 +111,14 @@ def show_event(
     found = _read(store, Asked(event_ids=(event_id,)).filters(store)[0], limit=2)
     if not found:
         raise ReserveListenerError(
-            f"there is no event {event_id} in the store. `events list` shows what there is."
+            f"the store has no event {event_id}. `events list` shows the events that it has."
         )
     event = found[-1]
     if len(found) > 1:
-        typer.echo(f"note: other tenants have this id, too; shown is that of {event.tenant_key}", err=True)
+        typer.echo(
+            f"note: other tenants have an event with this ID, too; this one is of tenant {event.tenant_key}",
+            err=True,
+        )
     row = _summary(event)
     if as_json:
         typer.echo(json_text(row | {"event": _parsed(event.body), "raw": _parsed(event.raw)}))

@@ -83,9 +83,7 @@ def require_sink(reader: "StoreReader", name: str | None) -> None:
     """An error for a sink that the store never knew: nothing would match, silently."""
     names = [sink.name for sink in reader.sinks()]
     if name is not None and name not in names:
-        raise ReserveListenerError(
-            f'the store knows no sink "{name}"; it knows {", ".join(names) or "none"}.'
-        )
+        raise ReserveListenerError(f'the store has no sink "{name}"; it has {", ".join(names) or "none"}.')
 
 
 def whole_id(reader: "StoreReader", kind: Literal["event", "scope"], text: str) -> str:
@@ -95,7 +93,7 @@ def whole_id(reader: "StoreReader", kind: Literal["event", "scope"], text: str) 
     if len(found) > 1:
         shown = ", ".join(found[: MORE_THAN_ONE - 1]) + (" and more" if len(found) == MORE_THAN_ONE else "")
         raise ReserveListenerError(
-            f'"{start}" is the beginning of several ids ({shown}). Type more of the one you mean.'
+            f'"{start}" is the beginning of several IDs ({shown}). Type more of the one you mean.'
         )
     return found[0] if found else text
 

@@ -8,13 +8,11 @@ import typer
 from reserve_listener.cli.options import ConfigOption
 from reserve_listener.errors import ReserveListenerError
 
-DEFECT_HINT = (
-    "please report it with this line; nothing that was answered is lost, and a restart goes on from there"
-)
+DEFECT_HINT = "please report this bug with this line; nothing that was answered is lost, and a restart resumes from there"
 
 
 class LogLevel(StrEnum):
-    """What the daemon says of itself."""
+    """What the daemon logs."""
 
     debug = "debug"
     info = "info"
@@ -96,9 +94,9 @@ def run(
         _log_failure(1, "interrupted while starting", ReserveListenerError.hint)
         raise ReserveListenerError("interrupted while starting.") from None
     except Exception as defect:
-        _log_failure(1, f"a defect: {type(defect).__name__}: {defect}", DEFECT_HINT, defect)
+        _log_failure(1, f"a bug: {type(defect).__name__}: {defect}", DEFECT_HINT, defect)
         raise ReserveListenerError(
-            f"stopped by a defect ({type(defect).__name__}): the log holds the details. Nothing that was answered is lost."
+            f"stopped by a bug ({type(defect).__name__}); see the log for details. Nothing that was answered is lost."
         ) from defect
     finally:
         logs.close()

@@ -77,10 +77,10 @@ def try_sink_now(name: NameArgument, config: ConfigOption = None, as_json: JsonO
     if as_json:
         typer.echo(json_text(to_builtins(answer)))
     elif answer.delivered:
-        typer.echo(f"{name} took the event {answer.event_id} in {answer.took_s} s.")
+        typer.echo(f"{name} accepted the event {answer.event_id} in {answer.took_s} s.")
     if not answer.delivered:
         if not as_json:
-            raise ReserveListenerError(f"{name} did not take the event: {visible(answer.problem or '')}")
+            raise ReserveListenerError(f"{name} did not accept the event: {visible(answer.problem or '')}")
         raise typer.Exit(1)
 
 
@@ -95,7 +95,7 @@ def disable_sink(name: NameArgument, config: ConfigOption = None) -> None:
     changed = _switch(
         config, name, "disable", lambda path: store.disable_sink(path, name, "disabled by hand")
     )
-    typer.echo(f"{name} is disabled; what is for it waits." if changed else f"{name} was disabled already.")
+    typer.echo(f"{name} is disabled; its deliveries wait." if changed else f"{name} was already disabled.")
 
 
 @sinks_app.command("enable")
@@ -131,7 +131,7 @@ def _require_sink(located: "Located", name: str) -> None:
         return
     names = [sink.name for sink in located.config.sinks]
     if name not in names:
-        raise ReserveListenerError(f'there is no sink "{name}"; configured are {", ".join(names)}.')
+        raise ReserveListenerError(f'there is no sink "{name}"; the configuration has {", ".join(names)}.')
 
 
 def _try_here(config: Path | None, name: str) -> "SampleResult":

@@ -83,14 +83,14 @@ def _look(store: "Path") -> "Status":
         found = get(store, "/status", Status, timeout_s=STATUS_TIMEOUT_S)
     except NoAnswerError as error:
         process = holder(store)
-        hint = f"process {process or 'unknown'} hangs, is stopped (SIGSTOP), or the machine is overloaded; its log may say why"
+        hint = f"process {process or 'unknown'} hangs or is stopped (SIGSTOP), or the machine is overloaded; its log may say why"
         return _unanswered(store, process, str(error), hint)
     if found is not None:
         return found
     if process := holder(store):
-        text = f"process {process} holds the store, but nobody listens on its control socket"
+        text = f"process {process} holds the store, but does not listen on its control socket"
         return _unanswered(
-            store, process, text, "it is just starting or ending, or the socket was removed: then restart it"
+            store, process, text, "it may just be starting or stopping; if the socket was removed, restart it"
         )
     return _stopped(store)
 

@@ -38,7 +38,7 @@ def _home(environ: Mapping[str, str]) -> Path:
         home = Path()
     if not home.is_absolute():
         raise ConfigError(
-            "there is no place for the store: this user has no home directory."
-            " Set store.url, or $XDG_STATE_HOME to an absolute path."
+            "there is nowhere to put the store: this user has no home directory."
+            " Set store.url, or set $XDG_STATE_HOME to an absolute path."
         )
     return home

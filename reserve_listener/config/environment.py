@@ -44,7 +44,9 @@ def read(environ: Mapping[str, str]) -> tuple[dict[str, dict[str, Any]], list[st
             continue
         if "__" not in name:
             if meant := _with_two_underscores(name, known):
-                problems.append(f"environment: {name}: two underscores divide section and key: {meant}")
+                problems.append(
+                    f"environment: {name}: section and key are separated by two underscores: {meant}"
+                )
         elif name in known:
             section, key = known[name]
             values.setdefault(section, {})[key] = _parsed(environ[name], section, key)
@@ -66,7 +68,7 @@ def _with_two_underscores(name: str, known: Mapping[str, Any]) -> str | None:
 
 def _unknown(name: str, known: Mapping[str, Any]) -> str:
     if name.startswith(_SINKS):
-        return "unknown; sinks are configured in the file only"
+        return "unknown; sinks can be configured only in the file"
     near = difflib.get_close_matches(name.upper(), known, n=1)
     return f"unknown; did you mean {near[0]}?" if near else "unknown; docs/configuration.md lists the names"
 

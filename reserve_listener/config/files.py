@@ -43,7 +43,7 @@ def homeless(config: Config) -> Iterator[tuple[tuple[str | int, ...], str]]:
             if not path.is_absolute():
                 yield (
                     key,
-                    f"{path} is relative to the working directory, which was removed; name an absolute path, or start elsewhere",
+                    f"{path} is relative to the working directory, which has been removed; use an absolute path, or start in another directory",
                 )
 
 

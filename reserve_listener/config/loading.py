@@ -119,7 +119,7 @@ def _read_text(file: Path) -> str:
     try:
         content = read_within(file, _LARGEST_FILE)
     except IsADirectoryError:
-        raise ConfigError(f"{path_text(file)}: is a directory; name the file in it") from None
+        raise ConfigError(f"{path_text(file)}: is a directory; name a file") from None
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path_text(file)}: cannot be read: {secret_files.reason(error)}") from None
     if len(content) > _LARGEST_FILE:
@@ -276,7 +276,7 @@ class Draft:
     def _require_app_secret(self, lark: Mapping[str, Any]) -> None:
         needed = self.secrets and lark.get("transport", "long_connection") == "long_connection"
         if needed and not lark.keys() & {"app_secret", "app_secret_file"}:
-            advice = "set app_secret_file or app_secret, or give the unit a credential of the name app_secret"
+            advice = "set app_secret_file or app_secret, or give the unit a credential named app_secret"
             self.problems.append(f"{self.at(('lark', 'app_secret'))}: missing; {advice}")
 
     def _say_where_a_file_was_looked_for(self, lark: Mapping[str, Any]) -> None:
@@ -291,7 +291,7 @@ class Draft:
 
     def _refuse_what_is_not_in_this_version(self) -> None:
         """Keys that are known already but would have no effect yet. Take a line out with what makes it work."""
-        self._refuse_section("status", "the status page is not in this version; take it out")
+        self._refuse_section("status", "this version has no status page; remove the section")
 
     def _refuse_section(self, section: str, text: str) -> None:
         if section in self.values:

@@ -48,7 +48,7 @@ class Section(BaseModel):
 def _not_below(cap: float, info: ValidationInfo, base_key: str) -> float:
     base = info.data.get(base_key)
     if base is not None and base > cap:
-        raise ValueError(f"must not be below {base_key} ({base:g})")
+        raise ValueError(f"must be at least {base_key} ({base:g})")
     return cap
 
 
@@ -69,25 +69,25 @@ class LarkConfig(Section):
     )
     transport: Literal["long_connection", "webhook"] = Field(
         default="long_connection",
-        description="How events come in: over a connection that the daemon opens, or pushed.",
+        description="How events arrive: over a connection that the daemon opens, or pushed.",
     )
     backoff_base: values.Seconds = Field(
-        default=1.0, description="Seconds before the first retry to connect."
+        default=1.0, description="Seconds before the first attempt to reconnect."
     )
     # Validated although it is the default: backoff_base alone can exceed it.
     backoff_cap: values.Seconds = Field(
         default=60.0,
-        description="Seconds that waits between retries grow to, at the most.",
+        description="Seconds: the longest that delays between attempts grow to.",
         validate_default=True,
     )
     refused_backoff: values.Seconds = Field(
-        default=300.0, description="Seconds between retries while the platform refuses the app."
+        default=300.0, description="Seconds between attempts while the platform refuses the app."
     )
     endpoint_timeout: values.Seconds = Field(
-        default=10.0, description="Seconds for the platform to say where to connect to."
+        default=10.0, description="Seconds to wait for the platform to say where to connect."
     )
     liveness_timeout: values.Seconds = Field(
-        default=60.0, description="Seconds of silence after which a connection counts as lost."
+        default=60.0, description="Seconds of silence after which a connection is considered lost."
     )
     proxy: values.ProxyUrl | None = Field(
         default=None, description="http(s)://[user:password@]host:port of the proxy to the platform."
@@ -137,11 +137,11 @@ class StoreConfig(Section):
     )
 
     retention_days: values.RetentionDays = Field(
-        default=30.0, description="Days that events are kept after every sink has them; 2 at the least."
+        default=30.0, description="Days to keep events after every sink has them; at least 2."
     )
     max_size_mb: values.StoreSize = Field(
         default=4096.0,
-        description="MiB: beyond it the oldest delivered events are dropped early, and then pushes are refused.",
+        description="MiB: at this size the oldest delivered events are dropped early; once none are left, pushes are refused.",
     )
 
     @property
@@ -154,7 +154,7 @@ class DeliveryConfig(Section):
     """`[delivery]`: what holds for all sinks."""
 
     drain_timeout: values.SecondsOrZero = Field(
-        default=10.0, description="Seconds to finish running deliveries after SIGTERM."
+        default=10.0, description="Seconds for deliveries in progress to finish after SIGTERM."
     )
 
 
@@ -162,23 +162,23 @@ class LogConfig(Section):
     """`[log]`: what the daemon says of itself."""
 
     level: Literal["debug", "info", "warning", "error"] = Field(
-        default="info", description="The least serious lines that are written; --log-level goes over it."
+        default="info", description="The lowest level to log; --log-level overrides it."
     )
 
 
 class RetryConfig(Section):
     """`retry` of a sink: when a delivery that failed is tried again. Times are seconds."""
 
-    base: values.Seconds = Field(default=1.0, description="Seconds before the first retry, about.")
+    base: values.Seconds = Field(default=1.0, description="Seconds before the first retry, approximately.")
     # Validated although it is the default: base alone can exceed it.
     cap: values.Seconds = Field(
-        default=3600.0, description="Seconds that waits grow to, at the most.", validate_default=True
+        default=3600.0, description="Seconds: the longest that delays grow to.", validate_default=True
     )
     max_attempts: values.Attempts | None = Field(
-        default=None, description="Give up after so many attempts; by default only max_age counts."
+        default=None, description="Give up after this many attempts; if unset, only max_age counts."
     )
     max_age: values.LongSeconds = Field(
-        default=259_200.0, description="Give up when the event has been in the store for so many seconds."
+        default=259_200.0, description="Give up once the event has been in the store for this many seconds."
     )
 
     @field_validator("cap")
@@ -189,19 +189,17 @@ class RetryConfig(Section):
 
 class _Sink(Section):
     name: values.SinkName = Field(
-        description="Unique; the store knows the sink by it. a-z, 0-9, - and _, 64 characters at the most."
+        description="Unique; it identifies the sink in the store. a-z, 0-9, - and _, at most 64 characters."
     )
-    retry: RetryConfig = Field(
-        default_factory=RetryConfig, description="When a delivery that failed is tried again."
-    )
+    retry: RetryConfig = Field(default_factory=RetryConfig, description="When to retry a failed delivery.")
     scope_type: Literal["room", "level"] | None = Field(
-        default=None, description="Only changes of rooms, or only of levels."
+        default=None, description="Only changes to rooms, or only to levels."
     )
     scope_ids: values.Ids | None = Field(
-        default=None, description="Only changes of these rooms and levels, by id."
+        default=None, description="Only changes to these rooms and levels, by ID."
     )
     tenants: values.Ids | None = Field(
-        default=None, description="Only changes of these tenants, by tenant_key."
+        default=None, description="Only changes in these tenants, by tenant_key."
     )
 
 
@@ -218,14 +216,12 @@ class FileSink(_Sink):
     path: values.FilePath = Field(
         description="The file, created with mode 0640; relative to the working directory."
     )
-    rotate_mb: values.Megabytes | None = Field(
-        default=None, description="MiB after which the file is renamed and a new one begun."
-    )
+    rotate_mb: values.Megabytes | None = Field(default=None, description="MiB at which to rotate the file.")
     rotate_every: Literal["hour", "day", "week"] | None = Field(
-        default=None, description="Begin a new file with each hour, day or week, by local time."
+        default=None, description="Rotate the file every hour, day or week, in local time."
     )
-    keep: values.Kept = Field(default=10, description="How many renamed files are kept.")
-    compress: values.Switch = Field(default=False, description="Whether renamed files are compressed (gzip).")
+    keep: values.Kept = Field(default=10, description="How many rotated files to keep.")
+    compress: values.Switch = Field(default=False, description="Whether to compress rotated files (gzip).")
 
     @model_validator(mode="after")
     def _keep_what_is_rotated(self) -> Self:
@@ -237,7 +233,7 @@ class FileSink(_Sink):
             # Stated defaults are no mistake: `config show` states them.
             for key in ("keep", "compress"):
                 if getattr(self, key) != type(self).model_fields[key].default:
-                    yield f"{key} means nothing without rotate_mb or rotate_every; set one of them"
+                    yield f"{key} has no effect without rotate_mb or rotate_every; set one of them"
 
 
 class HttpSink(_Sink):
@@ -245,7 +241,7 @@ class HttpSink(_Sink):
 
     type: Literal["http"]
     url: values.SinkUrl | None = Field(
-        default=None, description="Where events are posted; https, or http in a network that you trust."
+        default=None, description="Where to post events; https, or http on a network that you trust."
     )
     url_file: values.FilePath | None = Field(
         default=None,
@@ -253,14 +249,16 @@ class HttpSink(_Sink):
     )
     format: Literal["cloudevents", "feishu"] = Field(
         default="cloudevents",
-        description="What is posted: a CloudEvent, or the push as the platform itself would send it.",
+        description="What to post: a CloudEvent, or the push as the platform itself would send it.",
     )
-    timeout: values.Seconds = Field(default=10.0, description="Seconds for the receiver to answer.")
-    max_in_flight: values.InFlight = Field(default=16, description="How many posts may run at the same time.")
-    headers: values.Headers | None = Field(default=None, description="Headers to send along, name and value.")
+    timeout: values.Seconds = Field(default=10.0, description="Seconds to wait for the receiver's answer.")
+    max_in_flight: values.InFlight = Field(
+        default=16, description="How many posts may be in progress at once."
+    )
+    headers: values.Headers | None = Field(default=None, description="Additional headers: name and value.")
     header_files: values.HeaderFiles | None = Field(
         default=None,
-        description="Headers whose value is secret: name, and the file whose only line is the value.",
+        description="Headers with secret values: name, and the file whose only line is the value.",
     )
     bearer_token_file: values.FilePath | None = Field(
         default=None, description="A file whose only line is sent as Authorization: Bearer."
@@ -272,13 +270,13 @@ class HttpSink(_Sink):
         default=None, description="A file whose only line is the password for basic_user."
     )
     signing_secret_file: values.FilePath | None = Field(
-        default=None, description="A file of whsec_… secrets, one a line; each of them signs every post."
+        default=None, description="A file of whsec_… secrets, one per line; each of them signs every post."
     )
     ca_bundle: values.FilePath | None = Field(
-        default=None, description="A PEM file of the authorities to trust instead of the system's."
+        default=None, description="A PEM file of certificate authorities to trust instead of the system's."
     )
     client_cert_file: values.FilePath | None = Field(
-        default=None, description="A PEM file of the certificate that the daemon shows the receiver (mTLS)."
+        default=None, description="A PEM file with the client certificate to present to the receiver (mTLS)."
     )
     client_key_file: values.FilePath | None = Field(
         default=None, description="The certificate's key, unless it is in the same file."
@@ -307,24 +305,24 @@ class HttpSink(_Sink):
 
     def _misfits(self) -> Iterator[str]:
         if self.url is None and self.url_file is None:
-            yield "url is missing: the URL that events are posted to, or url_file, a file that holds it"
+            yield "url is missing: set url, the URL to post events to, or url_file, a file that contains it"
         if self.url is not None and self.url_file is not None:
-            yield "url and url_file exclude each other; keep one of them"
+            yield "url and url_file cannot be combined; keep one of them"
         if (self.basic_user is None) != (self.basic_password_file is None):
-            yield "basic_user and basic_password_file belong together; set both or neither"
+            yield "basic_user and basic_password_file need each other; set both or neither"
         if self.basic_user is not None and self.bearer_token_file is not None:
-            yield "bearer_token_file and basic_user exclude each other; keep one of them"
+            yield "bearer_token_file and basic_user cannot be combined; keep one of them"
         names = Counter(name.lower() for name in (*(self.headers or ()), *(self.header_files or ())))
         if twice := [name for name, count in names.items() if count > 1]:
             yield f"headers and header_files set {twice[0]} more than once; keep one of them"
         if "authorization" in names and (self.bearer_token_file or self.basic_user):
             yield "header_files sets authorization, and so does bearer_token_file or basic_user; keep one of them"
         if self.client_key_file is not None and self.client_cert_file is None:
-            yield "client_key_file means nothing without client_cert_file"
+            yield "client_key_file has no effect without client_cert_file"
         if self.client_cert_file is not None and self.url is not None and not _is_https(self.url):
-            yield "client_cert_file means nothing without an https:// url"
+            yield "client_cert_file has no effect without an https:// url"
         if self.format != "feishu" and (self.verification_token_file or self.encrypt_key_file):
-            yield 'verification_token_file and encrypt_key_file are for format = "feishu" only'
+            yield 'verification_token_file and encrypt_key_file are only for format = "feishu"'
 
     def read_url(self) -> str:
         """Where events are posted; from `url_file` if that is set. Blocks and raises as below."""
@@ -333,7 +331,7 @@ class HttpSink(_Sink):
         url = self._read("url_file", self.url_file, secret_files.read_url)
         if self.client_cert_file is not None and not _is_https(url):
             raise ConfigError(
-                f'sink "{self.name}": client_cert_file means nothing without an https:// URL in url_file'
+                f'sink "{self.name}": client_cert_file has no effect without an https:// URL in url_file'
             )
         return url
 
@@ -458,23 +456,23 @@ class WebhookConfig(Section):
     )
     freshness: values.Freshness = Field(
         default=86_400.0,
-        description="Seconds that a signed push may be old; the platform pushes again for 7.1 h.",
+        description="The maximum age of a signed push, in seconds; the platform retries for 7.1 h.",
     )
     tls_cert_file: values.FilePath | None = Field(
-        default=None, description="A PEM file of the certificate, and those above it, to listen with TLS."
+        default=None, description="To serve TLS: a PEM file with the certificate and its chain."
     )
     tls_key_file: values.FilePath | None = Field(
         default=None, description="The certificate's key, unless it is in the same file."
     )
     trusted_proxies: values.Networks | None = Field(
-        default=None, description="Addresses or networks whose X-Forwarded-For is believed."
+        default=None, description="Addresses or networks whose X-Forwarded-For is trusted."
     )
     allowed_senders: values.Networks | None = Field(
-        default=None, description="Addresses or networks that may push; by default all."
+        default=None, description="Addresses or networks that may push; all if unset."
     )
     allow_unauthenticated: values.Switch = Field(
         default=False,
-        description="Listen on other addresses than loopback's with neither encrypt key nor token.",
+        description="Listen on non-loopback addresses even without an encrypt key and a token.",
     )
 
     @model_validator(mode="after")
@@ -484,7 +482,7 @@ class WebhookConfig(Section):
 
     def _misfits(self) -> Iterator[str]:
         if self.tls_key_file is not None and self.tls_cert_file is None:
-            yield "tls_key_file means nothing without tls_cert_file"
+            yield "tls_key_file has no effect without tls_cert_file"
         given = (
             self.encrypt_key,
             self.encrypt_key_file,
@@ -493,7 +491,7 @@ class WebhookConfig(Section):
         )
         if not any(given) and not is_loopback(self.address[0]) and not self.allow_unauthenticated:
             yield (
-                f"listen is {self.listen}, with neither encrypt_key_file nor verification_token_file anybody could push;"
+                f"listen is {self.listen}, and without encrypt_key_file or verification_token_file anybody could push;"
                 " set one of them, listen on 127.0.0.1, or set allow_unauthenticated = true"
             )
 
@@ -527,15 +525,17 @@ DEFAULT_SINKS: Final = (LogSink(name="console", type="log"),)
 class Config(Section):
     """The whole configuration, valid. Its repr, its dump and its errors hold no secret."""
 
-    lark: LarkConfig = Field(description="The app, and how its events come in.")
+    lark: LarkConfig = Field(description="The app, and how its events arrive.")
     store: StoreConfig = Field(default_factory=StoreConfig, description="Where events are kept.")
-    delivery: DeliveryConfig = Field(default_factory=DeliveryConfig, description="What holds for all sinks.")
-    log: LogConfig = Field(default_factory=LogConfig, description="What the daemon says of itself.")
+    delivery: DeliveryConfig = Field(default_factory=DeliveryConfig, description="Settings for all sinks.")
+    log: LogConfig = Field(default_factory=LogConfig, description="What the daemon logs.")
     sinks: tuple[Annotated[Sink, Field(discriminator="type")], ...] = Field(
-        default=DEFAULT_SINKS, description='Where events go. Without any: one log sink, "console".'
+        default=DEFAULT_SINKS, description='Where events go. If there are none: one log sink, "console".'
     )
     webhook: WebhookConfig | None = Field(default=None, description="Where the platform pushes events to.")
-    status: StatusConfig | None = Field(default=None, description="The page, health checks and metrics.")
+    status: StatusConfig | None = Field(
+        default=None, description="The status page, health checks and metrics."
+    )
 
     @field_validator("sinks")
     @classmethod
@@ -586,7 +586,7 @@ class Config(Section):
 def duplicates(names: Iterator[str]) -> str:
     """What is wrong with names that are there more than once; empty when none is."""
     twice = [quoted(name) for name, count in Counter(names).items() if count > 1]
-    return f"names must be unique; more than once: {', '.join(twice)}" if twice else ""
+    return f"names must be unique; used more than once: {', '.join(twice)}" if twice else ""
 
 
 def _with_login(proxy: SecretStr | None) -> Iterator[SecretStr]:

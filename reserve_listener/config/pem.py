@@ -35,20 +35,22 @@ def try_certificate(cert_key: str, certificate: Path, key_key: str, key: Path | 
     """`cert_key` and `key_key`: what the two are called in the configuration."""
     chain = _pem(cert_key, certificate)
     if not _CERTIFICATE.search(chain):
-        raise ConfigError(f"{cert_key} {certificate}: holds no certificate in PEM")
+        raise ConfigError(f"{cert_key} {certificate}: contains no PEM certificate")
     named, keys = (cert_key, chain) if key is None else (key_key, _pem(key_key, key))
     where = f"{named} {key or certificate}"
     if not _KEY.search(keys):
         advice = f"; name its file in {key_key}" if key is None else ""
-        raise ConfigError(f"{where}: holds no private key in PEM{advice}")
+        raise ConfigError(f"{where}: contains no PEM private key{advice}")
     if _ENCRYPTED.search(keys):
-        raise ConfigError(f"{where}: the key is encrypted, and the daemon has nobody to ask for its password")
+        raise ConfigError(
+            f"{where}: the key is encrypted, and the daemon cannot ask anybody for its passphrase"
+        )
     try:
         load_chain(ssl.create_default_context(), certificate, key)
     except ssl.SSLError as error:
         if error.reason in _NO_MATCH:
             other = f" in {certificate}" if key else ""
-            raise ConfigError(f"{where}: the key is not that of the certificate{other}") from None
+            raise ConfigError(f"{where}: the key does not belong to the certificate{other}") from None
         raise ConfigError(f"{cert_key} {certificate}, {where}: {_openssl(error)}") from None
 
 

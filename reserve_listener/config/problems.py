@@ -112,7 +112,7 @@ def _found(value: Any, path: tuple[int | str, ...]) -> str:
 def _allowed(mistake: _Mistake) -> str:
     context = mistake.context
     if mistake.kind == "too_short" and mistake.value == []:
-        return "must hold at least one; leave it out to take all"
+        return "must have at least one item; to accept all, leave it out"
     phrases = {
         "string_type": "must be a string in quotes",
         "string_unicode": "must be UTF-8 text",
@@ -125,7 +125,7 @@ def _allowed(mistake: _Mistake) -> str:
         "finite_number": "must be a finite number",
         "string_too_short": "must not be empty",
         "too_short": "must not be empty",
-        "string_pattern_mismatch": "must be 1 to 64 of a-z, 0-9, - and _, beginning with a letter or digit",
+        "string_pattern_mismatch": "must be 1 to 64 characters from a-z, 0-9, - and _, and begin with a letter or digit",
         "greater_than": f"must be more than {_number(context, 'gt')}",
         "greater_than_equal": f"must be {_number(context, 'ge')} or more",
         "less_than_equal": f"must be {_number(context, 'le')} or less",
@@ -148,7 +148,7 @@ def _unknown_key(mistake: _Mistake) -> str:
     if mistake.sink_type and key in RetryConfig.model_fields:
         elsewhere, near = [f'"retry.{key}"'], []
     if types := _types_with(key, mistake):
-        return f"unknown key; it is for sinks of type {types}"
+        return f"unknown key here; it belongs to sinks of type {types}"
     if choices := (near or elsewhere if mistake.sink_type else elsewhere or near):
         return f"unknown key; did you mean {' or '.join(choices)}?"
     return f"unknown key; the {'sections' if len(mistake.path) == 1 else 'keys'} here are {', '.join(known)}"
@@ -172,10 +172,10 @@ def _known_keys(mistake: _Mistake) -> list[str]:
 
 def _missing(mistake: _Mistake) -> str:
     hints = {
-        "app_id": 'missing; the app\'s id, such as "cli_a1b2c3d4e5f6", from the developer console',
-        "name": "missing; every sink needs a name of its own",
-        "url": "missing; the URL that events are posted to",
-        "path": "missing; the file that events are appended to",
+        "app_id": 'missing; set it to the app\'s ID, such as "cli_a1b2c3d4e5f6", from the developer console',
+        "name": "missing; give every sink a unique name",
+        "url": "missing; set it to the URL to post events to",
+        "path": "missing; set it to the file to append events to",
     }
     return hints.get(str(mistake.path[-1]), "missing")
 

@@ -35,7 +35,7 @@ def read_within(path: Path, largest: int, *, within_s: float = WITHIN_S) -> byte
     except TimeoutError:
         if reading.done():  # the file system's own
             raise
-        raise TimeoutError("the file system does not answer; is it a network disk that is away?") from None
+        raise TimeoutError("the file system does not respond; is it an unreachable network disk?") from None
 
 
 def _under_way(path: Path, size: int) -> Future[bytes]:

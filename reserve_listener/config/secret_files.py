@@ -55,7 +55,7 @@ def read_secret(path: Path, files: SecretFiles | None = None) -> SecretStr:
     if not text.strip():
         raise ConfigError(f"{secret_path_text(path)} is empty")
     if not text.isprintable():
-        raise ConfigError(f"{secret_path_text(path)} holds more than one line, or control characters")
+        raise ConfigError(f"{secret_path_text(path)} has more than one line, or control characters")
     return SecretStr(text)
 
 
@@ -64,8 +64,8 @@ def read_header_value(path: Path, files: SecretFiles | None = None) -> SecretStr
     secret = read_secret(path, files)
     if not is_header_value(secret.get_secret_value()):
         raise ConfigError(
-            f"{secret_path_text(path)} holds what cannot be sent in a header: it must be ASCII text"
-            " without blanks around it"
+            f"{secret_path_text(path)} cannot be sent in a header: it must be ASCII text"
+            " without spaces around it"
         )
     return secret
 
@@ -103,7 +103,7 @@ def signing_key(secret: SecretStr) -> bytes:
         # Not chained: the text of a codec's error may quote what it could not read.
         raise ValueError(f"is not base64 after {SIGNING_PREFIX}") from None
     if len(key) not in SIGNING_BYTES:
-        raise ValueError(f"stands for {len(key)} bytes; 24 to 64 are allowed")
+        raise ValueError(f"decodes to {len(key)} bytes; 24 to 64 are allowed")
     return key
 
 

@@ -32,18 +32,18 @@ SQLITE: Final = "sqlite:///"
 def split_url(text: str) -> SplitResult:
     """An http or https URL in its parts. Raises ValueError with what is allowed."""
     if not text.isprintable() or " " in text:
-        raise ValueError("must be a URL without blanks and control characters")
+        raise ValueError("must be a URL without spaces or control characters")
     try:
         parts = urlsplit(text)
         host, port = parts.hostname, parts.port
     except ValueError:  # A bracket that is not closed, a port that is no port.
-        raise ValueError("is not a URL: host or port cannot be read") from None
+        raise ValueError("is not a URL: its host or port is invalid") from None
     if parts.scheme not in {"http", "https"} or not host or port == 0:
-        raise ValueError("must begin with http:// or https:// and name a host")
+        raise ValueError("must begin with http:// or https://, followed by a host")
     if "@" in parts.netloc:
-        raise ValueError("must not hold a user name or password: they would show up in logs")
+        raise ValueError("must not contain a user name or password, which would show up in logs")
     if parts.fragment:
-        raise ValueError('must not hold a fragment ("#…")')
+        raise ValueError('must not contain a fragment ("#…")')
     return parts
 
 
@@ -61,21 +61,21 @@ EXAMPLES: Final = frozenset(
 
 def _not_the_examples(text: str, instead: str) -> None:
     if text.strip() in EXAMPLES:
-        raise ValueError(f"is still the example's; put in {instead}")
+        raise ValueError(f"is still the example's value; replace it with {instead}")
 
 
 def _app_id(text: str) -> str:
-    _not_the_examples(text, "your app's id, from Credentials & Basic Info in the developer console")
+    _not_the_examples(text, "your app's ID, from Credentials & Basic Info in the developer console")
     return text
 
 
 def _domain(text: str) -> str:
     parts = split_url(text)
     if parts.path.strip("/") or parts.query:
-        raise ValueError("must end after the host, without a path")
+        raise ValueError("must end after the host: no path")
     if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
         raise ValueError(
-            "must begin with https:// (http:// is for this machine only: localhost, 127.0.0.1, [::1])"
+            "must begin with https:// (http:// is allowed only for this machine: localhost, 127.0.0.1, [::1])"
         )
     return f"{parts.scheme}://{parts.netloc}"
 
@@ -83,7 +83,7 @@ def _domain(text: str) -> str:
 def sink_url(text: str) -> str:
     """The URL of a sink as it is. Raises ValueError, whose text quotes nothing of it."""
     split_url(text)
-    _not_the_examples(text, "where your receiver listens")
+    _not_the_examples(text, "your receiver's URL")
     return text
 
 
@@ -93,7 +93,7 @@ def _proxy(secret: SecretStr) -> SecretStr:
 
 
 def _secret(secret: SecretStr) -> SecretStr:
-    _not_the_examples(secret.get_secret_value(), "your app's, from the developer console")
+    _not_the_examples(secret.get_secret_value(), "your app's secret, from the developer console")
     # Also what Python makes of an environment that is not UTF-8.
     if not secret.get_secret_value().isprintable():
         raise ValueError("must be one line of UTF-8 text without control characters")
@@ -127,16 +127,16 @@ def _listen(text: str) -> str:
 def _store_url(text: str) -> str:
     scheme = text.partition(":")[0]
     if scheme != "sqlite":
-        raise ValueError('must begin with "sqlite:": this version stores in SQLite only')
+        raise ValueError('must begin with "sqlite:"; this version supports only SQLite')
     if not text.startswith(SQLITE):
         raise ValueError('must be "sqlite:///relative/file.db" or "sqlite:////absolute/file.db"')
     path = text.removeprefix(SQLITE)
     if path == ":memory:":
-        raise ValueError("must name a file: a store in memory loses its events")
+        raise ValueError("must name a file: a store in memory would lose its events")
     if not path or path.endswith("/") or not path.isprintable():
         raise ValueError("must name a file after the slashes")
     if "?" in path:
-        raise ValueError('takes no options after "?"')
+        raise ValueError('must not have options after "?"')
     return text
 
 
@@ -190,7 +190,7 @@ def _networks(texts: tuple[str, ...]) -> tuple[str, ...]:
             read_network(text)
         except ValueError:
             raise ValueError(
-                f"must be addresses or networks, such as 10.0.0.0/8; {quoted(text)} is none"
+                f"must be addresses or networks, such as 10.0.0.0/8; {quoted(text)} is not one"
             ) from None
     return texts
 
@@ -203,9 +203,9 @@ def _header_names(headers: dict[str, Any]) -> dict[str, Any]:
 def _wrong_names(headers: Iterable[str]) -> Iterator[str]:
     for name in headers:
         if not is_header_name(name):
-            yield f"{header_name(name)} is no name of a header (1 to 100 letters, digits, - and the like)"
+            yield f"{header_name(name)} is not a header name (1 to 100 letters, digits, - and the like)"
         elif name.lower() in RESERVED_HEADERS or name.lower().startswith("x-lark-"):
-            yield f"{name} is the daemon's own and cannot be set"
+            yield f"{name} is set by the daemon and cannot be changed"
 
 
 def _headers(headers: dict[str, str]) -> dict[str, str]:
@@ -220,7 +220,7 @@ def _wrong_values(headers: dict[str, str]) -> Iterator[str]:
         if suggests_secret(name) or is_secret_value(value):
             yield f"{name} looks like a secret: put its value in a file and name it in header_files"
         elif not is_header_value(value):
-            yield f"the value of {name} must be ASCII text without control characters and blanks around it"
+            yield f"the value of {name} must be ASCII text without control characters or spaces around it"
 
 
 def is_header_value(text: str) -> bool:
@@ -230,13 +230,13 @@ def is_header_value(text: str) -> bool:
 
 def _scope(text: str) -> str:
     if not text.isprintable() or " " in text:
-        raise ValueError("must be an id without blanks and control characters")
+        raise ValueError("must be an ID without spaces or control characters")
     return text
 
 
 def _basic_user(text: str) -> str:
     if ":" in text or not text.isprintable():
-        raise ValueError('must be a user name without ":" and control characters')
+        raise ValueError('must be a user name without ":" or control characters')
     return text
 
 

@@ -70,7 +70,7 @@ class OperatorActions:
         was = self._health.connection()
         if not self._transport.reconnect():
             raise ReserveListenerError(
-                "the platform pushes to this daemon's webhook: there is no connection to make anew."
+                "the platform pushes to this daemon's webhook, so there is no connection to renew."
             )
         log.info("control.done", operation="reconnect", was=was)
         return was

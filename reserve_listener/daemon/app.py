@@ -191,7 +191,7 @@ class App:
             app_known=self._app_known,
             on_connected=self._on_connected,
             on_state=self._on_state,
-            refused_hint="the secret is a systemd credential: once it is mended, restart the unit"
+            refused_hint="the secret is a systemd credential: correct it, then restart the unit"
             if lark.app_secret_is_credential
             else None,
             attempt_timeout_s=lark.endpoint_timeout + ATTEMPT_TIMEOUT_S,
@@ -275,7 +275,7 @@ class App:
             log.error(
                 "connection.gap",
                 offline_s=gap_ms // 1000,
-                hint="longer than the platform pushes again: changes of that time may be lost",
+                hint="longer than the platform keeps retrying: changes from that time may be lost",
             )
 
     # -- reload -------------------------------------------------------------------------------------------------------------
@@ -306,7 +306,7 @@ class App:
             disabled = await self._disabled()
         except Exception as error:  # whatever it is, what runs goes on running
             defect = None if isinstance(error, (ConfigError, StoreError)) else error
-            hint = "the old configuration stays in force"
+            hint = "the old configuration stays in effect"
             log.error("config.refused", error=str(error), hint=hint, exc_info=defect)
             for outlet in outlets:
                 await outlet.sink.close()
@@ -374,6 +374,6 @@ async def _first_end(tasks: Sequence[asyncio.Task[None]], stop: asyncio.Event) -
         for task in tasks:
             if task in done:
                 task.result()
-                raise RuntimeError(f"the task {task.get_name()} ended by itself")
+                raise RuntimeError(f"the task {task.get_name()} ended unexpectedly")
     finally:
         stopping.cancel()

@@ -29,11 +29,11 @@ LATE_MS: Final = 300_000
 """A sink that fails for so long is late; what a restarted receiver refuses for a minute is not worth waking anybody."""
 
 _SINK_HINTS: Final = {
-    "down": "everything for it waits and it is probed at least once a minute; to see what it answers:"
+    "down": "its deliveries wait, and it is probed at least once a minute; to see its answer, run:"
     " reserve-listener sinks test {name}",
-    "misconfigured": "check its url and credentials, then: reserve-listener sinks test {name}",
-    "failing": "its events are tried again; to see what it answers: reserve-listener sinks test {name}",
-    "disabled": "what is for it waits; to go on: reserve-listener sinks enable {name}",
+    "misconfigured": "check its url and credentials, then run: reserve-listener sinks test {name}",
+    "failing": "its deliveries are retried; to see its answer, run: reserve-listener sinks test {name}",
+    "disabled": "its deliveries wait; to resume, run: reserve-listener sinks enable {name}",
 }
 
 
@@ -45,7 +45,9 @@ def not_connected(state: State, *, text: str, since_ms: int) -> Iterator[Reason]
     if state.until is not None:
         wait_s = max(0.0, state.until - time.monotonic())
         hint = "; ".join(
-            filter(None, (hint, f"it tries again in {wait_s:.0f} s; at once: reserve-listener reconnect"))
+            filter(
+                None, (hint, f"it retries in {wait_s:.0f} s; to retry now, run: reserve-listener reconnect")
+            )
         )
     yield Reason(part="connection", since=rfc3339(since_ms), reason=f"not connected: {text}", hint=hint)
 
@@ -57,7 +59,7 @@ def not_taking(problem: str | None, *, since_ms: int | None) -> Iterator[Reason]
             part="store",
             since=_at(since_ms),
             reason=f"pushes are answered 500: {problem}",
-            hint="the platform pushes again after 15 s, 5 min, 1 h and 6 h: make the store writable before that",
+            hint="the platform retries after 15 s, 5 min, 1 h and 6 h: make the store writable before then",
         )
 
 
@@ -84,7 +86,7 @@ def dead_letters(count: int, *, since_ms: int | None) -> Iterator[Reason]:
             part="dead_letters",
             since=_at(since_ms),
             reason=f"{count} deliveries were given up",
-            hint="to see why: reserve-listener dead-letters list; then retry or drop them",
+            hint="to see why, run: reserve-listener dead-letters list; then retry or drop them",
         )
 
 
@@ -100,13 +102,13 @@ def filling(size_bytes: int | None, max_bytes: int | None, *, since_ms: int | No
             part="store",
             since=_at(since_ms),
             reason=f"it is {100 * size_bytes / max_bytes:.0f} % full",
-            hint="lower store.retention_days or raise store.max_size_mb; for what waits: reserve-listener sinks list",
+            hint="lower store.retention_days or raise store.max_size_mb; to see what is waiting, run: reserve-listener sinks list",
         )
 
 
 def stopped(store: str, problem: str | None) -> Iterator[Reason]:
     """No daemon runs."""
-    hint = "start it: systemctl start reserve-listener, or reserve-listener run"
+    hint = "to start it, run: systemctl start reserve-listener, or reserve-listener run"
     yield Reason(part="daemon", since=None, reason=f"no daemon runs on the store {store}", hint=hint)
     if problem is not None:
         yield Reason(part="store", since=None, reason=problem, hint=None)

@@ -308,7 +308,7 @@ class Worker:
                 sink=self.sink.name,
                 error=str(error),
                 delay_s=(self._breaker.probe_ms - self._now_ms()) / 1000,
-                hint="it is probed from now on; everything waits in the store",
+                hint="from now on it is only probed; its deliveries wait in the store",
             )
         elif self._breaker.is_open and not probing:
             self._release = True  # the same for what had begun before
@@ -332,7 +332,7 @@ class Worker:
                 "delivery.sink_disabled",
                 sink=self.sink.name,
                 error=str(error),
-                hint=f"what is for it waits; when it is back: reserve-listener sinks enable {self.sink.name}",
+                hint=f"its deliveries wait; once the receiver is back, run: reserve-listener sinks enable {self.sink.name}",
             )
         self.disable()
         self._gone = str(error)

@@ -130,7 +130,7 @@ class Workers:
         if worker is None or worker.leaving or self._failed.done():
             return
         error = None if task.cancelled() else task.exception()
-        self._failed.set_exception(error or RuntimeError(f"{task.get_name()} ended by itself"))
+        self._failed.set_exception(error or RuntimeError(f"{task.get_name()} ended unexpectedly"))
 
 
 async def _put_away(worker: Worker) -> None:

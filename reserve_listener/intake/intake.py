@@ -118,7 +118,7 @@ class Intake:
             self._refusals.tell(
                 log.error, "event.not_normalized", counted=False, bytes=len(raw), exc_info=defect
             )
-            problem = f"a defect of reserve-listener: {type(defect).__name__}: {defect}"
+            problem = f"a bug in reserve-listener: {type(defect).__name__}: {defect}"
             return normalize.unreadable(raw, problem, received_ms=received_ms)
 
     def _normalized(self, raw: bytes, received_ms: int) -> IncomingEvent | None:
@@ -143,8 +143,8 @@ class Intake:
             "event.other_type",
             counted=False,  # a second push would not change that
             event_type=event_type.removeprefix("p2."),
-            hint="the app subscribes to an event this daemon has no handler for: remove it under"
-            " Events & Callbacks in the developer console, or give it an app of its own",
+            hint="the app subscribes to an event that this daemon does not handle: remove it under"
+            " Events & Callbacks in the developer console, or use a separate app for it",
         )
         if told:  # else the next push of the type is
             self._foreign_types.add(event_type)
@@ -193,7 +193,7 @@ class Intake:
                 event_id=event.event_id,
                 problem=event.problem,
                 bytes=len(event.raw),
-                hint="kept whole: reserve-listener events list --unreadable",
+                hint="kept whole; to see it, run: reserve-listener events list --unreadable",
             )
 
 

@@ -62,7 +62,7 @@ def parse(raw: bytes) -> dict[str, Any]:
     except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
         raise Unreadable(f"not JSON: {error}") from None
     except RecursionError:
-        raise Unreadable("not JSON that can be read: nested too deeply") from None
+        raise Unreadable("not JSON: nested too deeply") from None
     if not isinstance(envelope, dict):
         raise Unreadable(f"not a JSON object but {_kind(envelope)}")
     return envelope
@@ -118,7 +118,7 @@ def incoming(raw: bytes, envelope: dict[str, Any], *, received_ms: int) -> Incom
     except Unreadable as problem:
         return unreadable(raw, str(problem), received_ms=received_ms, envelope=envelope)
     except RecursionError:
-        return unreadable(raw, "nested too deeply to be written again", received_ms=received_ms)
+        return unreadable(raw, "nested too deeply to be written out", received_ms=received_ms)
 
 
 def unreadable(
@@ -181,7 +181,7 @@ def normalize(event: dict[str, Any], warn: Warn) -> dict[str, Any]:
     data = _object(event, "", warn, _EVENT)
     for key in OUR_KEYS:
         if key in data:
-            warn(key, data.pop(key), "this key is reserved for the daemon's own words")
+            warn(key, data.pop(key), "this key is reserved for the daemon")
     return data
 
 
@@ -293,10 +293,10 @@ def _person(value: Any, path: str, warn: Warn) -> Any:
     """`{"user_id": {"union_id", "user_id", "open_id"}}` without its wrapper; ids not permitted to us are left out."""
     ids = value.get("user_id") if isinstance(value, dict) else None
     if not isinstance(ids, dict):
-        return _kept(value, path, warn, "not an object with the ids of a user")
+        return _kept(value, path, warn, "not an object with a user's IDs")
     beside = {key: item for key, item in value.items() if key != "user_id"}
     if beside.keys() & ids.keys():
-        return _kept(value, path, warn, "names an id twice")
+        return _kept(value, path, warn, "has the same ID twice")
     known = {key: item for key in PERSON_IDS if (item := ids.get(key)) not in (None, "")}
     person = known | {key: item for key, item in ids.items() if key not in PERSON_IDS}
     for key in PERSON_IDS:

@@ -156,7 +156,7 @@ class Projector:
                 "store.not_projected",
                 events=self._queued_events,
                 error=str(error) or "no commit in time",
-                hint="it is in the inbox beside the store, and goes on from there at the next start",
+                hint="it is in the inbox beside the store and will be processed after the next start",
             )
 
     async def _run(self) -> None:
@@ -219,7 +219,7 @@ class Projector:
                 "store.projecting_failed",
                 error=str(error),
                 waiting=self._queued_events,
-                hint="pushes are answered 500 until it works; what is answered already is safe in the inbox",
+                hint="pushes are answered 500 until this works again; what has been answered is safe in the inbox",
             )
         self.problem = str(error)
         self.on_failed(self.problem)

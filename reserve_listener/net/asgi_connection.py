@@ -52,7 +52,7 @@ BAD_REQUEST: Final = (
     h11.EndOfMessage(),
 )
 
-NO_REQUEST: Final = "no request came in time"
+NO_REQUEST: Final = "no request arrived in time"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -226,7 +226,9 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
             self._forget("head")
             self.since = self.loop.time()
             if self._shared.limits.exchange_s is not None:
-                self._allow("exchange", self._shared.limits.exchange_s, "an exchange did not end in time")
+                self._allow(
+                    "exchange", self._shared.limits.exchange_s, "a request and its answer took too long"
+                )
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002  # uvicorn's signature
         """The answer to what cannot be read, unless another one has begun."""
@@ -249,7 +251,7 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
         self._forget("exchange")
         self._pipelined = self._pipelined + 1 if self._received else 0
         if self._pipelined > PIPELINED:
-            self._shared.tell("too many requests came before their answers were read", self)
+            self._shared.tell("too many requests arrived before their answers were read", self)
             self._part()
         # A body that nobody wanted; or, behind one in chunks, the beginning of a request that the framing has not seen.
         elif self.conn.their_state is not h11.DONE or self.conn.trailing_data[0]:

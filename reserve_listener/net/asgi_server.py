@@ -49,8 +49,8 @@ REST_S: Final = 0.1
 TLS_CLOSE_S: Final = 5.0
 """For the other side to say goodbye, too."""
 
-NO_HANDSHAKE: Final = "the TLS handshake was broken off, or took too long"
-CROWDED: Final = "it had to give way: there were more connections than there is room for"
+NO_HANDSHAKE: Final = "the TLS handshake was aborted or took too long"
+CROWDED: Final = "it was closed to make room for newer connections"
 
 
 class AsgiServer:
@@ -149,7 +149,7 @@ class AsgiServer:
             self._take(accepted, str(address[0]) if isinstance(address, tuple) else "local")
 
     def _rest(self, listener: socket.socket) -> None:
-        self._tell("there was no descriptor left for it", "unknown")
+        self._tell("no file descriptor was left for it", "unknown")
         self._make_room()
         loop = asyncio.get_running_loop()
         loop.remove_reader(listener)
@@ -158,7 +158,9 @@ class AsgiServer:
     def _take(self, accepted: socket.socket, client: str) -> None:
         if len(self._connections) >= self._bound():
             if not self._make_room():
-                self._tell("there was no room for it: all others wait for their answers", client)
+                self._tell(
+                    "there was no room for it: all other connections are waiting for their answers", client
+                )
                 accepted.close()
                 return
             self._tell(CROWDED, "several")

@@ -62,11 +62,11 @@ class Framing(h11.Connection):
         headers = dict(request.headers)
         coding, length = headers.get(b"transfer-encoding"), headers.get(b"content-length")
         if request.http_version not in (b"1.0", b"1.1"):
-            self.refuse("the request is of another version than HTTP/1.1 and 1.0")
+            self.refuse("the request is not HTTP/1.1 or HTTP/1.0")
         if coding is not None and length is not None:
             self.refuse("the request has both Content-Length and Transfer-Encoding")
         if coding is not None and request.http_version == b"1.0":
-            self.refuse("the request is of HTTP/1.0 and has a Transfer-Encoding")
+            self.refuse("the request is HTTP/1.0 and has a Transfer-Encoding")
         self.is_chunked = coding is not None
         self.body_left = int(length or b"0")
         self._pieces = self._body_bytes = self._raw_bytes = 0
@@ -76,9 +76,9 @@ class Framing(h11.Connection):
         self._body_bytes += size
         self.body_left -= size
         if self._pieces > PIECES + self._body_bytes // BYTES_A_PIECE:
-            self.refuse("the body comes in too many small pieces")
+            self.refuse("the body arrives in too many small pieces")
         if self._raw_bytes > SPARE_BYTES + 2 * self._body_bytes:
-            self.refuse("the body's chunks are wrapped in too much")
+            self.refuse("the body's chunks have too much overhead")
 
 
 class HeadReader:
@@ -102,7 +102,7 @@ class HeadReader:
         if head.count(b"\n") > HEAD_LINES:
             raise ValueError(f"the head has more than {HEAD_LINES} lines")
         if _is_ambiguous(head):
-            raise ValueError("the head has lines that could be read in two ways")
+            raise ValueError("the head has ambiguous lines")
         return size
 
 

@@ -97,7 +97,7 @@ def parse(text: str, *, source: str = "") -> Proxy:
     written = _SCHEME.fullmatch(text.strip())
     scheme, rest = (written[1].lower(), written[2]) if written else ("http", text.strip())
     if scheme not in ("http", "https"):
-        raise ValueError(f"a {scheme} proxy is not supported: must be {FORM}")
+        raise ValueError(f"{scheme} proxies are not supported: must be {FORM}")
     login, at, place = rest.rpartition("@")
     host, port = _host_and_port(place.removesuffix("/"), default=_PORTS[scheme])
     user, colon, password = login.partition(":")

@@ -68,7 +68,7 @@ class Resolver:
     def _start(self, question: Question) -> asyncio.Future[Found]:
         if len(self._running) >= LOOKUPS:
             raise socket.gaierror(
-                socket.EAI_AGAIN, f"{LOOKUPS} names are being looked up, none of which comes back"
+                socket.EAI_AGAIN, f"{LOOKUPS} name lookups are pending and none of them finishes"
             )
         loop = asyncio.get_running_loop()
         self._running[question] = future = loop.create_future()

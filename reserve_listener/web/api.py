@@ -74,7 +74,7 @@ def make_app(actions: Actions) -> Starlette:
         async def operate(request: Request) -> msgspec.Struct:
             selection = await _read(request, Selection)
             if selection == Selection():
-                raise HTTPException(400, 'nothing is selected: give a filter, event_ids, or "all": true')
+                raise HTTPException(400, 'nothing is selected: give a filter, event_ids or "all": true')
             return Count(count=await actions.operate(name, list(_filters(selection))))
 
         return operate
@@ -117,7 +117,7 @@ def _route(method: str, path: str, handle: Callable[[Request], Awaitable[msgspec
             return _problem(_status_of(error), str(error))
         except Exception as error:  # whatever it is, who asks is told, and the log has it whole
             log.error("control.failed", path=request.url.path, error=str(error), exc_info=error)
-            detail = f"a defect of the daemon's ({type(error).__name__}): its log holds the details"
+            detail = f"a bug in the daemon ({type(error).__name__}); see its log for details"
             return _problem(HTTPStatus.INTERNAL_SERVER_ERROR, detail)
 
     return Route(f"/api/v1{path}", answered, methods=[method])
@@ -138,7 +138,7 @@ async def _read(request: Request, kind: type[T]) -> T:
                 if len(body) > BODY_BYTES:
                     raise HTTPException(413, f"the body exceeds {BODY_BYTES} bytes")
     except TimeoutError:
-        raise HTTPException(408, f"the body did not come within {BODY_TIMEOUT_S:g} s") from None
+        raise HTTPException(408, f"the body did not arrive within {BODY_TIMEOUT_S:g} s") from None
     try:
         return msgspec.json.decode(body or b"{}", type=kind)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
@@ -168,9 +168,7 @@ def _moment(key: str, text: str | None) -> int | None:
 
 async def _refused(_request: Request, error: Exception) -> Response:
     status, detail = HTTPStatus(getattr(error, "status_code", 500)), str(getattr(error, "detail", ""))
-    return _problem(
-        status, detail if detail != status.phrase else "there is nothing of this name and method here"
-    )
+    return _problem(status, detail if detail != status.phrase else "no such path and method")
 
 
 def _problem(status: HTTPStatus, detail: str) -> Response:

@@ -73,13 +73,13 @@ def _ask(store: Path, question: _Question, kind: type[T]) -> T | None:
         except (TimeoutError, BlockingIOError):  # so many ask already that the kernel's queue is full
             raise NoAnswerError(silent) from None
         except OSError as error:
-            raise ReserveListenerError(f"the daemon cannot be asked ({where}): {error}") from error
+            raise ReserveListenerError(f"cannot talk to the daemon ({where}): {error}") from error
         try:
             status, answer = _exchange(connection, question, deadline)
         except TimeoutError:
             raise NoAnswerError(silent) from None
         except (OSError, h11.ProtocolError, EOFError) as error:
-            raise NoAnswerError(f"the daemon broke its answer off ({where}): {error}") from error
+            raise NoAnswerError(f"the daemon's answer was cut short ({where}): {error}") from error
     return _understood(status, answer, kind)
 
 
@@ -111,7 +111,7 @@ def _understood(status: int, answer: bytes, kind: type[T]) -> T:
         problem = msgspec.json.decode(answer, type=Problem)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise ReserveListenerError(
-            f"the daemon's answer (HTTP {status}) is not one that this version knows: {error}."
-            " Is the daemon of the same version? Restart it after an upgrade."
+            f"the daemon's answer (HTTP {status}) cannot be understood by this version: {error}."
+            " Is the daemon the same version? Restart it after an upgrade."
         ) from None
     raise ReserveListenerError(problem.detail)

@@ -236,7 +236,7 @@ def test_a_working_directory_that_is_gone_is_told_with_the_key(
     )
     said = done.stdout + done.stderr
     assert done.returncode == 78, said
-    assert "store.url: events.db is relative to the working directory, which was removed" in said
+    assert "store.url: events.db is relative to the working directory, which has been removed" in said
     assert "Traceback" not in said
 
 

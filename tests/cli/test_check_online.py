@@ -88,7 +88,7 @@ async def test_other_clients_of_the_app_are_counted(tmp_path: Path) -> None:
             await platform.connected(20)
             assert (await check(first))[1][
                 "other clients"
-            ] == "ok none connected beside the daemon that runs here"
+            ] == "ok none connected besides the daemon that runs here"
             code, told = await check(second)
             assert code == 0
             assert told["other clients"].startswith("warn 1 connected: each event goes to only one client")
@@ -96,7 +96,7 @@ async def test_other_clients_of_the_app_are_counted(tmp_path: Path) -> None:
                 await platform.connected(20, count=2)
                 told = (await check(first))[1]
                 assert told["other clients"].startswith(
-                    "warn 1 connected beside the daemon that runs here: each"
+                    "warn 1 connected besides the daemon that runs here: each"
                 )
 
 
@@ -188,7 +188,7 @@ async def test_through_a_proxy(tmp_path: Path, certificate: Path, refusal: str) 
             77,
             "FAIL refuses the app or its secret: code 10014: app secret invalid; check lark.app_id",
         ),
-        ("", 0, "ok not asked, for want of a secret"),
+        ("", 0, "ok not asked, because there is no secret"),
     ],
 )
 async def test_with_the_webhook(tmp_path: Path, secret: str, code: int, expected: str) -> None:

@@ -128,7 +128,7 @@ def test_events_show_has_the_event_and_what_came(config: Path) -> None:
     missing = cli("events", "show", "nope", "-c", str(config))
     assert missing.returncode == 1
     assert (
-        missing.stderr == "error: there is no event nope in the store. `events list` shows what there is.\n"
+        missing.stderr == "error: the store has no event nope. `events list` shows the events that it has.\n"
     )
 
 

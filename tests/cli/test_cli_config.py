@@ -180,7 +180,7 @@ def test_check_of_files_that_are_there() -> None:
     result = call("check", text=LARK + STORE + sink)
     assert result.exit_code == 0
     assert items(result.output)["store"] == "ok events.db: exists"
-    assert items(result.output)['sink "audit"'] == "ok audit.jsonl: exists, events are appended"
+    assert items(result.output)['sink "audit"'] == "ok audit.jsonl: exists; events will be appended"
     assert sorted(path.name for path in Path().iterdir()) == ["audit.jsonl", "config.toml", "events.db"]
 
 
@@ -208,7 +208,7 @@ def test_check_of_a_credential(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         (
             '[[sinks]]\nname="a"\ntype="file"\npath="no/e.jsonl"',
             'sink "a"',
-            "FAIL no: there is no such directory; create it",
+            "FAIL no: the directory does not exist; create it",
         ),
         (
             '[[sinks]]\nname="a"\ntype="file"\npath="a-directory"',
@@ -300,7 +300,7 @@ def test_check_of_a_proxy_that_is_not_supported(monkeypatch: pytest.MonkeyPatch)
     assert result.exit_code == 78
     told = items(result.output)
     assert told["lark.domain"] == "ok https://open.feishu.cn"
-    assert told['sink "booking"'].startswith("FAIL ALL_PROXY: a socks5 proxy is not supported")
+    assert told['sink "booking"'].startswith("FAIL ALL_PROXY: socks5 proxies are not supported")
 
 
 @pytest.mark.parametrize(
@@ -316,7 +316,7 @@ def test_what_the_example_has_is_refused(settings: str, where: str) -> None:
     """Every value of the example that stands for one of one's own is an error that says so, of check and of the start."""
     result = call("check", text=settings + STORE)
     assert result.exit_code == 78
-    assert f"{where}is still the example's; put in " in result.output
+    assert f"{where}is still the example's value; replace it with " in result.output
 
 
 @pytest.mark.parametrize("command", ["check", "config show"])
@@ -327,7 +327,8 @@ def test_the_examples_app_id_is_refused(command: str) -> None:
     )
     assert result.exit_code != 0
     assert (
-        "lark.app_id: is still the example's; put in your app's id" in f"{result.output} {result.exception}"
+        "lark.app_id: is still the example's value; replace it with your app's ID"
+        in f"{result.output} {result.exception}"
     )
 
 
@@ -338,7 +339,7 @@ def test_check_warns_of_blanks_that_were_copied_along() -> None:
     result = call("check", text='[lark]\napp_id = " cli_a"\napp_secret_file = "secret"\n' + STORE)
     assert result.exit_code == 0
     warnings = [line for line in result.output.splitlines() if line.startswith("warn")]
-    assert ["take them out of the value" in warnings[0], "take them out of secret" in warnings[1]] == [
+    assert ["remove them from the value" in warnings[0], "remove them from secret" in warnings[1]] == [
         True,
         True,
     ]
@@ -353,9 +354,7 @@ def test_check_does_not_hang(monkeypatch: pytest.MonkeyPatch) -> None:
     result = call("check", text=LARK)
     hanging.set()
     assert result.exit_code == 78
-    assert result.output.startswith(
-        "FAIL\tconfiguration\tdoes not come to an end within 0.05 s; look at the files"
-    )
+    assert result.output.startswith("FAIL\tconfiguration\tdoes not finish within 0.05 s; look at the files")
 
 
 def test_check_marks_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

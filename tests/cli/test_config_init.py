@@ -47,7 +47,7 @@ def mode(path: Path) -> int:
 def test_on_a_terminal_it_asks_and_what_it_writes_is_good(tmp_path: Path) -> None:
     """Three answers make a configuration that loads and a secret's file, both 0600; the secret is not shown."""
     with Terminal("config", "init", cwd=tmp_path) as terminal:
-        terminal.answer("App id", "cli_mine")
+        terminal.answer("App ID", "cli_mine")
         terminal.answer("App secret", SECRET, hidden=True)
         terminal.answer("Region", "lark")
         assert terminal.ended() == 0, terminal.text
@@ -66,10 +66,10 @@ def test_on_a_terminal_it_asks_and_what_it_writes_is_good(tmp_path: Path) -> Non
 def test_a_wrong_answer_is_asked_again_and_the_secret_may_wait(tmp_path: Path) -> None:
     """A region that is none is explained; without a secret the first of the next steps is to add it."""
     with Terminal("config", "init", cwd=tmp_path) as terminal:
-        terminal.answer("App id", " cli_mine ")
+        terminal.answer("App ID", " cli_mine ")
         terminal.answer("App secret", "", hidden=True)
         terminal.answer("Region", "mars")
-        terminal.answer("feishu and lark are known by name", "feishu")
+        terminal.answer("or use the name feishu or lark", "feishu")
         assert terminal.ended() == 0, terminal.text
         assert f"install -m 600 /dev/stdin {tmp_path}/app_secret" in terminal.text
     assert not (tmp_path / "app_secret").exists()
@@ -109,7 +109,10 @@ def test_it_never_overwrites(tmp_path: Path, kind: str) -> None:
         config.symlink_to("elsewhere")
     done = cli(tmp_path, "config", "init", "--app-id", "cli_a")
     assert done.returncode == 1
-    assert done.stderr == "error: config.toml exists, and is left as it is. Name another file with -c FILE.\n"
+    assert (
+        done.stderr
+        == "error: config.toml already exists and was left unchanged. Name another file with -c FILE.\n"
+    )
     assert [path.name for path in tmp_path.iterdir()] == ["config.toml"]
     if kind == "file":
         assert config.read_text() == "mine"

@@ -50,7 +50,9 @@ async def test_a_connection_is_made_anew_and_loses_nothing(
         assert sorted(daemon.file_ids()) == sorted(str(push.event_id) for push in pushes)
         assert platform.connections == 1
         lost = [line for line in daemon.log() if line["event"] == "connection.lost"]
-        assert [(line["level"], line["reason"]) for line in lost] == [("info", "a new one was asked for")]
+        assert [(line["level"], line["reason"]) for line in lost] == [
+            ("info", "a new connection was requested")
+        ]
         assert await daemon.stop() == 0
 
 
@@ -71,6 +73,6 @@ async def test_a_webhook_has_no_connection(tmp_path: Path, server: HttpServer) -
         await until(lambda: any(line["event"] == "webhook.listening" for line in daemon.log()))
         code, _, err = await cli("reconnect", "-c", config)
         assert code == 1
-        assert "no connection to make anew" in err
+        assert "no connection to renew" in err
         assert (await cli("status", "--quiet", "-c", config))[0] == 0
         assert await daemon.stop() == 0

@@ -128,7 +128,7 @@ def test_one_underscore_between_section_and_key_is_an_error() -> None:
         RESERVE_LISTENER_STORE_MAX_SIZE_MB="9",
         RESERVE_LISTENER_HOME="/",
     )
-    assert "RESERVE_LISTENER_LARK_APP_ID: two underscores" in said
+    assert "RESERVE_LISTENER_LARK_APP_ID: section and key are separated by two underscores" in said
     assert said.splitlines()[0].endswith("RESERVE_LISTENER_LARK__APP_ID")
     assert said.splitlines()[1].endswith("RESERVE_LISTENER_STORE__MAX_SIZE_MB")
     assert "RESERVE_LISTENER_HOME" not in said
@@ -291,7 +291,7 @@ def test_the_environments_form_of_a_secret_wins(in_file: str) -> None:
             "RESERVE_LISTENER_LARK__APP_IDD: unknown; did you mean RESERVE_LISTENER_LARK__APP_ID?",
         ),
         ({"lark__app_id": "x"}, "unknown; did you mean RESERVE_LISTENER_LARK__APP_ID?"),
-        ({"SINKS__0__URL": "x"}, "sinks are configured in the file only"),
+        ({"SINKS__0__URL": "x"}, "sinks can be configured only in the file"),
         ({"__": "x"}, "environment: RESERVE_LISTENER___: unknown"),
         (
             {"LARK__LIVENESS_TIMEOUT": "soon"},
@@ -309,7 +309,7 @@ def test_the_environments_form_of_a_secret_wins(in_file: str) -> None:
         ),
         (
             {"WEBHOOK__TRUSTED_PROXIES": "10.0.0.0/8, nowhere"},
-            'RESERVE_LISTENER_WEBHOOK__TRUSTED_PROXIES: must be addresses or networks, such as 10.0.0.0/8; "nowhere" is none',
+            'RESERVE_LISTENER_WEBHOOK__TRUSTED_PROXIES: must be addresses or networks, such as 10.0.0.0/8; "nowhere" is not one',
         ),
         (
             {"WEBHOOK__ALLOW_UNAUTHENTICATED": "yes"},
@@ -317,7 +317,7 @@ def test_the_environments_form_of_a_secret_wins(in_file: str) -> None:
         ),
         (
             {"STATUS__LISTEN": "h:1"},
-            "RESERVE_LISTENER_STATUS__LISTEN: the status page is not in this version",
+            "RESERVE_LISTENER_STATUS__LISTEN: this version has no status page",
         ),
         (
             {"LARK__APP_SECRET": HIDDEN, "LARK__APP_SECRET_FILE": "x"},
@@ -348,7 +348,7 @@ def test_secret_files(content: bytes) -> None:
         (b"", "is empty"),
         (b"\n", "is empty"),
         (b" \n", "is empty"),
-        (HIDDEN.encode() + b"\nsecond", "holds more than one line"),
+        (HIDDEN.encode() + b"\nsecond", "has more than one line"),
         (HIDDEN.encode() + b"\xff", "is not UTF-8 text"),
         (HIDDEN.encode() * 10_000, "is larger than"),
     ],
@@ -439,7 +439,7 @@ def test_signing_secrets() -> None:
         (f"whsec_{HIDDEN}!", "line 1: is not base64"),
         (
             "whsec_" + base64.b64encode(b"x" * 23).decode(),
-            "line 1: stands for 23 bytes; 24 to 64 are allowed",
+            "line 1: decodes to 23 bytes; 24 to 64 are allowed",
         ),
         ("whsec_" + base64.b64encode(b"x" * 65).decode(), "65 bytes"),
         ("whsec_é", "is not base64"),
@@ -496,25 +496,25 @@ def test_secrets_show_nowhere() -> None:
         (LARK + "backoff_base = 1979-05-27", "lark.backoff_base: must be a number, found a date or time"),
         (LARK + "backoff_base = [1]", "lark.backoff_base: must be a number, found an array"),
         (LARK + "backoff_base = 86401", "lark.backoff_base: must be 86400 or less, found 86401"),
-        (LARK + "backoff_base = 61", "lark.backoff_cap: must not be below backoff_base (61), found 60.0"),
+        (LARK + "backoff_base = 61", "lark.backoff_cap: must be at least backoff_base (61), found 60.0"),
         (LARK + f"backoff_base = 0x1{'0' * 5000}", "lark.backoff_base: must be"),
         (LARK + "[delivery]\ndrain_timeout = -1", "delivery.drain_timeout: must be 0 or more, found -1"),
         (LARK + 'domain = "http://open.feishu.cn"', "lark.domain: must begin with https://"),
         (LARK + 'domain = "https://open.feishu.cn/x"', "lark.domain: must end after the host"),
         (
             LARK + 'domain = "open.feishu.cn"',
-            "lark.domain: must begin with http:// or https:// and name a host",
+            "lark.domain: must begin with http:// or https://, followed by a host",
         ),
         (LARK + 'domain = "https://h:99999"', "lark.domain: is not a URL"),
         (LARK + 'domain = "https://[::1"', "lark.domain: is not a URL"),
-        (LARK + 'domain = "https://a b"', "lark.domain: must be a URL without blanks"),
+        (LARK + 'domain = "https://a b"', "lark.domain: must be a URL without spaces"),
         (
             LARK + f'domain = "https://u:{HIDDEN}@h"',
-            'user name or password: they would show up in logs, found "https://*',
+            'user name or password, which would show up in logs, found "https://*',
         ),
         (
             LARK + f'proxy = "socks5://u:{HIDDEN}@h"',
-            "lark.proxy: a socks5 proxy is not supported: must be http(s)://[",
+            "lark.proxy: socks5 proxies are not supported: must be http(s)://[",
         ),
         (LARK + f'proxy = "http://u:{HIDDEN}@h/x"', "lark.proxy: cannot be read: must be http(s)://["),
         (
@@ -531,10 +531,10 @@ def test_secrets_show_nowhere() -> None:
         ),
         ('[lark]\napp_id = "a"\napp_secret_file = ""', "lark.app_secret_file: must name a file"),
         (LARK + '[store]\nurl = "sqlite:///"', "store.url: must name a file"),
-        (LARK + '[store]\nurl = "sqlite:///:memory:"', "a store in memory loses its events"),
+        (LARK + '[store]\nurl = "sqlite:///:memory:"', "a store in memory would lose its events"),
         (LARK + '[store]\nurl = "sqlite://events.db"', 'must be "sqlite:///relative/file.db" or'),
-        (LARK + '[store]\nurl = "sqlite:///x.db?mode=ro"', "takes no options"),
-        (LARK + f'[store]\nurl = "postgresql://u:{HIDDEN}@h/d"', "this version stores in SQLite only"),
+        (LARK + '[store]\nurl = "sqlite:///x.db?mode=ro"', "must not have options"),
+        (LARK + f'[store]\nurl = "postgresql://u:{HIDDEN}@h/d"', "this version supports only SQLite"),
         (LARK + "[store]\nurl = 3", "store.url: must be a string in quotes, found 3"),
         (
             LARK + '[sinks]\nname = "a"',
@@ -548,10 +548,10 @@ def test_secrets_show_nowhere() -> None:
             LARK + '[[sinks]]\nname = "a"\ntype = 3',
             'sinks[0] "a": type must be one of "log", "file", "http", found 3',
         ),
-        (LARK + '[[sinks]]\ntype = "log"', "sinks[0].name: missing; every sink needs a name"),
+        (LARK + '[[sinks]]\ntype = "log"', "sinks[0].name: missing; give every sink a unique name"),
         (
             LARK + '[[sinks]]\nname = "Bad Name"\ntype = "log"',
-            'sinks[0] "Bad Name".name: must be 1 to 64 of a-z',
+            'sinks[0] "Bad Name".name: must be 1 to 64 characters from a-z',
         ),
         (LARK + '[[sinks]]\nname = "a\\n"\ntype = "log"', 'found "a\\n"'),
         (
@@ -566,7 +566,7 @@ def test_secrets_show_nowhere() -> None:
         ),
         (
             LARK + '[[sinks]]\nname = "a"\ntype = "http"',
-            'sinks[0] "a": url is missing: the URL that events are posted to, or url_file',
+            'sinks[0] "a": url is missing: set url, the URL to post events to, or url_file',
         ),
         (
             LARK + f'[[sinks]]\nname = "a"\ntype = "http"\nurl = "https://u:{HIDDEN}@h"',
@@ -579,16 +579,16 @@ def test_secrets_show_nowhere() -> None:
         ),
         (
             LARK + '[[sinks]]\nname = "a"\ntype = "log"\n' * 2,
-            'sinks: names must be unique; more than once: "a"',
+            'sinks: names must be unique; used more than once: "a"',
         ),
         (
             LARK + '[webhook]\nlisten = "0.0.0.0:80"',
-            "webhook: listen is 0.0.0.0:80, with neither encrypt_key_file",
+            "webhook: listen is 0.0.0.0:80, and without encrypt_key_file",
         ),
-        (LARK + '[webhook]\ntls_key_file = "k"', "webhook: tls_key_file means nothing without tls_cert_file"),
+        (LARK + '[webhook]\ntls_key_file = "k"', "webhook: tls_key_file has no effect without tls_cert_file"),
         (LARK + "[webhook]\nfreshness = 172800", "webhook.freshness: must be 172740 or less"),
         (LARK + '[webhook]\nallowed_senders = ["1.2.3.4/33"]', "webhook.allowed_senders: must be addresses"),
-        (LARK + "[status]", "config.toml: status: the status page is not in this version"),
+        (LARK + "[status]", "config.toml: status: this version has no status page"),
         (LARK + '[status]\nlisten = "9464"', 'status.listen: must be "host:port"'),
         (LARK + '[webhook]\nlisten = "::1:80"', "webhook.listen: must be"),
         (LARK + '[webhook]\nlisten = "[::1]:65536"', "webhook.listen: must be"),

@@ -183,8 +183,8 @@ def findings(text: str) -> dict[str, str]:
         ('retry = { base = "x" }', '.retry.base: must be a number, found "x"'),
         ("retry = { base = true }", ".retry.base: must be a number, found true"),
         ("retry = { base = 0 }", ".retry.base: must be more than 0, found 0"),
-        ("retry = { base = 10, cap = 5 }", ".retry.cap: must not be below base (10), found 5"),
-        ("retry = { base = 5000 }", ".retry.cap: must not be below base (5000), found 3600.0, the default"),
+        ("retry = { base = 10, cap = 5 }", ".retry.cap: must be at least base (10), found 5"),
+        ("retry = { base = 5000 }", ".retry.cap: must be at least base (5000), found 3600.0, the default"),
         ("retry = { max_attempts = 0 }", ".retry.max_attempts: must be 1 or more, found 0"),
         ("retry = { max_attempts = 1.5 }", ".retry.max_attempts: must be a whole number, found 1.5"),
         ("retry = { max_attempts = true }", ".retry.max_attempts: must be a whole number, found true"),
@@ -207,18 +207,18 @@ def findings(text: str) -> dict[str, str]:
         ),
         (
             "scope_ids = []",
-            ".scope_ids: must hold at least one; leave it out to take all, found an empty array",
+            ".scope_ids: must have at least one item; to accept all, leave it out, found an empty array",
         ),
         ('scope_ids = [""]', ".scope_ids[0]: must not be empty, found an empty string"),
         ("scope_ids = [1]", ".scope_ids[0]: must be a string in quotes, found 1"),
         (
             'scope_ids = ["omm_1 "]',
-            '.scope_ids[0]: must be an id without blanks and control characters, found "omm_1 "',
+            '.scope_ids[0]: must be an ID without spaces or control characters, found "omm_1 "',
         ),
         ("tenants = 3", '.tenants: must be an array of strings, such as ["one", "two"], found 3'),
         ('tenant = ["x"]', '.tenant: unknown key; did you mean "tenants"?'),
-        ("rotate_mb = 1", '.rotate_mb: unknown key; it is for sinks of type "file"'),
-        ('url = "https://h"', '.url: unknown key; it is for sinks of type "http"'),
+        ("rotate_mb = 1", '.rotate_mb: unknown key here; it belongs to sinks of type "file"'),
+        ('url = "https://h"', '.url: unknown key here; it belongs to sinks of type "http"'),
     ],
 )
 def test_mistakes_in_any_sink(given_key: str, expected: str) -> None:
@@ -241,12 +241,12 @@ def test_mistakes_in_any_sink(given_key: str, expected: str) -> None:
         ("rotate_mb = 1\nkeep = true", ".keep: must be a whole number, found true"),
         ('rotate_mb = 1\ncompress = "yes"', '.compress: must be true or false, found "yes"'),
         ("rotate_mb = 1\ncompress = 1", ".compress: must be true or false, found 1"),
-        ("keep = 3", ": keep means nothing without rotate_mb or rotate_every; set one of them"),
-        ("compress = true", ": compress means nothing without rotate_mb or rotate_every; set one of them"),
-        ("timeout = 3", '.timeout: unknown key; it is for sinks of type "http"'),
+        ("keep = 3", ": keep has no effect without rotate_mb or rotate_every; set one of them"),
+        ("compress = true", ": compress has no effect without rotate_mb or rotate_every; set one of them"),
+        ("timeout = 3", '.timeout: unknown key here; it belongs to sinks of type "http"'),
         (
             f'bearer_token_file = "./{HIDDEN}"',
-            '.bearer_token_file: unknown key; it is for sinks of type "http"',
+            '.bearer_token_file: unknown key here; it belongs to sinks of type "http"',
         ),
     ],
 )
@@ -257,9 +257,9 @@ def test_mistakes_in_a_file_sink(given_keys: str, expected: str) -> None:
 
 DICT = 'must be a table, such as { "X-Name" = "value" }, found'
 SECRET_HEADER = "looks like a secret: put its value in a file and name it in header_files"
-ODD_NAME = "is no name of a header (1 to 100 letters, digits, - and the like)"
-OWN = "is the daemon's own and cannot be set"
-PLAIN_VALUE = "must be ASCII text without control characters and blanks around it"
+ODD_NAME = "is not a header name (1 to 100 letters, digits, - and the like)"
+OWN = "is set by the daemon and cannot be changed"
+PLAIN_VALUE = "must be ASCII text without control characters or spaces around it"
 
 
 @pytest.mark.parametrize(
@@ -304,7 +304,7 @@ PLAIN_VALUE = "must be ASCII text without control characters and blanks around i
         ('header_files = { X = "nope" }', ".header_files.X: cannot read nope: No such file or directory"),
         (
             'header_files = { X = "é" }',
-            ".header_files.X: é holds what cannot be sent in a header: it must be ASCII text without blanks around it",
+            ".header_files.X: é cannot be sent in a header: it must be ASCII text without spaces around it",
         ),
         (
             'header_files = { Authorization = "secret" }\nbearer_token_file = "secret"',
@@ -319,35 +319,35 @@ PLAIN_VALUE = "must be ASCII text without control characters and blanks around i
         ('bearer_token_file = "empty"', ".bearer_token_file: empty is empty"),
         (
             'bearer_token_file = "two"',
-            ".bearer_token_file: two holds more than one line, or control characters",
+            ".bearer_token_file: two has more than one line, or control characters",
         ),
         (
             'bearer_token_file = "blank"',
-            ".bearer_token_file: blank holds what cannot be sent in a header: it must be ASCII text without blanks around it",
+            ".bearer_token_file: blank cannot be sent in a header: it must be ASCII text without spaces around it",
         ),
         (f'bearer_token = "{HIDDEN}"', '.bearer_token: unknown key; did you mean "bearer_token_file"?'),
         (f'encrypt_key = "{HIDDEN}"', '.encrypt_key: unknown key; did you mean "encrypt_key_file"?'),
         (
             'bearer_token_file = "secret"\nbasic_user = "u"\nbasic_password_file = "secret"',
-            ": bearer_token_file and basic_user exclude each other; keep one of them",
+            ": bearer_token_file and basic_user cannot be combined; keep one of them",
         ),
-        ('basic_user = "u"', ": basic_user and basic_password_file belong together; set both or neither"),
+        ('basic_user = "u"', ": basic_user and basic_password_file need each other; set both or neither"),
         (
             'basic_password_file = "secret"',
-            ": basic_user and basic_password_file belong together; set both or neither",
+            ": basic_user and basic_password_file need each other; set both or neither",
         ),
         (
             f'basic_user = "u:{HIDDEN}"\nbasic_password_file = "secret"',
-            '.basic_user: must be a user name without ":" and control characters, found a string (not shown)',
+            '.basic_user: must be a user name without ":" or control characters, found a string (not shown)',
         ),
-        ('client_key_file = "k"', ": client_key_file means nothing without client_cert_file"),
+        ('client_key_file = "k"', ": client_key_file has no effect without client_cert_file"),
         (
             'verification_token_file = "secret"',
-            ': verification_token_file and encrypt_key_file are for format = "feishu" only',
+            ': verification_token_file and encrypt_key_file are only for format = "feishu"',
         ),
         (
             'encrypt_key_file = "two"\nformat = "feishu"',
-            ".encrypt_key_file: two holds more than one line, or control characters",
+            ".encrypt_key_file: two has more than one line, or control characters",
         ),
         (
             'format = "feishy"',
@@ -355,7 +355,7 @@ PLAIN_VALUE = "must be ASCII text without control characters and blanks around i
         ),
         (
             f'proxy = "socks5://u:{HIDDEN}@h"',
-            ".proxy: a socks5 proxy is not supported: must be http(s)://[user:password@]host:port, found a string (not shown)",
+            ".proxy: socks5 proxies are not supported: must be http(s)://[user:password@]host:port, found a string (not shown)",
         ),
         (f'proxy = ["{HIDDEN}"]', ".proxy: must be a string in quotes, found an array (not shown)"),
     ],
@@ -374,7 +374,7 @@ def test_a_certificate_is_for_https() -> None:
     """A client certificate would never be asked for over http; the scheme's case does not matter."""
     keys = 'client_cert_file = "c"'
     told = mistakes(LARK + HTTP.replace("https", "http") + keys)
-    assert told == [f"{WHERE}: client_cert_file means nothing without an https:// url"]
+    assert told == [f"{WHERE}: client_cert_file has no effect without an https:// url"]
     assert loaded(LARK + HTTP.replace("https", "HTTPS") + keys).sinks
 
 
@@ -396,14 +396,14 @@ def test_the_sink_that_is_wrong_is_named() -> None:
 def test_a_name_that_cannot_be_printed_is_told_once_more() -> None:
     """Two sinks with one unprintable name still make printable lines."""
     told = mistakes(LARK + LOG.replace('"a"', '"\\u001f"') * 2)
-    assert told[-1] == 'config.toml: sinks: names must be unique; more than once: "\\u001f"'
+    assert told[-1] == 'config.toml: sinks: names must be unique; used more than once: "\\u001f"'
 
 
 def test_models_by_hand_are_checked_too() -> None:
     """A sink that is built without a file obeys the same rules."""
-    with pytest.raises(ValidationError, match="keep means nothing"):
+    with pytest.raises(ValidationError, match="keep has no effect"):
         FileSink(name="a", type="file", path=Path("x"), keep=3)
-    with pytest.raises(ValidationError, match="belong together"):
+    with pytest.raises(ValidationError, match="need each other"):
         HttpSink(name="a", type="http", url="https://h", basic_user="u")
 
 
@@ -816,13 +816,13 @@ def test_a_url_from_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("keys", "content", "expected"),
     [
-        ('url_file = "url"\nurl = "https://h"', "https://h", ": url and url_file exclude each other; keep one of them"),
-        ("", "", ": url is missing: the URL that events are posted to, or url_file, a file that holds it"),
-        ('url_file = "url"', f"ftp://h/{HIDDEN}", ".url_file: url: the URL in it must begin with http:// or https:// and name a host"),
-        ('url_file = "url"', f"https://u:{HIDDEN}@h", ".url_file: url: the URL in it must not hold a user name or password: they would show up in logs"),
-        ('url_file = "url"', f"https://h/a\nhttps://h/{HIDDEN}", ".url_file: url holds more than one line, or control characters"),
+        ('url_file = "url"\nurl = "https://h"', "https://h", ": url and url_file cannot be combined; keep one of them"),
+        ("", "", ": url is missing: set url, the URL to post events to, or url_file, a file that contains it"),
+        ('url_file = "url"', f"ftp://h/{HIDDEN}", ".url_file: url: the URL in it must begin with http:// or https://, followed by a host"),
+        ('url_file = "url"', f"https://u:{HIDDEN}@h", ".url_file: url: the URL in it must not contain a user name or password, which would show up in logs"),
+        ('url_file = "url"', f"https://h/a\nhttps://h/{HIDDEN}", ".url_file: url has more than one line, or control characters"),
         (f'url_file = "https://h/{HIDDEN}"', "", ".url_file: cannot read the file (its name looks like a secret and is not shown): No such file or directory"),
-        (f'url = "ftp://h/{HIDDEN}/hook"', "", '.url: must begin with http:// or https:// and name a host, found "ftp://h/********/hook"'),
+        (f'url = "ftp://h/{HIDDEN}/hook"', "", '.url: must begin with http:// or https://, followed by a host, found "ftp://h/********/hook"'),
     ],
 )  # fmt: skip
 def test_a_url_file_is_validated_like_a_url(keys: str, content: str, expected: str) -> None:
@@ -916,20 +916,20 @@ MADE = "ok https://h: not contacted; --online tries it"
         (
             "cert.pem",
             "other.pem",
-            "FAIL client_key_file {}/other.pem: the key is not that of the certificate in {}/cert.pem",
+            "FAIL client_key_file {}/other.pem: the key does not belong to the certificate in {}/cert.pem",
         ),
         (
             "cert.pem",
             "rsa.pem",
-            "FAIL client_key_file {}/rsa.pem: the key is not that of the certificate in {}/cert.pem",
+            "FAIL client_key_file {}/rsa.pem: the key does not belong to the certificate in {}/cert.pem",
         ),
         (
             "cert.pem",
             None,
-            "FAIL client_cert_file {}/cert.pem: holds no private key in PEM; name its file in client_key_file",
+            "FAIL client_cert_file {}/cert.pem: contains no PEM private key; name its file in client_key_file",
         ),
-        ("key.pem", "key.pem", "FAIL client_cert_file {}/key.pem: holds no certificate in PEM"),
-        ("cert.pem", "cert.pem", "FAIL client_key_file {}/cert.pem: holds no private key in PEM"),
+        ("key.pem", "key.pem", "FAIL client_cert_file {}/key.pem: contains no PEM certificate"),
+        ("cert.pem", "cert.pem", "FAIL client_key_file {}/cert.pem: contains no PEM private key"),
         ("no.pem", "key.pem", "FAIL client_cert_file {}/no.pem: No such file or directory"),
         ("cert.pem", "no.pem", "FAIL client_key_file {}/no.pem: No such file or directory"),
         ("cert.pem", "locked.pem", "FAIL client_key_file {}/locked.pem: the key is encrypted, and"),
@@ -960,7 +960,7 @@ def test_check_asks_nobody_for_a_password(certificates: Path) -> None:
     both.write_text((certificates / "cert.pem").read_text() + (certificates / "locked.pem").read_text())
     told = findings(LARK + STORE + HTTP + f'client_cert_file = "{both}"')['sink "a"']
     assert told.startswith(
-        f"FAIL client_cert_file {both}: the key is encrypted, and the daemon has nobody to ask"
+        f"FAIL client_cert_file {both}: the key is encrypted, and the daemon cannot ask anybody"
     )
 
 
@@ -968,7 +968,7 @@ def test_check_finds_a_proxy_of_the_environment_that_is_none(monkeypatch: pytest
     """What would keep the daemon from making the sink is found, without the proxy's credentials."""
     monkeypatch.setenv("HTTPS_PROXY", f"nonsense://u:{HIDDEN}@h")
     assert findings(LARK + STORE + HTTP)['sink "a"'].startswith(
-        "FAIL HTTPS_PROXY: a nonsense proxy is not supported: must be http(s)://[user:password@]host:port"
+        "FAIL HTTPS_PROXY: nonsense proxies are not supported: must be http(s)://[user:password@]host:port"
     )
 
 
@@ -999,5 +999,5 @@ def test_check_of_a_file_sink_whose_link_leads_nowhere() -> None:
     """The folder of the file that a link means has to be there, not only the link's own."""
     Path("e.jsonl").symlink_to("nowhere/e.jsonl")
     assert findings(LARK + STORE + FILE)['sink "a"'].startswith(
-        "FAIL e.jsonl: No such file or directory: create the folder"
+        "FAIL e.jsonl: No such file or directory: create the directory"
     )

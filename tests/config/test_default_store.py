@@ -145,7 +145,7 @@ async def test_the_environment_alone_names_a_store(tmp_path: Path) -> None:
     assert wrong.returncode == 0
     assert "warning: environment: RESERVE_LISTENER_STORE__URL: " in wrong.stderr
     single = cli(tmp_path, "events", "list", RESERVE_LISTENER_STORE_URL=url)
-    assert "RESERVE_LISTENER_STORE_URL: two underscores" in single.stderr
+    assert "RESERVE_LISTENER_STORE_URL: section and key are separated by two underscores" in single.stderr
     assert "RESERVE_LISTENER_STORE__URL" in single.stderr
 
 

@@ -101,7 +101,7 @@ def test_a_disk_that_hangs_is_an_error_in_time(dead_disk: list[str]) -> None:
     """Reading ends with a reason; of many files each is asked once, and the time is for all of them together."""
     files = SecretFiles()
     for name in ("a", "b", "a"):
-        with pytest.raises(TimeoutError, match="does not answer"):
+        with pytest.raises(TimeoutError, match="does not respond"):
             files.content(Path(name))
     assert dead_disk == ["a", "b"]
 
@@ -120,7 +120,7 @@ def test_an_app_secret_on_a_disk_that_hangs(dead_disk: list[str]) -> None:
     """What each attempt to connect reads anew has an end, too, and is told with its key."""
     lark = Config.model_validate({"lark": {"app_id": "a", "app_secret_file": "secret"}}).lark
     with pytest.raises(
-        ConfigError, match=r"lark\.app_secret_file: cannot read secret: the file system does not answer"
+        ConfigError, match=r"lark\.app_secret_file: cannot read secret: the file system does not respond"
     ):
         lark.read_app_secret()
     assert dead_disk == ["secret"]

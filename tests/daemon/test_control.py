@@ -202,7 +202,7 @@ async def test_a_defect_looks_like_one(store: Path, actions: Notebook, defect: E
     assert [(line["event"], line["log_level"], line["exc_info"]) for line in logs] == [
         ("control.failed", "error", defect)
     ]
-    with pytest.raises(ReserveListenerError, match="a defect of the daemon"):
+    with pytest.raises(ReserveListenerError, match="a bug in the daemon"):
         await asyncio.to_thread(get, store, "/status", Status)
 
 
@@ -260,10 +260,10 @@ def pretender(store: Path) -> Iterator[socket.socket]:
     [
         (b"", "does not answer within 0.3 s"),
         (b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n{", "does not answer within 0.3 s"),
-        (b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}", "not one that this version knows"),
-        (b"HTTP/1.1 500 No\r\ncontent-length: 4\r\n\r\nwhat", "not one that this version knows"),
-        (b"HTTP/1.1 200 OK\r\ncontent-length: 99999999\r\n\r\n" + b" " * 17_000_000, "broke its answer off"),
-        (b'{"answer": 1}\n\n', "broke its answer off"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}", "cannot be understood by this version"),
+        (b"HTTP/1.1 500 No\r\ncontent-length: 4\r\n\r\nwhat", "cannot be understood by this version"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 99999999\r\n\r\n" + b" " * 17_000_000, "was cut short"),
+        (b'{"answer": 1}\n\n', "was cut short"),
     ],
     ids=["silence", "half", "other fields", "no problem", "endless", "no HTTP"],
 )

@@ -299,7 +299,7 @@ async def test_a_worker_that_is_cancelled_from_elsewhere_is_told(base: SqliteSto
     await asyncio.sleep(0)
     next(task for task in asyncio.all_tasks() if task.get_name() == "worker-a").cancel()
     async with asyncio.timeout(patience(5)):
-        with pytest.raises(RuntimeError, match="worker-a ended by itself"):
+        with pytest.raises(RuntimeError, match="worker-a ended unexpectedly"):
             await workers.wait_failed()
     await drain(workers)
 

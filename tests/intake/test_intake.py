@@ -209,7 +209,7 @@ async def test_a_defect_in_the_normaliser_costs_no_event(
     with structlog.testing.capture_logs() as logs:
         assert await verdict(intake, push()) is Verdict.UNREADABLE
     (one,) = stored(store)
-    assert one.problem == "a defect of reserve-listener: ZeroDivisionError: a defect"
+    assert one.problem == "a bug in reserve-listener: ZeroDivisionError: a defect"
     assert TOKEN.encode() not in one.raw
     assert [line["event"] for line in logs] == ["event.not_normalized", "event.unreadable"]
 

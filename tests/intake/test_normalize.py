@@ -382,7 +382,7 @@ def test_the_daemons_own_keys_are_not_the_platforms(key: str) -> None:
     """Should the platform use a key of ours, its value moves into the warnings and is not mistaken for ours."""
     data = body_of(put(f"event.{key}", "theirs"))["data"]
     assert data.pop("warnings") == [
-        {"path": key, "value": "theirs", "problem": "this key is reserved for the daemon's own words"}
+        {"path": key, "value": "theirs", "problem": "this key is reserved for the daemon"}
     ]
     assert exact(data) == exact(BODY["data"])
 
@@ -532,7 +532,7 @@ UNREADABLE: list[tuple[Any, str]] = [
     (b"{}{}", "not JSON"),
     (b"[" * 100_000, "not JSON"),
     (b'{"a":' * 100_000, "not JSON"),
-    (b"[" * 100_000 + b"]" * 100_000, "not JSON that can be read: nested too deeply"),
+    (b"[" * 100_000 + b"]" * 100_000, "not JSON: nested too deeply"),
     (b"[]", "not a JSON object but an array"),
     (b"null", "not a JSON object but null"),
     (b"true", "not a JSON object but true or false"),

@@ -224,6 +224,6 @@ async def test_a_delivery_without_the_payload_is_a_defect() -> None:
     """An engine that forgets to load `raw` is told so; nothing is sent."""
     receiver = Receiver()
     async with sink_to(receiver, Feishu()) as sink:
-        with pytest.raises(ValueError, match="without the platform's payload"):
+        with pytest.raises(ValueError, match="lacks the platform's payload"):
             await sink.deliver([delivery(None)])
     assert not receiver.received

@@ -263,7 +263,7 @@ async def test_a_missing_folder_may_appear_later(tmp_path: Path) -> None:
     """Without its folder the sink fails in words and for now; once the folder is there it works."""
     path = tmp_path / "not yet" / "events.jsonl"
     sink = FileSink("audit", path)
-    said = f"{path}: No such file or directory: create the folder {path.parent}"
+    said = f"{path}: No such file or directory: create the directory {path.parent}"
     with pytest.raises(TransientDeliveryError, match=re.escape(said)):
         await sink.deliver([line(1)])
     assert sink.problem() == said
@@ -289,7 +289,7 @@ async def test_what_is_no_file_is_refused_in_words(
     else:
         path.symlink_to("/dev/null")
     sink = FileSink("audit", path)
-    said = f"{path} is not a regular file: name another path"
+    said = f"{path} is not a regular file: choose another path"
     async with asyncio.timeout(patience(5)):
         with pytest.raises(MisconfiguredSinkError, match=re.escape(said)):
             await sink.deliver([line(1)])
@@ -353,7 +353,7 @@ def test_a_path_that_may_not_be_written_is_told(
         path.touch()
     monkeypatch.setattr(os, "access", lambda _, mode: not mode & os.W_OK)
     assert FileSink("audit", path).problem() == (
-        f"{path}: Permission denied: let the daemon's user write the file and its folder"
+        f"{path}: Permission denied: give the daemon's user write access to the file and its directory"
     )
 
 
@@ -363,7 +363,7 @@ def test_a_folder_that_may_not_be_written_cannot_rotate(path: Path, monkeypatch:
     monkeypatch.setattr(os, "access", lambda asked, _: asked == path)
     assert FileSink("audit", path).problem() is None
     assert FileSink("audit", path, rotate_bytes=1).problem() == (
-        f"{path} cannot be rotated: let the daemon's user read and write the folder {path.parent}"
+        f"{path} cannot be rotated: give the daemon's user read and write access to the directory {path.parent}"
     )
 
 
@@ -372,7 +372,7 @@ async def test_a_folder_that_is_a_file_or_a_circle_is_told(tmp_path: Path) -> No
     (tmp_path / "file").touch()
     (tmp_path / "circle").symlink_to(tmp_path / "circle")
     for path, words in (
-        (tmp_path / "file" / "events.jsonl", "Not a directory: name another path"),
+        (tmp_path / "file" / "events.jsonl", "Not a directory: choose another path"),
         (tmp_path / "circle", "Too many levels of symbolic links"),
     ):
         sink = FileSink("audit", path)

@@ -74,7 +74,7 @@ async def test_a_path_swapped_for_a_link_to_the_store_is_never_written_through(
     before = victim.read_bytes()
     path.unlink(missing_ok=True)
     path.symlink_to(victim) if link == "symbolic" else path.hardlink_to(victim)
-    words = "leads to another file" if link == "symbolic" else "is another name of"
+    words = "points to a different file" if link == "symbolic" else "is another name of"
     with pytest.raises(MisconfiguredSinkError, match=words):
         await sink.deliver([delivery(2)])
     assert words in (sink.problem() or "")
@@ -107,7 +107,7 @@ async def test_a_file_that_is_moved_and_linked_to_is_not_written_through_the_lin
     moved = path.with_name("moved.jsonl")
     path.rename(moved)
     path.symlink_to(moved)
-    with pytest.raises(MisconfiguredSinkError, match="leads to another file"):
+    with pytest.raises(MisconfiguredSinkError, match="points to a different file"):
         await sink.deliver([delivery(2)])
     await sink.close()
     again = FileSink("a", path)

@@ -71,7 +71,7 @@ async def test_a_sink_is_disabled_and_enabled_on_a_stopped_daemon(
         code, _, err = await cli("sinks", "disable", "bookin", "-c", config)
         assert (code, err) == (
             1,
-            'error: there is no sink "bookin"; configured are console, audit, booking.\n',
+            'error: there is no sink "bookin"; the configuration has console, audit, booking.\n',
         )
         await daemon.start()
         await platform.connected(20)
@@ -98,7 +98,7 @@ async def test_a_sink_is_tried_with_a_marked_event(
             assert await daemon.stop() == 0
         code, out, err = await cli("sinks", "test", "booking", "-c", config)
         assert (code, err) == (0, "")
-        assert out.startswith("booking took the event test-")
+        assert out.startswith("booking accepted the event test-")
         (request,) = receiver.received
         body = json.loads(request.body)
         assert (body["test"], body["id"], body["type"]) == (
@@ -108,7 +108,7 @@ async def test_a_sink_is_tried_with_a_marked_event(
         )
         receiver.answer = 503
         code, _, err = await cli("sinks", "test", "booking", "-c", config)
-        assert (code, err) == (1, "error: booking did not take the event: HTTP 503\n")
+        assert (code, err) == (1, "error: booking did not accept the event: HTTP 503\n")
         code, out, _ = await cli("sinks", "test", "audit", "-c", config, "--json")
         assert (code, json.loads(out)["delivered"]) == (0, True)
         code, _, _ = await cli("sinks", "test", "console", "-c", config)

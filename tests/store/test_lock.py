@@ -133,7 +133,7 @@ def test_what_stands_in_the_place_of_the_lock_file_is_not_written_to(path: Path,
 def test_a_store_that_is_no_file_is_a_wrong_configuration(path: Path, kind: str) -> None:
     """A folder or a FIFO of that name: exit code 78, and nothing hangs."""
     path.mkdir() if kind == "folder" else os.mkfifo(path)
-    with pytest.raises(StoreError, match=r"Name (a file|another one) in store.url") as caught:
+    with pytest.raises(StoreError, match=r"Set store\.url to (a file|another one)") as caught:
         StoreLock(path).acquire()
     assert caught.value.exit_code == ConfigError.exit_code
 
@@ -204,5 +204,5 @@ def test_a_lock_in_a_folder_that_cannot_be_used_says_what_to_do(tmp_path: Path) 
     """A name that is too long, a file in the place of a folder: words, and an exit code."""
     (tmp_path / "file").touch()
     for path in (tmp_path / ("e" * 260), tmp_path / "file" / "events.db"):
-        with pytest.raises(ReserveListenerError, match="Check the folder's owner"):
+        with pytest.raises(ReserveListenerError, match="Check the directory's owner"):
             StoreLock(path).acquire()

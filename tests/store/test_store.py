@@ -151,7 +151,7 @@ async def test_event_and_deliveries_are_one_transaction(store: SqliteStore, path
     assert verdicts == [Verdict.STORED, Verdict.UNREADABLE, Verdict.STORED]
     assert rows(path, "SELECT event_id, problem FROM events ORDER BY seq") == [
         ("good1", None),
-        ("bad", "a defect of reserve-listener: IntegrityError: no delivery"),
+        ("bad", "a bug in reserve-listener: IntegrityError: no delivery"),
         ("good2", None),
     ]
     assert rows(path, "SELECT count(*) FROM deliveries") == [(4,)]

@@ -304,7 +304,7 @@ async def test_a_truncated_store_is_said_to_be_damaged(path: Path) -> None:
 async def test_a_folder_in_the_place_of_the_store(path: Path) -> None:
     """A directory of that name is refused in words."""
     path.mkdir()
-    await refused(path, "is a directory. Name a file in store.url")
+    await refused(path, "is a directory. Set store.url to a file")
     with pytest.raises(StoreError), StoreReader(path):
         pass
 
@@ -312,7 +312,7 @@ async def test_a_folder_in_the_place_of_the_store(path: Path) -> None:
 async def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     """A store beneath a file is refused in words that name the lock's path."""
     (tmp_path / "file").touch()
-    with pytest.raises(StoreError, match="name another file"):
+    with pytest.raises(StoreError, match=r"set store\.url to another"):
         await SqliteStore(tmp_path / "file" / "events.db").open(["a"])
 
 

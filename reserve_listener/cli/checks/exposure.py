@@ -24,7 +24,7 @@ _MOUNT_POINT: Final = 4
 def findings(loaded: Loaded) -> Iterator[Finding]:
     """What to do better before somebody makes use of it."""
     if loaded.file is not None and _others_can_read(loaded.file) and _holds_secrets(loaded):
-        yield _exposed(loaded.file, "the configuration, which holds secrets")
+        yield _exposed(loaded.file, "the configuration, which contains secrets")
     for key, path in secret_files(loaded.config):
         if _others_can_read(path):
             yield _exposed(path, key)
@@ -47,7 +47,7 @@ def _exposed(path: Path, what: str) -> Finding:
     return Finding(
         where="permissions",
         level="warn",
-        what=f"{path} ({what}) can be read by every user of this machine",
+        what=f"{path} ({what}) can be read by every user on this machine",
         do=f"chmod o-rwx {path}",
     )
 
@@ -73,8 +73,8 @@ def _store(path: Path) -> Iterator[Finding]:
         yield Finding(
             where="store",
             level="warn",
-            what=f"{path} is mounted as a single file, and what belongs to it (-wal, -shm) lies outside of the mount",
-            do=f"mount its folder, {real.parent}: without the rest of the store events are lost",
+            what=f"{path} is mounted as a single file, so the files that belong to it (-wal, -shm) are outside the mount",
+            do=f"mount its directory, {real.parent}: without these files, events are lost",
         )
     try:
         found = real.stat()
@@ -84,8 +84,8 @@ def _store(path: Path) -> Iterator[Finding]:
         yield Finding(
             where="store",
             level="warn",
-            what=f"{path} has {found.st_nlink} names (hard links), and under each of them another log (-wal)",
-            do="use one of them only, or make the other a copy",
+            what=f"{path} has {found.st_nlink} names (hard links), each with a log (-wal) of its own",
+            do="use only one of them, or make the other a copy",
         )
 
 

@@ -74,8 +74,8 @@ def within(step: Callable[[], T], timeout_s: float = STEP_TIMEOUT_S) -> T:
         if outcome.done():  # its own
             raise
         raise WrongError(
-            f"does not come to an end within {timeout_s:g} s",
-            "look at the files that it names: a pipe, or a network disk that does not answer",
+            f"does not finish within {timeout_s:g} s",
+            "look at the files that it names: one may be a pipe, or on a network disk that does not respond",
         ) from None
 
 

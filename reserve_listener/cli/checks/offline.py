@@ -36,7 +36,7 @@ def findings(loaded: Loaded, *, online: bool = False) -> Iterator[Finding]:
 def _app_secret(lark: LarkConfig) -> str:
     """Where the secret comes from. That it can be read is known: the configuration would not have loaded."""
     if lark.app_secret_is_credential:
-        return "a systemd credential; a new one needs a restart of the unit"
+        return "a systemd credential; to change it, restart the unit"
     if lark.app_secret_file is not None:
         return f"read from {lark.app_secret_file}"
     return "given as a value; app_secret_file keeps it out of the configuration"
@@ -65,8 +65,8 @@ def _blanks(lark: LarkConfig) -> Iterator[Finding]:
             yield Finding(
                 where=f"lark.{key}",
                 level="warn",
-                what="has blanks around it, and the platform will refuse it with them",
-                do=f"take them out of {where}",
+                what="has spaces around it, which the platform will not accept",
+                do=f"remove them from {where}",
             )
 
 
@@ -111,7 +111,7 @@ def _file_sink(sink: FileSink) -> str:
         places.look_at_file(sink.path)
         raise WrongError(problem)
     places.require_room(sink.path)
-    return f"{sink.path}: {'exists, events are appended' if sink.path.exists() else 'will be created'}"
+    return f"{sink.path}: {'exists; events will be appended' if sink.path.exists() else 'will be created'}"
 
 
 async def _write_nothing(*_: object) -> None:

@@ -33,7 +33,7 @@ def store(path: Path) -> str:
     # SQLite makes its journal beside the file.
     _require_directory(path.parent)
     if _head(path) not in {b"", _SQLITE_HEADER}:
-        raise WrongError(f"{path}: is not an SQLite database; name another file in store.url")
+        raise WrongError(f"{path}: is not an SQLite database; set store.url to another file")
     inbox = inbox_path(path)
     if _is_file(inbox):
         _require_access(inbox, os.R_OK | os.W_OK, "read and write")
@@ -89,7 +89,7 @@ def _is_file(path: Path) -> bool:
     except FileNotFoundError:
         return False
     except OSError as error:
-        raise WrongError(f"{path}: cannot be looked at: {error.strerror}") from None
+        raise WrongError(f"{path}: cannot be examined: {error.strerror}") from None
     if not stat.S_ISREG(mode):
         raise WrongError(f"{path}: is not a regular file")
     return True
@@ -97,7 +97,7 @@ def _is_file(path: Path) -> bool:
 
 def _require_directory(directory: Path) -> None:
     if not directory.exists():
-        raise WrongError(f"{directory}: there is no such directory; create it")
+        raise WrongError(f"{directory}: the directory does not exist; create it")
     if not directory.is_dir():
         raise WrongError(f"{directory}: is not a directory")
     _require_access(directory, os.W_OK | os.X_OK, "create files in")

@@ -52,7 +52,7 @@ async def look(lark: LarkConfig, store: Path) -> list[Finding]:
     try:
         secret = (await asyncio.to_thread(lark.read_app_secret)).get_secret_value()
     except ConfigError as error:  # that it is missing the configuration has said, for the long connection
-        return [Finding(where=where, what=f"not asked, for want of a secret: {error}")]
+        return [Finding(where=where, what=f"not asked, because there is no secret: {error}")]
     api = _Api(lark, secret)
     try:
         if lark.transport == "webhook":
@@ -93,7 +93,7 @@ def _refused(where: str, error: Exception) -> Finding:
         level="fail",
         what=failure.reason,
         do=failure.hint
-        or "try again; if it stays, look at what stands between this machine and the platform",
+        or "try again; if the problem persists, look at what is between this machine and the platform",
         exit_code=RefusedAtStartError.exit_code if credentials else UNREACHED,
     )
 
@@ -118,7 +118,7 @@ async def _others(api: _Api, store: Path) -> Finding:
     try:
         count = await api.connected()
     except (ApiError, failures.UnreachableError) as error:
-        advice = "look at Event Subscriptions in the developer console instead, if events are missing"
+        advice = "if events are missing, look at Event Subscriptions in the developer console instead"
         return Finding(where=where, level="warn", what=f"cannot be counted: {error}", do=advice)
     try:
         ours = await asyncio.to_thread(_is_connected, store)
@@ -126,10 +126,10 @@ async def _others(api: _Api, store: Path) -> Finding:
         what = f"{count} connected, the daemon that runs here perhaps among them: {error}"
         return Finding(where=where, level="warn", what=what, do="reserve-listener status says more")
     others = max(0, count - ours)
-    what = f"{others or 'none'} connected" + (" beside the daemon that runs here" if ours else "")
+    what = f"{others or 'none'} connected" + (" besides the daemon that runs here" if ours else "")
     if not others:
         return Finding(where=where, what=what)
-    advice = "stop those that are not meant to be, or give each an app of its own"
+    advice = "stop those that should not be connected, or give each an app of its own"
     return Finding(
         where=where, level="warn", what=f"{what}: each event goes to only one client of an app", do=advice
     )
@@ -155,7 +155,7 @@ class _Api:
         answer = await self._call("POST", TOKEN_PATH, json=credentials)
         token = answer.get("tenant_access_token")
         if not isinstance(token, str) or not token:
-            raise ApiError("the answer holds no token")
+            raise ApiError("the answer contains no token")
         return token
 
     async def connected(self) -> int:
@@ -165,7 +165,7 @@ class _Api:
         data = answer.get("data")
         count = data.get("online_instance_cnt") if isinstance(data, dict) else None
         if type(count) is not int:
-            raise ApiError("the answer holds no number")
+            raise ApiError("the answer contains no number")
         return count
 
     async def _call(self, method: str, path: str, **more: Any) -> dict[str, Any]:

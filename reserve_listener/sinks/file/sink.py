@@ -117,7 +117,7 @@ class FileSink:
         if not usable:
             return self._words(PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
         if self._rotation.on and not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
-            return f"{self.path} cannot be rotated: let the daemon's user read and write the folder {folder}"
+            return f"{self.path} cannot be rotated: give the daemon's user read and write access to the directory {folder}"
         return None
 
     # -- in the sink's thread ----------------------------------------------------------------------------------------------
@@ -269,7 +269,7 @@ class FileSink:
         now = os.path.realpath(self.path)
         if now != str(self.real) and self.real.parent.is_dir():
             raise MisconfiguredSinkError(
-                f"{self.path} leads to another file than when the daemon was set up ({now} for {self.real}), which is not"
+                f"{self.path} points to a different file than when the daemon started or reloaded ({now} for {self.real}), which is not"
                 " written to: put it back, or reload the daemon if that is meant"
             )
         try:
@@ -280,21 +280,21 @@ class FileSink:
             with contextlib.suppress(OSError):
                 if os.path.samestat(found, path.stat()):
                     raise MisconfiguredSinkError(
-                        f"{self.path} is another name of {path}, which the daemon needs itself: name another path"
+                        f"{self.path} is another name of {path}, which the daemon itself needs: choose another path"
                     )
 
     def _not_a_file(self) -> str:
-        return f"{self.path} is not a regular file: name another path"
+        return f"{self.path} is not a regular file: choose another path"
 
     def _words(self, error: OSError) -> str:
         reason = f"{self.path}: {error.strerror or error}"
         folder = self.real.parent
         if isinstance(error, FileNotFoundError):
-            return f"{reason}: create the folder {folder}"
+            return f"{reason}: create the directory {folder}"
         if isinstance(error, NotADirectoryError):
-            return f"{reason}: name another path"
+            return f"{reason}: choose another path"
         if isinstance(error, PermissionError):
-            return f"{reason}: let the daemon's user write the file and its folder"
+            return f"{reason}: give the daemon's user write access to the file and its directory"
         return reason
 
 

@@ -48,7 +48,7 @@ class Feishu:
     def compose(self, delivery: Delivery, now_s: float) -> tuple[bytes, dict[str, str]]:
         """See `http.Form`."""
         if delivery.raw is None:
-            raise ValueError("the delivery comes without the platform's payload")
+            raise ValueError("the delivery lacks the platform's payload")
         body = with_token(delivery.raw, self._token) if self._token else delivery.raw
         headers = {"content-type": CONTENT_TYPE}
         if self._key:

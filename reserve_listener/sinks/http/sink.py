@@ -285,7 +285,7 @@ def judge(status: int, retry_after: str | None, answer: str, *, now_s: float) ->
 
 def _advice(status: int) -> str:
     if status in REDIRECTS:
-        return "redirects are not followed: set the sink's url to where it leads"
+        return "redirects are not followed: set the sink's url to the final address"
     if status == PROXY_AUTHENTICATION:
         return "check the sink's proxy and its credentials"
     return "check the sink's url and credentials"

@@ -75,7 +75,7 @@ class StoreLock:
             if error.errno in (errno.EAGAIN, errno.EACCES):
                 raise _in_use(self.path) from error
             raise StoreError(
-                f"the store {self.path} cannot be locked: {error.strerror}. Keep it on a file system with locks."
+                f"the store {self.path} cannot be locked: {error.strerror}. Put it on a file system that supports locks."
             ) from error
         self._identity = _identity(os.fstat(self._file))
         _held.add(self._identity)
@@ -98,7 +98,7 @@ def holder(store: Path) -> str | None:
     try:
         found = fcntl.fcntl(file, fcntl.F_OFD_GETLK, struct.pack(_FLOCK, fcntl.F_WRLCK, *_PLACE))
     except OSError as error:
-        raise StoreError(f"the lock of the store {store} cannot be looked at: {error.strerror}.") from error
+        raise StoreError(f"the lock of the store {store} cannot be examined: {error.strerror}.") from error
     finally:
         os.close(file)
     return None if struct.unpack(_FLOCK, found)[0] == fcntl.F_UNLCK else _noted(store)
@@ -106,12 +106,12 @@ def holder(store: Path) -> str | None:
 
 def _open_store(path: Path) -> int:
     if path.is_dir():
-        raise WrongStoreError(f"the store {path} is a directory. Name a file in store.url.")
+        raise WrongStoreError(f"the store {path} is a directory. Set store.url to a file.")
     # O_NONBLOCK: opening a FIFO must not hang; it means nothing for a file.
     file = ownership.open_file(path, os.O_RDWR | os.O_NONBLOCK, 0o600)
     if not stat.S_ISREG(os.fstat(file).st_mode):
         os.close(file)
-        raise WrongStoreError(f"the store {path} is not a regular file. Name another one in store.url.")
+        raise WrongStoreError(f"the store {path} is not a regular file. Set store.url to another one.")
     return file
 
 
@@ -132,7 +132,7 @@ def _open_note(path: Path) -> int:
 
 def _no_note(path: Path) -> StoreError:
     return StoreError(
-        f"{path} is not the store's lock file but a link or something else; it is left alone. Remove it and start again."
+        f"{path} is not the store's lock file but a link or something else; it was left alone. Remove it and start again."
     )
 
 
@@ -153,13 +153,13 @@ def _noted(store: Path) -> str:
 def _in_use(store: Path) -> StoreInUseError:
     return StoreInUseError(
         f"the store {store} is in use by another reserve-listener (process {_noted(store)})."
-        " Stop that one, or give this one a store.url of its own."
+        " Stop that one, or give this one its own store.url."
     )
 
 
 def _explained(store: Path, error: OSError) -> StoreError:
     return StoreError(
-        f"the store {store} cannot be opened: {error.strerror} ({error.filename or store}). Check the folder's owner, or name another file in store.url."
+        f"the store {store} cannot be opened: {error.strerror} ({error.filename or store}). Check the directory's owner, or set store.url to another file."
     )
 
 

@@ -71,7 +71,7 @@ def _one(appending: Appending, event: IncomingEvent, connection: sqlite3.Connect
             raise
         connection.execute("ROLLBACK TO one")
         log.exception("event.not_projected", event_id=event.event_id)
-        problem = f"a defect of reserve-listener: {type(defect).__name__}: {defect}"
+        problem = f"a bug in reserve-listener: {type(defect).__name__}: {defect}"
         kept = msgspec.structs.replace(event, created_ms=None, scope=None, body=None, problem=problem)
         appended = appending.one(kept, connection)
     connection.execute("RELEASE one")

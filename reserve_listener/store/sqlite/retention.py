@@ -113,5 +113,5 @@ class Retention:
                 "store.filling",
                 size_mb=size // MIB,
                 max_size_mb=bound // MIB,
-                hint="see `reserve-listener sinks list` for what waits, lower store.retention_days or raise store.max_size_mb",
+                hint="run `reserve-listener sinks list` to see what is waiting, lower store.retention_days or raise store.max_size_mb",
             )

@@ -34,7 +34,7 @@ class DamagedStoreError(StoreError):
 def no_store(path: Path) -> StoreError:
     """What a command says that finds none: the daemon may not have run yet, or have been told of another place."""
     return StoreError(
-        f"there is no store at {path}. `reserve-listener run` creates it; if yours is elsewhere, name its configuration"
+        f"there is no store at {path}. `reserve-listener run` creates it; if yours is elsewhere, give its configuration"
         " with -c FILE or $RESERVE_LISTENER_CONFIG, or the store itself with $RESERVE_LISTENER_STORE__URL."
     )
 
@@ -69,14 +69,14 @@ def open_writer(path: Path, part: Part = STORE) -> sqlite3.Connection:
     The connection is made for the thread that calls this.
     """
     if path.is_dir():
-        raise WrongStoreError(f"the store {path} is a directory. Name a file in store.url.")
+        raise WrongStoreError(f"the store {path} is a directory. Set store.url to a file.")
     try:
         ownership.make_folder(path.parent)
         os.close(ownership.open_file(path.resolve(), os.O_RDWR, 0o600))  # a link to a store is fine
         connection = sqlite3.connect(path, isolation_level=None, timeout=BUSY_TIMEOUT_S)
     except (OSError, sqlite3.Error) as error:
         raise StoreError(
-            f"the store {path} cannot be opened: {error}. Check the folder's owner, or name another file in store.url."
+            f"the store {path} cannot be opened: {error}. Check the directory's owner, or set store.url to another file."
         ) from error
     try:
         _identify(connection, path, part)
@@ -161,13 +161,13 @@ def _identify(connection: sqlite3.Connection, path: Path, part: Part) -> None:
         raise WrongStoreError(_versions_differ(path, version, part))
     if found == part.application_id and tables and not version:
         raise WrongStoreError(
-            f"{path} has a store's tables and no version of them (user_version 0): something has changed it. It is left"
-            " alone; restore a copy, or name another file in store.url."
+            f"{path} has a store's tables but no schema version (user_version 0): something has changed it. It was left"
+            " alone; restore a copy, or set store.url to another file."
         )
     if found == part.application_id or (found == 0 and tables == 0):
         return
     raise WrongStoreError(
-        f"{path} is a database of another program; it is left alone. Name another file in store.url."
+        f"{path} is another program's database; it was left alone. Set store.url to another file."
     )
 
 
@@ -189,11 +189,11 @@ def _versions_differ(path: Path, version: int, part: Part) -> str:
     if version > known:
         return (
             f"the store {path} was written by a newer reserve-listener (schema {version}, this one knows {known})."
-            " Install that version again, or name another file in store.url."
+            " Install that version again, or set store.url to another file."
         )
     return (
         f"the store {path} was written by an older reserve-listener (schema {version}, this one needs {known})."
-        " `reserve-listener run` brings it up to date."
+        " `reserve-listener run` migrates it."
     )
 
 
@@ -201,13 +201,13 @@ def _explained(path: Path, error: sqlite3.Error) -> StoreError:
     name = getattr(error, "sqlite_errorname", "")
     if name == "SQLITE_NOTADB":
         return WrongStoreError(
-            f"{path} is not a reserve-listener store (not a database). It is left alone; name another file in store.url."
+            f"{path} is not a reserve-listener store (not a database). It was left alone; set store.url to another file."
         )
     if name.startswith("SQLITE_CORRUPT"):
         return _damaged(path, str(error))
     if name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM")):
         return StoreError(
-            f"the store {path} cannot be written or its folder cannot ({error}). Check the owner and the mode."
+            f"the store {path} or its directory cannot be written to ({error}). Check the owner and the mode."
         )
     if name == "SQLITE_FULL":
         return StoreError(f"the store {path} cannot be used: {error}. Make room on its disk.")
@@ -218,7 +218,7 @@ def _explained(path: Path, error: sqlite3.Error) -> StoreError:
 
 def _damaged(path: Path, found: str) -> StoreError:
     return DamagedStoreError(
-        f"the store {path} is damaged ({found}). It is left alone: move it away, or restore a copy, and start again."
+        f"the store {path} is damaged ({found}). It was left alone: move it away, or restore a copy, then start again."
     )
 
 

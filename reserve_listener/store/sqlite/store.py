@@ -287,8 +287,8 @@ class SqliteStore:
 
     def _full_text(self) -> str:
         return (
-            f"the store {self.path} has reached store.max_size_mb, and nothing more in it may be dropped:"
-            " mend the sink that does not deliver, drop dead letters, or raise the bound"
+            f"the store {self.path} has reached store.max_size_mb, and nothing else in it may be dropped:"
+            " fix the sink that does not deliver, drop dead letters, or raise the limit"
         )
 
     # -- deliveries out ---------------------------------------------------------------------------------------------------
@@ -459,7 +459,9 @@ class SqliteStore:
 
     def _clock_was_set(self, moved_ms: int) -> None:
         log.warning(
-            "clock.set", moved_s=moved_ms // 1000, hint="no age counts that, and nothing waits for it"
+            "clock.set",
+            moved_s=moved_ms // 1000,
+            hint="ages ignore the jump, and nothing waits longer because of it",
         )
         self.on_requeue()  # the workers see to their due times
         earlier = self._setting_right

@@ -316,7 +316,8 @@ class _File:
         self._hold_still()
         raise StoreError(
             f"{self._wal}, a part of the store, was cut short while the daemon was running; what was committed since the"
-            " last checkpoint is lost, and what is committed from now on would be. Start again, and keep others off it."
+            " last checkpoint is lost, and anything committed from now on would be."
+            " Start the daemon again, and keep other programs away from this file."
         )
 
     def _hold_still(self) -> None:
@@ -395,13 +396,13 @@ class _File:
             if found != was:
                 what = "was removed" if found is None else "was replaced"
                 raise StoreError(
-                    f"the store {path} {what} while the daemon was running; what is committed to it from now on"
+                    f"the store {path} {what} while the daemon was running; anything committed to it from now on"
                     " would be lost. Put the file back, or start again with a new store."
                 )
         if wal != self._wal_identity and self._connection is not None:
             raise StoreError(  # the end of the thread closes the connection, and that saves what is committed
-                f"{self._wal}, a part of the store, was removed or replaced while the daemon was running; what is"
-                " committed from now on would be lost. What was is saved now: start again."
+                f"{self._wal}, a part of the store, was removed or replaced while the daemon was running; anything"
+                " committed from now on would be lost. Earlier commits have been saved: start the daemon again."
             )
 
 

@@ -165,7 +165,7 @@ class LongConnection:
             async with asyncio.timeout(PROBE_TIMEOUT_S):
                 await (await self._client._conn.ping())  # noqa: SLF001  # see TOUCHED
         except (TimeoutError, ConnectionClosed, OSError, RuntimeError):
-            self._give_up("no answer after the machine was asleep")
+            self._give_up("no answer after the machine woke up")
 
     async def flush(self) -> None:
         """Wait until the answers queued so far are on their way."""
@@ -275,7 +275,7 @@ def _lost(error: Exception) -> ConnectionLostError:
         return ConnectionLostError(
             f"closed by us, code {error.sent.code} {error.sent.reason}", by_server=False
         )
-    return ConnectionLostError("the connection broke off", by_server=False)
+    return ConnectionLostError("the connection broke", by_server=False)
 
 
 _classes: list[Any] = []

@@ -139,9 +139,9 @@ def _endpoint(data: Any, *, encrypted: bool) -> Endpoint:
     except (ValueError, KeyError):
         known = False
     if not known:
-        raise EndpointError("the endpoint's answer holds no usable address")
+        raise EndpointError("the endpoint's answer contains no usable address")
     if encrypted and parts.scheme != "wss":
-        raise EndpointError("the endpoint names an address without TLS")
+        raise EndpointError("the endpoint named an address without TLS")
     config = data.get("ClientConfig")
     return Endpoint(url=str(url), client_config=config if isinstance(config, dict) else {})
 

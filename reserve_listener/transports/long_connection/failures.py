@@ -34,13 +34,13 @@ REASON_CHARS: Final = 500
 """What is shown of a reason: more than the platform's words have, and less than a proxy's page."""
 
 HINTS: Final = {
-    FORBIDDEN: "the app may not connect: it must be a custom (self-built) app, enabled, with the event subscribed over"
-    " a long connection",
+    FORBIDDEN: "the app may not connect: it must be an enabled custom (self-built) app that receives events"
+    " through a long connection",
     AUTH_FAILED: "check lark.app_id and lark.app_secret against Credentials & Basic Info in the developer console",
     NO_CREDENTIAL: "check that lark.app_id and lark.app_secret are not empty",
     INVALID_APP_ID: "check lark.app_id, and lark.domain: Feishu apps live on open.feishu.cn, Lark apps on"
     " open.larksuite.com",
-    TOO_MANY_CONNECTIONS: "an app may have 50 connections: stop other clients of this app",
+    TOO_MANY_CONNECTIONS: "an app may have at most 50 connections: stop other clients of this app",
 }
 
 
@@ -133,12 +133,12 @@ def _unreachable(error: BaseException) -> Failure:
 def _endpoint(error: EndpointError) -> Failure:
     wish_s = retry_after_s(error.retry_after, now_s=time.time())
     if error.code is None:
-        hint = "check lark.domain, and whether a proxy or a portal answers in its place"
+        hint = "check lark.domain, and whether a proxy or a login portal answers instead"
         reason = f"{error} (from {error.where})" if error.where else str(error)
         return Failure(Kind.PASSING, reason, hint, wish_s)
     reason = f"the endpoint refused with code {error.code}: {error}"
     if error.code not in KNOWN_CODES:
-        hint = "look the code up in the platform's documentation if it does not pass"
+        hint = "if this persists, look up the code in the platform's documentation"
         return Failure(Kind.PASSING, reason, hint, wish_s)
     return Failure(_kind(error.code), reason, HINTS.get(error.code), wish_s)
 

@@ -84,7 +84,9 @@ class FrameHandler:
         """Let go what the budget has no room for, the oldest first. Raises `ConnectionLostError` if that is not enough."""
         room = HELD_BYTES - self._in_hand_bytes - held_elsewhere
         if room < 0:
-            raise ConnectionLostError("the platform sends without reading our answers", by_server=False)
+            raise ConnectionLostError(
+                "the platform sends data but does not read our answers", by_server=False
+            )
         self._parts.shrink(room)
 
     def _tell(self, write: Callable[..., None], event: str, **facts: object) -> None:

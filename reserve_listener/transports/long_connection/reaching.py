@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from reserve_listener.net.proxies import Proxy
 
 _PORTS: Final = {"http": 80, "ws": 80, "https": 443, "wss": 443}
-_TRUST: Final = "the clock, and whether a proxy opens TLS: SSL_CERT_FILE must then name its certificates"
+_TRUST: Final = "the clock, and whether a proxy intercepts TLS: if so, set SSL_CERT_FILE to its certificates"
 
 
 class Step(Enum):
@@ -102,7 +102,7 @@ class Reaching:
             Step.LOOKUP: "this machine's DNS",
             Step.CONNECT: f"the firewall, and whether this machine needs a proxy ({self._proxy_key} or HTTPS_PROXY)",
             Step.TLS: _TRUST,
-        }.get(step, f"and what stands in between: a firewall, or {between}")
+        }.get(step, f"and what is in between: a firewall, or {between}")
 
 
 def _place(host: str, port: int) -> str:

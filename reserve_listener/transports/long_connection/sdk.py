@@ -75,7 +75,7 @@ def _import() -> Sdk:
     except (ImportError, AttributeError, NameError) as error:
         raise ReserveListenerError(
             f"this version of lark-oapi cannot be used: {error}."
-            " Install the one that reserve-listener was released with."
+            " Install the version that reserve-listener requires."
         ) from error
     finally:
         if lean:

@@ -224,7 +224,7 @@ class Supervisor:
                 return lost.result()
             connection.stop_receiving()
             await connection.flush()
-            return _AskedAnewError("a new one was asked for", by_server=False)
+            return _AskedAnewError("a new connection was requested", by_server=False)
         finally:
             for task in (lost, renew):
                 task.cancel()

@@ -71,7 +71,7 @@ class Body:
         except TimeoutError:
             self._refuse_if_it_gave_way()
             raise PushRefusedError(
-                408, "timeout", f"the body did not come within {BODY_TIMEOUT_S:g} s"
+                408, "timeout", f"the body did not arrive within {BODY_TIMEOUT_S:g} s"
             ) from None
         finally:
             self._bodies.arriving.discard(self)

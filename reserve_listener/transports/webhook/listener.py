@@ -57,7 +57,7 @@ def _tls(settings: WebhookConfig) -> ssl.SSLContext | None:
     except OSError as error:  # ssl's errors are, too
         raise ConfigError(
             f"webhook.tls_cert_file: {settings.tls_cert_file} cannot be used: {error.strerror or error}."
-            " It has to hold a certificate, and its key unless tls_key_file names that."
+            " It must contain a certificate, and its key unless tls_key_file is set."
         ) from error
     return context
 

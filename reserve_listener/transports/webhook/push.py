@@ -150,10 +150,10 @@ def _require_signature(
     if not (timestamp and signature):
         raise _unauthorized("the signature's headers are missing")
     if not _same(signature.lower(), encryption.sign(timestamp, nonce, key, body)):
-        raise _unauthorized("the signature does not fit the body and the encrypt key")
+        raise _unauthorized("the signature does not match the body and the encrypt key")
     age_s = now_s - float(timestamp) if timestamp.isascii() and timestamp.isdigit() else float("inf")
     if abs(age_s) > freshness_s:
-        raise _unauthorized("the timestamp is too old, too new, or none: check this machine's clock")
+        raise _unauthorized("the timestamp is missing, too old or too new: check this machine's clock")
 
 
 def _same(given: str, wanted: str) -> bool:

@@ -177,24 +177,22 @@ class Webhook:
                 "webhook.other_app",
                 app_id=app_id,
                 configured=self._app_id,
-                hint="pushes come from another app than lark.app_id names: correct lark.app_id, or this webhook's"
-                " address in the developer console of that app",
+                hint="pushes come from an app other than lark.app_id: correct lark.app_id, or this webhook's"
+                " address in that app's developer console",
             )
 
     def _check(self, request: Request) -> None:
         """What can be said before the body is read."""
         client = self._client(request)
         if self._allowed_senders and not is_in(client, self._allowed_senders):
-            raise PushRefusedError(403, "forbidden", "the sender is none of webhook.allowed_senders")
+            raise PushRefusedError(403, "forbidden", "the sender is not in webhook.allowed_senders")
         if _path(request) != self._path:
-            raise PushRefusedError(404, "not found", "another path than webhook.path")
+            raise PushRefusedError(404, "not found", "the path is not webhook.path")
         if request.method != "POST":
-            raise PushRefusedError(405, "method not allowed", "another method than POST")
+            raise PushRefusedError(405, "method not allowed", "the method is not POST")
         content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if content_type != "application/json":
-            raise PushRefusedError(
-                415, "unsupported media type", "another content type than application/json"
-            )
+            raise PushRefusedError(415, "unsupported media type", "the content type is not application/json")
         length = request.headers.get("content-length", "0")
         if length.isdigit() and int(length[:20]) > BODY_BYTES:
             raise too_large()

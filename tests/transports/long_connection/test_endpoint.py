@@ -175,7 +175,7 @@ BAD_URLS = [
 @pytest.mark.parametrize("url", BAD_URLS)
 def test_addresses_that_cannot_be_used(url: Any) -> None:
     """What is no WebSocket address with both ids is refused here, before a library quotes it in an error."""
-    with pytest.raises(EndpointError, match=r"^the endpoint's answer holds no usable address$"):
+    with pytest.raises(EndpointError, match=r"^the endpoint's answer contains no usable address$"):
         endpoint.read_answer(200, None, ok(URL=url), encrypted=True)
 
 

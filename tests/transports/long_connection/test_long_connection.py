@@ -244,7 +244,7 @@ async def test_a_reset_is_nobodys_close() -> None:
         simulator.abort()
         reason = await lost(connection)
         assert not reason.by_server
-        assert str(reason) == "the connection broke off"
+        assert str(reason) == "the connection broke"
 
 
 @pytest.mark.parametrize(
@@ -254,7 +254,7 @@ async def test_a_reset_is_nobodys_close() -> None:
         (Close(1001, ""), None, None, True, "closed by the server, code 1001"),
         (Close(1009, ""), Close(1009, "too big"), False, False, "closed by us, code 1009 too big"),
         (None, Close(1011, "keepalive ping timeout"), None, False, "closed by us, code 1011 keepalive ping timeout"),
-        (None, None, None, False, "the connection broke off"),
+        (None, None, None, False, "the connection broke"),
     ],
 )  # fmt: skip
 async def test_who_closed_it(
@@ -284,7 +284,7 @@ async def test_a_probe_finds_out(monkeypatch: pytest.MonkeyPatch) -> None:
         assert not connection._lost.done()
         simulator.stall_open()
         await connection.probe()
-        assert str(await lost(connection)) == "no answer after the machine was asleep"
+        assert str(await lost(connection)) == "no answer after the machine woke up"
 
 
 async def test_a_living_connection_is_left_alone() -> None:
@@ -355,7 +355,7 @@ async def test_a_peer_that_takes_no_answers(monkeypatch: pytest.MonkeyPatch) -> 
         for _ in range(500):
             connection._send(b"x" * 100_000)
             await asyncio.sleep(0)
-        assert str(await lost(connection)) == "the platform sends without reading our answers"
+        assert str(await lost(connection)) == "the platform sends data but does not read our answers"
 
 
 # -- failures to open -------------------------------------------------------------------------------------------------------

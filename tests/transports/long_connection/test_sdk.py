@@ -203,7 +203,7 @@ asyncio.run(main())
 """
     said = python(code)
     assert said.startswith("this version of lark-oapi cannot be used: ")
-    assert said.endswith(" Install the one that reserve-listener was released with.\n[]\n")
+    assert said.endswith(" Install the version that reserve-listener requires.\n[]\n")
 
 
 def test_loading_warns_of_nothing() -> None:

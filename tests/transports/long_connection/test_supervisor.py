@@ -478,7 +478,7 @@ async def test_each_change_of_state_is_a_line() -> None:
             "reason": "the endpoint refused with code 1000040350: full",
             "attempt": 3,
             "delay_s": 360.0,
-            "hint": "an app may have 50 connections: stop other clients of this app",
+            "hint": "an app may have at most 50 connections: stop other clients of this app",
         },
         connecting,
         connected,

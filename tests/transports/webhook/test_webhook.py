@@ -551,7 +551,7 @@ async def test_a_certificate_that_cannot_be_used_is_a_wrong_configuration(
     )
     code, out, _ = await cli("check", "-c", str(config))
     assert code == 78
-    assert f"tls_cert_file {alone}: holds no certificate in PEM" in out
+    assert f"tls_cert_file {alone}: contains no PEM certificate" in out
     async with running(tmp_path, config) as daemon:
         assert await daemon.ended() == 78
         assert f"webhook.tls_cert_file: {alone}" in daemon.stderr()

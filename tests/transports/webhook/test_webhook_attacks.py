@@ -154,7 +154,7 @@ async def test_an_exchange_may_have_an_end_of_its_own() -> None:
             assert webhook._server.connections == 0
             intake.verdict = Verdict.STORED
             assert (await push(client)).status_code == 200
-    assert reasons(logs) == ["an exchange did not end in time"]
+    assert reasons(logs) == ["a request and its answer took too long"]
 
 
 async def test_those_who_were_silent_for_longest_go_first() -> None:
@@ -228,7 +228,7 @@ async def test_without_a_descriptor_left_it_rests_and_makes_room() -> None:
             assert who.ended()[:1] == [0]
             for each in spare:
                 each.close()
-    assert reasons(logs) == ["there was no descriptor left for it"]
+    assert reasons(logs) == ["no file descriptor was left for it"]
 
 
 def all_descriptors() -> list[socket.socket]:
@@ -265,7 +265,7 @@ async def test_requests_that_wait_for_no_answer_come_to_an_end() -> None:
         async with served() as (webhook, _):
             answers = await raw_answer(webhook.port, PROBE * 500, 500)
     assert answers.count(b"HTTP/1.1 200 OK") == PIPELINED + 1
-    assert reasons(logs) == ["too many requests came before their answers were read"]
+    assert reasons(logs) == ["too many requests arrived before their answers were read"]
 
 
 async def test_an_answer_that_is_not_read_is_waited_for_and_no_longer() -> None:
@@ -315,10 +315,13 @@ async def test_a_push_may_come_in_chunks() -> None:
 
 
 WORDY = {
-    "chunks of one byte": (CHUNKED + in_chunks(b"x" * 100_000, 1), "the body comes in too many small pieces"),
+    "chunks of one byte": (
+        CHUNKED + in_chunks(b"x" * 100_000, 1),
+        "the body arrives in too many small pieces",
+    ),
     "chunks of one byte with long extensions": (
         CHUNKED + in_chunks(b"x" * 200, 1, b";" + b"e" * 8_000),
-        "the body's chunks are wrapped in too much",
+        "the body's chunks have too much overhead",
     ),
     "many lines": (HEAD + b"a:\r\n" * 150 + b"\r\n", "the head has more than 100 lines"),
     "a long head": (HEAD + b"a: " + b"x" * 20_000 + b"\r\n\r\n", "the head exceeds 16384 bytes"),
@@ -356,7 +359,7 @@ async def test_a_body_that_drips_in_is_one_of_many_pieces(monkeypatch: pytest.Mo
             async with asyncio.timeout(patience(20)):
                 assert (await reader.read()).startswith(b"HTTP/1.1 400")
             writer.close()
-    assert reasons(logs) == ["the body comes in too many small pieces"]
+    assert reasons(logs) == ["the body arrives in too many small pieces"]
 
 
 # -- ambiguous ----------------------------------------------------------------------------------------------------------
