@@ -26,6 +26,7 @@ from reserve_listener.store import SqliteStore
 from tests.delivery.test_worker import (
     SHAPES,
     CountingStore,
+    asleep,
     by_scope,
     drained,
     fill,
@@ -80,17 +81,8 @@ class Receiver:
 
 
 async def rest(worker: Worker) -> None:
-    """Until the worker sleeps and has nothing under way.
-
-    Asleep it waits to be woken; that it has nothing under way it may also say while it waits for the store's thread.
-    """
-    idle = 0
-    async with asyncio.timeout(patience(10)):
-        while idle < 10:
-            await asyncio.sleep(0.001)
-            looking = worker._wake.is_set() or worker._next_look is not None or not worker._wake._waiters
-            busy = looking or worker._attempts or worker._unsettled or worker._release
-            idle = 0 if busy else idle + 1
+    """Until the worker sleeps and has nothing under way."""
+    await asleep(worker, lambda: not (worker._attempts or worker._unsettled or worker._release))
 
 
 async def look(worker: Worker) -> None:
@@ -303,7 +295,7 @@ async def test_attempts_that_were_under_way_when_it_opened(base: SqliteStore, st
         await until(lambda: worker._breaker.is_open)
         clock.advance(50)  # the probe's time has come, and three attempts still hang
         worker.wake()
-        await asyncio.sleep(0.05)
+        await asleep(worker)
         await assert_rests(turns, store)
         assert len(sink.attempts) == 8
         assert worker.health.next_attempt_ms is not None
@@ -364,7 +356,7 @@ async def test_a_probe_that_fails_after_the_sink_was_enabled_is_an_attempt(
         await until(lambda: worker._attempts)
         probed = sink.attempts[-1][0]
         worker.enable()
-        await asyncio.sleep(0.01)
+        await asleep(worker)
         receiver.holding.set()
         await until(lambda: states(base)[probed][1] == 2)
         assert sink.attempts.count((probed,)) == 2
@@ -443,10 +435,10 @@ async def test_it_rests_while_it_is_open_and_all_waits(
         clock.now_ms = worker._breaker.probe_ms
         worker._wake.set()
         await until(lambda: worker._attempts)
-        await asyncio.sleep(0.02)
+        await asleep(worker)
         clock.advance(7200)
         worker._wake.set()
-        await asyncio.sleep(0.02)
+        await asleep(worker)
         await assert_rests(turns, store)
         assert len(worker._attempts) == 1
         assert worker.health.next_attempt_ms is not None
@@ -474,7 +466,7 @@ async def test_no_busy_loop_when_a_retry_is_due_and_there_is_no_place(
         await until(lambda: len(worker._attempts) == 2)
         clock.advance(3600)
         worker._wake.set()
-        await asyncio.sleep(0.02)
+        await asleep(worker)
         await assert_rests(turns, store)
         receiver.holding.set()
         await until(lambda: len(sink.ids) == 10)
@@ -729,7 +721,7 @@ async def test_disabled_with_attempts_under_way(base: SqliteStore, store: Counti
     async with working(worker):
         await until(lambda: len(sink.attempts) == 2 and worker._pending.ready)
         worker.disable()
-        await asyncio.sleep(0.02)
+        await asleep(worker)
         assert not worker._pending.ready
         await assert_rests(turns, store)
         receiver.holding.set()
@@ -845,7 +837,7 @@ async def test_a_dead_letter_that_is_tried_again_does_not_wait_for_another_of_it
         await fill(base, ("new", "A"))
         await until(lambda: worker._attempts)
         await base.operate("replay", Filters(event_id="old", sink="scripted"))
-        await asyncio.sleep(0.02)
+        await asleep(worker)
         receiver.holding.set()
         await until(lambda: sink.ids == ["old", "old"])
 

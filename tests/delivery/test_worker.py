@@ -27,7 +27,7 @@ from reserve_listener.store.sqlite import claiming
 from tests.helpers import NOW_MS, Clock, ScriptedSink, append, event, stored, until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
     from pathlib import Path
 
     from reserve_listener.model import Delivery
@@ -94,6 +94,19 @@ async def working(worker: Worker) -> AsyncIterator[asyncio.Task[None]]:
         await asyncio.wait([task])
         if not task.cancelled():
             task.result()
+
+
+async def asleep(worker: Worker, also: Callable[[], bool] = lambda: True) -> None:
+    """Until the worker waits to be woken, whatever its attempts do; `also`: and this holds as well.
+
+    It may say that it has nothing to look for while it waits for the store's thread: it has to say so for a while.
+    """
+    quiet = 0
+    async with asyncio.timeout(patience(10)):
+        while quiet < 10:
+            await asyncio.sleep(0.001)
+            looking = worker._wake.is_set() or worker._next_look is not None or not worker._wake._waiters
+            quiet = 0 if looking or not also() else quiet + 1
 
 
 async def drained(worker: Worker) -> None:
@@ -239,7 +252,7 @@ async def test_what_waits_behind_a_slow_scope_stays_in_the_store(
     await fill(base, *((f"a{n:03}", "A") for n in range(300)))
     async with working(worker):
         await until(lambda: worker._pending.at_end)
-        await asyncio.sleep(0.05)
+        await asleep(worker)
         calls = store.calls.copy()
         await asyncio.sleep(0.05)
         assert store.calls == calls
@@ -467,7 +480,7 @@ async def test_an_idle_worker_sleeps(base: SqliteStore, store: CountingStore) ->
     worker._turn = counted  # type: ignore[method-assign]
     async with working(worker):
         await until(lambda: store.calls["claim"])
-        await asyncio.sleep(0.02)
+        await asleep(worker)
         before = (turns, store.calls.copy())
         for _ in range(200):
             await asyncio.sleep(0.001)
@@ -492,10 +505,11 @@ async def test_no_busy_loop_while_a_retry_is_in_flight_or_waits(
 
     sink = ScriptedSink(max_in_flight=4, script=hang)
     await fill(base, ("a1", "A"), ("a2", "A"), ("b1", "B"), ("b2", "B"))
-    async with working(realtime(sink, store)):
+    worker = realtime(sink, store)
+    async with working(worker):
         async with asyncio.timeout(patience(5)):
             await hanging.wait()
-        await asyncio.sleep(0.05)
+        await asleep(worker)
         before = store.calls.copy()
         for _ in range(200):
             await asyncio.sleep(0.001)
@@ -531,14 +545,14 @@ async def test_a_retry_is_found_when_the_clock_was_set_back(base: SqliteStore, s
     async def once(_: Sequence[Delivery]) -> None:
         if failures:
             failures.clear()
-            await asyncio.sleep(0.02)  # the worker has found the store empty by now
+            await asleep(worker)  # it has found the store empty
             clock.advance(-3600)
             raise TransientDeliveryError("once")
 
     sink = ScriptedSink(max_in_flight=2, script=once)
     await fill(base, ("a1", "A"))
-
-    async with working(worker_of(sink, store, policy=RetryPolicy(base_s=0.01), now_ms=clock)):
+    worker = worker_of(sink, store, policy=RetryPolicy(base_s=0.01), now_ms=clock)
+    async with working(worker):
         await until(lambda: not failures)
         await until(lambda: states(base)["a1"][1] == 1)
         clock.advance(1)
@@ -726,7 +740,7 @@ async def test_an_event_after_a_pause_is_looked_for_at_once(
         await fill(base, ("first", "omm_1"))
         await until(lambda: sink.ids == ["first"])
         await fill(base, ("second", "omm_1"))
-        await asyncio.sleep(0.05)
+        await until(lambda: worker._next_look is not None)
         assert sink.ids == ["first"]
         worker.drain()
         await running

@@ -35,6 +35,7 @@ from reserve_listener.transports.long_connection.failures import (
     classify,
 )
 from reserve_listener.transports.long_connection.timing import Timing
+from tests.helpers import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -215,8 +216,7 @@ async def test_answers_are_flushed() -> None:
         await connection.open()
         await simulator.connected()
         pushes = [simulator.push(sample_event(), retry=False) for _ in range(50)]
-        while len(answers) < 50:
-            await asyncio.sleep(0.001)
+        await until(lambda: len(answers) == 50)
         connection.stop_receiving()
         for answer in answers:
             answer(Verdict.STORED)
@@ -480,7 +480,7 @@ async def test_a_cancelled_close_leaves_nothing() -> None:
     async with Simulator() as simulator, opened(simulator) as connection:
         simulator.stall_open()
         closing = asyncio.create_task(connection.close())
-        await asyncio.sleep(0.1)
+        await until(lambda: connection._client._conn.state.name == "CLOSING")
         closing.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await closing
@@ -516,9 +516,8 @@ async def test_fifty_connections_leak_nothing() -> None:
         tasks, descriptors = len(asyncio.all_tasks()), process.num_fds()
         for number in range(50):
             await once(number)
-        await asyncio.sleep(0.05)  # closed sockets are given back in the loop's next rounds
-        assert len(asyncio.all_tasks()) <= tasks
-        assert process.num_fds() <= descriptors
+        # Closed sockets are given back in the loop's next rounds.
+        await until(lambda: len(asyncio.all_tasks()) <= tasks and process.num_fds() <= descriptors)
         assert simulator.connects == 51
 
 
