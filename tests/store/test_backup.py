@@ -20,7 +20,7 @@ from reserve_listener.store import SqliteStore, back_up
 from reserve_listener.store.sqlite import backup, schema
 from reserve_listener.store.sqlite.places import inbox_path
 from tests.cli.test_operate import cli
-from tests.daemon_process import running, until, write_config
+from tests.daemon_process import running, write_config
 from tests.helpers import append, event, push, stored
 from tests.store.test_inbox import ids, left, opened, project_left, receive
 
@@ -37,6 +37,10 @@ def path(tmp_path: Path) -> Path:
 
 def names(folder: Path) -> list[str]:
     return sorted(file.name for file in folder.iterdir())
+
+
+def samples(name: str, count: int) -> list[dict[str, Any]]:
+    return [sample_event(event_id=f"{name}-{number}", scope_id=f"omm_{number}") for number in range(count)]
 
 
 async def test_what_is_projected_between_the_two_copies_is_there_once(
@@ -87,16 +91,12 @@ async def test_under_load_the_copy_has_all_that_was_answered_before(
     config, copy = str(write_config(tmp_path, platform, server.url)), tmp_path / "new" / "copy"
     async with running(tmp_path, tmp_path / "config.toml") as daemon:
         await platform.connected(20)
-        before = [sample_event(event_id=f"before-{number}") for number in range(300)]
-        await platform.push_many(before, in_flight=64)
-        meanwhile = asyncio.create_task(
-            platform.push_many([sample_event(event_id=f"meanwhile-{n}") for n in range(3_000)], in_flight=64)
-        )
+        await platform.push_many(samples("before", 300), in_flight=64)
+        meanwhile = asyncio.create_task(platform.push_many(samples("meanwhile", 3_000), in_flight=64))
         code, out, err = await cli("store", "backup", str(copy), "-c", config)
         assert {one.code for one in await meanwhile} == {200}
         assert (code, err) == (0, "")
         assert [line.rpartition("/")[2].split()[0] for line in out.splitlines()] == BOTH[::-1]
-        await until(lambda: daemon.pending() == 0)
         assert await daemon.stop() == 0
     assert names(copy) == BOTH
     restored = await opened(copy / "events.db")
