@@ -1,4 +1,4 @@
-"""The three seams of the daemon: transport, store, sink.
+"""The three seams of the daemon: transport, store, sink; and what a kind of sink is.
 
 Each says what its implementations promise about idempotence, blocking, cancellation and errors. Fakes and later
 implementations pass the same contract tests.
@@ -6,10 +6,14 @@ implementations pass the same contract tests.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+    from pathlib import Path
+
+    from pydantic import BaseModel
 
     from reserve_listener.errors import StoreError
     from reserve_listener.model import Claimed, Delivery, IncomingEvent, Outcome, State, Verdict
@@ -83,6 +87,68 @@ class Sink(Protocol):
 
     async def close(self) -> None:
         """Give back what is held. May be called twice; does not raise."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SinkRuntime:
+    """What the daemon gives a sink."""
+
+    name: str
+    """The sink's name in the configuration: `Sink.name`, and what its messages begin with."""
+    write_events: Callable[[Sequence[dict[str, Any]]], Awaitable[None]]
+    """Writes lines to the daemon's own log. Returns when they are out; raises `OSError` when they cannot be."""
+    reserved: Collection[Path] = ()
+    """What a sink never writes to, whatever name it goes by: the store, secrets, the configuration."""
+
+
+class SinkKind(Protocol):
+    """A type of sink: what `type = "…"` of a `[[sinks]]` table means. Built in, or a plugin's (docs/plugins.md).
+
+    An object may have more, each of which may be left out:
+
+    - `files`: keys of its settings that name files which it reads.
+    - `secrets`: keys that name files with secrets. Each file is one line and is read once, when the configuration is
+      loaded: what is used, masked and compared by a reload is the same. A mapping says for each key how its file is read.
+      The files of `files` and `secrets` are systemd credentials first, and no file sink may write to them.
+    - `writes`: keys that name files which it writes to: no two sinks may name the same.
+    - `masks(settings, secrets)`: texts that nothing may show, beside the secrets' own and every `SecretStr`.
+    - `needs`: modules that must be installed, each with what to give to `pip install` for it.
+    - `check(settings, secrets, runtime)`: what `reserve-listener check` says of such a sink; changes and sends nothing.
+      Raises `ConfigError` for what would keep it from working. May block.
+    - `target(settings, secrets, runtime)`: the `net.target.Target` that `check --online` tries to reach. May block.
+    - `docs`: a line that says what such sinks do.
+    """
+
+    @property
+    def name(self) -> str:
+        """The `type`."""
+
+    @property
+    def settings(self) -> type[BaseModel]:
+        """Its own keys. name, type, retry and the filters are the daemon's; a key that nobody knows is refused."""
+
+    def build(self, settings: Any, secrets: Mapping[str, Any], runtime: SinkRuntime, /) -> Sink:
+        """A sink of these settings. Opens no connection. May block, in any thread; raises `ConfigError`.
+
+        `settings` is an instance of `settings`. `secrets` has a `SecretStr` for each key of `secrets` that is set.
+        """
+
+
+class SinkKinds(Protocol):
+    """All kinds there are."""
+
+    @property
+    def built_in(self) -> Collection[str]:
+        """The names of those that come with the daemon."""
+
+    def installed(self) -> Collection[str]:
+        """The names that plugins offer."""
+
+    def find(self, name: str, /) -> SinkKind | None:
+        """The kind of this name, the same object each time; None when there is none.
+
+        Raises `ConfigError` for one that cannot be used: it does not load, is no kind, or is offered twice.
+        """
 
 
 class Store(Protocol):

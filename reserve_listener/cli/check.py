@@ -72,9 +72,10 @@ def _findings(path: Path | None, *, online: bool) -> "Iterator[Finding]":
     from reserve_listener.cli.checks import offline
     from reserve_listener.cli.checks.findings import Finding, WrongError, within
     from reserve_listener.config import load_explained
+    from reserve_listener.sinks.kinds import KINDS
 
     try:
-        loaded = within(lambda: load_explained(path))
+        loaded = within(lambda: load_explained(KINDS, path))
     except (ConfigError, WrongError) as error:
         for line in str(error).splitlines():
             yield Finding(where="configuration", level="fail", what=line, do=getattr(error, "do", ""))

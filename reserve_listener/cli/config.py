@@ -95,8 +95,9 @@ def schema(_config: UnusedConfigOption = None) -> None:
     Example: reserve-listener config schema > reserve-listener.schema.json
     """
     from reserve_listener.config import json_schema
+    from reserve_listener.sinks.kinds import KINDS
 
-    typer.echo(json.dumps(json_schema(), indent=2, ensure_ascii=False))
+    typer.echo(json.dumps(json_schema(KINDS), indent=2, ensure_ascii=False))
 
 
 @config_app.command()
@@ -106,8 +107,9 @@ def show(config: ConfigOption = None, as_json: JsonOption = False) -> None:
     Example: reserve-listener config show -c /etc/reserve-listener/config.toml
     """
     from reserve_listener.config import load_explained, settings
+    from reserve_listener.sinks.kinds import KINDS
 
-    loaded = load_explained(config, secrets=False)
+    loaded = load_explained(KINDS, config, secrets=False)
     if as_json:
         typer.echo(json.dumps(_as_json(loaded, list(settings(loaded))), indent=2))
         return

@@ -74,8 +74,9 @@ def run(
         from reserve_listener.config import load
         from reserve_listener.daemon.app import App
         from reserve_listener.net.resolver import Loop
+        from reserve_listener.sinks.kinds import KINDS
 
-        settings = load(config)
+        settings = load(KINDS, config)
         for secret in settings.secret_texts():
             logs.hide(secret)
         logs.set_level(settings.log.level)
@@ -83,7 +84,7 @@ def run(
         async def serve() -> None:
             signals = Signals(hangup)
             signals.install()
-            await App(settings, logs=logs, reload=lambda: load(config)).run(signals)
+            await App(settings, logs=logs, reload=lambda: load(KINDS, config)).run(signals)
 
         with asyncio.Runner(loop_factory=Loop) as runner:
             runner.run(serve())

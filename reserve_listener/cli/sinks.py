@@ -144,9 +144,10 @@ def _try_here(config: Path | None, name: str) -> "SampleResult":
     from reserve_listener.config.files import ours
     from reserve_listener.daemon.trial import sample_delivery, send_test_event
     from reserve_listener.net.resolver import Loop
+    from reserve_listener.sinks.kinds import KINDS
     from reserve_listener.sinks.registry import make_outlet
 
-    settings = load(config)
+    settings = load(KINDS, config)
     table = next(sink for sink in settings.sinks if sink.name == name)
 
     async def write(lines: Any) -> None:

@@ -12,8 +12,9 @@ if TYPE_CHECKING:
 def locate_store(config: Path | None, *, quiet: bool = False) -> "Located":
     """Where the store is. What is wrong with the configuration is a warning: looking at the store needs no more of it."""
     from reserve_listener.config import locate
+    from reserve_listener.sinks.kinds import KINDS
 
-    located = locate(config)
+    located = locate(KINDS, config)
     if located.problems and not quiet:
         for problem in located.problems:
             typer.echo(f"warning: {problem}", err=True)

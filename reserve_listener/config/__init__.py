@@ -9,31 +9,24 @@ from reserve_listener.config.loading import Loaded, find_config, load, load_expl
 from reserve_listener.config.model import (
     Config,
     DeliveryConfig,
-    FileSink,
-    HttpSink,
     LarkConfig,
-    LogSink,
-    RetryConfig,
-    Sink,
     StatusConfig,
     StoreConfig,
     WebhookConfig,
 )
 from reserve_listener.config.secret_files import signing_key
+from reserve_listener.config.sinks import RetryConfig, SinkTable
 from reserve_listener.config.tolerant import Located, locate
 
 __all__ = [
     "Config",
     "DeliveryConfig",
-    "FileSink",
-    "HttpSink",
     "LarkConfig",
     "Loaded",
     "Located",
-    "LogSink",
     "RetryConfig",
     "Setting",
-    "Sink",
+    "SinkTable",
     "StatusConfig",
     "StoreConfig",
     "WebhookConfig",

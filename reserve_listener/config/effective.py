@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
+from functools import reduce
+from operator import or_
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BaseModel, SecretStr
+from pydantic import BaseModel, Field, SecretStr, create_model
 from pydantic.json_schema import GenerateJsonSchema
 
-from reserve_listener.config.model import DEFAULT_SINKS, Config, LogSink
-from reserve_listener.config.shown import public_sink_url, public_url
+from reserve_listener.config.model import Config
+from reserve_listener.config.shown import public_sink_url, public_url, suggests_secret
+from reserve_listener.config.sinks import SinkTable, table_of
+from reserve_listener.errors import ConfigError
 from reserve_listener.text import MASK
 
 if TYPE_CHECKING:
@@ -20,6 +25,7 @@ if TYPE_CHECKING:
     from pydantic_core.core_schema import NullableSchema
 
     from reserve_listener.config.loading import Loaded
+    from reserve_listener.protocols import SinkKinds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,9 +69,7 @@ def _of_table(loaded: Loaded, section: str, table: BaseModel, index: int | None)
 
 def _file_or_default(config: Config, table: BaseModel, key: str) -> str:
     # Without any sinks, and with `sinks = []`, nobody has set the keys of the one that there is then.
-    ours = isinstance(table, LogSink) and (
-        "sinks" not in config.model_fields_set or table is DEFAULT_SINKS[0]
-    )
+    ours = isinstance(table, SinkTable) and "sinks" not in config.model_fields_set
     return "file" if key in table.model_fields_set and not ours else "default"
 
 
@@ -82,8 +86,14 @@ def _plain(value: Any, name: str = "") -> Any:
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, str):
-        return public_sink_url(value) if name == "url" and value.startswith("http") else value
+        return _plain_text(value, name)
     return value
+
+
+def _plain_text(text: str, name: str) -> str:
+    if suggests_secret(name) and not name.endswith("_file"):
+        return MASK  # a plugin may have taken a plain text for it
+    return public_sink_url(text) if name == "url" and text.startswith("http") else text
 
 
 class _WithoutNull(GenerateJsonSchema):
@@ -93,11 +103,25 @@ class _WithoutNull(GenerateJsonSchema):
         return self.generate_inner(schema["schema"])
 
 
-def json_schema() -> dict[str, Any]:
-    """The JSON Schema (2020-12) of the file, for editors and checkers."""
-    schema = Config.model_json_schema(schema_generator=_WithoutNull)
+def json_schema(sink_kinds: SinkKinds) -> dict[str, Any]:
+    """The JSON Schema (2020-12) of the file, for editors and checkers, with the sinks of all kinds that can be used."""
+    tables: Any = reduce(or_, _tables(sink_kinds))
+    field = copy(Config.model_fields["sinks"])
+    fields: dict[str, Any] = {"sinks": (tuple[Annotated[tables, Field(discriminator="type")], ...], field)}
+    model: type[Config] = create_model("Config", __base__=Config, __doc__=Config.__doc__, **fields)
+    schema = model.model_json_schema(schema_generator=_WithoutNull)
     _drop_nulls(schema)
     return {"$schema": _WithoutNull.schema_dialect, **schema, "title": "reserve-listener configuration"}
+
+
+def _tables(sink_kinds: SinkKinds) -> Iterator[type[SinkTable]]:
+    for name in dict.fromkeys((*sink_kinds.built_in, *sink_kinds.installed())):
+        try:
+            kind = sink_kinds.find(name)
+            if kind is not None:
+                yield table_of(kind)
+        except ConfigError:
+            continue  # it harms nothing while it is not used
 
 
 def _drop_nulls(node: Any) -> None:

@@ -92,11 +92,11 @@ def _switch(text: str) -> bool:
 
 
 def _is_array(kind: Any) -> bool:
-    return any(typing.get_origin(each) is tuple for each in (kind, *_within(kind)))
+    return any(typing.get_origin(each) is tuple for each in within(kind))
 
 
-def _within(kind: Any) -> Iterator[Any]:
-    """The parts of a type, at every depth: of `Annotated[tuple[str, ...], …] | None` also the tuple."""
+def within(kind: Any) -> Iterator[Any]:
+    """A type and its parts, at every depth: of `Annotated[tuple[str, ...], …] | None` also the tuple."""
+    yield kind
     for part in typing.get_args(kind):
-        yield part
-        yield from _within(part)
+        yield from within(part)

@@ -6,24 +6,24 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reserve_listener.config.model import Config, FileSink, HttpSink
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from reserve_listener.config.model import Config
 
 COMPANIONS = tuple(
     part + ending for part in ("", "-inbox") for ending in ("", "-wal", "-shm", "-journal", ".lock", ".sock")
 )
 
 
-def collisions(config: Config, file: Path | None) -> Iterator[tuple[str, str]]:
-    """The name of each file sink whose path is taken, and what it is. Links and other spellings are seen through."""
+def collisions(config: Config, file: Path | None) -> Iterator[tuple[str, str, str]]:
+    """Name and key of each sink that would write to a file that is taken, and whose it is. Links are seen through."""
     taken = {_identity(path): what for path, what in ours(config, file)}
     for sink in config.sinks:
-        if isinstance(sink, FileSink):
-            identity = _identity(sink.path)
+        for key, path in sink.files_written():
+            identity = _identity(path)
             if identity in taken:
-                yield sink.name, f"{sink.path} is {taken[identity]}; name another path"
+                yield sink.name, key, f"{path} is {taken[identity]}; name another path"
             else:
                 taken[identity] = f'the file of the sink "{sink.name}"'
 
@@ -35,9 +35,9 @@ def homeless(config: Config) -> Iterator[tuple[tuple[str | int, ...], str]]:
     except OSError:
         paths: list[tuple[tuple[str | int, ...], Path]] = [(("store", "url"), config.store.path)]
         paths += [
-            (("sinks", index, "path"), sink.path)
+            (("sinks", index, key), path)
             for index, sink in enumerate(config.sinks)
-            if isinstance(sink, FileSink)
+            for key, path in sink.files_written()
         ]
         for key, path in paths:
             if not path.is_absolute():
@@ -60,9 +60,8 @@ def ours(config: Config, file: Path | None = None) -> Iterator[tuple[Path, str]]
         for path in config.webhook.files():
             yield path, "a file that the webhook reads"
     for sink in config.sinks:
-        if isinstance(sink, HttpSink):
-            for path in sink.files():
-                yield path, f'a file that the sink "{sink.name}" reads'
+        for path in sink.files_read():
+            yield path, f'a file that the sink "{sink.name}" reads'
 
 
 def _identity(path: Path) -> tuple[int, int] | str:

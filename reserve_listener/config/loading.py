@@ -6,20 +6,23 @@ import os
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, get_origin
 
 from pydantic import ValidationError
 
 from reserve_listener.config import environment, problems, secret_files, values
 from reserve_listener.config.default_store import default_store
 from reserve_listener.config.files import collisions, homeless
-from reserve_listener.config.model import HTTP_FILE_KEYS, HTTP_SECRET_KEYS, Config, duplicates
+from reserve_listener.config.model import Config, duplicates
 from reserve_listener.config.reading import SecretFiles, read_within
 from reserve_listener.config.shown import path_text
+from reserve_listener.config.sinks import file_keys, secret_readers
 from reserve_listener.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+    from reserve_listener.protocols import SinkKind, SinkKinds
 
 PLACES: Final = (Path("config.toml"), Path("/etc/reserve-listener/config.toml"))
 # Keys that may stand in a file of their own instead: KEY or KEY_file.
@@ -27,13 +30,6 @@ SECRET_KEYS: Final = (("lark", "app_secret"), ("webhook", "encrypt_key"), ("webh
 _LARGEST_FILE: Final = 1_048_576
 
 _KeyPath = tuple[int | str, ...]
-
-_READERS: Final[Mapping[str, Callable[[Path, SecretFiles], object]]] = {
-    **dict.fromkeys(HTTP_SECRET_KEYS, secret_files.read_secret),
-    "url_file": secret_files.read_url,
-    "bearer_token_file": secret_files.read_header_value,
-    "signing_secret_file": secret_files.read_signing_secrets,
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,25 +43,39 @@ class Loaded:
 
 
 def load(
-    path: Path | None = None, *, environ: Mapping[str, str] = os.environ, secrets: bool = True
+    sink_kinds: SinkKinds,
+    path: Path | None = None,
+    *,
+    environ: Mapping[str, str] = os.environ,
+    secrets: bool = True,
 ) -> Config:
     """The configuration: the file, the environment over it, secrets read.
 
     `secrets=False` finds their files and does not read them, for commands that show the configuration: those of a unit
     are nobody's but the unit's.
 
-    `path` is what -c names; without it the usual places are searched. Blocks for a few small reads. Raises
-    ConfigError with every mistake that was found, a line each.
+    `path` is what -c names; without it the usual places are searched. `sink_kinds`: what `type` may be. Blocks for a few
+    small reads. Raises ConfigError with every mistake that was found, a line each.
     """
-    return load_explained(path, environ=environ, secrets=secrets).config
+    return load_explained(sink_kinds, path, environ=environ, secrets=secrets).config
 
 
 def load_explained(
-    path: Path | None = None, *, environ: Mapping[str, str] = os.environ, secrets: bool = True
+    sink_kinds: SinkKinds,
+    path: Path | None = None,
+    *,
+    environ: Mapping[str, str] = os.environ,
+    secrets: bool = True,
 ) -> Loaded:
     """What `load` does, with the file that was read and the origins of keys."""
     file = find_config(path, environ)
-    draft = Draft(file=file, environ=environ, values=read_toml(file) if file else {}, secrets=secrets)
+    draft = Draft(
+        sink_kinds=sink_kinds,
+        file=file,
+        environ=environ,
+        values=read_toml(file) if file else {},
+        secrets=secrets,
+    )
     draft.lay_environment_over()
     draft.resolve_secrets()
     draft.fill_in_default_store()
@@ -74,7 +84,8 @@ def load_explained(
         draft.problems += [f"{draft.at(key)}: {why}" for key, why in homeless(config)]
     if config is not None and not draft.problems:
         draft.problems += [
-            f'{draft.at(("sinks",))}: sink "{name}": path: {why}' for name, why in collisions(config, file)
+            f'{draft.at(("sinks",))}: sink "{name}": {key}: {why}'
+            for name, key, why in collisions(config, file)
         ]
     if config is None or draft.problems:
         raise ConfigError("\n".join(dict.fromkeys(draft.problems)))
@@ -135,6 +146,7 @@ def _read_text(file: Path) -> str:
 class Draft:
     """The values on their way to a `Config`, and what was found wrong with them so far."""
 
+    sink_kinds: SinkKinds
     file: Path | None
     environ: Mapping[str, str]
     values: dict[str, Any]
@@ -181,8 +193,14 @@ class Draft:
         self._take_credential()
         sinks = self.values.get("sinks")
         for index, sink in enumerate(sinks if isinstance(sinks, list) else []):
-            if isinstance(sink, dict) and sink.get("type") == "http":
-                self._find_files(index, sink)
+            if isinstance(sink, dict) and (kind := self._kind_of(sink)) is not None:
+                self._find_files(index, sink, kind)
+
+    def _kind_of(self, sink: Mapping[str, Any]) -> SinkKind | None:
+        try:
+            return self.sink_kinds.find(sink["type"]) if isinstance(sink.get("type"), str) else None
+        except ConfigError:
+            return None  # for the model to say
 
     def _read_secret_file(self, section: str, key: str) -> None:
         table, file_key = self.values[section], f"{key}_file"
@@ -209,15 +227,15 @@ class Draft:
         self._read_secret_file("lark", "app_secret")
         self.origins["lark", "app_secret_file"] = "credential"
 
-    def _find_files(self, index: int, sink: dict[str, Any]) -> None:
-        """Where the files of an http sink are, and whether its secrets can be read."""
-        for key in HTTP_FILE_KEYS:
-            self._find_file(("sinks", index, key), sink, key, _READERS.get(key))
-        headers = sink.get("header_files")
-        if isinstance(headers, dict):
-            for name in headers:
-                at = ("sinks", index, "header_files", str(name))
-                self._find_file(at, headers, name, secret_files.read_header_value)
+    def _find_files(self, index: int, sink: dict[str, Any], kind: SinkKind) -> None:
+        """Where the files of a sink are, and whether its secrets can be read."""
+        readers = secret_readers(kind)
+        for key in file_keys(kind):
+            if not _takes_a_table(kind, key):
+                self._find_file(("sinks", index, key), sink, key, readers.get(key))
+            elif isinstance(sink.get(key), dict):
+                for name in sink[key]:
+                    self._find_file(("sinks", index, key, str(name)), sink[key], name, readers.get(key))
 
     def _find_file(
         self,
@@ -251,13 +269,16 @@ class Draft:
         context = {
             "credentials_directory": secret_files.credentials_directory(self.environ),
             "secret_files": self.files,
+            "sink_kinds": self.sink_kinds,
         }
         config = None
         self.values.setdefault("lark", {})  # so that it is the app's id that is said to be missing
         try:
             config = Config.model_validate(self.values, context=context)
         except ValidationError as error:
-            self.problems += problems.lines(error, self.at, self._is_given)
+            self.problems += problems.lines(
+                error, self.at, self._is_given, problems.Sinks(self.values, self.sink_kinds)
+            )
         self._check_across()
         return config
 
@@ -323,6 +344,13 @@ class Draft:
             return f"environment: {environment.variable(section, key)}"
         where = path_text(self.file) if self.file else "configuration"
         return f"{where}: {problems.label(path, self.values)}" if path else where
+
+
+def _takes_a_table(kind: SinkKind, key: str) -> bool:
+    """Whether a key holds a table of files. Anything else in its place is no path, and may be a secret."""
+    return any(
+        get_origin(each) is dict for each in environment.within(kind.settings.model_fields[key].annotation)
+    )
 
 
 def _is_variable(origin: str) -> bool:

@@ -5,51 +5,39 @@ A model can be built by hand (tests, the demo); `load` is what reads files, envi
 
 from __future__ import annotations
 
-import base64
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self, cast
 from urllib.parse import urlsplit
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     PrivateAttr,
     SecretStr,
+    SerializeAsAny,
     ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
     field_validator,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from reserve_listener.config import secret_files, values
 from reserve_listener.config.default_store import OF_ROOT
-from reserve_listener.config.reading import SecretFiles
+from reserve_listener.config.section import Section, not_below
 from reserve_listener.config.shown import quoted
+from reserve_listener.config.sinks import SinkTable, table_of
 from reserve_listener.errors import ConfigError
-from reserve_listener.net import proxies, url_secrets
+from reserve_listener.net import proxies
 from reserve_listener.net.addresses import is_loopback
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
+
+    from reserve_listener.protocols import SinkKinds
 
 PLATFORMS: Final = ("https://open.feishu.cn", "https://open.larksuite.com")
-SHORTEST_PART: Final = 8
-"""What of a header's value is shorter is masked with the whole only."""
-
-
-class Section(BaseModel):
-    """What all sections share: fixed once loaded, and no key that is not known."""
-
-    # Inputs stay out of pydantic's own texts: they may be secrets.
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
-
-def _not_below(cap: float, info: ValidationInfo, base_key: str) -> float:
-    base = info.data.get(base_key)
-    if base is not None and base > cap:
-        raise ValueError(f"must be at least {base_key} ({base:g})")
-    return cap
 
 
 class LarkConfig(Section):
@@ -123,7 +111,7 @@ class LarkConfig(Section):
     @field_validator("backoff_cap")
     @classmethod
     def _cap_not_below_base(cls, cap: float, info: ValidationInfo) -> float:
-        return _not_below(cap, info, "backoff_base")
+        return not_below(cap, info, "backoff_base")
 
 
 class StoreConfig(Section):
@@ -164,276 +152,6 @@ class LogConfig(Section):
     level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="The lowest level to log; --log-level overrides it."
     )
-
-
-class RetryConfig(Section):
-    """`retry` of a sink: when a delivery that failed is tried again. Times are seconds."""
-
-    base: values.Seconds = Field(default=1.0, description="Seconds before the first retry, approximately.")
-    # Validated although it is the default: base alone can exceed it.
-    cap: values.Seconds = Field(
-        default=3600.0, description="Seconds: the longest that delays grow to.", validate_default=True
-    )
-    max_attempts: values.Attempts | None = Field(
-        default=None, description="Give up after this many attempts; if unset, only max_age counts."
-    )
-    max_age: values.LongSeconds = Field(
-        default=259_200.0, description="Give up once the event has been in the store for this many seconds."
-    )
-
-    @field_validator("cap")
-    @classmethod
-    def _cap_not_below_base(cls, cap: float, info: ValidationInfo) -> float:
-        return _not_below(cap, info, "base")
-
-
-class _Sink(Section):
-    name: values.SinkName = Field(
-        description="Unique; it identifies the sink in the store. a-z, 0-9, - and _, at most 64 characters."
-    )
-    retry: RetryConfig = Field(default_factory=RetryConfig, description="When to retry a failed delivery.")
-    scope_type: Literal["room", "level"] | None = Field(
-        default=None, description="Only changes to rooms, or only to levels."
-    )
-    scope_ids: values.Ids | None = Field(
-        default=None, description="Only changes to these rooms and levels, by ID."
-    )
-    tenants: values.Ids | None = Field(
-        default=None, description="Only changes in these tenants, by tenant_key."
-    )
-
-
-class LogSink(_Sink):
-    """A sink that writes events to the daemon's log."""
-
-    type: Literal["log"]
-
-
-class FileSink(_Sink):
-    """A sink that appends events to a file, one JSON object a line."""
-
-    type: Literal["file"]
-    path: values.FilePath = Field(
-        description="The file, created with mode 0640; relative to the working directory."
-    )
-    rotate_mb: values.Megabytes | None = Field(default=None, description="MiB at which to rotate the file.")
-    rotate_every: Literal["hour", "day", "week"] | None = Field(
-        default=None, description="Rotate the file every hour, day or week, in local time."
-    )
-    keep: values.Kept = Field(default=10, description="How many rotated files to keep.")
-    compress: values.Switch = Field(default=False, description="Whether to compress rotated files (gzip).")
-
-    @model_validator(mode="after")
-    def _keep_what_is_rotated(self) -> Self:
-        values.together(self._misfits())
-        return self
-
-    def _misfits(self) -> Iterator[str]:
-        if self.rotate_mb is None and self.rotate_every is None:
-            # Stated defaults are no mistake: `config show` states them.
-            for key in ("keep", "compress"):
-                if getattr(self, key) != type(self).model_fields[key].default:
-                    yield f"{key} has no effect without rotate_mb or rotate_every; set one of them"
-
-
-class HttpSink(_Sink):
-    """A sink that posts each event to a URL."""
-
-    type: Literal["http"]
-    url: values.SinkUrl | None = Field(
-        default=None, description="Where to post events; https, or http on a network that you trust."
-    )
-    url_file: values.FilePath | None = Field(
-        default=None,
-        description="A file whose only line is the URL, when the URL is a secret. Instead of url.",
-    )
-    format: Literal["cloudevents", "feishu"] = Field(
-        default="cloudevents",
-        description="What to post: a CloudEvent, or the push as the platform itself would send it.",
-    )
-    timeout: values.Seconds = Field(default=10.0, description="Seconds to wait for the receiver's answer.")
-    max_in_flight: values.InFlight = Field(
-        default=16, description="How many posts may be in progress at once."
-    )
-    headers: values.Headers | None = Field(default=None, description="Additional headers: name and value.")
-    header_files: values.HeaderFiles | None = Field(
-        default=None,
-        description="Headers with secret values: name, and the file whose only line is the value.",
-    )
-    bearer_token_file: values.FilePath | None = Field(
-        default=None, description="A file whose only line is sent as Authorization: Bearer."
-    )
-    basic_user: values.BasicUser | None = Field(
-        default=None, description="The user for HTTP basic authentication; with basic_password_file."
-    )
-    basic_password_file: values.FilePath | None = Field(
-        default=None, description="A file whose only line is the password for basic_user."
-    )
-    signing_secret_file: values.FilePath | None = Field(
-        default=None, description="A file of whsec_… secrets, one per line; each of them signs every post."
-    )
-    ca_bundle: values.FilePath | None = Field(
-        default=None, description="A PEM file of certificate authorities to trust instead of the system's."
-    )
-    client_cert_file: values.FilePath | None = Field(
-        default=None, description="A PEM file with the client certificate to present to the receiver (mTLS)."
-    )
-    client_key_file: values.FilePath | None = Field(
-        default=None, description="The certificate's key, unless it is in the same file."
-    )
-    proxy: values.ProxyUrl | None = Field(
-        default=None, description="http(s)://[user:password@]host:port of the proxy to the receiver."
-    )
-    verification_token_file: values.FilePath | None = Field(
-        default=None, description='The receiver\'s verification token, for format = "feishu".'
-    )
-    encrypt_key_file: values.FilePath | None = Field(
-        default=None, description='The receiver\'s encrypt key, for format = "feishu".'
-    )
-
-    _files: SecretFiles = PrivateAttr(default_factory=SecretFiles)
-
-    def model_post_init(self, context: Any, /) -> None:
-        """Take over what `load` has read."""
-        if isinstance(context, dict) and "secret_files" in context:
-            self._files = context["secret_files"]
-
-    @model_validator(mode="after")
-    def _fits_together(self) -> Self:
-        values.together(self._misfits())
-        return self
-
-    def _misfits(self) -> Iterator[str]:
-        if self.url is None and self.url_file is None:
-            yield "url is missing: set url, the URL to post events to, or url_file, a file that contains it"
-        if self.url is not None and self.url_file is not None:
-            yield "url and url_file cannot be combined; keep one of them"
-        if (self.basic_user is None) != (self.basic_password_file is None):
-            yield "basic_user and basic_password_file need each other; set both or neither"
-        if self.basic_user is not None and self.bearer_token_file is not None:
-            yield "bearer_token_file and basic_user cannot be combined; keep one of them"
-        names = Counter(name.lower() for name in (*(self.headers or ()), *(self.header_files or ())))
-        if twice := [name for name, count in names.items() if count > 1]:
-            yield f"headers and header_files set {twice[0]} more than once; keep one of them"
-        if "authorization" in names and (self.bearer_token_file or self.basic_user):
-            yield "header_files sets authorization, and so does bearer_token_file or basic_user; keep one of them"
-        if self.client_key_file is not None and self.client_cert_file is None:
-            yield "client_key_file has no effect without client_cert_file"
-        if self.client_cert_file is not None and self.url is not None and not _is_https(self.url):
-            yield "client_cert_file has no effect without an https:// url"
-        if self.format != "feishu" and (self.verification_token_file or self.encrypt_key_file):
-            yield 'verification_token_file and encrypt_key_file are only for format = "feishu"'
-
-    def read_url(self) -> str:
-        """Where events are posted; from `url_file` if that is set. Blocks and raises as below."""
-        if self.url_file is None:
-            return self.url or ""  # which `_misfits` refuses
-        url = self._read("url_file", self.url_file, secret_files.read_url)
-        if self.client_cert_file is not None and not _is_https(url):
-            raise ConfigError(
-                f'sink "{self.name}": client_cert_file has no effect without an https:// URL in url_file'
-            )
-        return url
-
-    def read_signing_secrets(self) -> tuple[SecretStr, ...]:
-        """The `whsec_…` secrets of the file; none without a file. `signing_key` decodes one.
-
-        Files are read once: `load` has done it, else the first call does, and blocks. Raises ConfigError, whose text holds the sink, the key and the path.
-        """
-        if self.signing_secret_file is None:
-            return ()
-        try:
-            return secret_files.read_signing_secrets(self.signing_secret_file, self._files)
-        except ConfigError as error:
-            raise ConfigError(f'sink "{self.name}": signing_secret_file: {error}') from None
-
-    def read_headers(self) -> dict[str, str]:
-        """All headers to send along, those from files and Authorization included. Blocks and raises as above."""
-        headers = dict(self.headers or {})
-        for name, path in (self.header_files or {}).items():
-            headers[name] = self._read_header(f"header_files.{name}", path)
-        if self.bearer_token_file is not None:
-            token = self._read_header("bearer_token_file", self.bearer_token_file)
-            headers["Authorization"] = f"Bearer {token}"
-        if self.basic_user is not None and self.basic_password_file is not None:
-            password = self._read("basic_password_file", self.basic_password_file)
-            headers["Authorization"] = f"Basic {_basic(self.basic_user, password)}"
-        return headers
-
-    def read_verification_token(self) -> SecretStr | None:
-        """The receiver's verification token, when there is one. Blocks and raises as above."""
-        path = self.verification_token_file
-        return None if path is None else SecretStr(self._read("verification_token_file", path))
-
-    def read_encrypt_key(self) -> SecretStr | None:
-        """The receiver's encrypt key, when there is one. Blocks and raises as above."""
-        return (
-            None
-            if self.encrypt_key_file is None
-            else SecretStr(self._read("encrypt_key_file", self.encrypt_key_file))
-        )
-
-    def secrets(self) -> Iterator[SecretStr]:
-        """Everything of the sink that is secret. Blocks and raises as above."""
-        yield from self.read_signing_secrets()
-        yield from map(SecretStr, url_secrets.secret_texts(self.read_url(), shortest=SHORTEST_PART))
-        if self.url_file is not None:
-            yield SecretStr(self.read_url())
-        yield from _with_login(self.proxy)
-        for name, path in (self.header_files or {}).items():
-            value = self._read_header(f"header_files.{name}", path)
-            yield SecretStr(value)
-            # Without "Bearer", "Token" or the like; one that is as short as a word of a text would mask words.
-            if len(rest := value.partition(" ")[2]) >= SHORTEST_PART:
-                yield SecretStr(rest)
-        if self.bearer_token_file is not None:
-            yield SecretStr(self._read_header("bearer_token_file", self.bearer_token_file))
-        if self.basic_user is not None and self.basic_password_file is not None:
-            password = self._read("basic_password_file", self.basic_password_file)
-            yield SecretStr(password)
-            yield SecretStr(_basic(self.basic_user, password))
-        yield from filter(None, (self.read_verification_token(), self.read_encrypt_key()))
-
-    def files(self) -> Iterator[Path]:
-        """The files that the sink reads."""
-        for key in HTTP_FILE_KEYS:
-            if (path := getattr(self, key)) is not None:
-                yield path
-        yield from (self.header_files or {}).values()
-
-    def _read_header(self, key: str, path: Path) -> str:
-        return self._read(key, path, secret_files.read_header_value)
-
-    def _read(
-        self, key: str, path: Path, read: Callable[[Path, SecretFiles], SecretStr] = secret_files.read_secret
-    ) -> str:
-        try:
-            return read(path, self._files).get_secret_value()
-        except ConfigError as error:
-            raise ConfigError(f'sink "{self.name}": {key}: {error}') from None
-
-
-def _is_https(url: str) -> bool:
-    return urlsplit(url).scheme == "https"
-
-
-HTTP_SECRET_KEYS: Final = (
-    "url_file",
-    "bearer_token_file",
-    "basic_password_file",
-    "verification_token_file",
-    "encrypt_key_file",
-)
-"""Keys of an http sink that name a file with one secret."""
-
-HTTP_FILE_KEYS: Final = (
-    *HTTP_SECRET_KEYS,
-    "signing_secret_file",
-    "ca_bundle",
-    "client_cert_file",
-    "client_key_file",
-)
-"""Keys of an http sink that name a file."""
 
 
 class WebhookConfig(Section):
@@ -518,8 +236,22 @@ class StatusConfig(Section):
     listen: values.Listen = Field(default="127.0.0.1:9464", description="host:port to listen on.")
 
 
-Sink: TypeAlias = LogSink | FileSink | HttpSink
-DEFAULT_SINKS: Final = (LogSink(name="console", type="log"),)
+DEFAULT_SINKS: Final[Any] = ({"name": "console", "type": "log"},)
+
+
+def _of_its_kind(value: Any, base: ValidatorFunctionWrapHandler, info: ValidationInfo) -> SinkTable:
+    """The table as its type has it. The kinds of sinks come in the context: the configuration knows none itself."""
+    if isinstance(value, SinkTable) or not isinstance(value, dict):
+        return cast("SinkTable", base(value))
+    kinds: SinkKinds = (info.context or {})["sink_kinds"]
+    try:
+        kind = kinds.find(value["type"]) if isinstance(value.get("type"), str) else None
+        table = None if kind is None else table_of(kind)
+    except ConfigError as error:
+        raise ValueError(str(error)) from None
+    if table is None:
+        raise PydanticCustomError("sink_type", "no type of sink")
+    return table.model_validate(value, context=info.context)
 
 
 class Config(Section):
@@ -529,20 +261,34 @@ class Config(Section):
     store: StoreConfig = Field(default_factory=StoreConfig, description="Where events are kept.")
     delivery: DeliveryConfig = Field(default_factory=DeliveryConfig, description="Settings for all sinks.")
     log: LogConfig = Field(default_factory=LogConfig, description="What the daemon logs.")
-    sinks: tuple[Annotated[Sink, Field(discriminator="type")], ...] = Field(
-        default=DEFAULT_SINKS, description='Where events go. If there are none: one log sink, "console".'
+    sinks: tuple[Annotated[SerializeAsAny[SinkTable], WrapValidator(_of_its_kind)], ...] = Field(
+        default=DEFAULT_SINKS,
+        validate_default=True,
+        description='Where events go. If there are none: one log sink, "console".',
     )
     webhook: WebhookConfig | None = Field(default=None, description="Where the platform pushes events to.")
     status: StatusConfig | None = Field(
         default=None, description="The status page, health checks and metrics."
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _no_sinks_are_the_default_one(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("sinks") in ([], ()):
+            return {key: value for key, value in values.items() if key != "sinks"}
+        return values
+
     @field_validator("sinks")
     @classmethod
-    def _sinks_are_known_by_name(cls, sinks: tuple[Sink, ...]) -> tuple[Sink, ...]:
+    def _sinks_are_known_by_name(
+        cls, sinks: tuple[SinkTable, ...], info: ValidationInfo
+    ) -> tuple[SinkTable, ...]:
         if twice := duplicates(sink.name for sink in sinks):
             raise ValueError(twice)
-        return sinks or DEFAULT_SINKS
+        for sink in sinks:
+            if files := (info.context or {}).get("secret_files"):
+                sink.use(files)
+        return sinks
 
     @model_validator(mode="after")
     def _known_for_longer_than_fresh(self) -> Self:
@@ -565,22 +311,14 @@ class Config(Section):
             if secret is not None:
                 yield secret
         yield from _with_login(self.lark.proxy)
+        public = self._public_hosts()
         for sink in self.sinks:
-            if isinstance(sink, HttpSink):
-                yield from sink.secrets()
-        yield from self._secret_hosts()
+            yield from (secret for secret in sink.secret_texts() if secret.get_secret_value() not in public)
 
-    def _secret_hosts(self) -> Iterator[SecretStr]:
-        """Those of `url_file`, but for what everybody may see: masked, the platform's name would be missed in the log."""
-        sinks = [sink for sink in self.sinks if isinstance(sink, HttpSink)]
-        known = {
-            urlsplit(url).hostname
-            for url in (*PLATFORMS, self.lark.domain, *(sink.url for sink in sinks if sink.url))
-        }
-        for sink in sinks:
-            host = urlsplit(sink.read_url()).hostname or ""
-            if sink.url_file is not None and host not in known and not is_loopback(host):
-                yield SecretStr(host)
+    def _public_hosts(self) -> set[str | None]:
+        """What everybody may see: masked because a `url_file` names it, too, it would be missed in the log."""
+        urls = [url for sink in self.sinks if isinstance(url := getattr(sink, "url", None), str)]
+        return {urlsplit(url).hostname for url in (*PLATFORMS, self.lark.domain, *urls)}
 
 
 def duplicates(names: Iterator[str]) -> str:
@@ -602,7 +340,3 @@ def _forms(secret: str) -> Iterator[str]:
         yield secret.removeprefix(secret_files.SIGNING_PREFIX)
     elif "@" in secret:
         yield from proxies.login_texts(secret)
-
-
-def _basic(user: str, password: str) -> str:
-    return base64.b64encode(f"{user}:{password}".encode()).decode()

@@ -8,19 +8,48 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from reserve_listener.config.environment import section_models
-from reserve_listener.config.model import Config, FileSink, HttpSink, LogSink, RetryConfig
+from reserve_listener.config.model import Config
 from reserve_listener.config.shown import header_name, kind, public_sink_url, quoted, shown, suggests_secret
+from reserve_listener.config.sinks import RetryConfig, SinkTable, table_of
+from reserve_listener.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from pydantic import BaseModel, ValidationError
+    from pydantic import ValidationError
     from pydantic_core import ErrorDetails
 
-_SINK_MODELS: dict[str, type[BaseModel]] = {"log": LogSink, "file": FileSink, "http": HttpSink}
+    from reserve_listener.protocols import SinkKinds
+
 # Besides those whose name says it: a header line, or "user:password", may have been put there.
 _NOT_SHOWN = frozenset({"headers", "header_files", "basic_user"})
 _HEADER_TABLES = frozenset({"headers", "header_files"})
+
+
+@dataclass(frozen=True)
+class Sinks:
+    """The sinks as the file has them, and the kinds that there are."""
+
+    values: Mapping[str, Any]
+    kinds: SinkKinds
+
+    def table(self, index: int | str) -> Mapping[str, Any]:
+        """A `[[sinks]]` table; empty when there is none."""
+        sinks = self.values.get("sinks")
+        found = (
+            sinks[index]
+            if isinstance(sinks, list) and isinstance(index, int) and index < len(sinks)
+            else None
+        )
+        return found if isinstance(found, dict) else {}
+
+    def model(self, name: Any) -> type[SinkTable] | None:
+        """The model of sinks of this type; None when there is none that can be used."""
+        try:
+            found = self.kinds.find(name) if isinstance(name, str) else None
+            return None if found is None else table_of(found)
+        except ConfigError:
+            return None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,8 +58,9 @@ class _Mistake:
 
     kind: str
     path: tuple[int | str, ...]
-    sink_type: str
-    """Of a key of a sink; otherwise empty."""
+    sinks: Sinks
+    model: type[SinkTable] | None
+    """The model of the sink that the key is of; otherwise None."""
     value: Any
     context: Mapping[str, Any]
     message: str
@@ -42,13 +72,14 @@ def lines(
     error: ValidationError,
     at: Callable[[tuple[int | str, ...]], str],
     is_given: Callable[[tuple[int | str, ...]], bool],
+    sinks: Sinks,
 ) -> Iterable[str]:
     """One line a mistake. `at` says in what file or variable a key stands, and names the key."""
     errors = error.errors(include_url=False)
     for details in errors:
         if _only_follows(details, errors):
             continue
-        mistake = _mistake(details, is_given)
+        mistake = _mistake(details, is_given, sinks)
         for phrase in _PHRASES.get(mistake.kind, _wrong_value)(mistake).split("\n"):
             yield f"{at(mistake.path)}: {phrase}"
 
@@ -81,14 +112,16 @@ def _sink_name(values: Mapping[str, Any], index: int) -> str:
     return f" {quoted(name)}" if isinstance(name, str) and name else ""
 
 
-def _mistake(details: ErrorDetails, is_given: Callable[[tuple[int | str, ...]], bool]) -> _Mistake:
-    path, sink_type = details["loc"], ""
-    if len(path) > 2 and path[0] == "sinks":  # noqa: PLR2004 - ("sinks", index, type, key): pydantic puts the type in
-        sink_type, path = str(path[2]), (*path[:2], *path[3:])
+def _mistake(
+    details: ErrorDetails, is_given: Callable[[tuple[int | str, ...]], bool], sinks: Sinks
+) -> _Mistake:
+    path = details["loc"]
+    is_of_sink = len(path) > 2 and path[0] == "sinks"  # noqa: PLR2004 - ("sinks", index, key)
     return _Mistake(
         kind=details["type"],
         path=path,
-        sink_type=sink_type,
+        sinks=sinks,
+        model=sinks.model(sinks.table(path[1]).get("type")) if is_of_sink else None,
         value=details["input"],
         context=details.get("ctx", {}),
         message=details["msg"],
@@ -122,6 +155,9 @@ def _allowed(mistake: _Mistake) -> str:
         "dict_type": 'must be a table, such as { "X-Name" = "value" }',
         "int_type": "must be a whole number",
         "int_from_float": "must be a whole number",
+        "int_parsing": "must be a whole number",
+        "float_parsing": "must be a number",
+        "bool_parsing": "must be true or false",
         "finite_number": "must be a finite number",
         "string_too_short": "must not be empty",
         "too_short": "must not be empty",
@@ -145,28 +181,30 @@ def _unknown_key(mistake: _Mistake) -> str:
     elsewhere = [
         f'"{section}.{key}"' for section, model in section_models().items() if key in model.model_fields
     ]
-    if mistake.sink_type and key in RetryConfig.model_fields:
+    if mistake.model and key in RetryConfig.model_fields:
         elsewhere, near = [f'"retry.{key}"'], []
     if types := _types_with(key, mistake):
         return f"unknown key here; it belongs to sinks of type {types}"
-    if choices := (near or elsewhere if mistake.sink_type else elsewhere or near):
+    if choices := (near or elsewhere if mistake.model else elsewhere or near):
         return f"unknown key; did you mean {' or '.join(choices)}?"
     return f"unknown key; the {'sections' if len(mistake.path) == 1 else 'keys'} here are {', '.join(known)}"
 
 
 def _types_with(key: str, mistake: _Mistake) -> str:
     """The types of sinks that know a key which this sink does not."""
-    is_of_sink = bool(mistake.sink_type) and len(mistake.path) == 3  # noqa: PLR2004 - ("sinks", index, key)
-    types = [name for name, model in _SINK_MODELS.items() if is_of_sink and key in model.model_fields]
+    if mistake.model is None or len(mistake.path) != 3:  # noqa: PLR2004 - ("sinks", index, key)
+        return ""
+    models = ((name, mistake.sinks.model(name)) for name in mistake.sinks.kinds.built_in)
+    types = [name for name, model in models if model is not None and key in model.model_fields]
     return " or ".join(f'"{name}"' for name in types)
 
 
 def _known_keys(mistake: _Mistake) -> list[str]:
     if len(mistake.path) == 1:
         return list(Config.model_fields)
-    if mistake.sink_type and mistake.path[2:-1] == ("retry",):
+    if mistake.model and mistake.path[2:-1] == ("retry",):
         return list(RetryConfig.model_fields)
-    model = _SINK_MODELS.get(mistake.sink_type) or section_models()[str(mistake.path[0])]
+    model = mistake.model or section_models()[str(mistake.path[0])]
     return list(model.model_fields)
 
 
@@ -194,7 +232,8 @@ def _near_choice(value: Any, choices: str) -> str:
 
 def _wrong_sink_type(mistake: _Mistake) -> str:
     value = mistake.value.get("type") if isinstance(mistake.value, dict) else None
-    choices = ", ".join(f'"{choice}"' for choice in _SINK_MODELS)
+    kinds = mistake.sinks.kinds
+    choices = ", ".join(f'"{choice}"' for choice in dict.fromkeys((*kinds.built_in, *kinds.installed())))
     found = "missing" if value is None else f"found {shown(value)}"
     return f"type must be one of {choices}, {found}{_near_choice(value, choices)}"
 
@@ -227,8 +266,7 @@ _PHRASES: dict[str, Callable[[_Mistake], str]] = {
     "extra_forbidden": _unknown_key,
     "missing": _missing,
     "literal_error": _wrong_choice,
-    "union_tag_invalid": _wrong_sink_type,
-    "union_tag_not_found": _wrong_sink_type,
+    "sink_type": _wrong_sink_type,
     "model_type": _wrong_section,
     "model_attributes_type": _wrong_section,
     "tuple_type": _wrong_array,

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from reserve_listener.protocols import SinkKinds
+
 
 @dataclass(frozen=True, kw_only=True)
 class Located:
@@ -35,7 +37,9 @@ class Located:
     """What is wrong with the configuration. That there is none is no problem."""
 
 
-def locate(path: Path | None = None, *, environ: Mapping[str, str] = os.environ) -> Located:
+def locate(
+    sink_kinds: SinkKinds, path: Path | None = None, *, environ: Mapping[str, str] = os.environ
+) -> Located:
     """Find the store with as much of the configuration as can be read. Secrets are left alone.
 
     `path` is what -c names. Raises ConfigError only when a file that was asked for is not there: another store than
@@ -43,7 +47,7 @@ def locate(path: Path | None = None, *, environ: Mapping[str, str] = os.environ)
     """
     file = find_config(path, environ)
     found, unreadable = _values(file)
-    draft = Draft(file=file, environ=environ, values=found, secrets=False)
+    draft = Draft(sink_kinds=sink_kinds, file=file, environ=environ, values=found, secrets=False)
     draft.lay_environment_over()
     _use_default_store(draft)
     lark = draft.values.setdefault("lark", {})
@@ -96,6 +100,6 @@ def _store(draft: Draft) -> StoreConfig:
             return StoreConfig.model_validate(candidate)
         except ValidationError:
             continue
-    default = Draft(file=None, environ=draft.environ, values={})
+    default = Draft(sink_kinds=draft.sink_kinds, file=None, environ=draft.environ, values={})
     default.fill_in_default_store()
     return StoreConfig.model_validate(default.values["store"])

@@ -24,8 +24,7 @@ from reserve_listener.errors import ConfigError, StoreError
 from reserve_listener.intake.intake import Intake
 from reserve_listener.model import MIB, State
 from reserve_listener.net import proxies
-from reserve_listener.sinks.file.sink import FileSink
-from reserve_listener.sinks.registry import make_outlet, route_of
+from reserve_listener.sinks.registry import make_outlet, problem_of, route_of
 from reserve_listener.store import Retention, SqliteStore
 from reserve_listener.store.sqlite.places import socket_path
 from reserve_listener.transports.long_connection.connection import (
@@ -338,7 +337,7 @@ class App:
         reserved = [path for path, _ in ours(config)]
         outlets = [make_outlet(sink, self._logs.write_events, reserved=reserved) for sink in config.sinks]
         for outlet in outlets:
-            if isinstance(outlet.sink, FileSink) and (problem := outlet.sink.problem()):
+            if problem := problem_of(outlet.sink):
                 log.warning("sink.unusable", sink=outlet.sink.name, problem=problem)
         return outlets
 

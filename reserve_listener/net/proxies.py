@@ -89,6 +89,12 @@ def decide(
         raise ConfigError(f"{key}: {error}{instead}") from None
 
 
+def way(url: str, *, setting: str | None, key: str) -> str:
+    """How an address is reached, for the end of its description. Raises as `decide`."""
+    proxy = decide(url, setting=setting, key=key)
+    return "" if proxy is None else f", through the proxy {proxy.url} ({proxy.source})"
+
+
 def parse(text: str, *, source: str = "") -> Proxy:
     """A proxy as it is written in the configuration or the environment. ValueError says what is allowed, and quotes nothing.
 

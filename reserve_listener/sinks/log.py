@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from reserve_listener.config.section import Section
 from reserve_listener.errors import TransientDeliveryError
 from reserve_listener.intake.describe import describe
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from reserve_listener.model import Delivery
+    from reserve_listener.protocols import SinkRuntime
 
 
 class _Body(msgspec.Struct, gc=False):
@@ -69,3 +71,22 @@ def log_line(sink: str, body: bytes) -> dict[str, Any]:
         "time": event.time,
         "data": event.data,
     }
+
+
+class LogSettings(Section):
+    """A sink that writes events to the daemon's log."""
+
+
+class LogKind:
+    """See `protocols.SinkKind`."""
+
+    name: Final = "log"
+    settings: Final = LogSettings
+    docs: Final = "the daemon's log"
+
+    def build(self, _settings: LogSettings, _secrets: Mapping[str, Any], runtime: SinkRuntime) -> LogSink:
+        """See `protocols.SinkKind.build`."""
+        return LogSink(runtime.name, runtime.write_events)
+
+
+KIND: Final = LogKind()

@@ -1,60 +1,81 @@
-"""From the configuration's `[[sinks]]` to sinks that workers can drive."""
+"""From the configuration's `[[sinks]]` to sinks that workers can drive, of whatever kind."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import contextlib
+from typing import TYPE_CHECKING, Any, Final
 
-from reserve_listener.config import FileSink as FileSinkConfig, HttpSink as HttpSinkConfig, signing_key
-from reserve_listener.delivery import Outlet
-from reserve_listener.delivery.retry import RetryPolicy
-from reserve_listener.model import MIB, Route
-from reserve_listener.sinks.file.sink import FileSink
-from reserve_listener.sinks.http.feishu import Feishu
-from reserve_listener.sinks.http.sink import HttpSink
-from reserve_listener.sinks.log import LogSink
+from reserve_listener.errors import ConfigError, ReserveListenerError
+from reserve_listener.model import Route
+from reserve_listener.protocols import SinkRuntime
+from reserve_listener.redact import scrub
+from reserve_listener.text import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection
+    from collections.abc import Awaitable, Callable, Collection, Iterator
     from pathlib import Path
 
-    from reserve_listener.config import Sink as SinkConfig
+    from reserve_listener.config import SinkTable
+    from reserve_listener.delivery import Outlet
+    from reserve_listener.net.target import Target
     from reserve_listener.protocols import Sink
+
+SHOWN_CHARS: Final = 300
+"""What of a plugin's error is shown."""
 
 
 def make_outlet(
-    config: SinkConfig, write_events: Callable[..., Awaitable[None]], *, reserved: Collection[Path] = ()
+    table: SinkTable, write_events: Callable[..., Awaitable[None]], *, reserved: Collection[Path] = ()
 ) -> Outlet:
     """The sink of a `[[sinks]]` table, with its worker's policy. Blocks: it reads secrets and certificates.
 
     `write_events`: what a log sink writes to. `reserved`: what a file sink never writes to, whatever name it goes by.
     Raises `ConfigError` when a file is amiss.
     """
-    secrets: tuple[Any, ...] = ()
-    sink: Sink
-    if isinstance(config, HttpSinkConfig):
-        secrets = _secrets_of(config)
-        sink = _http_sink(config)
-    elif isinstance(config, FileSinkConfig):
-        sink = FileSink(
-            config.name,
-            config.path,
-            rotate_bytes=None if config.rotate_mb is None else round(config.rotate_mb * MIB),
-            rotate_every=config.rotate_every,
-            keep=config.keep,
-            compress=config.compress,
-            reserved=reserved,
-        )
-        secrets = (sink.real,)  # a link that leads elsewhere by now makes it another sink
-    else:
-        sink = LogSink(config.name, write_events)
-    retry = config.retry
+    from reserve_listener.delivery import Outlet  # noqa: PLC0415  # `check` looks sinks over without it
+    from reserve_listener.delivery.retry import RetryPolicy  # noqa: PLC0415
+
+    runtime = SinkRuntime(name=table.name, write_events=write_events, reserved=reserved)
+    settings = table.fingerprint()
+    sink = _built(table, runtime)
+    retry = table.retry
     policy = RetryPolicy(
         base_s=retry.base, cap_s=retry.cap, max_age_s=retry.max_age, max_attempts=retry.max_attempts
     )
-    return Outlet(sink=sink, policy=policy, settings=(config, secrets))
+    return Outlet(sink=sink, policy=policy, settings=settings)
 
 
-def route_of(config: SinkConfig) -> Route:
+def look_over(table: SinkTable) -> str:
+    """What `check` says of a sink; ConfigError, without the sink's name, when it could not start. Blocks; sends nothing."""
+    runtime = _idle(table)
+    try:
+        text = getattr(table.sink_kind, "docs", None) or f"type {table.type}"
+        if (check := getattr(table.sink_kind, "check", None)) is not None:
+            with _of_plugin(table, "check"):
+                text = str(check(table, table.read_secrets(), runtime))
+        # What the daemon does at its start finds the rest, such as a proxy in the environment that is none. Never used, it
+        # holds nothing that the end of the command does not give back.
+        _built(table, runtime)
+    except ConfigError as error:
+        raise ConfigError(str(error).removeprefix(f'sink "{table.name}": ')) from None
+    return text
+
+
+def target_of(table: SinkTable) -> Target:
+    """What `check --online` tries to reach, of a kind that has a `target`. Blocks; ConfigError as above."""
+    kind: Any = table.sink_kind
+    with _of_plugin(table, "target"):
+        target: Target = kind.target(table, table.read_secrets(), _idle(table))
+    return target
+
+
+def problem_of(sink: Sink) -> str | None:
+    """Why a sink cannot work as things are now, if it can tell. Blocks for a few look-ups."""
+    problem: Callable[[], str | None] | None = getattr(sink, "problem", None)
+    return None if problem is None else problem()
+
+
+def route_of(config: SinkTable) -> Route:
     """What the sink wants to hear."""
     return Route(
         scope_type=config.scope_type,
@@ -63,44 +84,34 @@ def route_of(config: SinkConfig) -> Route:
     )
 
 
-def _http_sink(config: HttpSinkConfig) -> HttpSink:
-    token, key = config.read_verification_token(), config.read_encrypt_key()
-    form = Feishu(
-        verification_token=token.get_secret_value() if token else None,
-        encrypt_key=key.get_secret_value() if key else None,
-    )
-    return HttpSink(
-        config.name,
-        config.read_url(),
-        timeout_s=config.timeout,
-        max_in_flight=config.max_in_flight,
-        signing_keys=[signing_key(secret) for secret in config.read_signing_secrets()],
-        ca_bundle=config.ca_bundle,
-        client_cert=config.client_cert_file,
-        client_key=config.client_key_file,
-        headers=config.read_headers(),
-        proxy=config.proxy.get_secret_value() if config.proxy else None,
-        form=form if config.format == "feishu" else None,
-        secret_host=config.url_file is not None,
-    )
+def _built(table: SinkTable, runtime: SinkRuntime) -> Sink:
+    with _of_plugin(table, "build"):
+        sink = table.sink_kind.build(table, table.read_secrets(), runtime)
+        if sink.name != table.name:
+            raise ConfigError(
+                f'sink "{table.name}": a sink of type "{table.type}" must have the name runtime.name'
+            )
+    return sink
 
 
-def _secrets_of(config: HttpSinkConfig) -> tuple[Any, ...]:
-    """What the sink's files hold now: when it differs, the sink has to be made anew."""
-    certificates = (config.ca_bundle, config.client_cert_file, config.client_key_file)
-    return (
-        config.read_url(),
-        config.read_headers(),
-        config.read_signing_secrets(),
-        config.read_verification_token(),
-        config.read_encrypt_key(),
-        tuple(_version(path) for path in certificates if path is not None),
-    )
-
-
-def _version(path: Path) -> tuple[int, int] | None:
+@contextlib.contextmanager
+def _of_plugin(table: SinkTable, what: str) -> Iterator[None]:
+    """Whatever goes wrong within, it is said of which sink, and no secret with it."""
+    where = f'sink "{table.name}": '
     try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_mtime_ns, status.st_ino
+        yield
+    except ConfigError as error:
+        raise ConfigError(where + str(error).removeprefix(where)) from error
+    except ReserveListenerError:
+        raise
+    except Exception as error:  # noqa: BLE001  # a plugin may raise anything
+        secrets = tuple(secret.get_secret_value() for secret in table.secret_texts())
+        text = visible(scrub(f"{type(error).__name__}: {error}", secrets), SHOWN_CHARS)
+        raise ConfigError(f'{where}type "{table.type}" fails in {what}: {text}') from None
+
+
+def _idle(table: SinkTable) -> SinkRuntime:
+    async def write_nothing(*_: object) -> None:
+        """What a log sink would write to; there is none here."""
+
+    return SinkRuntime(name=table.name, write_events=write_nothing)

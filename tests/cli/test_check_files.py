@@ -196,7 +196,7 @@ def test_a_store_that_is_a_mount_of_its_own_is_warned_of(
     config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As with `docker run -v events.db:/data/events.db`: what lies beside the file is not kept."""
-    from reserve_listener.config import load_explained  # noqa: PLC0415  # imports pydantic
+    from tests.configuring import load_explained  # noqa: PLC0415  # imports pydantic
 
     mounts = tmp_path / "mountinfo"
     blank = str(tmp_path / "a b.db").replace(" ", "\\040")

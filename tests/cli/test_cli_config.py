@@ -350,7 +350,7 @@ def test_check_does_not_hang(monkeypatch: pytest.MonkeyPatch) -> None:
     """A step that does not end is left behind and said, with what to look at."""
     hanging = threading.Event()
     monkeypatch.setattr(findings.within, "__defaults__", (0.05,))
-    monkeypatch.setattr("reserve_listener.config.load_explained", lambda _path: hanging.wait(60))
+    monkeypatch.setattr("reserve_listener.config.load_explained", lambda *_: hanging.wait(60))
     result = call("check", text=LARK)
     hanging.set()
     assert result.exit_code == 78

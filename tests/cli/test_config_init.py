@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from reserve_listener import __version__
-from reserve_listener.config import load
 from reserve_listener.simulator import patience
+from tests.configuring import load
 from tests.daemon_process import COMMAND, environment
 from tests.terminal import Terminal
 

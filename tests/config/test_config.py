@@ -15,27 +15,21 @@ from pydantic import BaseModel, ValidationError
 
 from reserve_listener.config import (
     Config,
-    FileSink,
-    HttpSink,
     LarkConfig,
-    LogSink,
     find_config,
-    json_schema,
-    load,
-    load_explained,
-    locate,
     signing_key,
 )
 from reserve_listener.config.default_store import default_store
 from reserve_listener.config.environment import section_models, variable
 from reserve_listener.config.secret_files import read_secret, read_signing_secrets
 from reserve_listener.errors import ConfigError
+from tests.configuring import CONTEXT, json_schema, load, load_explained, locate, made, model_of
 
 ROOT = Path(__file__).parents[2]
 HIDDEN = "hunter2-hidden"
 WHSEC = "whsec_" + base64.b64encode(bytes(range(32))).decode()
 LARK = '[lark]\napp_id = "cli_a"\napp_secret = "s"\n'
-SINK_MODELS: tuple[type[BaseModel], ...] = (LogSink, FileSink, HttpSink)
+SINK_MODELS: tuple[type[BaseModel], ...] = (model_of("log"), model_of("file"), model_of("http"))
 
 
 @pytest.fixture(autouse=True)
@@ -110,15 +104,15 @@ def test_sinks_of_every_type() -> None:
         '[[sinks]]\nname="c"\ntype="http"\nurl="http://h:8080/x?y=1"\n'
     )
     assert config.sinks == (
-        LogSink(name="a", type="log"),
-        FileSink(name="b", type="file", path=Path("e.jsonl")),
-        HttpSink(name="c", type="http", url="http://h:8080/x?y=1", timeout=10, max_in_flight=16),
+        made("log", name="a"),
+        made("file", name="b", path=Path("e.jsonl")),
+        made("http", name="c", url="http://h:8080/x?y=1", timeout=10, max_in_flight=16),
     )
 
 
 def test_an_empty_list_of_sinks_is_the_default_one() -> None:
     """`sinks = []` leaves nobody without events: it means the same as no sinks at all."""
-    assert loaded("sinks = []\n" + LARK).sinks == (LogSink(name="console", type="log"),)
+    assert loaded("sinks = []\n" + LARK).sinks == (made("log", name="console"),)
 
 
 def test_one_underscore_between_section_and_key_is_an_error() -> None:
@@ -197,11 +191,11 @@ def test_byte_order_mark() -> None:
 
 def test_models_by_hand() -> None:
     """A configuration can be built without a file; wrong sinks are refused there, too."""
-    config = Config.model_validate({"lark": {"app_id": "a"}})
+    config = Config.model_validate({"lark": {"app_id": "a"}}, context=CONTEXT)
     assert config.sinks[0].name == "console"
     twin = {"name": "a", "type": "log"}
     with pytest.raises(ValidationError, match="names must be unique"):
-        Config.model_validate({"lark": {"app_id": "a"}, "sinks": [twin, twin]})
+        Config.model_validate({"lark": {"app_id": "a"}, "sinks": [twin, twin]}, context=CONTEXT)
 
 
 # Where the file is
@@ -420,15 +414,14 @@ def test_signing_secrets() -> None:
     Path("keys").write_text(f"{WHSEC}\n\n{second}\r\n", encoding="utf-8")
     config = loaded(LARK + '[[sinks]]\nname="h"\ntype="http"\nurl="https://h"\nsigning_secret_file="keys"')
     sink = config.sinks[0]
-    assert isinstance(sink, HttpSink)
-    secrets = sink.read_signing_secrets()
+    secrets = sink.read_secrets()["signing_secret_file"]
     assert [signing_key(secret) for secret in secrets] == [bytes(range(32)), b"x" * 64]
     assert {"s", WHSEC, WHSEC.removeprefix("whsec_"), second} <= set(config.secret_texts())
     Path("keys").unlink()
-    assert sink.read_signing_secrets() == secrets
+    assert sink.read_secrets()["signing_secret_file"] == secrets
     unread = sink.model_validate(sink.model_dump())
     with pytest.raises(ConfigError, match='sink "h": signing_secret_file: cannot read keys'):
-        unread.read_signing_secrets()
+        unread.read_secrets()
 
 
 @pytest.mark.parametrize(
@@ -542,11 +535,11 @@ def test_secrets_show_nowhere() -> None:
         ),
         ("sinks = 3\n" + LARK, "sinks: must be a list of tables, found a number; begin each with [[sinks]]"),
         ("sinks = [3]\n" + LARK, "sinks[0]: must be a table, [[sinks]], found a number"),
-        (LARK + '[[sinks]]\nname = "a"', 'sinks[0] "a": type must be one of "log", "file", "http", missing'),
+        (LARK + '[[sinks]]\nname = "a"', 'sinks[0] "a": type must be one of "file", "http", "log", missing'),
         (LARK + '[[sinks]]\nname = "a"\ntype = "htp"', 'found "htp"; did you mean "http"?'),
         (
             LARK + '[[sinks]]\nname = "a"\ntype = 3',
-            'sinks[0] "a": type must be one of "log", "file", "http", found 3',
+            'sinks[0] "a": type must be one of "file", "http", "log", found 3',
         ),
         (LARK + '[[sinks]]\ntype = "log"', "sinks[0].name: missing; give every sink a unique name"),
         (
@@ -670,7 +663,7 @@ KEYS = st.sampled_from(
 ) | st.text(max_size=5)
 LEAVES = (
     st.sampled_from(
-        ["log", "file", "http", "webhook", "https://h", "http://u:p@h/?q", "a", "", "/", "sqlite:///x"]
+        ["file", "http", "log", "webhook", "https://h", "http://u:p@h/?q", "a", "", "/", "sqlite:///x"]
     )
     | st.text(max_size=8)
     | st.integers()
@@ -730,7 +723,7 @@ def test_example_loads() -> None:
     """The example is a configuration as it stands, but for the app's id and secret."""
     Path("app_secret").write_text("s", encoding="utf-8")
     config = load(ROOT / "config.example.toml", environ={"RESERVE_LISTENER_LARK__APP_ID": "cli_mine"})
-    assert config.sinks == (LogSink(name="console", type="log"),)
+    assert config.sinks == (made("log", name="console"),)
 
 
 def test_example_has_every_key() -> None:
@@ -748,7 +741,7 @@ def test_example_has_every_key() -> None:
 def test_example_tells_the_defaults() -> None:
     """What the example states as a default is the default."""
     tables = tomllib.loads(uncommented_example())
-    models: dict[str, type[BaseModel]] = {**section_models(), "sinks": HttpSink}
+    models: dict[str, type[BaseModel]] = {**section_models(), "sinks": model_of("http")}
     tables["sinks"] = tables["sinks"][-1]
     for section, model in models.items():
         for key, field in model.model_fields.items():
@@ -777,7 +770,7 @@ def test_documentation_has_every_key() -> None:
 
 def test_every_key_is_described() -> None:
     """The schema, which editors show, describes each key."""
-    described: list[type[BaseModel]] = [*section_models().values(), FileSink, HttpSink]
+    described: list[type[BaseModel]] = [*section_models().values(), model_of("file"), model_of("http")]
     missing = [
         key
         for model in described

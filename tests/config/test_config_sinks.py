@@ -20,16 +20,20 @@ from typer.testing import CliRunner
 
 from reserve_listener.cli.check import check
 from reserve_listener.cli.config import config_app
-from reserve_listener.config import Config, FileSink, HttpSink, json_schema, load
 from reserve_listener.config.shown import header_name, secret_path_text, suggests_secret
 from reserve_listener.errors import ConfigError
 from reserve_listener.redact import scrub
-from reserve_listener.sinks.file.sink import FileSink as FileSinkItself
+from reserve_listener.sinks.file.kind import FileSettings
+from reserve_listener.sinks.file.sink import FileSink
+from reserve_listener.sinks.http.kind import HttpSettings, headers_of, url_of
+from tests.configuring import as_settings, json_schema, load, made, model_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from typer.testing import Result
+
+    from reserve_listener.config import Config
 
 ROOT = Path(__file__).parents[2]
 HIDDEN = "hunter2-hidden"
@@ -402,9 +406,9 @@ def test_a_name_that_cannot_be_printed_is_told_once_more() -> None:
 def test_models_by_hand_are_checked_too() -> None:
     """A sink that is built without a file obeys the same rules."""
     with pytest.raises(ValidationError, match="keep has no effect"):
-        FileSink(name="a", type="file", path=Path("x"), keep=3)
+        made("file", name="a", path=Path("x"), keep=3)
     with pytest.raises(ValidationError, match="need each other"):
-        HttpSink(name="a", type="http", url="https://h", basic_user="u")
+        made("http", name="a", url="https://h", basic_user="u")
 
 
 @pytest.mark.parametrize(
@@ -436,7 +440,7 @@ def test_the_stores_limits_in_the_environment() -> None:
 
 
 KEYS = st.sampled_from(
-    [*HttpSink.model_fields, *FileSink.model_fields, "base", "cap", "X-Name", "Host", "a b"]
+    [*model_of("http").model_fields, *model_of("file").model_fields, "base", "cap", "X-Name", "Host", "a b"]
 )
 LEAVES = (
     st.sampled_from(["room", "https://h", "e.jsonl", "feishu", "Bearer x", "a\nb", ""])
@@ -486,8 +490,7 @@ def test_files_of_sinks_are_credentials_first(tmp_path: Path, key: str) -> None:
     text = LARK + HTTP + 'format = "feishu"\n' + line.format(key)
     for expected in (credentials / "name", Path("name")):
         (sink,) = loaded(text, CREDENTIALS_DIRECTORY=str(credentials)).sinks
-        assert isinstance(sink, HttpSink)
-        assert list(sink.files()) == [expected]
+        assert list(sink.files_read()) == [expected]
         expected.unlink()
 
 
@@ -509,9 +512,7 @@ def test_without_secrets_none_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_is_sent_along(rich: str) -> None:
     """Headers from the file, from files of their own, and Authorization, which is made of user and password or token."""
     *_, http, bearer = loaded(rich).sinks
-    assert isinstance(http, HttpSink)
-    assert isinstance(bearer, HttpSink)
-    assert http.read_headers() == {
+    assert headers_of(as_settings(HttpSettings, http), http.read_secrets()) == {
         "X-Plain": 'a "b" # c',
         "X.Dotted": "",
         "X-'": "\\",
@@ -519,7 +520,9 @@ def test_what_is_sent_along(rich: str) -> None:
         "X-Other": "Token sch3me-value",
         "Authorization": "Basic " + base64.b64encode(b"us er:p4ssword, with blanks").decode(),
     }
-    assert bearer.read_headers() == {"Authorization": "Bearer b34rer-value"}
+    assert headers_of(as_settings(HttpSettings, bearer), bearer.read_secrets()) == {
+        "Authorization": "Bearer b34rer-value"
+    }
 
 
 @pytest.mark.parametrize(
@@ -798,8 +801,10 @@ def test_a_url_from_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
     Path("url").write_text(f"{url}\n", encoding="utf-8")
     config = loaded(LARK + STORE + HTTP.replace('url = "https://h"', 'url_file = "url"'))
     (sink,) = config.sinks
-    assert isinstance(sink, HttpSink)
-    assert (sink.url, sink.read_url()) == (None, url)
+    assert (
+        as_settings(HttpSettings, sink).url,
+        url_of(as_settings(HttpSettings, sink), sink.read_secrets(), "a"),
+    ) == (None, url)
     assert {url, "bot.example", HIDDEN, f"a/b-{HIDDEN}"} <= set(config.secret_texts())
     assert "open-apis" not in config.secret_texts()
     assert 'url_file = "url"  # file' in call("config", "show").output
@@ -807,10 +812,12 @@ def test_a_url_from_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
     assert told['sink "a"'].startswith("ok the URL in url: not contacted")
     monkeypatch.setenv("HTTPS_PROXY", "socks5://p")
     Path("url").write_text(f"https://other.example/{HIDDEN}\n", encoding="utf-8")
-    assert sink.read_url() == url
+    assert url_of(as_settings(HttpSettings, sink), sink.read_secrets(), "a") == url
     again = loaded(LARK + STORE + HTTP.replace('url = "https://h"', 'url_file = "url"')).sinks[0]
-    assert isinstance(again, HttpSink)
-    assert again.read_url() == f"https://other.example/{HIDDEN}"
+    assert (
+        url_of(as_settings(HttpSettings, again), again.read_secrets(), "a")
+        == f"https://other.example/{HIDDEN}"
+    )
 
 
 @pytest.mark.parametrize(
@@ -855,12 +862,11 @@ def test_the_whole_example_loads() -> None:
         Path("".join(name)).write_text(WHSEC, encoding="utf-8")
     text = text.replace('format = "cloudevents"', 'format = "feishu"')
     console, audit, booking = loaded(text).sinks
-    assert isinstance(audit, FileSink)
-    assert isinstance(booking, HttpSink)
     assert console.name == "console"
-    assert (audit.rotate_mb, audit.rotate_every, audit.keep) == (100, "day", 10)
-    assert booking.headers == {"X-Environment": "production"}
-    assert booking.read_headers()["X-Api-Key"] == WHSEC
+    rotating = as_settings(FileSettings, audit)
+    assert (rotating.rotate_mb, rotating.rotate_every, rotating.keep) == (100, "day", 10)
+    assert as_settings(HttpSettings, booking).headers == {"X-Environment": "production"}
+    assert headers_of(as_settings(HttpSettings, booking), booking.read_secrets())["X-Api-Key"] == WHSEC
 
 
 # Files that are taken
@@ -989,7 +995,7 @@ def test_check_of_a_file_sink_agrees_with_the_sink(
     told = findings(
         LARK + '[store]\nurl = "sqlite:////tmp/events.db"\n' + FILE + ("rotate_mb = 1" if rotating else "")
     )
-    sink = FileSinkItself("a", Path("e.jsonl"), rotate_bytes=1 if rotating else None)
+    sink = FileSink("a", Path("e.jsonl"), rotate_bytes=1 if rotating else None)
     assert told['sink "a"'].startswith("ok ") is (sink.problem() is None)
     if closed == "." and there:
         assert told['sink "a"'].startswith("FAIL e.jsonl cannot be rotated" if rotating else "ok ")

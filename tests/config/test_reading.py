@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from reserve_listener.config import Config, HttpSink, load, reading
+from reserve_listener.config import Config, SinkTable, reading
 from reserve_listener.config.reading import SecretFiles, read_within
 from reserve_listener.errors import ConfigError
 from reserve_listener.simulator import patience
+from reserve_listener.sinks.http.kind import HttpSettings, headers_of
 from reserve_listener.sinks.registry import make_outlet
+from tests.configuring import CONTEXT, as_settings, load
 from tests.daemon_process import COMMAND, environment
 
 if TYPE_CHECKING:
@@ -50,10 +52,8 @@ def config() -> Config:
     return load(environ={})
 
 
-def http(config: Config) -> HttpSink:
-    sink = config.sinks[0]
-    assert isinstance(sink, HttpSink)
-    return sink
+def http(config: Config) -> SinkTable:
+    return config.sinks[0]
 
 
 async def _write(_: object) -> None:
@@ -108,17 +108,17 @@ def test_a_disk_that_hangs_is_an_error_in_time(dead_disk: list[str]) -> None:
 
 def test_one_thread_at_the_most_hangs_for_each_file(dead_disk: list[str]) -> None:
     """Who asks again and again, as each attempt to connect does, leaves no more behind than who asks once."""
-    before = threading.active_count()
+    before = set(threading.enumerate())
     for _ in range(5):
         with pytest.raises(TimeoutError):
             read_within(Path("a"), 10, within_s=0.02)
     assert dead_disk == ["a"]
-    assert threading.active_count() == before + 1
+    assert len(set(threading.enumerate()) - before) == 1
 
 
 def test_an_app_secret_on_a_disk_that_hangs(dead_disk: list[str]) -> None:
     """What each attempt to connect reads anew has an end, too, and is told with its key."""
-    lark = Config.model_validate({"lark": {"app_id": "a", "app_secret_file": "secret"}}).lark
+    lark = Config.model_validate({"lark": {"app_id": "a", "app_secret_file": "secret"}}, context=CONTEXT).lark
     with pytest.raises(
         ConfigError, match=r"lark\.app_secret_file: cannot read secret: the file system does not respond"
     ):
@@ -200,9 +200,10 @@ def test_what_is_used_is_what_is_masked(name: str) -> None:
     Path(name).write_text({"keys": FILES["keys"].replace("AAEC", "BBBB")}.get(name, "another-value"))
     assert FILES[name] in before.secret_texts()
     assert make_outlet(before.sinks[0], _write).settings == outlet.settings
+    settings, secrets = as_settings(HttpSettings, http(before)), http(before).read_secrets()
     used = (
-        *http(before).read_headers().values(),
-        *(s.get_secret_value() for s in http(before).read_signing_secrets()),
+        *headers_of(settings, secrets).values(),
+        *(s.get_secret_value() for s in secrets["signing_secret_file"]),
     )
     assert any(FILES[name] in each for each in used)
     after = config()

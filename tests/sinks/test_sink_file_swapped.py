@@ -20,6 +20,7 @@ from reserve_listener.simulator import patience
 from reserve_listener.sinks.file.sink import FileSink
 from reserve_listener.sinks.registry import make_outlet
 from reserve_listener.store import SqliteStore
+from tests.configuring import CONTEXT
 from tests.helpers import append, delivery, event, until
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def sink_of(store: SqliteStore, path: Path) -> FileSink:
         "store": {"url": f"sqlite:///{store.path}"},
         "sinks": [{"name": "a", "type": "file", "path": str(path)}],
     }
-    config = Config.model_validate(tables)
+    config = Config.model_validate(tables, context=CONTEXT)
 
     async def nowhere(*_: object) -> None:
         raise AssertionError

@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
-from reserve_listener.errors import ConfigError
+from reserve_listener.errors import ConfigError, ReserveListenerError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -48,11 +48,11 @@ class WrongError(Exception):
 
 
 def look(where: str, at: Callable[[], str]) -> Finding:
-    """What `at` finds: the text it returns, or why it raises `WrongError` or `ConfigError`. It has `STEP_TIMEOUT_S`."""
+    """What `at` finds: the text it returns, or why it raises `WrongError` or an error of ours. It has `STEP_TIMEOUT_S`."""
     try:
         return Finding(where=where, what=within(at))
-    except ConfigError as error:
-        return Finding(where=where, level="fail", what=str(error))
+    except ReserveListenerError as error:
+        return Finding(where=where, level="fail", what=str(error), exit_code=error.exit_code)
     except WrongError as error:
         return Finding(where=where, level="fail", what=str(error), do=error.do, exit_code=error.exit_code)
 

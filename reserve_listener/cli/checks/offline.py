@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from reserve_listener.cli.checks import exposure, places
-from reserve_listener.cli.checks.findings import Finding, WrongError, look
-from reserve_listener.errors import ConfigError
+from reserve_listener.cli.checks.findings import Finding, look
 from reserve_listener.net import proxies
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from reserve_listener.config import Config, FileSink, HttpSink, LarkConfig, Loaded, Sink
+    from reserve_listener.config import Config, LarkConfig, Loaded, SinkTable
 
 
 def findings(loaded: Loaded, *, online: bool = False) -> Iterator[Finding]:
@@ -29,7 +29,8 @@ def findings(loaded: Loaded, *, online: bool = False) -> Iterator[Finding]:
     yield from _blanks(loaded.config.lark)
     yield look("store", lambda: places.store(loaded.config.store.path))
     for sink in loaded.config.sinks:
-        yield _of_sink(sink, online=online)
+        yield look(f'sink "{sink.name}"', partial(_of_sink, sink, online=online))
+    yield from _unused_plugins()
     yield from exposure.findings(loaded)
 
 
@@ -44,16 +45,7 @@ def _app_secret(lark: LarkConfig) -> str:
 
 def _platform(lark: LarkConfig) -> str:
     proxy = None if lark.proxy is None else lark.proxy.get_secret_value()
-    return lark.domain + _way(lark.domain, proxy, "lark.proxy")
-
-
-def _way(url: str, setting: str | None, key: str) -> str:
-    """How an address is reached, for the end of its description; WrongError when its proxy cannot be used."""
-    try:
-        proxy = proxies.decide(url, setting=setting, key=key)
-    except ConfigError as error:
-        raise WrongError(str(error)) from None
-    return "" if proxy is None else f", through the proxy {proxy.url} ({proxy.source})"
+    return lark.domain + proxies.way(lark.domain, setting=proxy, key="lark.proxy")
 
 
 def _blanks(lark: LarkConfig) -> Iterator[Finding]:
@@ -91,59 +83,19 @@ def _webhook(config: Config) -> str:
     return f"{tls}://{webhook.listen}{webhook.path}, pushes {how}"
 
 
-def _of_sink(sink: Sink, *, online: bool) -> Finding:
-    subject = f'sink "{sink.name}"'
-    if sink.type == "file":
-        return look(subject, lambda: _file_sink(sink))
-    if sink.type == "http":
-        return look(subject, lambda: _http_sink(sink, online=online))
-    return Finding(where=subject, what="the daemon's log")
+def _unused_plugins() -> Iterator[Finding]:
+    from reserve_listener.sinks import kinds
+
+    for what in kinds.KINDS.shadowed():
+        yield Finding(where="plugins", level="warn", what=what, do="use another name in it, or uninstall it")
 
 
-def _file_sink(sink: FileSink) -> str:
-    """Whether the sink can work is for the sink to say; why not is told here in the words of the other findings."""
-    from reserve_listener.sinks.file import sink as file
-    from reserve_listener.sinks.registry import make_outlet
+def _of_sink(sink: SinkTable, *, online: bool) -> str:
+    from reserve_listener.sinks.registry import look_over
 
-    made = make_outlet(sink, _write_nothing).sink
-    assert isinstance(made, file.FileSink)  # noqa: S101 - for the type checker: of a file sink's table
-    if (problem := made.problem()) is not None:
-        places.look_at_file(sink.path)
-        raise WrongError(problem)
-    places.require_room(sink.path)
-    return f"{sink.path}: {'exists; events will be appended' if sink.path.exists() else 'will be created'}"
-
-
-async def _write_nothing(*_: object) -> None:
-    """What a log sink would write to; there is none here."""
-
-
-def _http_sink(sink: HttpSink, *, online: bool) -> str:
-    from urllib.parse import urlsplit
-
-    from reserve_listener.config.pem import try_ca_bundle, try_certificate
-
-    if sink.ca_bundle is not None:
-        try_ca_bundle(sink.ca_bundle)
-    if sink.client_cert_file is not None:
-        try_certificate("client_cert_file", sink.client_cert_file, "client_key_file", sink.client_key_file)
-    _try_to_make(sink)
-    address = sink.read_url()
-    url = urlsplit(address)
-    setting = None if sink.proxy is None else sink.proxy.get_secret_value()
-    # The rest of the URL may be what lets one post there.
-    place = f"{url.scheme}://{url.netloc}" if sink.url_file is None else f"the URL in {sink.url_file}"
-    return f"{place}{_way(address, setting, 'proxy')}{'' if online else ': not contacted; --online tries it'}"
-
-
-def _try_to_make(sink: HttpSink) -> None:
-    """What the daemon does at its start finds the rest, such as a proxy in the environment that is none."""
-    import asyncio
-
-    from reserve_listener.sinks.registry import make_outlet
-
-    try:
-        made = make_outlet(sink, _write_nothing).sink
-    except ConfigError as error:
-        raise WrongError(str(error).removeprefix(f'sink "{sink.name}": ')) from None
-    asyncio.run(made.close())
+    text = look_over(sink)
+    return (
+        f"{text}: not contacted; --online tries it"
+        if hasattr(sink.sink_kind, "target") and not online
+        else text
+    )

@@ -8,17 +8,16 @@ from typing import TYPE_CHECKING, Final
 
 from reserve_listener.cli.checks import platform
 from reserve_listener.cli.checks.findings import Finding, WrongError, within
-from reserve_listener.cli.checks.reach import Target, reach
-from reserve_listener.config import HttpSink
+from reserve_listener.cli.checks.reach import reach
 from reserve_listener.errors import ConfigError
 from reserve_listener.net import proxies
 from reserve_listener.net.resolver import Loop
 from reserve_listener.redact import scrub
-from reserve_listener.sinks.http.sink import tls_context
+from reserve_listener.sinks.registry import target_of
 from reserve_listener.transports.long_connection.failures import UnreachableError
 
 if TYPE_CHECKING:
-    from reserve_listener.config import Config
+    from reserve_listener.config import Config, SinkTable
 
 TIMEOUT_S: Final = 60.0
 """For all of it, which goes on side by side. The deadlines of the steps, one after the other, come to some 50 s."""
@@ -43,15 +42,15 @@ def _run(config: Config) -> list[Finding]:
 
 
 async def _ask_all(config: Config) -> list[Finding]:
-    sinks = [sink for sink in config.sinks if isinstance(sink, HttpSink)]
+    sinks = [sink for sink in config.sinks if hasattr(sink.sink_kind, "target")]
     found = await asyncio.gather(platform.look(config.lark, config.store.path), *map(_sink, sinks))
     return [finding for each in found for finding in each]
 
 
-async def _sink(sink: HttpSink) -> list[Finding]:
+async def _sink(sink: SinkTable) -> list[Finding]:
     where = f'sink "{sink.name}"'
     try:
-        what = await reach(await asyncio.to_thread(_target, sink))
+        what = await reach(await asyncio.to_thread(target_of, sink))
     except ConfigError:
         return []  # said before
     except UnreachableError as error:
@@ -59,16 +58,3 @@ async def _sink(sink: HttpSink) -> list[Finding]:
             Finding(where=where, level="fail", what=str(error), do=error.hint, exit_code=platform.UNREACHED)
         ]
     return [Finding(where=where, what=what)]
-
-
-def _target(sink: HttpSink) -> Target:
-    url, where = sink.read_url(), f'sink "{sink.name}"'
-    setting = None if sink.proxy is None else sink.proxy.get_secret_value()
-    tls = tls_context(sink.name, sink.ca_bundle, sink.client_cert_file, sink.client_key_file)
-    return Target(
-        url=url,
-        setting=f"{where}: {'url' if sink.url_file is None else 'url_file'}",
-        proxy=proxies.decide(url, setting=setting, key=f"{where}: proxy"),
-        proxy_key=f"{where}: proxy",
-        tls=tls if url.startswith("https:") else None,
-    )

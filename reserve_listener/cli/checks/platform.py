@@ -10,10 +10,11 @@ import httpx2
 import msgspec
 
 from reserve_listener.cli.checks.findings import Finding
-from reserve_listener.cli.checks.reach import Target, reach
+from reserve_listener.cli.checks.reach import reach
 from reserve_listener.config import certificates
 from reserve_listener.errors import ConfigError, RefusedAtStartError, ReserveListenerError
 from reserve_listener.net import proxies
+from reserve_listener.net.target import Target
 from reserve_listener.redact import scrub
 from reserve_listener.text import visible
 from reserve_listener.transports.long_connection import endpoint, failures

@@ -4,33 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from reserve_listener.transports.long_connection.reaching import Reaching, Step
 
 if TYPE_CHECKING:
-    import ssl
-
     from reserve_listener.net.proxies import Proxy
+    from reserve_listener.net.target import Target
 
 STEP_TIMEOUT_S: Final = 5.0
 """For a connection, a proxy's answer, a handshake: each takes a second at most over any line that an event is sent over."""
 STAGGER_S: Final = 0.25
 """Between two addresses of a name (RFC 8305)."""
 HEAD_BYTES: Final = 16 * 1024
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
-    """What to reach, and how. `tls`: None for an address without."""
-
-    url: str
-    setting: str | None
-    proxy: Proxy | None
-    proxy_key: str = "lark.proxy"
-    tls: ssl.SSLContext | None
 
 
 async def reach(target: Target) -> str:
