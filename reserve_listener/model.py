@@ -9,12 +9,29 @@ Times are milliseconds since the epoch (UTC) where a name ends in `_ms`; duratio
 from __future__ import annotations
 
 from enum import Enum
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
 EVENT_TYPE: Final = "vc.reserve_config.updated_v1"
 MIB: Final = 1024 * 1024
+
+SECTIONS: Final[dict[str, tuple[str, ...]]] = {
+    "approve_config": ("approval_switch", "approval_condition", "meeting_duration", "approvers"),
+    "time_config": (
+        "time_switch",
+        "days_in_advance",
+        "opening_hour",
+        "start_time",
+        "end_time",
+        "max_duration",
+    ),
+    "reserve_scope_config": ("allow_all_users", "allow_users", "allow_depts"),
+}
+"""A configuration as the event's page has it: its sections and their keys. The platform may add others."""
 
 
 class Verdict(Enum):
@@ -84,6 +101,64 @@ class IncomingEvent(msgspec.Struct, frozen=True, kw_only=True, array_like=True, 
     """Why it is unreadable."""
 
 
+class Known(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What is known of a scope: what its next event is compared with."""
+
+    revision: int
+    created_ms: int | None
+    """The `create_time` that it rests on."""
+    config: str
+    """The configuration, as JSON."""
+
+
+class Completed(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """An event once it is compared with what was known of its scope."""
+
+    body: bytes
+    """With what changed in it: sealed."""
+    revision: int | None
+    """None: it was superseded before it came, and what is known stays."""
+    created_ms: int | None
+    """What the scope's state rests on after it."""
+    config: str
+    """What is known after it, as JSON; of a superseded one what it told."""
+    changes: str | None
+    """As JSON; None: there was nothing to compare with."""
+    paths: tuple[str, ...] | None
+    """What changed, for `Route`: None at first sight, nothing of a superseded one."""
+    summary: str
+
+    @property
+    def known(self) -> Known | None:
+        """The state of the scope after it; None: as it was."""
+        return None if self.revision is None else Known(self.revision, self.created_ms, self.config)
+
+
+class HistoryEntry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """An event in the history of a room or level; see `Completed`."""
+
+    seq: int
+    event_id: str
+    scope: Scope
+    created_ms: int | None
+    received_ms: int
+    revision: int | None
+    changes: str | None
+    config: str
+    summary: str
+    """In the language of the time when it was stored."""
+    origin: str | None
+
+
+class KnownScope(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A room or level, and what is known of it."""
+
+    scope: Scope
+    known: Known
+    received_ms: int
+    """When the last event of it was stored."""
+
+
 class StoredEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An event as the store holds it, for people to look at."""
 
@@ -96,6 +171,8 @@ class StoredEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     body: bytes | None
     raw: bytes
     problem: str | None
+    summary: str | None = None
+    """What changed, in a sentence; None: not known (yet), or unreadable."""
     deliveries: tuple[DeliveryState, ...] = ()
 
 
@@ -176,13 +253,22 @@ class Route(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     scope_type: str | None = None
     scope_ids: frozenset[str] | None = None
     tenants: frozenset[str] | None = None
+    changes_in: tuple[str, ...] | None = None
+    """Sections and paths; `*` is any."""
 
-    def takes(self, scope: Scope) -> bool:
-        """Whether the events of this scope are for the sink."""
+    def takes(self, scope: Scope, paths: Collection[str] | None = None) -> bool:
+        """Whether an event of this scope that changes these paths (None: its first sight) is for the sink."""
         return (
             self.scope_type in (None, scope.scope_type)
             and (self.scope_ids is None or scope.scope_id in self.scope_ids)
             and (self.tenants is None or scope.tenant_key in self.tenants)
+            and (self.changes_in is None or paths is None or any(map(self._wants, paths)))
+        )
+
+    def _wants(self, path: str) -> bool:
+        return any(
+            wanted in ("*", path) or path.startswith((f"{wanted}.", f"{wanted}["))
+            for wanted in self.changes_in or ()
         )
 
 

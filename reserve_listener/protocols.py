@@ -16,7 +16,16 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from reserve_listener.errors import StoreError
-    from reserve_listener.model import Claimed, Delivery, IncomingEvent, Outcome, State, Verdict
+    from reserve_listener.model import (
+        Claimed,
+        Completed,
+        Delivery,
+        IncomingEvent,
+        Known,
+        Outcome,
+        State,
+        Verdict,
+    )
 
 
 class Accept(Protocol):
@@ -32,8 +41,8 @@ class Accept(Protocol):
 class Complete(Protocol):
     """Says last what the sinks receive of an event: after this its body is never changed."""
 
-    def __call__(self, event: IncomingEvent, previous: bytes | None, /) -> bytes | None:
-        """The body of an event that is not known yet. `previous`: the state of its scope before it, if there is one.
+    def __call__(self, event: IncomingEvent, previous: Known | None, /) -> Completed | None:
+        """An event that is not stored yet, compared with what is known of its scope; None: there is nothing to say.
 
         Pure, and called in the store's thread, in the order in which events are stored.
         """

@@ -33,17 +33,23 @@ def event(
 
 
 def small_event(
-    event_id: str, scope: str = "omm_a", *, size: int = 2, received_ms: int = NOW_MS
+    event_id: str,
+    scope: str = "omm_a",
+    *,
+    size: int = 2,
+    received_ms: int = NOW_MS,
+    created_ms: int | None = NOW_MS,
+    body: bytes | None = None,
 ) -> IncomingEvent:
-    """A push of a given size, for tests that count bytes."""
+    """A push of a given size, for tests that count bytes, or with this body."""
     return IncomingEvent(
         tenant_key="t1",
         event_id=event_id,
         raw=b"{}",
         received_ms=received_ms,
-        created_ms=received_ms,
+        created_ms=created_ms,
         scope=Scope(tenant_key="t1", scope_type="room", scope_id=scope),
-        body=b"x" * size,
+        body=b"x" * size if body is None else body,
     )
 
 

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from reserve_listener.protocols import SinkKinds
 
 PLATFORMS: Final = ("https://open.feishu.cn", "https://open.larksuite.com")
+FEISHU: Final = "feishu.cn"
 
 
 class LarkConfig(Section):
@@ -58,6 +59,10 @@ class LarkConfig(Section):
     transport: Literal["long_connection", "webhook"] = Field(
         default="long_connection",
         description="How events arrive: over a connection that the daemon opens, or pushed.",
+    )
+    language: Literal["zh", "en"] | None = Field(
+        default=None,
+        description="The language in which changes are told: zh or en. By default zh on feishu.cn, else en.",
     )
     backoff_base: values.Seconds = Field(
         default=1.0, description="Seconds before the first attempt to reconnect."
@@ -94,6 +99,12 @@ class LarkConfig(Section):
         """Whether the secret is a systemd credential: fixed at the unit's start, so a new one needs a restart."""
         return self._app_secret_is_credential
 
+    @property
+    def tells_in(self) -> Literal["zh", "en"]:
+        """The language in which changes are told."""
+        host = urlsplit(self.domain).hostname or ""
+        return self.language or ("zh" if host == FEISHU or host.endswith(f".{FEISHU}") else "en")
+
     def read_app_secret(self) -> SecretStr:
         """The secret as it is now: `app_secret_file` is read again (a short blocking read of a small file).
 
@@ -126,6 +137,10 @@ class StoreConfig(Section):
 
     retention_days: values.RetentionDays = Field(
         default=30.0, description="Days to keep events after every sink has them; at least 2."
+    )
+    history_days: values.HistoryDays = Field(
+        default=400.0,
+        description="Days that is kept what changed, at least as long as events; 0: for ever. What the limits are now is always kept.",
     )
     max_size_mb: values.StoreSize = Field(
         default=4096.0,

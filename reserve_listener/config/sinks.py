@@ -65,6 +65,10 @@ class SinkTable(Section):
     tenants: values.Ids | None = Field(
         default=None, description="Only changes in these tenants, by tenant_key."
     )
+    changes_in: values.Changes | None = Field(
+        default=None,
+        description='Only events that change one of these sections or paths, and first sights; ["*"]: that change anything.',
+    )
     type: str
 
     _files: SecretFiles = PrivateAttr(default_factory=SecretFiles)

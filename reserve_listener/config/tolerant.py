@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from reserve_listener.config import environment
 from reserve_listener.config.files import homeless
 from reserve_listener.config.loading import Draft, find_config, read_toml
-from reserve_listener.config.model import Config, StoreConfig
+from reserve_listener.config.model import Config, LarkConfig, StoreConfig
 from reserve_listener.config.shown import path_text
 from reserve_listener.errors import ConfigError
 
@@ -32,6 +32,8 @@ class Located:
     store: StoreConfig
     config: Config | None
     """The whole configuration, its secrets not read; None while it is broken, or when there is none."""
+    language: str
+    """The language in which changes are told; that of the default platform while the configuration is broken."""
     file: Path | None
     problems: tuple[str, ...]
     """What is wrong with the configuration. That there is none is no problem."""
@@ -62,7 +64,13 @@ def locate(
     if not store.path.is_absolute() and config is not None:
         for key, why in homeless(config):
             raise ConfigError(f"{draft.at(key)}: {why}")
-    return Located(store=store, config=whole, file=file, problems=problems)
+    return Located(
+        store=store,
+        config=whole,
+        language=(config.lark if config else LarkConfig(app_id="unknown")).tells_in,
+        file=file,
+        problems=problems,
+    )
 
 
 def _values(file: Path | None) -> tuple[dict[str, Any], list[str]]:

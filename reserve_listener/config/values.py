@@ -5,6 +5,7 @@ No message of a validator repeats what was found: `problems` adds that, and know
 
 from __future__ import annotations
 
+import difflib
 import ipaddress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -19,6 +20,7 @@ from reserve_listener.config.shown import (
     quoted,
     suggests_secret,
 )
+from reserve_listener.model import SECTIONS
 from reserve_listener.net import proxies
 from reserve_listener.net.addresses import HIGHEST_PORT, is_loopback, read_network
 
@@ -234,6 +236,18 @@ def _scope(text: str) -> str:
     return text
 
 
+def _change(text: str) -> str:
+    if not text.isprintable() or " " in text:
+        raise ValueError('must be "*", a section or a path such as "time_config.max_duration"')
+    known = ["*", *SECTIONS, *(f"{section}.{key}" for section, keys in SECTIONS.items() for key in keys)]
+    if text not in known and (near := difflib.get_close_matches(text.lower(), known, n=1, cutoff=0.85)):
+        raise ValueError(f'nothing of this name changes; did you mean "{near[0]}"?')
+    section, _, key = text.partition(".")
+    if key and section not in SECTIONS:
+        raise ValueError(f"there is no such section; those with keys are {', '.join(SECTIONS)}")
+    return text
+
+
 def _basic_user(text: str) -> str:
     if ":" in text or not text.isprintable():
         raise ValueError('must be a user name without ":" or control characters')
@@ -259,11 +273,14 @@ Attempts = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
 LongSeconds = Annotated[float, Field(strict=True, gt=0, le=365 * DAY_S, allow_inf_nan=False)]
 RetentionDays = Annotated[float, Field(strict=True, ge=2, le=3650, allow_inf_nan=False)]
 """Two days at least: an event has to be known for as long as it can be pushed again."""
+HistoryDays = Annotated[float, Field(strict=True, ge=0, le=36_500, allow_inf_nan=False)]
 StoreSize = Annotated[float, Field(strict=True, ge=64, le=16 * 1024 * 1024, allow_inf_nan=False)]
 Megabytes = Annotated[float, Field(strict=True, ge=0.001, le=1024 * 1024, allow_inf_nan=False)]
 Kept = Annotated[int, Field(strict=True, ge=1, le=10_000)]
 Switch = Annotated[bool, Field(strict=True)]
 Id = Annotated[str, Field(min_length=1), AfterValidator(_scope)]
+Change = Annotated[str, Field(min_length=1), AfterValidator(_change)]
+Changes = Annotated[tuple[Change, ...], Field(min_length=1)]
 Ids = Annotated[tuple[Id, ...], Field(min_length=1)]
 Headers = Annotated[dict[str, str], AfterValidator(_headers)]
 HeaderFiles = Annotated[dict[str, FilePath], AfterValidator(_header_names)]

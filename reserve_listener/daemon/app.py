@@ -21,6 +21,7 @@ from reserve_listener.daemon.snapshot import Health
 from reserve_listener.daemon.systemd import Notifier
 from reserve_listener.delivery import Workers
 from reserve_listener.errors import ConfigError, StoreError
+from reserve_listener.intake.complete import completing
 from reserve_listener.intake.intake import Intake
 from reserve_listener.model import MIB, State
 from reserve_listener.net import proxies
@@ -89,7 +90,10 @@ class App:
         self._notifier = notifier or Notifier()
         self._ages = Ages()
         self._store = SqliteStore(
-            config.store.path, max_bytes=round(config.store.max_size_mb * MIB), ages=self._ages
+            config.store.path,
+            max_bytes=round(config.store.max_size_mb * MIB),
+            ages=self._ages,
+            complete=completing(config.lark.tells_in),
         )
         self._started = self._seen_at = time.monotonic()
         self._reloading = False
@@ -230,8 +234,12 @@ class App:
         return Heartbeat(self._notifier, progress=self._progress, woke=self._transport.woke)
 
     def _retention(self) -> Retention:
+        store = self._config.store
         return Retention(
-            self._store, keep_ms=round(self._config.store.retention_days * DAY_MS), ages=self._ages
+            self._store,
+            keep_ms=round(store.retention_days * DAY_MS),
+            history_ms=round(store.history_days * DAY_MS) or None,
+            ages=self._ages,
         )
 
     async def _progress(self) -> str:

@@ -15,25 +15,15 @@ from typing import Any, Final
 
 import msgspec
 
-from reserve_listener.normalize import OUR_KEYS, PERSON_IDS
+from reserve_listener.intake.normalize import OUR_KEYS, PERSON_IDS
+from reserve_listener.model import SECTIONS
 
 SCOPE_KEYS: Final = frozenset({"scope_id", "scope_type"})
 NOT_COMPARED: Final = "if_cover_child_scope"
 """An instruction of the last write, not a limit; the page of the API has it, that of the event has not."""
 
-FIELDS: Final[dict[str, tuple[str, ...]]] = {
-    "approve_config": ("approval_switch", "approval_condition", "meeting_duration", "approvers"),
-    "time_config": (
-        "time_switch",
-        "days_in_advance",
-        "opening_hour",
-        "start_time",
-        "end_time",
-        "max_duration",
-    ),
-    "reserve_scope_config": ("allow_all_users", "allow_users", "allow_depts"),
-}
-"""The sections and their keys, in the order in which changes are told."""
+FIELDS: Final = SECTIONS
+"""In the order in which changes are told."""
 
 IDS: Final[dict[str, tuple[str, ...]]] = {
     "approvers": ("open_id", "union_id", "user_id"),
@@ -140,14 +130,6 @@ def path_of(*keys: str) -> str:
     return path
 
 
-def touches(changes: list[Change], wanted: str) -> bool:
-    """Whether one of the changes is of this section or path; `*` is any."""
-    return any(
-        wanted in ("*", path) or path.startswith((f"{wanted}.", f"{wanted}["))
-        for path in (str(change["path"]) for change in changes)
-    )
-
-
 # -- one field ----------------------------------------------------------------------------------------------------------
 
 
@@ -165,10 +147,18 @@ def _compare_field(changes: list[Change], section: str, key: str, old: Config, n
 def _compare(changes: list[Change], path: str, before: Any, after: Any) -> None:
     if before is _ABSENT and after is _ABSENT:
         return
-    if before is not _ABSENT and after is not _ABSENT and _same(before, after):
+    if before is not _ABSENT and after is not _ABSENT and _same_at_any_depth(before, after):
         return
     sides = {"before": before, "after": after}
     changes.append({"path": path} | {side: value for side, value in sides.items() if value is not _ABSENT})
+
+
+def _same_at_any_depth(one: Any, other: Any) -> bool:
+    """JSON is read deeper than Python compares."""
+    try:
+        return _same(one, other)
+    except RecursionError:
+        return _encode(one) == _encode(other)
 
 
 def _same(one: Any, other: Any) -> bool:
@@ -269,7 +259,7 @@ def _exchanged(held: Any, change: Change, ids: tuple[str, ...]) -> list[Any]:
 
 
 def _with_known_ids(key: str, old: Any, new: Any) -> Any:
-    if key not in IDS or not isinstance(new, list):
+    if key not in IDS or not isinstance(new, list) or not old or old == new:
         return new
     old = old if isinstance(old, list) else []
     return [entry.merged(entry.before, entry.after) for entry in _entries(old, new, IDS[key]) if entry.after]

@@ -28,7 +28,16 @@ PERSON_IDS: Final = ("union_id", "user_id", "open_id")
 SECONDS_OF_DAY: Final = (0, 86_400)
 DAYS_IN_ADVANCE: Final = (1, 730)
 MAX_DURATION_HOURS: Final = (1, 99)
-OUR_KEYS: Final = ("changes", "summary", "superseded", "warnings")
+OUR_KEYS: Final = (
+    "scope_name",
+    "scope_path",
+    "revision",
+    "changes",
+    "summary",
+    "superseded",
+    "origin",
+    "warnings",
+)
 """Keys of `data` that are ours: should the platform ever send one, its value moves into the warnings."""
 
 REMEMBERED_CHARS: Final = 200

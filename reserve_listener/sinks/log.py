@@ -8,7 +8,6 @@ import msgspec
 
 from reserve_listener.config.section import Section
 from reserve_listener.errors import TransientDeliveryError
-from reserve_listener.intake.describe import describe
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -28,7 +27,15 @@ class _Body(msgspec.Struct, gc=False):
 
 
 _decode = msgspec.json.Decoder(_Body).decode
-_decode_data = msgspec.json.Decoder().decode
+
+
+class _Data(msgspec.Struct, gc=False):
+    scope_type: Any = None
+    summary: Any = None
+    """Absent in an event that an older version has sealed."""
+
+
+_decode_data = msgspec.json.Decoder(_Data).decode
 
 
 class LogSink:
@@ -59,13 +66,13 @@ class LogSink:
 def log_line(sink: str, body: bytes) -> dict[str, Any]:
     """The CloudEvents JSON as the key-values of a log line: what matters first, the data whole (`msgspec.Raw`)."""
     event = _decode(body)
-    data = _decode_data(event.data)
+    told = _decode_data(event.data)
     return {
         "event": "reserve_config.updated",
         "sink": sink,
-        "scope_type": data.get("scope_type") if isinstance(data, dict) else None,
+        "scope_type": told.scope_type,
         "scope_id": event.subject,
-        "summary": describe(data),
+        "summary": told.summary,
         "event_id": event.id,
         "source": event.source,
         "time": event.time,

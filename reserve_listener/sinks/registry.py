@@ -81,6 +81,7 @@ def route_of(config: SinkTable) -> Route:
         scope_type=config.scope_type,
         scope_ids=None if config.scope_ids is None else frozenset(config.scope_ids),
         tenants=None if config.tenants is None else frozenset(config.tenants),
+        changes_in=config.changes_in,
     )
 
 

@@ -67,6 +67,7 @@ def test_defaults() -> None:
             "app_id": "cli_a",
             "app_secret_file": None,
             "domain": "https://open.feishu.cn",
+            "language": None,
             "transport": "long_connection",
             "backoff_base": 1,
             "backoff_cap": 60,
@@ -78,6 +79,7 @@ def test_defaults() -> None:
         "store": {
             "url": f"sqlite:///{default_store({})[0]}",
             "retention_days": 30,
+            "history_days": 400,
             "max_size_mb": 4096,
         },
         "delivery": {"drain_timeout": 10},
@@ -90,11 +92,52 @@ def test_defaults() -> None:
                 "scope_type": None,
                 "scope_ids": None,
                 "tenants": None,
+                "changes_in": None,
             },
         ),
         "webhook": None,
         "status": None,
     }
+
+
+@pytest.mark.parametrize(
+    ("given", "spoken"),
+    [
+        ("", "zh"),
+        ('domain = "https://open.larksuite.com"', "en"),
+        ('domain = "http://localhost:1"', "en"),
+        ('domain = "https://notfeishu.cn"', "en"),
+        ('language = "en"', "en"),
+        ('domain = "https://open.larksuite.com"\nlanguage = "zh"', "zh"),
+    ],
+)
+def test_the_language_is_the_platforms_unless_said(given: str, spoken: str) -> None:
+    """Chinese on feishu.cn, English elsewhere."""
+    assert loaded(LARK + given).lark.tells_in == spoken
+
+
+@pytest.mark.parametrize(
+    ("wanted", "said"),
+    [
+        ('["time_config.max_duraton"]', 'did you mean "time_config.max_duration"?'),
+        ('["time_confg"]', 'did you mean "time_config"?'),
+        ('["limits.max"]', "there is no such section"),
+        ('["max duration"]', "a section or a path"),
+        ("[]", "changes_in"),
+    ],
+)
+def test_changes_that_cannot_be_are_refused(wanted: str, said: str) -> None:
+    """A typing error would let nothing through, silently."""
+    assert said in mistakes(LARK + f'[[sinks]]\nname = "a"\ntype = "log"\nchanges_in = {wanted}')
+
+
+@pytest.mark.parametrize(
+    "wanted", ["*", "time_config", "approve_config.approvers", "quiet_hours", "time_config.new"]
+)
+def test_changes_that_may_be(wanted: str) -> None:
+    """Any change, a section, a path, and what the platform may add one day."""
+    text = LARK + f'[[sinks]]\nname = "a"\ntype = "log"\nchanges_in = ["{wanted}"]'
+    assert loaded(text).sinks[0].changes_in == (wanted,)
 
 
 def test_sinks_of_every_type() -> None:
@@ -732,7 +775,7 @@ def test_example_has_every_key() -> None:
     assert tables.keys() == Config.model_fields.keys()
     for section, model in section_models().items():
         assert tables[section].keys() == model.model_fields.keys()
-    shared = {"retry", "scope_type", "scope_ids", "tenants"}  # told once, with the last sink
+    shared = {"retry", "scope_type", "scope_ids", "tenants", "changes_in"}  # told once, with the last sink
     assert tables["sinks"][-1].keys() >= shared
     for sink, sink_model in zip(tables["sinks"], SINK_MODELS, strict=True):
         assert sink.keys() | shared == sink_model.model_fields.keys()

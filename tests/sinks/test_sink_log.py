@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from reserve_listener.errors import TransientDeliveryError
-from reserve_listener.intake.describe import describe
+from reserve_listener.intake.complete import completing
 from reserve_listener.sinks.log import LogSink, log_line
 from tests.helpers import delivery, event
 
@@ -32,7 +32,9 @@ class Written:
 async def test_a_line_holds_the_whole_event() -> None:
     """Scope, id, source, time and the data whole stand in the line under constant names."""
     written = Written()
-    body = event("e1", "omm_a", tenant="t1").body or b""
+    completed = completing("en")(event("e1", "omm_a", tenant="t1"), None)
+    assert completed is not None
+    body = completed.body
     await LogSink("console", written).deliver([delivery(1, body)])
     sent = json.loads(body)
     assert [[{**line, "data": bytes(line["data"])} for line in batch] for batch in written.batches] == [
@@ -42,7 +44,8 @@ async def test_a_line_holds_the_whole_event() -> None:
                 "sink": "console",
                 "scope_type": "room",
                 "scope_id": "omm_a",
-                "summary": describe(sent["data"]),
+                "summary": "no approval; up to 60 days ahead, a new day opens for booking at 08:00, bookable all day,"
+                " at most 8 h per booking; all members may book",
                 "event_id": "e1",
                 "source": sent["source"],
                 "time": sent["time"],

@@ -8,9 +8,11 @@ import sys
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
+from reserve_listener.intake.complete import completing
 from reserve_listener.model import IncomingEvent, Route, Scope, Verdict
 from reserve_listener.simulator import patience
 from reserve_listener.store.sqlite import appending, schema
@@ -21,6 +23,7 @@ from tests.helpers import small_event
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from reserve_listener.model import Completed, Known
     from reserve_listener.store.sqlite.appending import Outlets
 
 SINKS: Outlets = (
@@ -37,6 +40,17 @@ DELIVERY_ROWS = """
 SELECT e.event_id, e.tenant_key, d.sink, d.scope = e.scope, d.state, d.attempts, d.due_ms, d.held_ms
 FROM deliveries AS d JOIN events AS e ON e.seq = d.seq ORDER BY d.seq, d.sink
 """
+
+HISTORY_ROWS = """
+SELECT e.event_id, e.tenant_key, h.scope = e.scope, h.event_id, h.created_ms, h.received_ms, h.revision, h.changes,
+  h.config, h.summary
+FROM history AS h JOIN events AS e ON e.seq = h.seq ORDER BY h.seq
+"""
+STATE_ROWS = """
+SELECT s.tenant_key, s.scope_id, t.revision, t.created_ms, t.received_ms, t.config
+FROM states AS t JOIN scopes AS s ON s.id = t.scope ORDER BY s.tenant_key, s.scope_id
+"""
+BODY = b'{"data":{"scope_id":"s","time_config":{"max_duration":%d}}}'
 
 TEXTS = st.sampled_from(
     ["omm_1", "omm_\u00fc", 'a "quoted" \\ text', "new\nline", "\U0001f600", "nul\0inside", "1"]
@@ -57,7 +71,7 @@ EVENTS = st.builds(
     TEXTS,
     st.one_of(st.none(), st.integers(0, 10**14)),
     st.binary(max_size=20),
-    st.binary(max_size=20),
+    st.integers(1, 3).map(lambda hours: BODY % hours),
     st.sampled_from([True] * 9 + [False]),
 )
 
@@ -68,7 +82,7 @@ def stored(path: Path, batches: list[list[IncomingEvent]], *, together: bool) ->
     with closing(schema.open_writer(path)) as connection:
         connection.executemany("INSERT INTO sinks (name) VALUES (?)", [("a",), ("b",), ("c",)])
         for batch in batches:
-            appending = Appending(SINKS, scopes, as_it_is)
+            appending = Appending(SINKS, scopes, completing("en"))
             connection.execute("BEGIN")
             if together:
                 some = appending.all(batch, connection)
@@ -79,7 +93,8 @@ def stored(path: Path, batches: list[list[IncomingEvent]], *, together: bool) ->
             appended += some
         check_told(appended, connection)
         events = [row[1:] for row in connection.execute(EVENT_ROWS)]  # numbers may have gaps
-        return [one.verdict for one in appended], (events, connection.execute(DELIVERY_ROWS).fetchall())
+        rest = [connection.execute(rows).fetchall() for rows in (DELIVERY_ROWS, HISTORY_ROWS, STATE_ROWS)]
+        return [one.verdict for one in appended], (events, *rest)
 
 
 def check_told(appended: list[Appended], connection: sqlite3.Connection) -> None:
@@ -119,11 +134,16 @@ def test_a_batch_that_fails_leaves_nothing(tmp_path: Path) -> None:
 
 def test_more_than_one_statement_takes(tmp_path: Path) -> None:
     """A thousand events and one, some of them twice, are all there, each once, with their deliveries."""
-    events = [small_event(f"e{number % 1_001}", f"omm_{number % 7}") for number in range(1_100)]
-    verdicts, (rows, deliveries) = stored(tmp_path / "a.db", [events], together=True)
+    events = [
+        small_event(f"e{number % 1_001}", f"omm_{number % 7}", body=BODY % (number % 5))
+        for number in range(1_100)
+    ]
+    verdicts, (rows, deliveries, history, states) = stored(tmp_path / "a.db", [events], together=True)
     assert verdicts == [Verdict.STORED] * 1_001 + [Verdict.DUPLICATE] * 99
     assert [row[1] for row in rows] == [f"e{number}" for number in range(1_001)]
     assert len(deliveries) == 1_001 + sum(number % 7 == 1 for number in range(1_001))
+    assert len(history) == 1_001
+    assert [row[2] for row in states] == [143] * 7
 
 
 def test_a_known_scope_is_not_asked_for(tmp_path: Path) -> None:
@@ -143,23 +163,50 @@ def test_a_known_scope_is_not_asked_for(tmp_path: Path) -> None:
 
 def test_the_body_is_sealed_once_the_event_is_known_to_be_new(tmp_path: Path) -> None:
     """What `complete` makes of an event is what is stored and delivered; of a duplicate it hears nothing."""
-    heard: list[str] = []
+    heard: list[tuple[str, int]] = []
+    seal = completing("en")
 
-    def complete(event: IncomingEvent, previous: bytes | None) -> bytes | None:
-        heard.append(event.event_id)
-        assert previous is None
-        return (event.body or b"") + b" sealed"
+    def complete(event: IncomingEvent, previous: Known | None) -> Completed | None:
+        heard.append((event.event_id, previous.revision if previous else 0))
+        return seal(event, previous)
 
     with closing(schema.open_writer(tmp_path / "a.db")) as connection:
         connection.execute("INSERT INTO sinks (name) VALUES ('a')")
         appending = Appending(SINKS[:1], {}, complete)
-        appended = appending.all([small_event("e1"), small_event("e1"), small_event("e2")], connection)
-        appended.append(appending.one(small_event("e3"), connection))
-        appending.one(small_event("e2"), connection)
-        assert heard == ["e1", "e2", "e3"]
+        some = [
+            small_event(event_id, body=BODY % hours) for event_id, hours in (("e1", 1), ("e1", 1), ("e2", 2))
+        ]
+        appended = appending.all(some, connection)
+        appended.append(appending.one(small_event("e3", body=BODY % 2), connection))
+        appending.one(small_event("e2", body=BODY % 2), connection)
+        assert heard == [("e1", 0), ("e2", 1), ("e3", 2)]
         bodies = [body for (body,) in connection.execute("SELECT body FROM events")]
-    assert bodies == [b"xx sealed"] * 3
     assert [one.event.body for one in appended if one.takers] == bodies
+    assert [msgspec.json.decode(body)["data"]["summary"] for body in bodies] == [
+        "limits not known",
+        "at most 1 h → 2 h per booking",
+        "no change",
+    ]
+
+
+def test_a_sink_gets_what_changes_in_lets_through(tmp_path: Path) -> None:
+    """First sights and changes of what it names; nothing that changes something else, nothing, or comes late."""
+    told = [("e1", 5, 1), ("e2", 6, 2), ("e3", 7, 2), ("e4", 4, 3), ("e5", 8, 4)]
+    events = [
+        small_event(event_id, body=BODY % hours, created_ms=created) for event_id, created, hours in told
+    ]
+    takers = {}
+    outlets = (
+        (1, Route(changes_in=("time_config",))),
+        (2, Route(changes_in=("approve_config", "time_config.max"))),
+        (3, Route(changes_in=("*",), scope_type="level")),
+        (4, Route()),
+    )
+    with closing(schema.open_writer(tmp_path / "a.db")) as connection:
+        connection.executemany("INSERT INTO sinks (name) VALUES (?)", [("a",), ("b",), ("c",), ("d",)])
+        for one in Appending(outlets, {}, completing("en")).all(events, connection):
+            takers[one.event.event_id] = one.takers
+    assert takers == {"e1": (1, 2, 4), "e2": (1, 4), "e3": (4,), "e4": (4,), "e5": (1, 4)}
 
 
 MEMORY = """

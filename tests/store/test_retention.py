@@ -10,6 +10,7 @@ import pytest
 import structlog
 
 from reserve_listener.errors import StoreError
+from reserve_listener.intake.complete import completing
 from reserve_listener.model import Filters, Outcome, Verdict
 from reserve_listener.store import Retention, SqliteStore, StoreReader
 from reserve_listener.store.sqlite import retention, schema
@@ -18,6 +19,8 @@ from tests.helpers import NOW_MS, Clock, push as append, small_event, stored, un
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
+
+    from reserve_listener.model import IncomingEvent
 
 DAY_MS = 24 * 3600 * 1000
 MIB = 1024 * 1024
@@ -292,3 +295,71 @@ async def test_the_log_counts_and_is_given_back_when_room_is_short(store: Sqlite
     assert await store.measure() < 2 * MIB
     assert log.stat().st_size == 0
     assert await append(store, small_event("after")) is Verdict.STORED
+
+
+def told(number: int, *, at_ms: int = NOW_MS, note: str = "") -> IncomingEvent:
+    """An event that the history has a row of."""
+    body = b'{"data":{"scope_id":"omm_a","time_config":{"max_duration":%d},"note":"%b"}}'
+    return small_event(f"t{number}", received_ms=at_ms, created_ms=None, body=body % (number, note.encode()))
+
+
+async def test_history_outlives_events_and_goes_in_its_turn(path: Path, clock: Clock) -> None:
+    """Kept for its own time, never less than events; the state of a room stays, and revisions go on."""
+    store = SqliteStore(path, now_ms=clock, complete=completing("en"))
+    await store.open([])
+    for number in range(3):
+        await append(store, told(number))
+    clock.advance(31 * 24 * 3600)
+    await append(store, told(3, at_ms=clock.now_ms))
+    retention = Retention(store, keep_ms=30 * DAY_MS, history_ms=DAY_MS, now_ms=clock, sleep=no_sleep)
+    longer = Retention(store, keep_ms=30 * DAY_MS, history_ms=400 * DAY_MS, now_ms=clock, sleep=no_sleep)
+    forever = Retention(store, keep_ms=30 * DAY_MS, now_ms=clock, sleep=no_sleep)
+    for keeper_, left in ((forever, [1, 2, 3, 4]), (longer, [1, 2, 3, 4]), (retention, [4])):
+        await keeper_.tidy()
+        assert await seqs(store) == [4]
+        assert await query(store, "SELECT seq FROM history ORDER BY seq") == [(seq,) for seq in left]
+    assert await query(store, "SELECT revision FROM states") == [(4,)]
+    await append(store, told(4, at_ms=clock.now_ms))
+    assert await query(store, "SELECT revision FROM history ORDER BY seq") == [(4,), (5,)]
+    await store.close()
+
+
+async def test_at_the_bound_the_oldest_history_goes_after_the_events(path: Path, clock: Clock) -> None:
+    """When no event can be dropped any more, room is made of history, and pushes are taken."""
+    store = SqliteStore(path, now_ms=clock, max_bytes=4 * MIB, complete=completing("en"))
+    await store.open([])
+    for number in range(120):
+        await append(store, told(number, at_ms=clock.now_ms - 4 * DAY_MS, note="x" * 5_000))
+    with structlog.testing.capture_logs() as logs:
+        await keeper(store, clock, days=2).tidy()
+    assert await seqs(store) == []
+    assert await query(store, "SELECT count(*) FROM history") == [(120,)]
+    number = 120
+    while not logs or logs[-1]["event"] != "store.history_pruned_early":
+        await append(store, told(number, at_ms=clock.now_ms - 4 * DAY_MS, note="x" * 5_000))
+        number += 1
+        with structlog.testing.capture_logs() as logs:
+            await keeper(store, clock, days=2).tidy()
+        logs = [one for one in logs if one["event"] != "store.filling"]
+        assert not store.full
+    assert await store.measure() <= retention.DROP_TO * 4 * MIB
+    rows = await query(store, "SELECT seq FROM history ORDER BY seq")
+    assert rows == [(seq,) for seq in range(rows[0][0], number + 1)]
+    assert 1 < rows[0][0] < number
+    assert await query(store, "SELECT revision FROM states") == [(number,)]
+    await store.close()
+
+
+async def test_nothing_is_dropped_before_the_history_is_made_of_it(path: Path, clock: Clock) -> None:
+    """An older store's events are looked at first."""
+    store = SqliteStore(path, now_ms=clock, complete=completing("en"))
+    await store.open([])
+    await append(store, told(1))
+    clock.advance(31 * 24 * 3600)
+    store._unbuilt = True
+    await keeper(store, clock).tidy()
+    assert await seqs(store) == [1]
+    store._unbuilt = False
+    await keeper(store, clock).tidy()
+    assert await seqs(store) == []
+    await store.close()

@@ -4,33 +4,35 @@ Python gives up its lock around each step of SQLite and has to wait for it again
 statements an event that wait is what a burst mostly costs. So one statement puts in many rows. Both ways do the same:
 `tests/store/test_appending.py` holds them against each other.
 
-An event's body is sealed here, once it is known to be a new one: `complete` gets the event and what is known of its scope.
+An event's body is sealed here, once it is known to be a new one: `complete` gets the event and what is known of its scope,
+and what it makes of them becomes the scope's state and part of its history in the same transaction.
 """
 
 from __future__ import annotations
 
-from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from reserve_listener.model import Route, Verdict
-from reserve_listener.store.sqlite import sql
+from reserve_listener.store.sqlite import rebuilding, sql
+from reserve_listener.store.sqlite.history import Remembered
+from reserve_listener.store.sqlite.rows import insert
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
-    from reserve_listener.model import IncomingEvent, Scope
+    from reserve_listener.model import Completed, IncomingEvent, Scope
     from reserve_listener.protocols import Complete
 
 _encode = msgspec.json.Encoder().encode
 
-ROWS_AT_ONCE: Final = (128, 32, 8, 2, 1)
-"""How many rows one statement puts in: as many as are left, by a few statements that stay prepared."""
-
 PORTION_BYTES: Final = 16 * 1024 * 1024
 """What SQLite is handed, and copies, at the most: usual events all at once, large ones not in memory three times over."""
+
+HISTORY_BYTES: Final = 250
+"""What an entry of the history takes beside the configuration: two sentences' worth."""
 
 _NUL: Final = b"\\u0000"
 """SQLite's JSON ends a text there; its columns do not."""
@@ -53,27 +55,44 @@ class Appended(msgspec.Struct, frozen=True, gc=False):
     """The sinks that get it, by their numbers."""
     size: int = 0
     """In bytes, payload and body."""
+    told_bytes: int = 0
+    """What the history and the state of its scope take."""
 
 
 class Appending:
-    """Puts events in. `scopes`: numbers that are known already; each has been committed."""
+    """Puts events in. `scopes`: numbers that are known already; each has been committed.
 
-    def __init__(self, outlets: Outlets, scopes: Mapping[Scope, int], complete: Complete) -> None:
+    `unbuilt`: there may be scopes whose history is not made yet.
+    """
+
+    def __init__(
+        self,
+        outlets: Outlets,
+        scopes: Mapping[Scope, int],
+        complete: Complete,
+        *,
+        unbuilt: bool = False,
+    ) -> None:
         self._outlets = outlets
         self._scopes = scopes
         self._complete = complete
+        self._unbuilt = unbuilt
 
     def one(self, event: IncomingEvent, connection: sqlite3.Connection) -> Appended:
         """Store one event."""
         if connection.execute(sql.FIND_EVENT, (event.tenant_key, event.event_id)).fetchone() is not None:
             return Appended(Verdict.DUPLICATE, event)
         scope = None if event.scope is None else self._scope_number(event.scope, connection)
-        event = self._sealed(event)
+        remembered = self._remembered(() if scope is None else (scope,), connection)
+        event, completed = self._sealed(event, scope, remembered)
         seq = connection.execute(sql.APPEND_EVENT, _columns(event, None, scope)).lastrowid or 0
-        takers = self._takers(event)
+        takers = self._takers(event, completed)
         for sink in takers:
             connection.execute(sql.ADD_DELIVERY, (seq, sink, scope))
-        return _appended(event, seq, scope, takers)
+        if scope is not None and completed is not None:
+            remembered.take(seq, scope, event, completed)
+            remembered.write()
+        return _appended(event, seq, scope, takers, completed)
 
     def all(self, events: Sequence[IncomingEvent], connection: sqlite3.Connection) -> list[Appended]:
         """Store many, in their order."""
@@ -81,30 +100,47 @@ class Appending:
         numbers = self._scope_numbers((events[place] for place in new), connection)
         appended = [Appended(Verdict.DUPLICATE, event) for event in events]
         seq: int = (connection.execute(sql.NEWEST_EVER).fetchone() or (0,))[0]
+        remembered = self._remembered(numbers.values(), connection)
         for portion in _portions(events, new):
             rows: list[tuple[Any, ...]] = []
             deliveries: list[tuple[int, int, int | None]] = []
             for place in portion:
-                event = self._sealed(events[place])
+                event = events[place]
                 scope = None if event.scope is None else numbers[event.scope]
+                event, completed = self._sealed(event, scope, remembered)
                 seq += 1
                 rows.append(_columns(event, seq, scope))
-                takers = self._takers(event)
+                takers = self._takers(event, completed)
                 deliveries += [(seq, sink, scope) for sink in takers]
-                appended[place] = _appended(event, seq, scope, takers)
-            _insert(connection, sql.APPEND_EVENTS, rows)
-            _insert(connection, sql.ADD_DELIVERIES, deliveries)
+                if scope is not None and completed is not None:
+                    remembered.take(seq, scope, event, completed)
+                appended[place] = _appended(event, seq, scope, takers, completed)
+            insert(connection, sql.APPEND_EVENTS, rows)
+            insert(connection, sql.ADD_DELIVERIES, deliveries)
+            remembered.write()
         return appended
 
-    def _sealed(self, event: IncomingEvent) -> IncomingEvent:
-        body = self._complete(event, None)
-        return event if body is event.body else msgspec.structs.replace(event, body=body)
+    def _remembered(self, scopes: Collection[int], connection: sqlite3.Connection) -> Remembered:
+        if self._unbuilt:
+            rebuilding.finish(scopes, self._complete, connection)
+        return Remembered(scopes, connection)
 
-    def _takers(self, event: IncomingEvent) -> tuple[int, ...]:
+    def _sealed(
+        self, event: IncomingEvent, scope: int | None, remembered: Remembered
+    ) -> tuple[IncomingEvent, Completed | None]:
+        completed = None if scope is None else self._complete(event, remembered.of(scope))
+        if completed is None:
+            return event, None
+        return msgspec.structs.replace(event, body=completed.body), completed
+
+    def _takers(self, event: IncomingEvent, completed: Completed | None) -> tuple[int, ...]:
         scope = event.scope
         if scope is None:
             return ()
-        return tuple([sink for sink, route in self._outlets if route == _EVERYTHING or route.takes(scope)])
+        paths = None if completed is None else completed.paths
+        return tuple(
+            [sink for sink, route in self._outlets if route == _EVERYTHING or route.takes(scope, paths)]
+        )
 
     def _scope_number(self, scope: Scope, connection: sqlite3.Connection) -> int:
         key = (scope.tenant_key, scope.scope_type, scope.scope_id)
@@ -125,11 +161,18 @@ class Appending:
         return numbers
 
 
-def _appended(event: IncomingEvent, seq: int, scope: int | None, takers: tuple[int, ...]) -> Appended:
+def _appended(
+    event: IncomingEvent,
+    seq: int,
+    scope: int | None,
+    takers: tuple[int, ...],
+    completed: Completed | None,
+) -> Appended:
     size = len(event.raw) + len(event.body or b"")
     if scope is None:
         return Appended(Verdict.UNREADABLE, event, size=size)
-    return Appended(Verdict.STORED, event, seq, scope, takers, size)
+    told_bytes = 0 if completed is None else len(completed.config) + HISTORY_BYTES
+    return Appended(Verdict.STORED, event, seq, scope, takers, size, told_bytes)
 
 
 def _new(events: Sequence[IncomingEvent], connection: sqlite3.Connection) -> list[int]:
@@ -176,18 +219,3 @@ def _columns(event: IncomingEvent, seq: int | None, scope: int | None) -> tuple[
         event.body,
         event.problem,
     )
-
-
-def _insert(connection: sqlite3.Connection, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
-    place = 0
-    for size in ROWS_AT_ONCE:
-        while len(rows) - place >= size:
-            some = rows[place : place + size]
-            connection.execute(_many(statement, len(some[0]), size), [value for row in some for value in row])
-            place += size
-
-
-@cache
-def _many(statement: str, columns: int, rows: int) -> str:
-    row = f"({', '.join('?' * columns)})"
-    return statement + ", ".join([row] * rows)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from msgspec.structs import asdict
 
 from reserve_listener.model import Filters, Route, Scope
-from reserve_listener.store.sqlite import sql
+from reserve_listener.store.sqlite import history, sql
 from reserve_listener.store.sqlite.claiming import WINDOW_SEQS, age_since_ms
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class Operation:
             top_seq = connection.execute(sql.NEWEST).fetchone()[0] or 0
         rows = connection.execute(sql.TO_REPLAY, values | {"top": top_seq}).fetchall()
         return Step(
-            count=last.count + self._deliver_again(list(self._deliveries(rows)), connection),
+            count=last.count + self._deliver_again(list(self._deliveries(rows, connection)), connection),
             done=len(rows) < CHUNK_ROWS,
             after_seq=rows[-1][0] if rows else last.after_seq,
             top_seq=top_seq,
@@ -94,11 +94,14 @@ class Operation:
         states = (connection.execute(sql.STATE_OF, (seq, sink)).fetchone() for seq, sink, *_ in deliveries)
         return sum(not self.repeat_only if state is None else state[0] != 0 for state in states)
 
-    def _deliveries(self, rows: Sequence[tuple[Any, ...]]) -> Iterator[tuple[int, int, int, int]]:
+    def _deliveries(
+        self, rows: Sequence[tuple[Any, ...]], connection: sqlite3.Connection
+    ) -> Iterator[tuple[int, int, int, int]]:
+        paths = history.paths_of([row[0] for row in rows], connection)
         for seq, number, tenant_key, scope_type, scope_id, received_ms in rows:
             scope = Scope(tenant_key=tenant_key, scope_type=scope_type, scope_id=scope_id)
             for name, (sink, route) in self.routes.items():
-                if self.filters.sink in (None, name) and route.takes(scope):
+                if self.filters.sink in (None, name) and route.takes(scope, paths.get(seq)):
                     yield seq, sink, number, self.now_ms - received_ms
 
 
@@ -141,6 +144,7 @@ def receive_now(now_ms: int, before_seq: int | None, connection: sqlite3.Connect
     rows = connection.execute(sql.NEWEST_BEFORE, (before_seq, CHUNK_ROWS)).fetchall()
     ahead = [(now_ms, seq) for seq, received_ms in rows if received_ms > now_ms]
     connection.executemany(sql.RECEIVED_AT, ahead)
+    connection.executemany(history.RECEIVED_AT, ahead)
     return rows[-1][0] if rows and ahead else None
 
 

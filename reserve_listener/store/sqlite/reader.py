@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 from msgspec.structs import asdict
 
@@ -12,19 +12,26 @@ from reserve_listener.model import (
     DeadLetter,
     DeliveryState,
     Filters,
+    HistoryEntry,
     Insight,
+    Known,
+    KnownScope,
     Scope,
     SinkState,
     StoredEvent,
 )
-from reserve_listener.store.sqlite import attempts, schema, sql
+from reserve_listener.store.sqlite import attempts, history, rebuilding, schema, sql
 from reserve_listener.store.sqlite.insight import STATE_NAMES, insight, sink_states
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
     from types import TracebackType
 
 EVERYTHING = Filters()
+
+PAGE: Final = 500
+"""Rows that are read in one transaction."""
 
 
 class StoreReader:
@@ -84,6 +91,45 @@ class StoreReader:
         found = [text for (text,) in rows]
         return found[:1] if found[:1] == [start] else found
 
+    def history(
+        self, scope_id: str, *, since_ms: int | None = None, until_ms: int | None = None
+    ) -> Iterator[HistoryEntry]:
+        """What happened to the rooms and levels of this id, the newest first; a page at a time, so that nothing waits."""
+        values: dict[str, Any] = {"scope_id": scope_id, "since_ms": since_ms, "until_ms": until_ms}
+        before_seq: int | None = None
+        while True:
+            rows = self._all(history.HISTORY_OF, values | {"before_seq": before_seq, "limit": PAGE})
+            yield from map(_entry, rows)
+            if len(rows) < PAGE:
+                return
+            before_seq = rows[-1][0]
+
+    def known_scopes(self, scope_id: str | None = None) -> list[KnownScope]:
+        """All rooms and levels of which something is known, or those of this id, the one last heard of first."""
+        found: list[KnownScope] = []
+        after = 0
+        while True:
+            rows = self._all(history.STATES_AFTER, {"scope_id": scope_id, "after": after, "limit": PAGE})
+            found += map(_known, rows)
+            if len(rows) < PAGE:
+                return sorted(found, key=lambda one: -one.received_ms)
+            after = rows[-1][0]
+
+    def known_at(self, scope_id: str, at_ms: int) -> HistoryEntry | None:
+        """What was known of the room or level of this id at that time; None: nothing that is still kept."""
+        rows = self._all(history.KNOWN_AT, {"scope_id": scope_id, "at_ms": at_ms})
+        return _entry(rows[0]) if rows else None
+
+    def is_rebuilding(self) -> bool:
+        """Whether the daemon still works at the history of an older store."""
+        return bool(self._all(rebuilding.LEFT, ())[0][0])
+
+    def _all(self, statement: str, values: Mapping[str, Any] | tuple[()]) -> list[Any]:
+        try:
+            return self._connection.execute(statement, values).fetchall()
+        except sqlite3.Error as error:
+            raise StoreError(f"the store {self._path} cannot be read: {error}") from error
+
     def dead_letters(self, filters: Filters, *, limit: int) -> list[DeadLetter]:
         """The dead letters, those first that were given up first; at most `limit`."""
         try:
@@ -105,8 +151,8 @@ class StoreReader:
         ]
 
     def _event(self, row: tuple[Any, ...]) -> StoredEvent:
-        seq, tenant_key, event_id, received_ms, created_ms, *scope, body, raw, problem = row
-        history = attempts.of_event(seq, self._connection)
+        seq, tenant_key, event_id, received_ms, created_ms, *scope, body, raw, problem, summary = row
+        made = attempts.of_event(seq, self._connection)
         return StoredEvent(
             seq=seq,
             tenant_key=tenant_key,
@@ -117,6 +163,7 @@ class StoreReader:
             body=body,
             raw=raw,
             problem=problem,
+            summary=summary,
             deliveries=tuple(
                 DeliveryState(
                     sink=sink,
@@ -125,7 +172,7 @@ class StoreReader:
                     due_ms=due_ms,
                     settled_ms=settled_ms,
                     last_error=last_error,
-                    history=tuple(history.get(sink, ())),
+                    history=tuple(made.get(sink, ())),
                 )
                 for sink, state, attempts, due_ms, settled_ms, last_error in self._connection.execute(
                     sql.DELIVERIES_OF, (seq,)
@@ -138,3 +185,29 @@ def _scope(tenant_key: str | None, scope_type: str | None, scope_id: str | None)
     if tenant_key is None or scope_type is None or scope_id is None:
         return None
     return Scope(tenant_key=tenant_key, scope_type=scope_type, scope_id=scope_id)
+
+
+def _entry(row: tuple[Any, ...]) -> HistoryEntry:
+    seq, tenant_key, scope_type, scope_id, *rest = row
+    event_id, created_ms, received_ms, revision, changes, config, summary, origin = rest
+    return HistoryEntry(
+        seq=seq,
+        event_id=event_id,
+        scope=Scope(tenant_key=tenant_key, scope_type=scope_type, scope_id=scope_id),
+        created_ms=created_ms,
+        received_ms=received_ms,
+        revision=revision,
+        changes=changes,
+        config=config,
+        summary=summary,
+        origin=origin,
+    )
+
+
+def _known(row: tuple[Any, ...]) -> KnownScope:
+    _, tenant_key, scope_type, scope_id, revision, created_ms, received_ms, config = row
+    return KnownScope(
+        scope=Scope(tenant_key=tenant_key, scope_type=scope_type, scope_id=scope_id),
+        known=Known(revision, created_ms, config),
+        received_ms=received_ms,
+    )

@@ -1,5 +1,7 @@
 """Retention: what was delivered everywhere is dropped after a while, earlier when the store reaches its size bound.
 
+The history of what changed outlives the events; only when dropping those has not made room does the oldest of it go, too.
+
 What must stay true: nothing that is pending or a dead letter is dropped, and an event is known (a push of it is answered
 and delivered to nobody) for at least `KNOWN_MS`, whatever the size.
 """
@@ -39,13 +41,17 @@ log = structlog.get_logger("store")
 
 
 class Retention:
-    """Keeps `store` within `keep_ms` and its `max_bytes`. `run` as a task."""
+    """Keeps `store` within `keep_ms` and its `max_bytes`, and its history within `history_ms`. `run` as a task.
+
+    History is kept at least as long as events are; None: for ever.
+    """
 
     def __init__(
         self,
         store: SqliteStore,
         *,
         keep_ms: int,
+        history_ms: int | None = None,
         now_ms: Callable[[], int] = now_ms,
         ages: Ages | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -53,6 +59,7 @@ class Retention:
     ) -> None:
         self._store = store
         self._keep_ms = keep_ms
+        self._history_ms = None if history_ms is None else max(history_ms, keep_ms)
         self._ages = ages or Ages(now_ms, now_ms)
         self._clock = clock
         self._sleep = sleep
@@ -78,6 +85,10 @@ class Retention:
         dropped = await self._drop(self._ages.ago_ms(self._keep_ms), strip=False, until_bytes=None)
         if dropped:
             log.info("store.pruned", events=dropped)
+        if self._history_ms is not None:
+            dropped = await self._drop_history(self._ages.ago_ms(self._history_ms), until_bytes=None)
+            if dropped:
+                log.info("store.history_pruned", entries=dropped)
         size, bound = await self._store.measure(), self._store.max_bytes
         if bound is None:
             return
@@ -89,6 +100,16 @@ class Retention:
                     "store.pruned_early", events=dropped, size_mb=size // MIB, max_size_mb=bound // MIB
                 )
             size = await self._store.measure()
+        if size > bound * DROP_AT:
+            dropped = await self._drop_history(self._ages.ago_ms(0), until_bytes=round(bound * DROP_TO))
+            if dropped:
+                log.warning(
+                    "store.history_pruned_early",
+                    entries=dropped,
+                    size_mb=size // MIB,
+                    max_size_mb=bound // MIB,
+                )
+            size = await self._store.measure()
         self._warn(size, bound)
 
     async def _drop(self, before_ms: int, *, strip: bool, until_bytes: int | None) -> int:
@@ -98,6 +119,16 @@ class Retention:
             pruned = await self._store.prune(after_seq, before_ms, strip=strip)
             dropped += pruned.events
             after_seq = pruned.after_seq
+            if until_bytes is not None and await self._store.measure() <= until_bytes:
+                break
+            await self._sleep(BREATH_S)
+        return dropped
+
+    async def _drop_history(self, before_ms: int, *, until_bytes: int | None) -> int:
+        over, dropped = False, 0
+        while not over:
+            count, over = await self._store.prune_history(before_ms)
+            dropped += count
             if until_bytes is not None and await self._store.measure() <= until_bytes:
                 break
             await self._sleep(BREATH_S)

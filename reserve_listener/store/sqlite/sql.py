@@ -321,8 +321,8 @@ ORDER BY scope_id <> :start, scope_id LIMIT :limit
 
 _EVENTS = """
 SELECT e.seq, e.tenant_key, e.event_id, e.received_ms, e.created_ms,
-       s.tenant_key, s.scope_type, s.scope_id, e.body, e.raw, e.problem
-FROM events AS e LEFT JOIN scopes AS s ON s.id = e.scope
+       s.tenant_key, s.scope_type, s.scope_id, e.body, e.raw, e.problem, h.summary
+FROM events AS e LEFT JOIN scopes AS s ON s.id = e.scope LEFT JOIN history AS h ON h.seq = e.seq
 WHERE (:event_id IS NULL OR e.event_id = :event_id)
   AND (:scope_id IS NULL OR s.scope_id = :scope_id)
   AND (:since_ms IS NULL OR e.received_ms >= :since_ms)

@@ -22,7 +22,15 @@ from reserve_listener.model import (
     Route,
     Verdict,
 )
-from reserve_listener.store.sqlite import attempts, claiming, operations, projecting, sql
+from reserve_listener.store.sqlite import (
+    attempts,
+    claiming,
+    history,
+    operations,
+    projecting,
+    rebuilding,
+    sql,
+)
 from reserve_listener.store.sqlite.appending import Appending
 from reserve_listener.store.sqlite.inbox import Inbox
 from reserve_listener.store.sqlite.insight import STATES, insight, shrink_log, sink_states, used_bytes
@@ -36,7 +44,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from reserve_listener.model import Filters, IncomingEvent, Insight, Scope, SinkState
+    from reserve_listener.model import (
+        Completed,
+        Filters,
+        IncomingEvent,
+        Insight,
+        Known,
+        Scope,
+        SinkState,
+    )
     from reserve_listener.protocols import Complete
     from reserve_listener.store.sqlite.appending import Appended, Outlets
     from reserve_listener.store.sqlite.inbox import Batch
@@ -60,10 +76,13 @@ ROW_FACTOR: Final = 1.2
 ROW_BYTES: Final = 200
 """What an event takes in the file, rows of deliveries and indexes included, for each byte of it and besides."""
 
+REBUILD_RETRY_S: Final = 1.0
+"""How long a store that failed is left alone."""
 
-def as_it_is(event: IncomingEvent, _previous: bytes | None) -> bytes | None:
+
+def as_it_is(_event: IncomingEvent, _previous: Known | None) -> Completed | None:
     """A body that says nothing of what was before: see `protocols.Complete`."""
-    return event.body
+    return None
 
 
 class SqliteStore:
@@ -93,6 +112,9 @@ class SqliteStore:
         self._ages = ages or Ages(now_ms, now_ms)
         self._now_ms = self._ages.now_ms
         self._setting_right: asyncio.Task[None] | None = None
+        self._rebuilding: asyncio.Task[None] | None = None
+        self._unbuilt = False
+        """Whether there are events of an older version that the history has not yet."""
         self._lock = StoreLock(path)
         self._sinks: dict[str, int] = {}
         self._routes: Mapping[str, tuple[int, Route]] = {}
@@ -128,9 +150,12 @@ class SqliteStore:
             await self.set_sinks(sinks, routes)
             await self.bury_removed()
             await self.measure()
+            self._unbuilt = await self._writer.submit(rebuilding.is_left, writes=False)
         except BaseException:
             await self.close()
             raise
+        if self._unbuilt:
+            self._rebuilding = asyncio.create_task(self._rebuild(), name="rebuilding")
 
     async def set_sinks(self, names: Sequence[str], routes: Mapping[str, Route] | None = None) -> None:
         """From now on these sinks get deliveries, each of what its route takes; without one, of everything."""
@@ -151,9 +176,10 @@ class SqliteStore:
 
     async def close(self) -> None:
         """Commit what is queued and give back files and lock."""
-        if self._setting_right is not None:
-            self._setting_right.cancel()
-            await asyncio.wait([self._setting_right])
+        for task in (self._setting_right, self._rebuilding):
+            if task is not None:
+                task.cancel()
+                await asyncio.wait([task])
         await self._inbox.close()
         await self._writer.close()
         self._lock.release()
@@ -168,6 +194,25 @@ class SqliteStore:
         finally:
             for end in ends:
                 end.cancel()
+
+    # -- the history of an older store ------------------------------------------------------------------------------------
+
+    async def _rebuild(self) -> None:
+        """In the background, a chunk at a time; broken off, the next start goes on."""
+        log.info(
+            "store.rebuilding",
+            hint="what changed with each event of the older store; pushes are taken meanwhile",
+        )
+        work = partial(rebuilding.some, self._complete)
+        while self._unbuilt:
+            try:
+                done = await self._writer.submit(work, writes=True)
+            except StoreError as error:
+                log.warning("store.rebuilding_failed", error=str(error))
+                await asyncio.sleep(REBUILD_RETRY_S)
+                continue
+            self._unbuilt = not done
+        log.info("store.rebuilt")
 
     # -- health -----------------------------------------------------------------------------------------------------------
 
@@ -237,7 +282,7 @@ class SqliteStore:
     ) -> asyncio.Future[list[Verdict]]:
         """See `protocols.Store.project`."""
         position = None if number is None else Position(self._inbox.id, number)
-        appending = Appending(self._outlets, self._scopes, self._complete)
+        appending = Appending(self._outlets, self._scopes, self._complete, unbuilt=self._unbuilt)
         work = partial(projecting.project, appending, events, position)
         future: asyncio.Future[list[Verdict]] = asyncio.get_running_loop().create_future()
         done = partial(self._projected, future, number, _size(events))
@@ -262,7 +307,7 @@ class SqliteStore:
         resolve(future, None if error is not None else [one.verdict for one in appended], error)
 
     def _take_in(self, new: Sequence[Appended]) -> None:
-        self._grow(sum(one.size for one in new), len(new))
+        self._grow(sum(one.size + one.told_bytes for one in new), len(new))
         stored = [one for one in new if one.verdict is Verdict.STORED]
         if not stored:
             return
@@ -429,12 +474,19 @@ class SqliteStore:
         return dict(rows)
 
     async def prune(self, after_seq: int, before_ms: int, *, strip: bool) -> Pruned:
-        """One chunk of retention; see `operations.prune`."""
+        """One chunk of retention; see `operations.prune`. Nothing as long as the history is not made of it."""
+        if self._unbuilt:
+            return operations.Pruned(events=0, after_seq=None)
         pruned: Pruned = await self._writer.submit(
             lambda connection: operations.prune(after_seq, before_ms, strip=strip, connection=connection),
             writes=True,
         )
         return pruned
+
+    async def prune_history(self, before_ms: int) -> tuple[int, bool]:
+        """Drop a chunk of the history that was stored before that time: how many events', and whether that was all."""
+        dropped = int(await self._writer.submit(partial(history.drop, before_ms), writes=True))
+        return dropped, dropped < history.CHUNK_ROWS
 
     # -- apps -------------------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,100 @@
+"""An event says what changed: compared with what is known of its scope, and sealed. Pure.
+
+What must stay true: the changes of a scope's events, applied one after the other, lead from its first configuration to the
+one that is known; a late push turns nothing back; and a body is only added to, never written anew.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from reserve_listener.intake.changes import Change, Config, config_of, diff, merge
+from reserve_listener.intake.summary import summarise
+from reserve_listener.model import Completed, IncomingEvent, Known
+
+if TYPE_CHECKING:
+    from reserve_listener.protocols import Complete
+
+END: Final = b"}}"
+"""`data` is the last attribute of a body, and never empty (`normalize`): what is said of it goes in before this."""
+
+
+class _Body(msgspec.Struct, gc=False):
+    data: dict[str, Any]
+
+
+_decode_body = msgspec.json.Decoder(_Body).decode
+_decode_config = msgspec.json.Decoder(dict[str, Any]).decode
+_encode = msgspec.json.Encoder().encode
+
+
+def completing(language: str) -> Complete:
+    """The function for sentences in this language."""
+    return partial(complete, language=language)
+
+
+def complete(event: IncomingEvent, previous: Known | None, *, language: str) -> Completed | None:
+    """See `protocols.Complete`; None of an event that cannot be read."""
+    if event.body is None:
+        return None
+    told = config_of(_decode_body(event.body).data)
+    if previous is None:
+        return _completed(event, told, None, language, revision=1, created_ms=event.created_ms)
+    if _is_late(event, previous):
+        return _completed(event, told, None, language, revision=None, created_ms=previous.created_ms)
+    return _compared(event, told, previous, language)
+
+
+def _is_late(event: IncomingEvent, previous: Known) -> bool:
+    return (
+        event.created_ms is not None
+        and previous.created_ms is not None
+        and event.created_ms < previous.created_ms
+    )
+
+
+def _compared(event: IncomingEvent, told: Config, previous: Known, language: str) -> Completed:
+    before = _decode_config(previous.config)
+    return _completed(
+        event,
+        merge(before, told),
+        diff(before, told),
+        language,
+        revision=previous.revision + 1,
+        created_ms=previous.created_ms if event.created_ms is None else event.created_ms,
+    )
+
+
+def _completed(
+    event: IncomingEvent,
+    after: Config,
+    changes: list[Change] | None,
+    language: str,
+    *,
+    revision: int | None,
+    created_ms: int | None,
+) -> Completed:
+    summary = summarise(changes, after, language)
+    said: dict[str, Any] = {} if revision is None else {"revision": revision}
+    said |= {"changes": changes, "summary": summary}
+    if revision is None:
+        said["superseded"] = True
+    paths = tuple([str(change["path"]) for change in changes]) if changes is not None else None
+    return Completed(
+        body=_sealed(event.body or b"", said),
+        revision=revision,
+        created_ms=created_ms,
+        config=_encode(after).decode(),
+        changes=None if changes is None else _encode(changes).decode(),
+        paths=() if revision is None else paths,
+        summary=summary,
+    )
+
+
+def _sealed(body: bytes, said: dict[str, Any]) -> bytes:
+    if not body.endswith(END):
+        raise ValueError("the body does not end with its data")
+    return b"%b,%b}" % (body[: -len(END)], _encode(said)[1:])

@@ -1,0 +1,154 @@
+"""What is known of rooms and levels, and how it came to be. Work for the writer's thread, inside its transaction.
+
+What must stay true: a state is what the history of its scope leads to, so both are written together; and a state is never
+dropped. SQLite's steps are few here for the reason that `appending` gives.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from reserve_listener.model import Known
+from reserve_listener.store.sqlite.rows import insert
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Collection, Mapping, Sequence
+
+    from reserve_listener.model import Completed, IncomingEvent
+
+CHUNK_ROWS: Final = 100
+"""History that is dropped at once: at the bound no more than makes room."""
+
+KNOWN: Final = """
+SELECT json_group_array(json_array(scope, json_array(revision, created_ms, config)))
+FROM states WHERE scope IN (SELECT value FROM json_each(?))
+"""
+
+KEEP_STATES: Final = """
+INSERT INTO states (scope, revision, created_ms, received_ms, config) VALUES
+ON CONFLICT (scope) DO UPDATE SET revision = excluded.revision, created_ms = excluded.created_ms,
+  received_ms = excluded.received_ms, config = excluded.config
+"""
+
+ADD_HISTORY: Final = """
+INSERT INTO history (seq, scope, event_id, created_ms, received_ms, revision, changes, config, summary) VALUES
+"""
+
+CHANGES_OF: Final = """
+SELECT json_group_array(json_array(seq, revision, changes)) FROM history
+WHERE seq IN (SELECT value FROM json_each(?))
+"""
+
+_HISTORY = """
+SELECT h.seq, s.tenant_key, s.scope_type, s.scope_id, h.event_id, h.created_ms, h.received_ms, h.revision, h.changes,
+  h.config, h.summary, h.origin
+FROM scopes AS s CROSS JOIN history AS h ON h.scope = s.id WHERE s.scope_id = :scope_id
+"""
+
+HISTORY_OF: Final = f"""{_HISTORY}
+  AND (:since_ms IS NULL OR h.received_ms >= :since_ms) AND (:until_ms IS NULL OR h.received_ms < :until_ms)
+  AND (:before_seq IS NULL OR h.seq < :before_seq)
+ORDER BY h.seq DESC LIMIT :limit
+"""
+
+# A late push says nothing of what was known. What came later is never older, so the last that is old enough counts.
+KNOWN_AT: Final = f"""{_HISTORY}
+  AND h.revision IS NOT NULL AND coalesce(h.created_ms, h.received_ms) <= :at_ms ORDER BY h.seq DESC LIMIT 1
+"""
+
+STATES_AFTER: Final = """
+SELECT s.id, s.tenant_key, s.scope_type, s.scope_id, t.revision, t.created_ms, t.received_ms, t.config
+FROM scopes AS s CROSS JOIN states AS t ON t.scope = s.id
+WHERE s.id > :after AND (:scope_id IS NULL OR s.scope_id = :scope_id) ORDER BY s.id LIMIT :limit
+"""
+
+RECEIVED_AT: Final = "UPDATE history SET received_ms = ? WHERE seq = ?"
+
+# The oldest first, and no further than to the first that stays: they came about in the order of their age.
+DROP_HISTORY: Final = """
+DELETE FROM history WHERE seq IN (SELECT seq FROM history ORDER BY seq LIMIT ?) AND received_ms < ?
+"""
+
+_Paths = tuple[str, ...] | None
+
+_decode_known = msgspec.json.Decoder(list[tuple[int, Known]]).decode
+_decode_changes = msgspec.json.Decoder(list[tuple[int, int | None, str | None]]).decode
+
+
+class _Change(msgspec.Struct, gc=False):
+    path: str
+
+
+_decode_paths = msgspec.json.Decoder(list[_Change]).decode
+
+
+class Remembered:
+    """What is known of some scopes, read once, and what is to be written of them once: by `write`."""
+
+    def __init__(self, scopes: Collection[int], connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._known = known_of(scopes, connection)
+        self._states: dict[int, tuple[Any, ...]] = {}
+        self._history: list[tuple[Any, ...]] = []
+
+    def of(self, scope: int) -> Known | None:
+        """What is known of it by now."""
+        return self._known.get(scope)
+
+    def take(self, seq: int, scope: int, event: IncomingEvent, completed: Completed) -> None:
+        """The event with this number is part of the history; the next one is compared with what it tells."""
+        if (known := completed.known) is not None:
+            self._known[scope] = known
+            self._states[scope] = (
+                scope,
+                known.revision,
+                known.created_ms,
+                event.received_ms,
+                known.config,
+            )
+        self._history.append(
+            (
+                seq,
+                scope,
+                event.event_id,
+                event.created_ms,
+                event.received_ms,
+                completed.revision,
+                completed.changes,
+                completed.config,
+                completed.summary,
+            )
+        )
+
+    def write(self) -> None:
+        """Both tables."""
+        insert(self._connection, KEEP_STATES, list(self._states.values()))
+        insert(self._connection, ADD_HISTORY, self._history)
+
+
+def known_of(scopes: Collection[int], connection: sqlite3.Connection) -> dict[int, Known]:
+    """The states of these scopes, as far as there are any."""
+    if not scopes:
+        return {}
+    (found,) = connection.execute(KNOWN, (msgspec.json.encode(list(scopes)).decode(),)).fetchone()
+    return dict(_decode_known(found))
+
+
+def paths_of(seqs: Sequence[int], connection: sqlite3.Connection) -> Mapping[int, _Paths]:
+    """What each of these events changes, for a route: None at first sight, and of what the history has not (any more)."""
+    (found,) = connection.execute(CHANGES_OF, (msgspec.json.encode(seqs).decode(),)).fetchone()
+    return {seq: _paths(revision, changes) for seq, revision, changes in _decode_changes(found)}
+
+
+def drop(before_ms: int, connection: sqlite3.Connection) -> int:
+    """A chunk of the history that was stored before that time; how many. Less than `CHUNK_ROWS`: that was all."""
+    return connection.execute(DROP_HISTORY, (CHUNK_ROWS, before_ms)).rowcount
+
+
+def _paths(revision: int | None, changes: str | None) -> _Paths:
+    if changes is None:
+        return () if revision is None else None
+    return tuple(change.path for change in _decode_paths(changes))
