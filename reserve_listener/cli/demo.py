@@ -24,7 +24,6 @@ import typer
 from reserve_listener.cli.called import called
 from reserve_listener.cli.options import UnusedConfigOption
 from reserve_listener.errors import ReserveListenerError
-from reserve_listener.intake.describe import describe
 from reserve_listener.text import colourful
 
 if TYPE_CHECKING:
@@ -138,7 +137,7 @@ async def _demo(events: int, transport: Transport) -> bool:
         _say(_dim(f"Connected after {time.monotonic() - began:.1f} s.\n"))
         _introduce(folder, platform, server, daemon)
         sent = arrived = 0
-        changes = realistic_events()
+        changes = realistic_events(rooms=1, levels=0)  # one room, so that each change has one before it
         while not events or sent < events:
             sent += 1
             push = platform.push(next(changes))
@@ -146,6 +145,7 @@ async def _demo(events: int, transport: Transport) -> bool:
                 f"{sent}/{events}" if events else str(sent), push, folder, receiver, daemon
             )
             await asyncio.sleep(PAUSE_S)
+        await _history(folder)
         _conclude(folder, sent, arrived, time.monotonic() - began)
     return sent == arrived
 
@@ -235,7 +235,7 @@ async def _show(number: str, push: "Push", folder: Path, receiver: "Receiver", d
         await _report("http", "POST /hooks/rooms", lambda: _at_receiver(receiver, push.event_id)),
     ]
     if line := _in_file(folder, push.event_id):
-        _say(f"     {_dim(describe(line['data']))}")
+        _say(f"     {_bold(line['data']['summary'])}")
     return code == 200 and all(arrived)  # noqa: PLR2004  # the platform's answer for success
 
 
@@ -282,11 +282,28 @@ def _introduce(folder: Path, platform: "Platform", server: "HttpServer", daemon:
   sinks     console (log) · audit (file {folder.name}/events.jsonl) · booking (http {server.url})""")
 
 
+async def _history(folder: Path) -> None:
+    """What the store now knows of the room, by the command that a person would use."""
+    line = _last_line(folder)
+    if line is None:
+        return
+    _say(f"\n{_bold('What changed')} (reserve-listener history {line['subject']}):\n")
+    sys.stdout.flush()
+    command = [sys.executable, "-m", "reserve_listener", "history", line["subject"]]
+    process = await asyncio.create_subprocess_exec(*command, "-c", str(folder / "config.toml"))
+    await process.wait()
+
+
+def _last_line(folder: Path) -> dict[str, Any] | None:
+    path = folder / "events.jsonl"
+    lines = path.read_text().splitlines()[-1:] if path.exists() else []
+    return json.loads(lines[0]) if lines else None
+
+
 def _conclude(folder: Path, sent: int, arrived: int, took_s: float) -> None:
-    last = (folder / "events.jsonl").read_text().splitlines()[-1:] if arrived else []
-    for line in last:
+    if line := _last_line(folder):
         _say(f"\n{_bold('What a sink receives')} (CloudEvents 1.0; the last line of events.jsonl):\n")
-        _say(json.dumps(json.loads(line), indent=2, ensure_ascii=False))
+        _say(json.dumps(line, indent=2, ensure_ascii=False))
     if sent != arrived:
         _say(_red(f"\n{sent - arrived} of {sent} changes did not arrive everywhere."))
         return

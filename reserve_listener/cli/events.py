@@ -27,7 +27,6 @@ from reserve_listener.cli.listing import Column, at_terminal, json_text, local_t
 from reserve_listener.cli.options import ConfigOption, JsonOption
 from reserve_listener.cli.stores import locate_store
 from reserve_listener.errors import ReserveListenerError
-from reserve_listener.intake.describe import describe
 from reserve_listener.text import escaped_json, visible
 
 if TYPE_CHECKING:
@@ -45,7 +44,7 @@ COLUMNS = (
     Column("type", lambda row: row["scope_type"] or "unreadable"),
     Column("scope", lambda row: row["scope_id"], "id"),
     Column("deliveries", lambda row: row["problem"] or _deliveries(row)),
-    Column("limits", lambda row: row["summary"]),
+    Column("summary", lambda row: row["summary"]),
 )
 
 REPLAY = Action(
@@ -235,7 +234,7 @@ def _summary(event: "StoredEvent") -> dict[str, Any]:
         "event_id": event.event_id,
         "state": "unreadable" if event.body is None else "readable",
         "problem": event.problem,
-        "summary": None if event.body is None else describe(json.loads(event.body).get("data")),
+        "summary": event.summary,
         "tenant_key": event.tenant_key,
         "scope_type": event.scope.scope_type if event.scope else None,
         "scope_id": event.scope.scope_id if event.scope else None,

@@ -70,7 +70,7 @@ class Asked:
         from reserve_listener.model import Filters
         from reserve_listener.store import StoreReader
 
-        since_ms, until_ms = _moment(self.since, "--since"), _moment(self.until, "--until")
+        since_ms, until_ms = moment(self.since, "--since"), moment(self.until, "--until")
         with StoreReader(store) as reader:
             require_sink(reader, self.sink)
             scope_id = whole_id(reader, "scope", self.scope) if self.scope else None
@@ -110,7 +110,8 @@ def described(asked: Asked) -> "Iterator[str]":
             yield f"{words} {value}"
 
 
-def _moment(text: str | None, option: str) -> int | None:
+def moment(text: str | None, option: str) -> int | None:
+    """A time that a person gave, in milliseconds; one that cannot be read is an error of usage."""
     from reserve_listener.clock import moment_ms
 
     try:

@@ -15,8 +15,10 @@ from reserve_listener.cli.config import config_app
 from reserve_listener.cli.dead_letters import dead_letters_app
 from reserve_listener.cli.demo import demo
 from reserve_listener.cli.events import events_app
+from reserve_listener.cli.history import history
 from reserve_listener.cli.reconnect import reconnect
 from reserve_listener.cli.run import run
+from reserve_listener.cli.scopes import scopes_app
 from reserve_listener.cli.simulate import simulate
 from reserve_listener.cli.sinks import sinks_app
 from reserve_listener.cli.status import status
@@ -61,6 +63,8 @@ app.command()(demo)
 app.command()(simulate)
 app.command()(status)
 app.command()(reconnect)
+app.command()(history)
+app.add_typer(scopes_app, name="scopes")
 app.add_typer(events_app, name="events")
 app.add_typer(dead_letters_app, name="dead-letters")
 app.add_typer(sinks_app, name="sinks")

@@ -201,6 +201,7 @@ class Events(RuleBasedStateMachine):
             assert data.get("superseded", False) is ((tenant, event_id) in self.late)
 
 
+@pytest.mark.slow
 def test_whatever_comes_the_changes_lead_to_the_state() -> None:
     """Pushes, repeats, late and unreadable ones, kills and upgrades: states, history and bodies fit each other."""
     run_state_machine_as_test(

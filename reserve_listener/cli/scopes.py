@@ -1,0 +1,191 @@
+"""`reserve-listener scopes`: the limits of rooms and levels, as they are known."""
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from reserve_listener.cli.filters import moment
+from reserve_listener.cli.history import ScopeArgument
+from reserve_listener.cli.listing import Column, at_terminal, json_text, local_time, print_list
+from reserve_listener.cli.options import ConfigOption, JsonOption
+from reserve_listener.cli.stores import locate_store
+from reserve_listener.errors import ReserveListenerError
+from reserve_listener.text import visible
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from reserve_listener.model import Known, KnownScope, Scope
+    from reserve_listener.store import StoreReader
+
+COLUMNS = (
+    Column("scope", lambda row: row["scope_id"], "id"),
+    Column("type", lambda row: row["scope_type"]),
+    Column("revision", lambda row: str(row["revision"])),
+    Column("time", lambda row: row["time"], "time"),
+    Column("limits", lambda row: row["summary"]),
+)
+
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""A spreadsheet takes a cell that begins so for a formula, and an id is the platform's text."""
+
+scopes_app = typer.Typer(
+    help="Look at what is known of rooms and levels: their limits now, and as they were.",
+    epilog="Example: reserve-listener scopes show omm_3c5dd7e09b --at 2026-11-01",
+    no_args_is_help=True,
+)
+
+
+@scopes_app.command("list")
+def list_scopes(config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """List the rooms and levels of which something is known, with their limits in words.
+
+    Example: reserve-listener scopes list
+    """
+    from reserve_listener.cli.known import scope_row
+
+    language, scopes = _all(config)
+    rows = [scope_row(one.scope, one.known, language) for one in scopes]
+    print_list(rows, COLUMNS, as_json=as_json, nothing="Nothing is known yet.")
+
+
+@scopes_app.command("show")
+def show_scope(
+    scope: ScopeArgument,
+    config: ConfigOption = None,
+    at: Annotated[
+        str | None,
+        typer.Option(
+            "--at", metavar="WHEN", help="As the limits were at that time: 7d ago, or 2026-11-01T08:00."
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the limits of one room or level, now or as they were.
+
+    Example: reserve-listener scopes show omm_3c5dd7e09b --at 30d
+    """
+    from reserve_listener.cli.known import scope_id_of, scope_row
+    from reserve_listener.store import StoreReader
+
+    located = locate_store(config)
+    at_ms = moment(at, "--at")
+    with StoreReader(located.store.path) as reader:
+        whose, known = _known(reader, scope_id_of(reader, scope), at, at_ms)
+    row = scope_row(whose, known, located.language) | {"config": json.loads(known.config)}
+    if as_json:
+        typer.echo(json_text(row))
+        return
+    for name, text in _facts(row, located.language):
+        typer.echo(f"{name:<28}{visible(text)}" if at_terminal() else f"{name}\t{visible(text)}")
+
+
+@scopes_app.command("export")
+def export_scopes(
+    as_csv: Annotated[
+        bool, typer.Option("--csv", help="As CSV for spreadsheets: UTF-8, a row for each room or level.")
+    ] = False,
+    config: ConfigOption = None,
+) -> None:
+    """Write the limits of all rooms and levels as a table, on standard output.
+
+    Example: reserve-listener scopes export --csv > rooms.csv
+    """
+    if not as_csv:
+        raise typer.BadParameter("say in which form; there is --csv", param_hint="--csv")
+    language, scopes = _all(config)
+    _write_csv(_table(scopes, language))
+
+
+def _all(config: Any) -> "tuple[str, list[KnownScope]]":
+    """Rooms before levels, each by id."""
+    from reserve_listener.cli.known import mention_rebuilding
+    from reserve_listener.store import StoreReader
+
+    located = locate_store(config)
+    with StoreReader(located.store.path) as reader:
+        mention_rebuilding(reader)
+        scopes = reader.known_scopes()
+    return located.language, sorted(
+        scopes, key=lambda one: (one.scope.scope_type != "room", one.scope.scope_id, one.scope.tenant_key)
+    )
+
+
+def _known(reader: "StoreReader", scope_id: str, at: str | None, at_ms: int | None) -> "tuple[Scope, Known]":
+    from reserve_listener.cli.known import nothing_known
+    from reserve_listener.model import Known
+
+    scopes = reader.known_scopes(scope_id)
+    if not scopes:
+        raise nothing_known(reader, scope_id)
+    if len(scopes) > 1:
+        typer.echo(
+            "note: there are others with this id (another type, or another tenant); shown is the one that was heard"
+            " last",
+            err=True,
+        )
+    if at_ms is None:
+        return scopes[0].scope, scopes[0].known
+    entry = reader.known_at(scope_id, at_ms)
+    if entry is None or entry.revision is None:
+        raise ReserveListenerError(
+            f"it is not known what the limits of {scope_id} were at {at}: the first that is kept of it came later."
+            f" `history {scope_id}` shows since when."
+        )
+    return entry.scope, Known(entry.revision, entry.created_ms, entry.config)
+
+
+def _facts(row: dict[str, Any], language: str) -> "Iterator[tuple[str, str]]":
+    """Name and value, the limits in the terms of the console; what is in the configuration beside them as it is."""
+    from reserve_listener.cli.terms import TERMS
+    from reserve_listener.intake.changes import FIELDS, path_of
+
+    person = at_terminal()
+    for name in ("scope_id", "scope_type", "tenant_key", "revision", "time", "summary"):
+        if row[name] is not None:
+            yield name, local_time(row[name]) if person and name == "time" else str(row[name])
+    config = row["config"]
+    for term in TERMS:
+        yield term.names[language] if person else term.path, term.read(config, language)
+    for key, value in config.items():
+        beside = {key: value} if key not in FIELDS or not isinstance(value, dict) else None
+        for name, other in (beside or value).items():
+            path = path_of(name) if beside else path_of(key, name)
+            if beside or name not in FIELDS[key]:
+                yield path, json_text(other, indent=None)
+
+
+def _table(scopes: "Iterable[KnownScope]", language: str) -> "Iterator[list[str]]":
+    from reserve_listener.cli.terms import ABOUT, SCOPE_TYPES, TERMS
+    from reserve_listener.clock import rfc3339
+
+    about = {name: names[language] for name, names in ABOUT.items()}
+    yield [
+        *(about[name] for name in ("scope_id", "scope_type", "name", "path")),
+        *(term.names[language] for term in TERMS),
+        *(about[name] for name in ("revision", "time")),
+    ]
+    for one in scopes:
+        config = json.loads(one.known.config)
+        time = "" if one.known.created_ms is None else rfc3339(one.known.created_ms)
+        kind = SCOPE_TYPES[language].get(one.scope.scope_type, one.scope.scope_type)
+        yield [
+            *(one.scope.scope_id, kind, "", ""),
+            *(term.read(config, language) for term in TERMS),
+            *(str(one.known.revision), time),
+        ]
+
+
+def _write_csv(table: "Iterable[list[str]]") -> None:
+    """UTF-8 whatever the locale says, with the mark by which spreadsheets know it."""
+    import csv
+    import io
+    import sys
+
+    sys.stdout.flush()
+    text = io.TextIOWrapper(sys.stdout.buffer, encoding="utf-8-sig", newline="", write_through=True)
+    writer = csv.writer(text)
+    for row in table:
+        writer.writerow([f"'{cell}" if cell.startswith(FORMULA) else cell for cell in map(visible, row)])
+    text.detach()
