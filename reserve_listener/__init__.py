@@ -1,3 +1,3 @@
-"""reserve-listener: hears every change of a meeting room's reservation limits and carries it on, durably."""
+"""reserve-listener: receives every change to a meeting room's reservation limits and delivers it durably."""
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""What can go wrong, told apart by what has to happen next.
+"""Errors, classified by what has to happen next.
 
 A `ReserveListenerError` ends a command: its text is shown to a person as it stands and its `exit_code` is the
 process's. A `DeliveryError` never leaves the delivery engine: a sink raises it to say what an answer means.
@@ -8,14 +8,14 @@ from __future__ import annotations
 
 
 class ReserveListenerError(Exception):
-    """An error that ends the command. The text says what is wrong, where, and what to do; `hint` how a daemon goes on."""
+    """An error that ends the command. The text says what is wrong, where, and what to do; `hint` says how to start a daemon again."""
 
     exit_code = 1
     hint = "fix what the reason names, then start the daemon again; it resumes where it stopped"
 
 
 class ConfigError(ReserveListenerError):
-    """The configuration is wrong; starting again will not mend it."""
+    """The configuration is wrong; a restart will not fix it."""
 
     exit_code = 78
     hint = "fix the configuration, run `reserve-listener check`, then start the daemon again"
@@ -49,11 +49,11 @@ class StoreInUseError(StoreError):
 
 
 class NotFoundError(ReserveListenerError):
-    """What was asked for is not there."""
+    """The requested thing does not exist."""
 
 
 class NoAnswerError(ReserveListenerError):
-    """A daemon is there and does not answer."""
+    """A daemon is running but does not answer."""
 
 
 class DeliveryError(Exception):
@@ -64,7 +64,7 @@ class DeliveryError(Exception):
 
 
 class TransientDeliveryError(DeliveryError):
-    """May pass by itself. `retry_after` is the receiver's own wish, in seconds.
+    """A retry may succeed. `retry_after` is the delay the receiver asks for, in seconds.
 
     `down` is whether the receiver as a whole seems to be down, which opens the circuit breaker; an answer of the 400
     class says that it is up.
@@ -85,4 +85,4 @@ class SinkGoneError(DeliveryError):
 
 
 class PermanentDeliveryError(DeliveryError):
-    """This event will never be taken: it becomes a dead letter."""
+    """The receiver will never accept this event: it becomes a dead letter."""

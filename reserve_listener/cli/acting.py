@@ -1,4 +1,4 @@
-"""Commands that act on many deliveries: nothing is done that was not chosen, counted, and where it matters confirmed."""
+"""Commands that act on many deliveries: select, count, confirm where it matters, then act."""
 
 # No `from __future__ import annotations`: Typer reads the types when they run.
 import sys

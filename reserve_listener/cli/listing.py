@@ -1,4 +1,4 @@
-"""Lists for persons and for pipes: one rule for every command.
+"""Lists for people and for pipes: one rule for every command.
 
 On a terminal a table that fits its width, ids shortened, times local with their zone. Elsewhere a line each, no header,
 fields divided by tabs, ids whole, times RFC 3339 in UTC. Nothing in a cell drives a terminal or ends a line.

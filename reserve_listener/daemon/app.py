@@ -218,7 +218,7 @@ class App:
         self._intake.accept(raw, lambda _verdict: None)
 
     async def _stop(self, now: asyncio.Event) -> None:
-        """Stop hearing, answer what is committed, deliver what is due; what is not delivered stays in the store."""
+        """Stop receiving, answer what is committed, deliver what is due; the rest stays in the store."""
         self._transport.finish()
         await self._intake.close()
         await self._transport.close()

@@ -1,6 +1,6 @@
 """The verdict over a daemon: ok, degraded or failing, with reasons. Pure.
 
-Failing: events are not heard, or not taken. Degraded: something waits for a person or is late, but nothing is lost.
+Failing: events are not received, or not accepted. Degraded: something is late or needs a person, but nothing is lost.
 """
 
 from __future__ import annotations

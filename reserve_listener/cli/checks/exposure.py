@@ -1,4 +1,4 @@
-"""Files that should be nobody else's, and mounts that keep half of a store. Warnings: the daemon starts all the same."""
+"""Files that other users can read, and mounts that hold only half of a store. Warnings only: the daemon starts anyway."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a check comes to: a list of findings, each of them of one thing."""
+"""The result of a check: a list of findings, one per thing checked."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Finding:
 
 
 class WrongError(Exception):
-    """What keeps a thing from being in order, and what to do about it."""
+    """What is wrong with one thing, and what to do about it."""
 
     def __init__(self, what: str, do: str = "", *, exit_code: int = ConfigError.exit_code) -> None:
         super().__init__(what)

@@ -1,4 +1,4 @@
-"""What can be said of a configuration without asking anybody: nothing is sent, nothing is changed."""
+"""Checks that need no network: they send nothing and change nothing."""
 
 from __future__ import annotations
 

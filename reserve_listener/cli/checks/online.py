@@ -1,4 +1,4 @@
-"""What is only known by asking: the platform, and whether each sink's host can be reached. No event is sent."""
+"""Checks over the network: the platform, and whether each sink's host can be reached. No event is sent."""
 
 from __future__ import annotations
 
