@@ -78,7 +78,12 @@ def _findings(path: Path | None, *, online: bool) -> "Iterator[Finding]":
         loaded = within(lambda: load_explained(KINDS, path))
     except (ConfigError, WrongError) as error:
         for line in str(error).splitlines():
-            yield Finding(where="configuration", level="fail", what=line, do=getattr(error, "do", ""))
+            yield Finding(
+                where="configuration",
+                level="fail",
+                what=line.removeprefix("configuration: "),
+                do=getattr(error, "do", ""),
+            )
         return
     yield from offline.findings(loaded, online=online)
     if online:

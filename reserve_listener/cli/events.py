@@ -306,7 +306,9 @@ def _shown(row: dict[str, Any], event: "StoredEvent") -> "Iterator[str]":
         facts = (
             delivery["sink"],
             delivery["state"],
-            f"{delivery['attempts']} attempts" if person else str(delivery["attempts"]),
+            f"{delivery['attempts']} attempt{'s' * (delivery['attempts'] != 1)}"
+            if person
+            else str(delivery["attempts"]),
             local_time(when) if person and when else when or "",
             visible(delivery["last_error"] or ""),
         )

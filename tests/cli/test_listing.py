@@ -132,11 +132,11 @@ def test_status_for_persons_and_for_pipes(tmp_path: Path, store: dict[str, str])
     code, text = at_terminal("status", cwd=tmp_path, env=store)
     assert code == 3
     assert re.search(r"^last event +2026-09-21 14:13:20 UTC$", text, re.MULTILINE)
-    assert re.search(r"^ +→ start it", text, re.MULTILINE)
+    assert re.search(r"^ +→ .*reserve-listener run", text, re.MULTILINE)
     done = piped(tmp_path, "status", **store)
     fields = dict(line.split("\t", 1) for line in done.stdout.splitlines())
     assert (done.returncode, fields["status"], fields["last event"]) == (3, "stopped", RECEIVED)
-    assert fields["hint"].startswith("start it")
+    assert "reserve-listener run" in fields["hint"]
 
 
 def test_check_for_persons_and_for_pipes(tmp_path: Path, store: dict[str, str]) -> None:
