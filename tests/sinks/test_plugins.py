@@ -145,11 +145,11 @@ def test_a_plugin_is_a_sink_like_others(site: Site) -> None:
             '.size: must be a whole number, found "x"',
         ),
         ("sise = 1", '.sise: unknown key; did you mean "size"?'),
-        ("rotate_mb = 1", '.rotate_mb: unknown key; it is for sinks of type "file"'),
-        ("retry = { cap = 0.5 }", ".retry.cap: must not be below base (1), found 0.5"),
+        ("rotate_mb = 1", '.rotate_mb: unknown key here; it belongs to sinks of type "file"'),
+        ("retry = { cap = 0.5 }", ".retry.cap: must be at least base (1), found 0.5"),
         (
             "scope_ids = []",
-            ".scope_ids: must hold at least one; leave it out to take all, found an empty array",
+            ".scope_ids: must have at least one item; to accept all, leave it out, found an empty array",
         ),
         (f'pin = ["{HIDDEN}"]', ".pin: must be a string in quotes, found an array (not shown)"),
         (f'pasword = "{HIDDEN}"', '.pasword: unknown key; did you mean "password"?'),
@@ -179,7 +179,7 @@ def test_a_plugins_secret_that_cannot_be_read(site: Site, tmp_path: Path) -> Non
     taken = LARK + TOY + '[[sinks]]\nname = "f"\ntype = "file"\npath = "token"\n'
     assert 'sink "f": path: token is a file that the sink "a" reads; name another path' in mistake(taken)
     (tmp_path / "token").write_text("two\nlines\n")
-    assert ".token_file: token holds more than one line" in mistake(LARK + TOY)
+    assert ".token_file: token has more than one line" in mistake(LARK + TOY)
     (tmp_path / "token").unlink()
     assert ".token_file: cannot read token: No such file" in mistake(LARK + TOY)
 

@@ -102,14 +102,14 @@ token_file = "{tmp_path}/display_token"
         await until(lambda: daemon.pending() == 0)
         assert arrived == [(TOKEN, "one")]
         told = (await asyncio.to_thread(daemon_process.ask, config, "sinks", "test", "display")).decode()
-        assert told.startswith("display took the event test-")
+        assert told.startswith("display accepted the event test-")
         assert await daemon.stop() == 0
         checked = (await asyncio.to_thread(daemon_process.ask, config, "check")).decode()
         assert re.search(rf'^ok\tsink "display"\t127.0.0.1:{port}, with a token', checked, re.MULTILINE), (
             checked
         )
         tried = (await asyncio.to_thread(daemon_process.ask, config, "sinks", "test", "display")).decode()
-        assert tried.startswith("display took the event test-")
+        assert tried.startswith("display accepted the event test-")
         shown = (await asyncio.to_thread(daemon_process.ask, config, "config", "show")).decode()
         assert "timeout = 10  # default" in shown
     assert [token for token, _ in arrived] == [TOKEN] * 3
