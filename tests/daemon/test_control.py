@@ -119,8 +119,8 @@ async def test_every_path_does_what_it_says(store: Path, actions: Notebook) -> N
     assert await asyncio.to_thread(post, store, "/reconnect", Reconnecting) == Reconnecting(
         status="reconnecting", was="connected"
     )
-    assert actions.asked == [
-        ("status",),
+    asked = [one for one in actions.asked if one != ("status",)]  # before each action: whether it hangs
+    assert asked == [
         ("retry", *filters),
         ("drop", *filters),
         ("replay", *filters),

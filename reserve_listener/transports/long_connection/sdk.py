@@ -22,6 +22,7 @@ import importlib.machinery
 import importlib.util
 import logging
 import sys
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -67,11 +68,13 @@ def _import() -> Sdk:
     if lean:
         sys.meta_path.insert(0, finder)
     try:
-        return Sdk(
-            client=importlib.import_module(f"{ROOT}.ws.client"),
-            dispatcher=importlib.import_module(DISPATCHER).EventDispatcherHandler,
-            json=importlib.import_module(f"{ROOT}.core.json").JSON,
-        )
+        # Since Python 3.12 the protobuf that it carries warns; where warnings are errors nothing would ever connect.
+        with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+            return Sdk(
+                client=importlib.import_module(f"{ROOT}.ws.client"),
+                dispatcher=importlib.import_module(DISPATCHER).EventDispatcherHandler,
+                json=importlib.import_module(f"{ROOT}.core.json").JSON,
+            )
     except (ImportError, AttributeError, NameError) as error:
         raise ReserveListenerError(
             f"this version of lark-oapi cannot be used: {error}."
