@@ -19,6 +19,8 @@ load_explained = functools.partial(config.load_explained, KINDS)
 locate = functools.partial(config.locate, KINDS)
 json_schema = functools.partial(config.json_schema, KINDS)
 CONTEXT = {"sink_kinds": KINDS}
+TYPES = ", ".join(f'"{name}"' for name in KINDS.built_in)
+"""What `type` may be, as errors list it."""
 
 
 def model_of(kind: str) -> type[SinkTable]:

@@ -23,7 +23,7 @@ from reserve_listener.config.default_store import default_store
 from reserve_listener.config.environment import section_models, variable
 from reserve_listener.config.secret_files import read_secret, read_signing_secrets
 from reserve_listener.errors import ConfigError
-from tests.configuring import CONTEXT, json_schema, load, load_explained, locate, made, model_of
+from tests.configuring import CONTEXT, TYPES, json_schema, load, load_explained, locate, made, model_of
 
 ROOT = Path(__file__).parents[2]
 HIDDEN = "hunter2-hidden"
@@ -578,11 +578,11 @@ def test_secrets_show_nowhere() -> None:
         ),
         ("sinks = 3\n" + LARK, "sinks: must be a list of tables, found a number; begin each with [[sinks]]"),
         ("sinks = [3]\n" + LARK, "sinks[0]: must be a table, [[sinks]], found a number"),
-        (LARK + '[[sinks]]\nname = "a"', 'sinks[0] "a": type must be one of "file", "http", "log", missing'),
+        (LARK + '[[sinks]]\nname = "a"', f'sinks[0] "a": type must be one of {TYPES}, missing'),
         (LARK + '[[sinks]]\nname = "a"\ntype = "htp"', 'found "htp"; did you mean "http"?'),
         (
             LARK + '[[sinks]]\nname = "a"\ntype = 3',
-            'sinks[0] "a": type must be one of "file", "http", "log", found 3',
+            f'sinks[0] "a": type must be one of {TYPES}, found 3',
         ),
         (LARK + '[[sinks]]\ntype = "log"', "sinks[0].name: missing; give every sink a unique name"),
         (

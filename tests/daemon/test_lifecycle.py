@@ -281,7 +281,7 @@ async def test_a_task_that_dies_takes_the_daemon_down_loudly(
     )  # fmt: skip
     out, err = await asyncio.wait_for(process.communicate(), patience(30))
     assert process.returncode == 1
-    assert err.decode().startswith("error: stopped by a defect (ZeroDivisionError)")
+    assert err.decode().startswith("error: stopped by a bug (ZeroDivisionError)")
     assert "Traceback" not in err.decode()
     failed = json.loads(out.splitlines()[-1])
     assert (failed["event"], failed["level"], failed["exit_code"]) == ("daemon.failed", "error", 1)

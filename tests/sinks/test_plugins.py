@@ -16,6 +16,7 @@ from reserve_listener.cli.main import app
 from reserve_listener.errors import ConfigError
 from reserve_listener.sinks import kinds
 from reserve_listener.sinks.registry import look_over, make_outlet
+from tests.configuring import TYPES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -235,7 +236,7 @@ def test_a_plugin_that_is_not_used_harms_nothing(site: Site, source: str) -> Non
     site.install("broken-toys", source)
     assert load(LARK + LOG).sinks[0].type == "log"
     assert "broken_toys_module" not in sys.modules
-    assert 'must be one of "file", "http", "log", "toy"' in mistake(LARK + LOG.replace("log", "lag"))
+    assert f'must be one of {TYPES}, "toy", found "lag"' in mistake(LARK + LOG.replace("log", "lag"))
     assert "broken_toys_module" not in sys.modules
     code, output = call("config", "schema", text="")
     assert (code, "FileSink" in output, "ToySink" in output) == (0, True, False)
