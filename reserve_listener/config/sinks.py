@@ -17,11 +17,10 @@ from reserve_listener.config import secret_files, values
 from reserve_listener.config.reading import SecretFiles
 from reserve_listener.config.section import Section, not_below
 from reserve_listener.errors import ConfigError
+from reserve_listener.protocols import SinkKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
-
-    from reserve_listener.protocols import SinkKind
 
     Reader = Callable[[Path, SecretFiles], Any]
 
