@@ -98,4 +98,4 @@ def test_an_error_is_a_sentence_in_any_encoding(config: Path, encoding: str) -> 
         check=False,
     )
     assert done.returncode == 1
-    assert done.stderr.decode(encoding).startswith("error: there is no event ")
+    assert done.stderr.decode(encoding).startswith("error: the store has no event ")

@@ -121,7 +121,7 @@ async def test_an_interrupted_start_is_said(tmp_path: Path) -> None:
     script = (
         "import os, signal, sys\n"
         "import reserve_listener.config as config\n"
-        "config.load = lambda _: os.kill(os.getpid(), signal.SIGINT)\n"
+        "config.load = lambda *_, **__: os.kill(os.getpid(), signal.SIGINT)\n"
         "from reserve_listener.cli.main import main\n"
         "sys.argv[1:] = ['run', '-c', sys.argv[1]]\nmain()\n"
     )

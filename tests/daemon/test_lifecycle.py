@@ -285,7 +285,7 @@ async def test_a_task_that_dies_takes_the_daemon_down_loudly(
     assert "Traceback" not in err.decode()
     failed = json.loads(out.splitlines()[-1])
     assert (failed["event"], failed["level"], failed["exit_code"]) == ("daemon.failed", "error", 1)
-    assert failed["reason"] == "a defect: ZeroDivisionError: a defect"
+    assert failed["reason"] == "a bug: ZeroDivisionError: a defect"
     assert "Traceback" in failed["exception"]
 
 

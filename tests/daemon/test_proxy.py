@@ -165,7 +165,7 @@ async def test_a_socks_proxy_to_the_platform_ends_the_start(tmp_path: Path) -> N
     config = write_sinks_config(tmp_path, "http://127.0.0.1:1", lark=lark, more="")
     async with running(tmp_path, config, environ=environ) as daemon:
         assert await daemon.ended() == 78
-    assert "HTTPS_PROXY: a socks5h proxy is not supported" in daemon.stderr()
+    assert "HTTPS_PROXY: socks5h proxies are not supported" in daemon.stderr()
     async with Proxy(refusal="503 Not Now").serve() as proxy:
         config = write_sinks_config(
             tmp_path, "http://127.0.0.1:1", lark=f"{lark}proxy = '{url_of(proxy)}'\n", more=""

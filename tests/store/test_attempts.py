@@ -171,7 +171,7 @@ async def test_a_person_sees_what_was_tried(
         last = {delivery["sink"]: delivery["last_attempts"] for delivery in json.loads(out)["deliveries"]}
         assert last == {"console": [], "audit": [], "booking": failure["attempts"]}
         _, out, _ = await cli("events", "list", "-c", str(config))
-        assert " people, " in out or "everyone" in out
+        assert "; all members may book" in out or "; selected members may book" in out
         lines = [line for line in daemon.log() if line["event"].startswith("delivery.")]
         assert [said(line) for line in lines if line["sink"] != "booking"] == [
             ("audit", "one", "room", "omm_x", 1, "delivered", None)
