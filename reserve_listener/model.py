@@ -67,7 +67,7 @@ class State(msgspec.Struct, frozen=True, gc=False):
     """What a person can do about it."""
 
     @property
-    def hears(self) -> bool:
+    def is_receiving(self) -> bool:
         """Whether pushes can come in."""
         return self.name in ("connected", "listening")
 
@@ -125,7 +125,7 @@ class Completed(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     changes: str | None
     """As JSON; None: there was nothing to compare with."""
     paths: tuple[str, ...] | None
-    """What changed, for `Route`: None at first sight, nothing of a superseded one."""
+    """What changed, for `SinkFilter`: None at first sight, nothing of a superseded one."""
     summary: str
 
     @property
@@ -247,7 +247,7 @@ class Claimed(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Whether nothing newer was there."""
 
 
-class Route(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class SinkFilter(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What a sink wants to hear; what is None lets everything through."""
 
     scope_type: str | None = None
@@ -306,7 +306,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         return cls(seq=delivery.seq, state=DEAD, attempts=delivery.attempts + 1, error=error)
 
 
-class Filters(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class EventQuery(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What a person asks for; what is None matches everything. Stored at `since_ms` or later, before `until_ms`."""
 
     sink: str | None = None

@@ -60,13 +60,13 @@ class Transport(Protocol):
     async def run(self) -> None:
         """Hear pushes until cancelled, whatever happens on the way. Raises `ReserveListenerError` for what is final."""
 
-    def woke(self) -> None:
+    def on_resume(self) -> None:
         """The machine was asleep: look whether pushes still come in."""
 
     def reconnect(self) -> bool:
         """As a person asks: connect anew, now, losing nothing. False when there is nothing to connect."""
 
-    def finish(self) -> None:
+    def stop_accepting(self) -> None:
         """Take no more pushes, as the end is near: the platform pushes them again. Answers can still be sent."""
 
     async def close(self) -> None:
@@ -218,7 +218,7 @@ class Store(Protocol):
     async def bring_forward(self, sink: str, *, latest_ms: int) -> None:
         """Deliveries that wait for a later time wait until then."""
 
-    async def bury_expired(self, sink: str, *, before_ms: int, error: str) -> int:
+    async def dead_letter_expired(self, sink: str, *, before_ms: int, error: str) -> int:
         """Make dead letters of what is pending and older than that; how many. Nothing of the sink may be in hand."""
 
     async def disable_sink(self, sink: str, reason: str) -> bool:

@@ -177,7 +177,7 @@ def _source(place: int, places: list[int], shifts: list[int]) -> int:
     return place + (shifts[before - 1] if before else 0)
 
 
-def scrub(text: str, secrets: tuple[str, ...] = ()) -> str:
+def redact(text: str, secrets: tuple[str, ...] = ()) -> str:
     """A text for the log: the configured secrets and everything that looks like a credential masked."""
     for secret in secrets:
         if secret:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from reserve_listener.intake import normalize
-from reserve_listener.model import Delivery, Filters, IncomingEvent, Scope, StoredEvent
+from reserve_listener.model import Delivery, EventQuery, IncomingEvent, Scope, StoredEvent
 from reserve_listener.simulator import patience, sample_event
 from reserve_listener.store import StoreReader
 
@@ -148,7 +148,7 @@ def stored(
 ) -> list[StoredEvent]:
     """What a reader finds in a store, the newest first."""
     with StoreReader(path) as reader:
-        return reader.events(Filters(event_id=event_id), limit=limit, unreadable=unreadable)
+        return reader.events(EventQuery(event_id=event_id), limit=limit, unreadable=unreadable)
 
 
 def append(store: Store, event: IncomingEvent) -> asyncio.Future[Verdict]:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from reserve_listener import redact
-from reserve_listener.redact import DEPTH, blank_tokens, scrub
+from reserve_listener import redact as redact_module
+from reserve_listener.redact import DEPTH, blank_tokens, redact
 from reserve_listener.text import MASK
 
 
@@ -142,7 +142,7 @@ def test_the_short_way_and_the_long_way_agree(
     """One plain key is blanked at once; what comes out is what reading all of it would have left."""
     raw = "".join([*before, '"token":"', *after]).encode()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(redact, "_USUAL", b"never in it")
+        patch.setattr(redact_module, "_USUAL", b"never in it")
         at_length = blank_tokens(raw, values)
     assert blank_tokens(raw, values) == at_length
 
@@ -232,7 +232,7 @@ def test_masking_takes_linear_time(begin: str, unit: str) -> None:
 
     def cost(text: str) -> float:
         started = time.process_time()
-        scrub(text, ("hunter2",))
+        redact(text, ("hunter2",))
         return time.process_time() - started
 
     small, large = (
@@ -242,7 +242,7 @@ def test_masking_takes_linear_time(begin: str, unit: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "scrubbed"),
+    ("text", "redacted"),
     [
         ("wss://h/ws?device_id=1&access_key=AAA&ticket=BBB&x=1", "wss://h/ws?device_id=1&access_key=***&ticket=***&x=1"),
         ('{"AppID": "cli_1", "AppSecret": "s3cr3t"}', '{"AppID": "cli_1", "AppSecret": "***"}'),
@@ -259,18 +259,18 @@ def test_masking_takes_linear_time(begin: str, unit: str) -> None:
         ("nothing to hide, tokens: 5", "nothing to hide, tokens: 5"),
     ],
 )  # fmt: skip
-def test_credentials_in_texts(text: str, scrubbed: str) -> None:
+def test_credentials_in_texts(text: str, redacted: str) -> None:
     """What looks like a credential is masked; the words around it stay."""
-    assert scrub(text) == scrubbed.replace("***", MASK)
+    assert redact(text) == redacted.replace("***", MASK)
 
 
 def test_the_configured_secrets() -> None:
     """A secret of the configuration is masked wherever it stands, in the order given; an empty one masks nothing."""
-    assert scrub("a s3cr3t-long in s3cr3t", ("s3cr3t-long", "s3cr3t", "")) == f"a {MASK} in {MASK}"
+    assert redact("a s3cr3t-long in s3cr3t", ("s3cr3t-long", "s3cr3t", "")) == f"a {MASK} in {MASK}"
 
 
 def test_an_error_that_names_a_missing_key_stays_readable() -> None:
     """What the configuration's own errors say of a secret's key is no secret."""
     text = "config.toml: lark.app_secret: missing; set app_secret_file"
-    assert scrub(text) == text
-    assert "hunter2" not in scrub("app_secret: hunter2; missing; ")
+    assert redact(text) == text
+    assert "hunter2" not in redact("app_secret: hunter2; missing; ")

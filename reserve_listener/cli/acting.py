@@ -13,7 +13,7 @@ from reserve_listener.cli.stores import locate_store
 
 if TYPE_CHECKING:
     from reserve_listener.config import Located
-    from reserve_listener.model import Filters, Route
+    from reserve_listener.model import EventQuery, SinkFilter
 
 IdsArgument = Annotated[
     list[str] | None,
@@ -92,15 +92,15 @@ def _ask(question: str) -> None:
         raise typer.Exit(1)
 
 
-def _count(action: Action, selected: "list[Filters]", located: "Located") -> int:
+def _count(action: Action, selected: "list[EventQuery]", located: "Located") -> int:
     from reserve_listener.store import count_matching
 
     return sum(
-        count_matching(located.store.path, action.name, filters, _routes(located)) for filters in selected
+        count_matching(located.store.path, action.name, filters, _filters(located)) for filters in selected
     )
 
 
-def _do(action: Action, asked: Asked, selected: "list[Filters]", located: "Located") -> int:
+def _do(action: Action, asked: Asked, selected: "list[EventQuery]", located: "Located") -> int:
     from reserve_listener.clock import rfc3339
     from reserve_listener.store import operate
     from reserve_listener.web.answers import Count, Selection
@@ -118,11 +118,11 @@ def _do(action: Action, asked: Asked, selected: "list[Filters]", located: "Locat
     answer = post(located.store.path, action.path, Count, selection)
     if answer is not None:
         return answer.count
-    return sum(operate(located.store.path, action.name, filters, _routes(located)) for filters in selected)
+    return sum(operate(located.store.path, action.name, filters, _filters(located)) for filters in selected)
 
 
-def _routes(located: "Located") -> "dict[str, Route] | None":
+def _filters(located: "Located") -> "dict[str, SinkFilter] | None":
     """Which sink takes what, if the configuration says so."""
-    from reserve_listener.sinks.registry import route_of
+    from reserve_listener.sinks.registry import filter_of
 
-    return {sink.name: route_of(sink) for sink in located.config.sinks} if located.config else None
+    return {sink.name: filter_of(sink) for sink in located.config.sinks} if located.config else None

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from reserve_listener.model import Filters, StoredEvent
+    from reserve_listener.model import EventQuery, StoredEvent
 
 FOLLOW_S = 0.5
 FOLLOWED_AT_ONCE = 1_000
@@ -197,7 +197,7 @@ def replay_events(
     act(REPLAY, asked, Consent(everything=everything, yes=yes, dry_run=dry_run), config)
 
 
-def _newest(store: "Path", filters: "Filters", *, limit: int, follow: bool) -> "Iterator[StoredEvent]":
+def _newest(store: "Path", filters: "EventQuery", *, limit: int, follow: bool) -> "Iterator[StoredEvent]":
     """The newest events, oldest first; with `follow` also those to come. Looks at the store twice a second."""
     import time
 
@@ -215,7 +215,9 @@ def _newest(store: "Path", filters: "Filters", *, limit: int, follow: bool) -> "
             found = reader.events_after(after_seq, filters, limit=FOLLOWED_AT_ONCE)
 
 
-def _read(store: "Path", filters: "Filters", *, limit: int, unreadable: bool = False) -> "list[StoredEvent]":
+def _read(
+    store: "Path", filters: "EventQuery", *, limit: int, unreadable: bool = False
+) -> "list[StoredEvent]":
     """The newest events that match, the oldest of them first."""
     from reserve_listener.store import StoreReader
 

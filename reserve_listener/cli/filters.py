@@ -12,7 +12,7 @@ from reserve_listener.errors import ReserveListenerError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from reserve_listener.model import Filters
+    from reserve_listener.model import EventQuery
     from reserve_listener.store import StoreReader
 
 SinkOption = Annotated[str | None, typer.Option("--sink", metavar="NAME", help="Only this sink.")]
@@ -59,7 +59,7 @@ class Asked:
     until: str | None = None
     event_ids: tuple[str, ...] = ()
 
-    def filters(self, store: Path) -> "list[Filters]":
+    def filters(self, store: Path) -> "list[EventQuery]":
         """One for each event that is named, or one for all. Looks ids up in the store.
 
         A time that cannot be read is an error of usage (exit 2); a sink that the store never knew, or a beginning that
@@ -67,14 +67,14 @@ class Asked:
         """
         from msgspec.structs import replace
 
-        from reserve_listener.model import Filters
+        from reserve_listener.model import EventQuery
         from reserve_listener.store import StoreReader
 
         since_ms, until_ms = moment(self.since, "--since"), moment(self.until, "--until")
         with StoreReader(store) as reader:
             require_sink(reader, self.sink)
             scope_id = whole_id(reader, "scope", self.scope) if self.scope else None
-            one = Filters(sink=self.sink, scope_id=scope_id, since_ms=since_ms, until_ms=until_ms)
+            one = EventQuery(sink=self.sink, scope_id=scope_id, since_ms=since_ms, until_ms=until_ms)
             ids = dict.fromkeys(whole_id(reader, "event", event_id) for event_id in self.event_ids)
         return [replace(one, event_id=event_id) for event_id in ids] or [one]
 

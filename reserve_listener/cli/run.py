@@ -59,7 +59,7 @@ def run(
     descriptors.raise_limit()
     from reserve_listener.daemon.signals import Hangup, Signals
     from reserve_listener.net import proxies
-    from reserve_listener.observability.logs import Logs, hear_uncaught
+    from reserve_listener.observability.logs import Logs, log_uncaught
 
     hangup = Hangup.of_this_start()
     hangup.prepare()
@@ -69,7 +69,7 @@ def run(
         log_format=log_format.value,
         secrets=tuple(proxies.secret_texts()),
     )
-    hear_uncaught()
+    log_uncaught()
     try:
         from reserve_listener.config import load
         from reserve_listener.daemon.app import App

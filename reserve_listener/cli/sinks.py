@@ -145,7 +145,7 @@ def _try_here(config: Path | None, name: str) -> "SampleResult":
     from reserve_listener.daemon.trial import sample_delivery, send_test_event
     from reserve_listener.net.resolver import Loop
     from reserve_listener.sinks.kinds import KINDS
-    from reserve_listener.sinks.registry import make_outlet
+    from reserve_listener.sinks.registry import make_sink_spec
 
     settings = load(KINDS, config)
     table = next(sink for sink in settings.sinks if sink.name == name)
@@ -156,7 +156,7 @@ def _try_here(config: Path | None, name: str) -> "SampleResult":
 
     async def run() -> "SampleResult":
         reserved = [path for path, _ in ours(settings)]
-        sink = make_outlet(table, write, reserved=reserved).sink
+        sink = make_sink_spec(table, write, reserved=reserved).sink
         try:
             return await send_test_event(sink, sample_delivery(settings.lark.app_id, now_ms()))
         finally:

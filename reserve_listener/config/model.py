@@ -312,7 +312,7 @@ class Config(Section):
         return self
 
     def secret_texts(self) -> tuple[str, ...]:
-        """All secrets in the forms in which they could turn up in a log, for `redact.scrub`. Not to be printed.
+        """All secrets in the forms in which they could turn up in a log, for `redact.redact`. Not to be printed.
 
         The longest first: masking goes in this order, and one may begin with another. Reads the sinks' secret files,
         so it blocks shortly and raises ConfigError as they do.

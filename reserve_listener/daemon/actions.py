@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from reserve_listener.daemon.snapshot import Health
     from reserve_listener.delivery import Worker, Workers
-    from reserve_listener.model import Filters
+    from reserve_listener.model import EventQuery
     from reserve_listener.protocols import Transport
     from reserve_listener.store import SqliteStore
     from reserve_listener.web.answers import SampleResult, Status
@@ -41,7 +41,7 @@ class OperatorActions:
         """See `control.api.Actions`."""
         return await self._health.snapshot()
 
-    async def operate(self, operation: str, selected: Sequence[Filters]) -> int:
+    async def operate(self, operation: str, selected: Sequence[EventQuery]) -> int:
         """See `control.api.Actions`."""
         count = 0
         for filters in selected:

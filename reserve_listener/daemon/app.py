@@ -25,7 +25,7 @@ from reserve_listener.intake.complete import completing
 from reserve_listener.intake.intake import Intake
 from reserve_listener.model import MIB, State
 from reserve_listener.net import proxies
-from reserve_listener.sinks.registry import make_outlet, problem_of, route_of
+from reserve_listener.sinks.registry import filter_of, make_sink_spec, problem_of
 from reserve_listener.store import Retention, SqliteStore
 from reserve_listener.store.sqlite.places import socket_path
 from reserve_listener.transports.long_connection.connection import (
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from reserve_listener.config import Config, LarkConfig
     from reserve_listener.daemon.signals import Signals
-    from reserve_listener.delivery import Outlet
+    from reserve_listener.delivery import SinkSpec
     from reserve_listener.observability.logs import Logs
     from reserve_listener.protocols import Transport
     from reserve_listener.transports.long_connection.timing import Timing
@@ -108,7 +108,7 @@ class App:
         """Start, serve until told to stop, drain, close. Raises `ReserveListenerError` for what a person must mend."""
         asyncio.get_running_loop().set_default_executor(IoPool(IO_THREADS, thread_name_prefix="io"))
         sinks = self._config.sinks
-        await self._store.open([sink.name for sink in sinks], {sink.name: route_of(sink) for sink in sinks})
+        await self._store.open([sink.name for sink in sinks], {sink.name: filter_of(sink) for sink in sinks})
         self._control = ControlServer(socket_path(self._config.store.path))
         try:
             if await _came_before(signals.stop, self._build()):
@@ -130,7 +130,7 @@ class App:
             asyncio.create_task(self._intake.ended(), name="intake"),
             asyncio.create_task(self._heartbeat().run(), name="heartbeat"),
             asyncio.create_task(self._retention().run(), name="retention"),
-            asyncio.create_task(self._hear_reloads(signals.reload), name="reload"),
+            asyncio.create_task(self._handle_reloads(signals.reload), name="reload"),
         ]
         try:
             await self._control.serve(self._actions)
@@ -155,7 +155,7 @@ class App:
         )
         # The first attempt to connect may take so long before READY is said.
         self._notifier.extend(lark.endpoint_timeout + ATTEMPT_TIMEOUT_S + STOP_MARGIN_S)
-        outlets = await asyncio.to_thread(self._outlets, self._config)
+        specs = await asyncio.to_thread(self._specs, self._config)
         dispatcher = build_dispatcher(self._accept_typed)
         self._intake = Intake(self._store, knows=is_registered(dispatcher), tokens=_tokens(self._config))
         self._transport = (
@@ -165,9 +165,9 @@ class App:
         self._workers = Workers(self._store, self._ages)
         self._store.on_commit = self._workers.wake
         self._store.on_requeue = self._workers.requeue
-        self._workers.start(outlets, disabled=await self._disabled())
+        self._workers.start(specs, disabled=await self._disabled())
         self._health = Health(
-            lark.app_id, self._store, self._transport, self._workers, scrub=self._logs.scrub
+            lark.app_id, self._store, self._transport, self._workers, redact=self._logs.redact
         )
         self._actions = OperatorActions(
             lark.app_id, self._store, self._transport, self._workers, self._health
@@ -219,7 +219,7 @@ class App:
 
     async def _stop(self, now: asyncio.Event) -> None:
         """Stop receiving, answer what is committed, deliver what is due; the rest stays in the store."""
-        self._transport.finish()
+        self._transport.stop_accepting()
         await self._intake.close()
         await self._transport.close()
         await self._intake.project_rest()
@@ -231,7 +231,7 @@ class App:
     # -- how it goes --------------------------------------------------------------------------------------------------------
 
     def _heartbeat(self) -> Heartbeat:
-        return Heartbeat(self._notifier, progress=self._progress, woke=self._transport.woke)
+        return Heartbeat(self._notifier, progress=self._progress, on_resume=self._transport.on_resume)
 
     def _retention(self) -> Retention:
         store = self._config.store
@@ -247,7 +247,7 @@ class App:
         self._ages.now_ms()  # a clock that was set is noticed although nothing happens
         due = time.monotonic() - self._seen_at > SEEN_EVERY_S
         with contextlib.suppress(StoreError):
-            if self._transport.state.hears and due:
+            if self._transport.state.is_receiving and due:
                 self._seen_at = time.monotonic()
                 await self._store.know_app(self._config.lark.app_id)
             elif self._store.problem is not None:
@@ -267,7 +267,9 @@ class App:
 
     def _on_state(self, state: State) -> None:
         # Ready once the first attempt has come to something: a refusal of an unknown app then fails the start.
-        ready = ("READY=1",) if (state.hears or state.name == "waiting") and not self._reloading else ()
+        ready = (
+            ("READY=1",) if (state.is_receiving or state.name == "waiting") and not self._reloading else ()
+        )
         self._health.on_state(state)
         self._notifier.send(*ready, f"STATUS={self._health.connection()}")
 
@@ -287,7 +289,7 @@ class App:
 
     # -- reload -------------------------------------------------------------------------------------------------------------
 
-    async def _hear_reloads(self, asked: asyncio.Event) -> None:
+    async def _handle_reloads(self, asked: asyncio.Event) -> None:
         while True:
             await asked.wait()
             asked.clear()
@@ -304,28 +306,28 @@ class App:
 
     async def _apply(self) -> None:
         """Check first, then apply sinks and log level; the connection is not touched."""
-        outlets: list[Outlet] = []
+        specs: list[SinkSpec] = []
         try:
-            config, outlets = await asyncio.to_thread(self._prepare)
+            config, specs = await asyncio.to_thread(self._prepare)
             names = [sink.name for sink in config.sinks]
             await self._intake.flush()  # what is answered is for the sinks that were in force then
-            await self._store.set_sinks(names, {sink.name: route_of(sink) for sink in config.sinks})
+            await self._store.set_sinks(names, {sink.name: filter_of(sink) for sink in config.sinks})
             disabled = await self._disabled()
         except Exception as error:  # whatever it is, what runs goes on running
             defect = None if isinstance(error, (ConfigError, StoreError)) else error
             hint = "the old configuration stays in effect"
             log.error("config.refused", error=str(error), hint=hint, exc_info=defect)
-            for outlet in outlets:
-                await outlet.sink.close()
+            for spec in specs:
+                await spec.sink.close()
             return
-        keeping = self._workers.unchanged(outlets)
+        keeping = self._workers.unchanged(specs)
         await self._workers.halt(keeping=keeping)
         with contextlib.suppress(StoreError):  # done at the next start then
-            await self._store.bury_removed()
-        for outlet in outlets:
-            if outlet.sink.name in keeping:
-                await outlet.sink.close()  # the one that runs goes on
-        changed = [outlet for outlet in outlets if outlet.sink.name not in keeping]
+            await self._store.dead_letter_removed()
+        for spec in specs:
+            if spec.sink.name in keeping:
+                await spec.sink.close()  # the one that runs goes on
+        changed = [spec for spec in specs if spec.sink.name not in keeping]
         self._workers.start(changed, disabled=disabled)
         fixed = [name for name in type(config).model_fields if name not in RELOADABLE]
         restart = [name for name in fixed if getattr(config, name) != getattr(self._config, name)]
@@ -333,21 +335,21 @@ class App:
         self._logs.set_level(config.log.level)
         log.info("config.applied", sinks=names, unchanged=sorted(keeping), restart_needed_for=restart)
 
-    def _prepare(self) -> tuple[Config, list[Outlet]]:
+    def _prepare(self) -> tuple[Config, list[SinkSpec]]:
         """Everything that can be refused; reads files, so it runs in a thread."""
         config = self._reload()
         for secret in config.secret_texts():
             self._logs.hide(secret)
-        return config, self._outlets(config)
+        return config, self._specs(config)
 
-    def _outlets(self, config: Config) -> list[Outlet]:
+    def _specs(self, config: Config) -> list[SinkSpec]:
         """The sinks; one whose file cannot be used now is said so at once, and not only when an event comes."""
         reserved = [path for path, _ in ours(config)]
-        outlets = [make_outlet(sink, self._logs.write_events, reserved=reserved) for sink in config.sinks]
-        for outlet in outlets:
-            if problem := problem_of(outlet.sink):
-                log.warning("sink.unusable", sink=outlet.sink.name, problem=problem)
-        return outlets
+        specs = [make_sink_spec(sink, self._logs.write_events, reserved=reserved) for sink in config.sinks]
+        for spec in specs:
+            if problem := problem_of(spec.sink):
+                log.warning("sink.unusable", sink=spec.sink.name, problem=problem)
+        return specs
 
 
 def _proxy(lark: LarkConfig) -> str | None:

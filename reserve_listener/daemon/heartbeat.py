@@ -30,20 +30,20 @@ def suspended_s() -> float:
 
 
 class Heartbeat:
-    """`progress` does a round through the store's writer and says, in a line, how things stand; `woke` is called after sleep."""
+    """`progress` does a round through the store's writer and says, in a line, how things stand; `on_resume` is called after sleep."""
 
     def __init__(
         self,
         notifier: Notifier,
         *,
         progress: Callable[[], Awaitable[str]],
-        woke: Callable[[], None],
+        on_resume: Callable[[], None],
         asleep: Callable[[], float] = suspended_s,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._notifier = notifier
         self._progress = progress
-        self._woke = woke
+        self._on_resume = on_resume
         self._asleep = asleep
         self._sleep = sleep
         self._tick_s = min(TICK_S, (notifier.watchdog_s or TICK_S * 3) / 3)
@@ -58,4 +58,4 @@ class Heartbeat:
             before, asleep = asleep, self._asleep()
             if asleep - before > ASLEEP_S:
                 log.info("daemon.woke", asleep_s=round(asleep - before))
-                self._woke()
+                self._on_resume()

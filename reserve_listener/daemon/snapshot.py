@@ -43,7 +43,7 @@ STORE_TIMEOUT_S: Final = 2.0
 
 
 class Health:
-    """Looks at the parts, and changes nothing. `scrub` masks what is secret."""
+    """Looks at the parts, and changes nothing. `redact` masks what is secret."""
 
     def __init__(
         self,
@@ -52,13 +52,13 @@ class Health:
         transport: Transport,
         workers: Workers,
         *,
-        scrub: Callable[[str], str],
+        redact: Callable[[str], str],
     ) -> None:
         self._app_id = app_id
         self._store = store
         self._transport = transport
         self._workers = workers
-        self._scrub = scrub
+        self._redact = redact
         self._started = time.monotonic()
         self._silent_since_ms = now_ms()
         self._connected_ms: deque[int] = deque(maxlen=RECONNECTS_KEPT)
@@ -90,7 +90,7 @@ class Health:
         state = self._transport.state
         if state.until is None:
             return state.name
-        return self._scrub(f"waiting {max(0.0, state.until - time.monotonic()):.0f} s ({state.reason})")
+        return self._redact(f"waiting {max(0.0, state.until - time.monotonic()):.0f} s ({state.reason})")
 
     async def snapshot(self) -> Status:
         """Everything that `status` shows."""
@@ -118,7 +118,7 @@ class Health:
             pending={sink.name: sink.pending for sink in sinks},
             dead_letters=dead,
             sinks=sinks,
-            failures=[failure_shown(failure, self._scrub) for failure in insight.failures],
+            failures=[failure_shown(failure, self._redact) for failure in insight.failures],
             gaps=gaps_shown(insight),
             store=store_status(str(self._store.path), insight, self._store.max_bytes),
         )
@@ -163,7 +163,7 @@ class Health:
 
     def _sink(self, sink: SinkState) -> SinkStatus:
         worker = self._workers.worker(sink.name)
-        return described(sink, None if worker is None else worker.health, scrub=self._scrub)
+        return described(sink, None if worker is None else worker.health, redact=self._redact)
 
     async def _insight(self) -> Insight | None:
         """What the store knows; None when it does not tell in time."""
@@ -200,7 +200,9 @@ def stopped(store: Path, insight: Insight | None, problem: str | None = None) ->
     )
 
 
-def described(sink: SinkState, health: SinkHealth | None, *, scrub: Callable[[str], str] = str) -> SinkStatus:
+def described(
+    sink: SinkState, health: SinkHealth | None, *, redact: Callable[[str], str] = str
+) -> SinkStatus:
     """A sink for people and scripts; without a daemon nothing is known but what is stored."""
     state = "disabled" if sink.disabled_ms is not None else "unknown" if health is None else health.state
     error = sink.disabled_reason or (health.last_error if health else None)
@@ -209,14 +211,14 @@ def described(sink: SinkState, health: SinkHealth | None, *, scrub: Callable[[st
         state=state if sink.configured else "removed",
         pending=sink.pending,
         dead_letters=sink.dead,
-        last_error=None if error is None else scrub(error),
+        last_error=None if error is None else redact(error),
         failing_since=_at(sink.disabled_ms or (health.failing_since_ms if health else None)),
         next_attempt=_at(health.next_attempt_ms if health else None),
         last_delivered=_at(health.delivered_ms if health else None),
     )
 
 
-def failure_shown(failure: FailedDelivery, scrub: Callable[[str], str] = str) -> answers.FailedDelivery:
+def failure_shown(failure: FailedDelivery, redact: Callable[[str], str] = str) -> answers.FailedDelivery:
     """A delivery that failed lately, for people and scripts."""
     return answers.FailedDelivery(
         sink=failure.sink,
@@ -224,19 +226,19 @@ def failure_shown(failure: FailedDelivery, scrub: Callable[[str], str] = str) ->
         scope_type=failure.scope.scope_type,
         scope_id=failure.scope.scope_id,
         state=failure.state,
-        attempts=[attempt_shown(attempt, scrub) for attempt in failure.attempts],
+        attempts=[attempt_shown(attempt, redact) for attempt in failure.attempts],
         next_attempt=rfc3339(failure.due_ms) if failure.state == PENDING and failure.due_ms else None,
     )
 
 
-def attempt_shown(attempt: AttemptRecord, scrub: Callable[[str], str] = str) -> answers.Attempt:
+def attempt_shown(attempt: AttemptRecord, redact: Callable[[str], str] = str) -> answers.Attempt:
     """One attempt, for people and scripts."""
     return answers.Attempt(
         time=rfc3339(attempt.at_ms),
         outcome=attempt.outcome,
         status=attempt.status,
         duration_s=attempt.took_ms / 1000,
-        error=None if attempt.error is None else scrub(attempt.error),
+        error=None if attempt.error is None else redact(attempt.error),
     )
 
 

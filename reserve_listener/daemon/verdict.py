@@ -39,7 +39,7 @@ _SINK_HINTS: Final = {
 
 def not_connected(state: State, *, text: str, since_ms: int) -> Iterator[Reason]:
     """Events do not come in."""
-    if state.hears:
+    if state.is_receiving:
         return
     hint = state.hint
     if state.until is not None:

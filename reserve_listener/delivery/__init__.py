@@ -1,6 +1,6 @@
 """Delivery: one worker per sink carries its own rows out of the store."""
 
 from reserve_listener.delivery.worker import SinkHealth, Worker
-from reserve_listener.delivery.workers import Outlet, Workers
+from reserve_listener.delivery.workers import SinkSpec, Workers
 
-__all__ = ["Outlet", "SinkHealth", "Worker", "Workers"]
+__all__ = ["SinkHealth", "SinkSpec", "Worker", "Workers"]

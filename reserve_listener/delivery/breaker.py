@@ -36,8 +36,8 @@ class Breaker:
         self.is_open, self._failures, self._probes = False, 0, 0
         return was_open
 
-    def down(self, error: Exception, *, now_ms: int, chance: float, probing: bool) -> bool:
-        """An attempt showed that the sink is down; whether that opened the breaker. `chance`: the jitter, 0 to 1."""
+    def down(self, error: Exception, *, now_ms: int, jitter: float, probing: bool) -> bool:
+        """An attempt showed that the sink is down; whether that opened the breaker. `jitter`: the jitter, 0 to 1."""
         self._failures += 1
         if self.is_open and not probing:  # it had begun before
             self.probe_ms = max(self.probe_ms, now_ms + round(wished_s(self.policy, error) * 1000))
@@ -45,7 +45,7 @@ class Breaker:
         if self._failures < THRESHOLD:
             return False
         opened, self.is_open = not self.is_open, True
-        delay_s = probe_delay_s(self.policy, error, probes=self._probes, chance=chance)
+        delay_s = probe_delay_s(self.policy, error, probes=self._probes, jitter=jitter)
         self._asked_ms, self.probe_ms = now_ms, now_ms + round(delay_s * 1000)
         self._probes += 1
         return opened

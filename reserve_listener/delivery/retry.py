@@ -44,10 +44,10 @@ def decide(
     error: Exception,
     *,
     now_ms: int,
-    chance: float,
+    jitter: float,
     before_ms: int | None = None,
 ) -> Outcome:
-    """What a failed attempt comes to. `chance`, a random number from 0 to 1, is the jitter.
+    """What a failed attempt comes to. `jitter`, a random number from 0 to 1, is the jitter.
 
     Ages count from when the event was stored; one that was stored before `before_ms` is too old (by default `now_ms`
     less the policy's `max_age_s`; a clock that jumped makes it another). An error that is no `DeliveryError` is a defect of ours and treated as
@@ -65,7 +65,7 @@ def decide(
     left_s = (delivery.received_ms - before_ms) / 1000
     if left_s <= 0:
         return Outcome.dead(delivery, error=f"{text} (given up after {policy.max_age_s:g} s)")
-    delay_s = _delay_s(policy, error, attempts, chance, left_s)
+    delay_s = _delay_s(policy, error, attempts, jitter, left_s)
     return Outcome.retry(delivery, due_ms=now_ms + math.ceil(delay_s * 1000), error=text)
 
 
@@ -74,10 +74,10 @@ def is_down(error: Exception | None) -> bool:
     return isinstance(error, TransientDeliveryError) and error.down
 
 
-def probe_delay_s(policy: RetryPolicy, error: Exception, *, probes: int, chance: float) -> float:
+def probe_delay_s(policy: RetryPolicy, error: Exception, *, probes: int, jitter: float) -> float:
     """How long a sink that is down is left alone after so many probes: the policy's pace, `PROBE_CAP_S` at the most."""
     pace = replace(policy, cap_s=min(policy.cap_s, PROBE_CAP_S))
-    return max(_delay_s(pace, error, probes + 1, chance, math.inf), wished_s(policy, error))
+    return max(_delay_s(pace, error, probes + 1, jitter, math.inf), wished_s(policy, error))
 
 
 def wished_s(policy: RetryPolicy, error: Exception) -> float:
@@ -86,14 +86,14 @@ def wished_s(policy: RetryPolicy, error: Exception) -> float:
     return max(0.0, min(wish_s or 0.0, policy.cap_s))
 
 
-def _delay_s(policy: RetryPolicy, error: Exception, attempts: int, chance: float, left_s: float) -> float:
+def _delay_s(policy: RetryPolicy, error: Exception, attempts: int, jitter: float, left_s: float) -> float:
     """The last attempt comes at `max_age_s`, not before: what is `left_s` bounds our wish, not the receiver's."""
     if isinstance(error, MisconfiguredSinkError):
         ceiling = min(policy.cap_s, MISCONFIGURED_DELAY_S)
     else:
         # The exponent is bounded: 2**1100 is no float.
         ceiling = min(policy.cap_s, policy.base_s * 2.0 ** min(attempts, 60))
-    delay_s = min(ceiling / 2 + chance * ceiling / 2, left_s)
+    delay_s = min(ceiling / 2 + jitter * ceiling / 2, left_s)
     return max(delay_s, wished_s(policy, error))
 
 

@@ -91,14 +91,14 @@ class Worker:
         disabled: bool = False,
         now_ms: Callable[[], int] = now_ms,
         ages: Ages | None = None,
-        chance: Callable[[], float] = random.random,
+        jitter: Callable[[], float] = random.random,
     ) -> None:
         self.sink = sink
         self._store = store
         self._policy = policy
         self._ages = ages or Ages(now_ms, now_ms)
         self._now_ms = self._ages.now_ms
-        self._chance = chance
+        self._jitter = jitter
         self._wake = asyncio.Event()
         self._looked_s = float("-inf")
         self._next_look: asyncio.TimerHandle | None = None
@@ -295,12 +295,12 @@ class Worker:
         return AttemptRecord(self._now_ms(), name, status, round(took_s * 1000), outcome.error)
 
     def _failed(self, deliveries: list[Delivery], error: Exception, *, probing: bool) -> list[Outcome]:
-        chance = self._chance()  # one for all: a batch that failed together comes back together
+        jitter = self._jitter()  # one for all: a batch that failed together comes back together
         if isinstance(error, SinkGoneError):
             return self._sink_gone(deliveries, error)
         if not is_down(error):
             self._is_up()
-        elif self._breaker.down(error, now_ms=self._now_ms(), chance=chance, probing=probing):
+        elif self._breaker.down(error, now_ms=self._now_ms(), jitter=jitter, probing=probing):
             self._pending.let_go()
             self._release = True  # the breaker's pace is everybody's now: any of them may be the probe
             log.error(
@@ -317,7 +317,7 @@ class Worker:
             return [self._probed(delivery, error) for delivery in deliveries]
         now_ms, before_ms = self._now_ms(), self._ages.ago_ms(self._policy.max_age_ms)
         return [
-            decide(self._policy, delivery, error, now_ms=now_ms, chance=chance, before_ms=before_ms)
+            decide(self._policy, delivery, error, now_ms=now_ms, jitter=jitter, before_ms=before_ms)
             for delivery in deliveries
         ]
 
@@ -377,9 +377,9 @@ class Worker:
         self._pending.let_go()
         before_ms = self._ages.ago_ms(self._policy.max_age_ms)
         text = f"{error} (given up after {self._policy.max_age_s:g} s)"
-        buried = await self._store.bury_expired(self.sink.name, before_ms=before_ms, error=text)
-        if buried:
-            log.error("delivery.expired", sink=self.sink.name, events=buried, error=text)
+        dead_lettered = await self._store.dead_letter_expired(self.sink.name, before_ms=before_ms, error=text)
+        if dead_lettered:
+            log.error("delivery.expired", sink=self.sink.name, events=dead_lettered, error=text)
             self.requeue()
 
     async def _bound_waits(self) -> None:

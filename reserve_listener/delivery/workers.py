@@ -30,7 +30,7 @@ log = structlog.get_logger("delivery")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outlet:
+class SinkSpec:
     """A sink with all that its worker needs to know. `settings`: equal for two that need not be exchanged."""
 
     sink: Sink
@@ -44,18 +44,18 @@ class Workers:
     def __init__(self, store: Store, ages: Ages | None = None) -> None:
         self._store = store
         self._ages = ages
-        self._workers: dict[str, tuple[Worker, Outlet, asyncio.Task[None]]] = {}
+        self._workers: dict[str, tuple[Worker, SinkSpec, asyncio.Task[None]]] = {}
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    def start(self, outlets: Iterable[Outlet], *, disabled: Collection[str] = ()) -> None:
+    def start(self, specs: Iterable[SinkSpec], *, disabled: Collection[str] = ()) -> None:
         """Start a worker for each; of those in `disabled` it begins nothing."""
-        for outlet in outlets:
-            name = outlet.sink.name
+        for spec in specs:
+            name = spec.sink.name
             worker = Worker(
-                outlet.sink, self._store, policy=outlet.policy, disabled=name in disabled, ages=self._ages
+                spec.sink, self._store, policy=spec.policy, disabled=name in disabled, ages=self._ages
             )
             task = asyncio.create_task(worker.run(), name=f"worker-{name}")
-            self._workers[name] = (worker, outlet, task)
+            self._workers[name] = (worker, spec, task)
             task.add_done_callback(self._ended)
 
     def wake(self) -> None:
@@ -76,14 +76,14 @@ class Workers:
         """How each sink does."""
         return {name: worker.health for name, (worker, *_) in self._workers.items()}
 
-    def unchanged(self, outlets: Sequence[Outlet]) -> set[str]:
+    def unchanged(self, specs: Sequence[SinkSpec]) -> set[str]:
         """The names of those that run already just as they shall."""
         return {
-            outlet.sink.name
-            for outlet in outlets
-            if outlet.settings is not None
-            and outlet.sink.name in self._workers
-            and self._workers[outlet.sink.name][1].settings == outlet.settings
+            spec.sink.name
+            for spec in specs
+            if spec.settings is not None
+            and spec.sink.name in self._workers
+            and self._workers[spec.sink.name][1].settings == spec.settings
         }
 
     async def wait_failed(self) -> None:

@@ -17,7 +17,7 @@ import structlog
 
 from reserve_listener.clock import now_ms
 from reserve_listener.errors import StoreError
-from reserve_listener.intake import normalize, usual
+from reserve_listener.intake import fast_path, normalize
 from reserve_listener.intake.inbox import Inbox
 from reserve_listener.intake.projector import Projector
 from reserve_listener.model import EVENT_TYPE, Verdict
@@ -122,7 +122,7 @@ class Intake:
             return normalize.unreadable(raw, problem, received_ms=received_ms)
 
     def _normalized(self, raw: bytes, received_ms: int) -> IncomingEvent | None:
-        if self._knows_ours and (event := usual.read(raw, received_ms=received_ms)) is not None:
+        if self._knows_ours and (event := fast_path.read(raw, received_ms=received_ms)) is not None:
             return event
         try:
             envelope = normalize.parse(raw)

@@ -26,7 +26,7 @@ from reserve_listener.observability.rendering import (
     without_objects,
 )
 from reserve_listener.observability.throttle import Throttle
-from reserve_listener.redact import scrub
+from reserve_listener.redact import redact
 from reserve_listener.text import ESCAPE, colourful
 
 if TYPE_CHECKING:
@@ -97,9 +97,9 @@ class Logs:
         if secret and secret not in self._secrets:
             self._secrets = tuple(sorted((*self._secrets, secret), key=len, reverse=True))
 
-    def scrub(self, text: str) -> str:
+    def redact(self, text: str) -> str:
         """A text for people outside the log, masked as the log is."""
-        return scrub(text, self._secrets)
+        return redact(text, self._secrets)
 
     def set_level(self, level: str) -> None:
         """Write lines from this level on, unless a level was fixed on the command line."""
@@ -127,7 +127,7 @@ class Logs:
             cache_logger_on_first_use=False,
         )
         root = logging.getLogger()
-        root.handlers = [_Bridge(self.scrub)]
+        root.handlers = [_Bridge(self.redact)]
         root.setLevel(max(number, logging.WARNING) if number > logging.DEBUG else logging.INFO)
         logging.captureWarnings(capture=True)
         warnings.simplefilter("default")
@@ -135,21 +135,21 @@ class Logs:
     def _redact(
         self, _logger: object, _name: str, event: MutableMapping[str, Any]
     ) -> MutableMapping[str, Any]:
-        return {key: self._scrubbed(value) for key, value in event.items()}
+        return {key: self._redacted(value) for key, value in event.items()}
 
-    def _scrubbed(self, value: Any) -> Any:
+    def _redacted(self, value: Any) -> Any:
         if isinstance(value, str):
-            return scrub(value, self._secrets)
+            return redact(value, self._secrets)
         if isinstance(value, dict):
-            return {self._scrubbed_key(key): self._scrubbed(item) for key, item in value.items()}
+            return {self._redacted_key(key): self._redacted(item) for key, item in value.items()}
         if isinstance(value, (list, tuple)):
-            return [self._scrubbed(item) for item in value]
+            return [self._redacted(item) for item in value]
         if value is None or isinstance(value, (bool, int, float)):
             return value
-        return scrub(str(value), self._secrets)  # an exception, a URL, a path: what is written is its text
+        return redact(str(value), self._secrets)  # an exception, a URL, a path: what is written is its text
 
-    def _scrubbed_key(self, key: Any) -> Any:
-        return scrub(key, self._secrets) if isinstance(key, str) else key
+    def _redacted_key(self, key: Any) -> Any:
+        return redact(key, self._secrets) if isinstance(key, str) else key
 
     def _bounded(self, line: dict[str, Any]) -> str:
         text = self._render(line)
@@ -168,7 +168,7 @@ def _is_too_long(text: str) -> bool:
     return len(text) * UTF8_BYTES > LINE_BYTES and len(text.encode("utf-8", ESCAPE)) > LINE_BYTES
 
 
-def hear_uncaught() -> None:
+def log_uncaught() -> None:
     """What nobody catches, in a thread or where Python can only report it, becomes a line: Python's own goes to stderr unmasked."""
     threading.excepthook = lambda failure: _uncaught(failure.thread, failure.exc_value)
     sys.unraisablehook = lambda failure: _uncaught(failure.object, failure.exc_value)

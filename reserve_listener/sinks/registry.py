@@ -6,9 +6,9 @@ import contextlib
 from typing import TYPE_CHECKING, Any, Final
 
 from reserve_listener.errors import ConfigError, ReserveListenerError
-from reserve_listener.model import Route
+from reserve_listener.model import SinkFilter
 from reserve_listener.protocols import SinkRuntime
-from reserve_listener.redact import scrub
+from reserve_listener.redact import redact
 from reserve_listener.text import visible
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from reserve_listener.config import SinkTable
-    from reserve_listener.delivery import Outlet
+    from reserve_listener.delivery import SinkSpec
     from reserve_listener.net.target import Target
     from reserve_listener.protocols import Sink
 
@@ -24,15 +24,15 @@ SHOWN_CHARS: Final = 300
 """What of a plugin's error is shown."""
 
 
-def make_outlet(
+def make_sink_spec(
     table: SinkTable, write_events: Callable[..., Awaitable[None]], *, reserved: Collection[Path] = ()
-) -> Outlet:
+) -> SinkSpec:
     """The sink of a `[[sinks]]` table, with its worker's policy. Blocks: it reads secrets and certificates.
 
     `write_events`: what a log sink writes to. `reserved`: what a file sink never writes to, whatever name it goes by.
     Raises `ConfigError` when a file is amiss.
     """
-    from reserve_listener.delivery import Outlet  # noqa: PLC0415  # `check` looks sinks over without it
+    from reserve_listener.delivery import SinkSpec  # noqa: PLC0415  # `check` looks sinks over without it
     from reserve_listener.delivery.retry import RetryPolicy  # noqa: PLC0415
 
     runtime = SinkRuntime(name=table.name, write_events=write_events, reserved=reserved)
@@ -42,7 +42,7 @@ def make_outlet(
     policy = RetryPolicy(
         base_s=retry.base, cap_s=retry.cap, max_age_s=retry.max_age, max_attempts=retry.max_attempts
     )
-    return Outlet(sink=sink, policy=policy, settings=settings)
+    return SinkSpec(sink=sink, policy=policy, settings=settings)
 
 
 def look_over(table: SinkTable) -> str:
@@ -75,9 +75,9 @@ def problem_of(sink: Sink) -> str | None:
     return None if problem is None else problem()
 
 
-def route_of(config: SinkTable) -> Route:
+def filter_of(config: SinkTable) -> SinkFilter:
     """What the sink wants to hear."""
-    return Route(
+    return SinkFilter(
         scope_type=config.scope_type,
         scope_ids=None if config.scope_ids is None else frozenset(config.scope_ids),
         tenants=None if config.tenants is None else frozenset(config.tenants),
@@ -107,7 +107,7 @@ def _of_plugin(table: SinkTable, what: str) -> Iterator[None]:
         raise
     except Exception as error:  # noqa: BLE001  # a plugin may raise anything
         secrets = tuple(secret.get_secret_value() for secret in table.secret_texts())
-        text = visible(scrub(f"{type(error).__name__}: {error}", secrets), SHOWN_CHARS)
+        text = visible(redact(f"{type(error).__name__}: {error}", secrets), SHOWN_CHARS)
         raise ConfigError(f'{where}type "{table.type}" fails in {what}: {text}') from None
 
 

@@ -21,7 +21,7 @@ from starlette.routing import Route
 
 from reserve_listener.clock import moment_ms
 from reserve_listener.errors import NotFoundError, ReserveListenerError, StoreError
-from reserve_listener.model import Filters
+from reserve_listener.model import EventQuery
 from reserve_listener.web.answers import (
     Changed,
     Count,
@@ -51,7 +51,7 @@ class Actions(Protocol):
     async def status(self) -> Status:
         """How it is. Bounded in time, also while the store hangs."""
 
-    async def operate(self, operation: str, selected: Sequence[Filters]) -> int:
+    async def operate(self, operation: str, selected: Sequence[EventQuery]) -> int:
         """`retry`, `drop` or `replay` what one of these matches; how many deliveries it concerned."""
 
     async def switch_sink(self, name: str, *, on: bool) -> bool:
@@ -145,9 +145,9 @@ async def _read(request: Request, kind: type[T]) -> T:
         raise HTTPException(400, f"the body cannot be read: {error}") from None
 
 
-def _filters(selection: Selection) -> Iterator[Filters]:
+def _filters(selection: Selection) -> Iterator[EventQuery]:
     """One for each event that is named, or one for all."""
-    filters = Filters(
+    filters = EventQuery(
         sink=selection.sink,
         scope_id=selection.scope,
         since_ms=_moment("since", selection.since),

@@ -249,14 +249,14 @@ class Still:
     async def run(self) -> None:
         """Nothing."""
 
-    def woke(self) -> None:
+    def on_resume(self) -> None:
         """Nothing."""
 
     def reconnect(self) -> bool:
         """Nothing."""
         return True
 
-    def finish(self) -> None:
+    def stop_accepting(self) -> None:
         """Nothing."""
 
     async def close(self) -> None:
@@ -265,7 +265,7 @@ class Still:
 
 async def snapshot(store: SqliteStore) -> Status:
     """What a daemon with this store says that is connected and has no workers."""
-    return await Health("cli_x", store, Still(), Workers(store), scrub=str).snapshot()
+    return await Health("cli_x", store, Still(), Workers(store), redact=str).snapshot()
 
 
 async def test_a_store_that_hangs_is_what_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ from reserve_listener.cli.check import check
 from reserve_listener.cli.config import config_app
 from reserve_listener.config.shown import header_name, secret_path_text, suggests_secret
 from reserve_listener.errors import ConfigError
-from reserve_listener.redact import scrub
+from reserve_listener.redact import redact
 from reserve_listener.sinks.file.kind import FileSettings
 from reserve_listener.sinks.file.sink import FileSink
 from reserve_listener.sinks.http.kind import HttpSettings, headers_of, url_of
@@ -574,7 +574,7 @@ def test_a_secret_that_begins_another_leaves_nothing_of_it() -> None:
     """With the longest masked first no rest of a longer secret stays."""
     Path("token").write_text("s3cret-and-more", encoding="utf-8")
     texts = loaded(LARK.replace('"s"', '"s3cret"') + HTTP + 'bearer_token_file = "token"').secret_texts()
-    assert scrub("x s3cret-and-more s3cret y", texts) == "x ******** ******** y"
+    assert redact("x s3cret-and-more s3cret y", texts) == "x ******** ******** y"
 
 
 def test_nothing_secret_is_shown(rich: str) -> None:

@@ -15,7 +15,7 @@ from reserve_listener.config.reading import SecretFiles, read_within
 from reserve_listener.errors import ConfigError
 from reserve_listener.simulator import patience
 from reserve_listener.sinks.http.kind import HttpSettings, headers_of
-from reserve_listener.sinks.registry import make_outlet
+from reserve_listener.sinks.registry import make_sink_spec
 from tests.configuring import CONTEXT, as_settings, load
 from tests.daemon_process import COMMAND, environment
 
@@ -188,7 +188,7 @@ def test_secrets_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SSL_CERT_FILE", raising=False)  # looked at, too, but no secret
     loaded = config()
     loaded.secret_texts()
-    make_outlet(loaded.sinks[0], _write)
+    make_sink_spec(loaded.sinks[0], _write)
     assert sorted(opened) == ["bearer", "config.toml", "header", "keys"]
 
 
@@ -196,10 +196,10 @@ def test_secrets_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_is_used_is_what_is_masked(name: str) -> None:
     """A file that changes right after it was read changes nothing until the next load, which then sees another sink."""
     before = config()
-    outlet = make_outlet(before.sinks[0], _write)
+    spec = make_sink_spec(before.sinks[0], _write)
     Path(name).write_text({"keys": FILES["keys"].replace("AAEC", "BBBB")}.get(name, "another-value"))
     assert FILES[name] in before.secret_texts()
-    assert make_outlet(before.sinks[0], _write).settings == outlet.settings
+    assert make_sink_spec(before.sinks[0], _write).settings == spec.settings
     settings, secrets = as_settings(HttpSettings, http(before)), http(before).read_secrets()
     used = (
         *headers_of(settings, secrets).values(),
@@ -208,5 +208,5 @@ def test_what_is_used_is_what_is_masked(name: str) -> None:
     assert any(FILES[name] in each for each in used)
     after = config()
     assert after == before  # the settings are the same, and what the files hold is not one of them
-    assert make_outlet(after.sinks[0], _write).settings != outlet.settings
+    assert make_sink_spec(after.sinks[0], _write).settings != spec.settings
     assert FILES[name] not in after.secret_texts()

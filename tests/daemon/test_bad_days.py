@@ -138,7 +138,7 @@ async def test_a_start_that_hangs_can_be_stopped(
     config = write_config(tmp_path, platform, server.url)
     script = (
         "import sys, time, reserve_listener.daemon.app as app\n"
-        "app.make_outlet = lambda *_, **__: time.sleep(3600)\n"
+        "app.make_sink_spec = lambda *_, **__: time.sleep(3600)\n"
         "from reserve_listener.cli.main import main\nsys.argv[1:] = ['run', '-c', sys.argv[1]]\nmain()\n"
     )
     with (tmp_path / "log.jsonl").open("wb") as out:

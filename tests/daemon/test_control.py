@@ -14,7 +14,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from reserve_listener.errors import NoAnswerError, NotFoundError, ReserveListenerError, StoreError
-from reserve_listener.model import Filters
+from reserve_listener.model import EventQuery
 from reserve_listener.simulator import patience
 from reserve_listener.store.sqlite.places import socket_path
 from reserve_listener.web import api, server
@@ -56,7 +56,7 @@ class Notebook:
         ]
         return Status(status="ok", reasons=[], version="1", store=StoreStatus(path="/x"), sinks=sinks)
 
-    async def operate(self, operation: str, selected: Sequence[Filters]) -> int:
+    async def operate(self, operation: str, selected: Sequence[EventQuery]) -> int:
         await self._note(operation, *selected)
         return 7
 
@@ -106,7 +106,7 @@ async def test_every_path_does_what_it_says(store: Path, actions: Notebook) -> N
     chosen = Selection(sink="a", scope="omm_1", since="2026-01-01T00:00:00Z", event_ids=["x", "y", "x"])
     for path in ("/dead-letters/retry", "/dead-letters/drop", "/events/replay"):
         assert await asyncio.to_thread(post, store, path, Count, chosen) == Count(count=7)
-    filters = [Filters(sink="a", scope_id="omm_1", since_ms=1767225600000, event_id=one) for one in "xy"]
+    filters = [EventQuery(sink="a", scope_id="omm_1", since_ms=1767225600000, event_id=one) for one in "xy"]
     assert await asyncio.to_thread(post, store, "/sinks/a/disable", Changed) == Changed(
         changed=False, status="disabled"
     )
@@ -171,7 +171,7 @@ async def test_a_selection_of_all_is_one_on_purpose(store: Path, actions: Notebo
     """`"all": true` is what makes an action without filters one for everything."""
     answer = await ask(store, "POST", "/api/v1/dead-letters/retry", b'{"all": true}')
     assert (answer.status_code, answer.json()) == (200, {"count": 7})
-    assert actions.asked == [("retry", Filters())]
+    assert actions.asked == [("retry", EventQuery())]
 
 
 @pytest.mark.parametrize(

@@ -339,7 +339,7 @@ def test_the_abstract_namespace_and_a_foreign_watchdog() -> None:
 async def test_sleep_of_the_machine_is_noticed() -> None:
     """When the boot clock ran ahead of the monotonic one, the supervisor is told, once; small differences are none."""
     asleep = iter([100.0, 100.5, 160.0, 160.0])
-    woke: list[float] = []
+    on_resume: list[float] = []
     ticks: list[float] = []
 
     async def sleep(seconds: float) -> None:
@@ -351,11 +351,15 @@ async def test_sleep_of_the_machine_is_noticed() -> None:
         return "fine"
 
     heartbeat = Heartbeat(
-        Notifier({}), progress=progress, woke=lambda: woke.append(1), asleep=lambda: next(asleep), sleep=sleep
+        Notifier({}),
+        progress=progress,
+        on_resume=lambda: on_resume.append(1),
+        asleep=lambda: next(asleep),
+        sleep=sleep,
     )
     task = asyncio.create_task(heartbeat.run())
     async with asyncio.timeout(patience(5)):
         while len(ticks) < 4:
             await asyncio.sleep(0)
     task.cancel()
-    assert woke == [1]
+    assert on_resume == [1]

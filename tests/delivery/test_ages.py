@@ -160,7 +160,7 @@ async def test_a_clock_set_back_while_running_holds_nothing(opened: Opened, worl
     """Eight hours back: the row is due after its own wait at most, and goes out then."""
     store = await opened()
     sink = ScriptedSink(script=down)
-    worker = Worker(sink, store, policy=POLICY, ages=world.ages, chance=lambda: 1.0)
+    worker = Worker(sink, store, policy=POLICY, ages=world.ages, jitter=lambda: 1.0)
     store.on_commit, store.on_requeue = worker.wake, worker.requeue
     await append(store, event("e1", received_ms=world.wall()))
     async with working(worker):
@@ -179,7 +179,7 @@ async def test_a_clock_set_back_while_the_daemon_was_off_holds_nothing(opened: O
     store = await opened()
     sink = ScriptedSink(script=down)
     await append(store, event("e1", received_ms=world.wall()))
-    async with working(Worker(sink, store, policy=POLICY, ages=world.ages, chance=lambda: 1.0)):
+    async with working(Worker(sink, store, policy=POLICY, ages=world.ages, jitter=lambda: 1.0)):
         await waiting(store, sink)
     world.set(-8 * HOUR_S)
     for _ in range(3):

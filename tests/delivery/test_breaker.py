@@ -20,7 +20,7 @@ from reserve_listener.errors import (
     StoreError,
     TransientDeliveryError,
 )
-from reserve_listener.model import Filters
+from reserve_listener.model import EventQuery
 from reserve_listener.simulator import patience
 from reserve_listener.store import SqliteStore
 from tests.delivery.test_worker import (
@@ -119,7 +119,7 @@ def named(logs: list[Any], *events: str) -> list[str]:
 
 
 def failed(breaker: Breaker, times: int, *, now_ms: int = NOW_MS, probing: bool = False) -> list[bool]:
-    return [breaker.down(DOWN, now_ms=now_ms, chance=1.0, probing=probing) for _ in range(times)]
+    return [breaker.down(DOWN, now_ms=now_ms, jitter=1.0, probing=probing) for _ in range(times)]
 
 
 def test_it_opens_at_the_fifth_failure_in_a_row() -> None:
@@ -157,7 +157,7 @@ def test_what_had_begun_before_moves_the_probe_only_as_the_receiver_wishes(
     failed(breaker, 5)
     probe_ms = breaker.probe_ms
     late = TransientDeliveryError("busy", retry_after=wish_s)
-    assert not breaker.down(late, now_ms=NOW_MS + late_ms, chance=1.0, probing=False)
+    assert not breaker.down(late, now_ms=NOW_MS + late_ms, jitter=1.0, probing=False)
     assert breaker.probe_ms == max(probe_ms, NOW_MS + late_ms + round((wish_s or 0) * 1000))
 
 
@@ -757,7 +757,7 @@ async def test_enabled_while_it_was_down_everything_is_tried_at_once(
 
 
 @pytest.mark.parametrize("times", [1, 6])
-@pytest.mark.parametrize("call", ["claim", "claim_scopes", "settle", "release", "bury_expired"])
+@pytest.mark.parametrize("call", ["claim", "claim_scopes", "settle", "release", "dead_letter_expired"])
 async def test_every_call_of_the_store_may_fail(
     base: SqliteStore, store: CountingStore, call: str, times: int
 ) -> None:
@@ -836,7 +836,7 @@ async def test_a_dead_letter_that_is_tried_again_does_not_wait_for_another_of_it
         receiver.errors = {"new": TransientDeliveryError("busy", down=False)}
         await fill(base, ("new", "A"))
         await until(lambda: worker._attempts)
-        await base.operate("replay", Filters(event_id="old", sink="scripted"))
+        await base.operate("replay", EventQuery(event_id="old", sink="scripted"))
         await asleep(worker)
         receiver.holding.set()
         await until(lambda: sink.ids == ["old", "old"])

@@ -40,14 +40,14 @@ ages_ms = st.integers(0, 20 * 86_400_000)
 FOREVER = RetryPolicy(max_age_s=1e9)
 
 
-@given(attempts=attempts_made, chance=chances, base_s=st.floats(0.01, 60), cap_s=st.floats(60, 7200))
+@given(attempts=attempts_made, jitter=chances, base_s=st.floats(0.01, 60), cap_s=st.floats(60, 7200))
 def test_the_delay_lies_between_half_the_ceiling_and_the_ceiling(
-    attempts: int, chance: float, base_s: float, cap_s: float
+    attempts: int, jitter: float, base_s: float, cap_s: float
 ) -> None:
     """For any number of attempts the delay is half to whole of base * 2**attempts, and never over the cap."""
     policy = RetryPolicy(base_s=base_s, cap_s=cap_s, max_age_s=1e9)
     outcome = decide(
-        policy, delivery(attempts=attempts), TransientDeliveryError("x"), now_ms=NOW_MS, chance=chance
+        policy, delivery(attempts=attempts), TransientDeliveryError("x"), now_ms=NOW_MS, jitter=jitter
     )
     delay_s = (outcome.due_ms - NOW_MS) / 1000
     ceiling = min(cap_s, base_s * 2.0 ** min(attempts + 1, 60))
@@ -60,18 +60,18 @@ def test_the_first_delays_double_from_the_base_to_the_cap() -> None:
     """Without jitter's upper half the delays are 1, 2, 4 … 32 s, then half the cap for ever."""
     policy = RetryPolicy(base_s=1, cap_s=60)
     delays = [
-        decide(policy, delivery(attempts=made), TransientDeliveryError("x"), now_ms=NOW_MS, chance=0.0).due_ms
+        decide(policy, delivery(attempts=made), TransientDeliveryError("x"), now_ms=NOW_MS, jitter=0.0).due_ms
         - NOW_MS
         for made in range(8)
     ]
     assert delays == [1000, 2000, 4000, 8000, 16000, 30000, 30000, 30000]
 
 
-@given(wish=st.floats(0, 1e9), chance=chances, attempts=attempts_made)
-def test_the_receivers_wish_is_kept_up_to_the_cap(wish: float, chance: float, attempts: int) -> None:
+@given(wish=st.floats(0, 1e9), jitter=chances, attempts=attempts_made)
+def test_the_receivers_wish_is_kept_up_to_the_cap(wish: float, jitter: float, attempts: int) -> None:
     """Nothing is sent before `retry_after`, and a wish for longer than the cap counts as the cap."""
     error = TransientDeliveryError("busy", retry_after=wish)
-    outcome = decide(FOREVER, delivery(attempts=attempts), error, now_ms=NOW_MS, chance=chance)
+    outcome = decide(FOREVER, delivery(attempts=attempts), error, now_ms=NOW_MS, jitter=jitter)
     delay_s = (outcome.due_ms - NOW_MS) / 1000
     assert min(wish, FOREVER.cap_s) <= delay_s <= FOREVER.cap_s + 0.001
 
@@ -84,7 +84,7 @@ def test_a_wish_that_is_no_number_is_no_wish() -> None:
             delivery(),
             TransientDeliveryError("busy", retry_after=wish),
             now_ms=NOW_MS,
-            chance=0.0,
+            jitter=0.0,
         ).due_ms
         - NOW_MS
         for wish in (math.inf, math.nan, -5.0, None)
@@ -92,14 +92,14 @@ def test_a_wish_that_is_no_number_is_no_wish() -> None:
     assert delays == [3_600_000, 1000, 1000, 1000]
 
 
-@given(policy=policies, attempts=attempts_made, age_ms=ages_ms, chance=chances)
+@given(policy=policies, attempts=attempts_made, age_ms=ages_ms, jitter=chances)
 def test_given_up_exactly_when_too_old_or_tried_too_often(
-    policy: RetryPolicy, attempts: int, age_ms: int, chance: float
+    policy: RetryPolicy, attempts: int, age_ms: int, jitter: float
 ) -> None:
     """Dead at `max_age` counted from `received_ms`, or at `max_attempts`; pending in every other case."""
     assume(abs(age_ms - policy.max_age_s * 1000) > 2)
     one = delivery(attempts=attempts, received_ms=NOW_MS - age_ms)
-    outcome = decide(policy, one, TransientDeliveryError("x"), now_ms=NOW_MS, chance=chance)
+    outcome = decide(policy, one, TransientDeliveryError("x"), now_ms=NOW_MS, jitter=jitter)
     too_old = age_ms > policy.max_age_s * 1000
     too_often = policy.max_attempts is not None and attempts + 1 >= policy.max_attempts
     assert (outcome.state == DEAD) == (too_old or too_often)
@@ -109,14 +109,14 @@ def test_given_up_exactly_when_too_old_or_tried_too_often(
         assert outcome.due_ms > NOW_MS
 
 
-@given(policy=policies, attempts=attempts_made, age_ms=ages_ms, chance=chances)
+@given(policy=policies, attempts=attempts_made, age_ms=ages_ms, jitter=chances)
 def test_a_misconfigured_sink_buries_nothing_before_max_age(
-    policy: RetryPolicy, attempts: int, age_ms: int, chance: float
+    policy: RetryPolicy, attempts: int, age_ms: int, jitter: float
 ) -> None:
     """Whatever `max_attempts` says, a sink that is set up wrongly loses events only to their age, and is left alone."""
     assume(age_ms < policy.max_age_s * 1000 - 2)
     one = delivery(attempts=attempts, received_ms=NOW_MS - age_ms)
-    outcome = decide(policy, one, MisconfiguredSinkError("HTTP 404"), now_ms=NOW_MS, chance=chance)
+    outcome = decide(policy, one, MisconfiguredSinkError("HTTP 404"), now_ms=NOW_MS, jitter=jitter)
     left_s = policy.max_age_s - age_ms / 1000
     assert outcome.state == PENDING
     low = min(policy.cap_s, MISCONFIGURED_DELAY_S) / 2
@@ -127,32 +127,32 @@ def test_the_last_attempt_comes_at_max_age() -> None:
     """With ten seconds of its age left, an event is tried once more after ten seconds, then given up."""
     policy = RetryPolicy(base_s=600, cap_s=3600, max_age_s=100)
     error = TransientDeliveryError("down")
-    once_more = decide(policy, delivery(received_ms=NOW_MS - 90_000), error, now_ms=NOW_MS, chance=1.0)
+    once_more = decide(policy, delivery(received_ms=NOW_MS - 90_000), error, now_ms=NOW_MS, jitter=1.0)
     assert (once_more.state, once_more.due_ms) == (PENDING, NOW_MS + 10_000)
-    given_up = decide(policy, delivery(received_ms=NOW_MS - 100_000), error, now_ms=NOW_MS, chance=1.0)
+    given_up = decide(policy, delivery(received_ms=NOW_MS - 100_000), error, now_ms=NOW_MS, jitter=1.0)
     assert (given_up.state, given_up.error) == (DEAD, "down (given up after 100 s)")
 
 
-@given(policy=policies, attempts=attempts_made, age_ms=ages_ms, chance=chances)
+@given(policy=policies, attempts=attempts_made, age_ms=ages_ms, jitter=chances)
 def test_a_permanent_error_is_final_at_once(
-    policy: RetryPolicy, attempts: int, age_ms: int, chance: float
+    policy: RetryPolicy, attempts: int, age_ms: int, jitter: float
 ) -> None:
     """A permanent error makes a dead letter whatever the policy, with the error's own words."""
     one = delivery(attempts=attempts, received_ms=NOW_MS - age_ms)
-    outcome = decide(policy, one, PermanentDeliveryError("HTTP 400"), now_ms=NOW_MS, chance=chance)
+    outcome = decide(policy, one, PermanentDeliveryError("HTTP 400"), now_ms=NOW_MS, jitter=jitter)
     assert (outcome.state, outcome.error, outcome.attempts) == (DEAD, "HTTP 400", attempts + 1)
 
 
 def test_an_error_without_words_is_named_by_its_type() -> None:
     """A defect of a sink is retried, and an empty message still says something."""
-    outcome = decide(FOREVER, delivery(), KeyError(), now_ms=NOW_MS, chance=0.5)
+    outcome = decide(FOREVER, delivery(), KeyError(), now_ms=NOW_MS, jitter=0.5)
     assert (outcome.state, outcome.error) == (PENDING, "KeyError")
 
 
 def test_a_clock_set_back_does_not_age_an_event() -> None:
     """An event received in what is now the future is retried as a new one."""
     one = delivery(received_ms=NOW_MS + 3_600_000)
-    outcome = decide(RetryPolicy(), one, TransientDeliveryError("x"), now_ms=NOW_MS, chance=1.0)
+    outcome = decide(RetryPolicy(), one, TransientDeliveryError("x"), now_ms=NOW_MS, jitter=1.0)
     assert (outcome.state, outcome.due_ms) == (PENDING, NOW_MS + 2000)
 
 
@@ -160,31 +160,31 @@ def test_a_clock_set_back_does_not_age_an_event() -> None:
     base_s=st.floats(0.01, 7200),
     cap_s=st.floats(0.01, 7200),
     probes=st.integers(0, 5_000),
-    chance=chances,
+    jitter=chances,
     max_age_s=st.floats(1, 1e6),
     max_attempts=st.none() | st.integers(1, 50),
 )
 def test_a_sink_that_is_down_is_probed_at_the_policys_pace_but_once_a_minute_at_least(
-    *, base_s: float, cap_s: float, probes: int, chance: float, max_age_s: float, max_attempts: int | None
+    *, base_s: float, cap_s: float, probes: int, jitter: float, max_age_s: float, max_attempts: int | None
 ) -> None:
     """Half to whole of base * 2**probes, never over the cap and a minute; ages and numbers of attempts play no part."""
     policy = RetryPolicy(base_s=base_s, cap_s=cap_s, max_age_s=max_age_s, max_attempts=max_attempts)
-    delay_s = probe_delay_s(policy, TransientDeliveryError("x"), probes=probes, chance=chance)
+    delay_s = probe_delay_s(policy, TransientDeliveryError("x"), probes=probes, jitter=jitter)
     ceiling = min(cap_s, PROBE_CAP_S, base_s * 2.0 ** min(probes + 1, 60))
     assert ceiling / 2 <= delay_s <= ceiling
     assert PROBE_CAP_S == 60.0
 
 
-@given(wish=st.none() | st.floats(), probes=st.integers(0, 100), chance=chances)
+@given(wish=st.none() | st.floats(), probes=st.integers(0, 100), jitter=chances)
 def test_a_probe_comes_no_sooner_than_the_receiver_wishes(
-    wish: float | None, probes: int, chance: float
+    wish: float | None, probes: int, jitter: float
 ) -> None:
     """`Retry-After` counts for probes too, up to the policy's cap; without a usable one the pace is what it is."""
     policy = RetryPolicy(cap_s=7200)
     error = TransientDeliveryError("busy", retry_after=wish)
-    pace_s = probe_delay_s(policy, TransientDeliveryError("busy"), probes=probes, chance=chance)
+    pace_s = probe_delay_s(policy, TransientDeliveryError("busy"), probes=probes, jitter=jitter)
     wished = wished_s(policy, error)
-    assert probe_delay_s(policy, error, probes=probes, chance=chance) == max(pace_s, wished)
+    assert probe_delay_s(policy, error, probes=probes, jitter=jitter) == max(pace_s, wished)
     assert 0 <= wished <= policy.cap_s
     if wish is not None and 0 <= wish <= policy.cap_s:
         assert wished == wish

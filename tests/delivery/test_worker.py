@@ -20,7 +20,7 @@ from reserve_listener.errors import (
     StoreError,
     TransientDeliveryError,
 )
-from reserve_listener.model import Filters, Verdict
+from reserve_listener.model import EventQuery, Verdict
 from reserve_listener.simulator import patience
 from reserve_listener.store import SqliteStore
 from reserve_listener.store.sqlite import claiming
@@ -124,7 +124,7 @@ async def fill(store: SqliteStore, *events: tuple[str, str], received_ms: int = 
 
 def worker_of(sink: ScriptedSink, store: Any, *, policy: RetryPolicy = QUICK, **more: Any) -> Worker:
     more.setdefault("now_ms", Clock())
-    return Worker(sink, store, policy=policy, chance=lambda: 0.5, **more)
+    return Worker(sink, store, policy=policy, jitter=lambda: 0.5, **more)
 
 
 def realtime(sink: ScriptedSink, store: Any, policy: RetryPolicy = QUICK) -> Worker:
@@ -591,7 +591,7 @@ async def test_nothing_starves_whatever_happens(
             count += len(scopes)
             happens = dice.randrange(7)
             if happens == 0:
-                replays += await base.operate("replay", Filters(event_id=f"{dice.randrange(count):03}"))
+                replays += await base.operate("replay", EventQuery(event_id=f"{dice.randrange(count):03}"))
             elif happens == 1:
                 clock.advance(dice.choice([-24 * 400, -1, 1, 24 * 400]) * 3600)
             elif happens == 2:
@@ -630,7 +630,7 @@ async def test_a_replay_during_a_claim_is_not_lost(
         found = await inner(*args, **values)
         if "old" in sink.ids and not replayed:
             replayed.append(1)
-            assert await base.operate("replay", Filters(event_id="old")) == 1
+            assert await base.operate("replay", EventQuery(event_id="old")) == 1
         return found
 
     setattr(base, which, replaying)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import structlog
 
-from reserve_listener.delivery import Outlet, Workers, workers as workers_module
+from reserve_listener.delivery import SinkSpec, Workers, workers as workers_module
 from reserve_listener.delivery.retry import RetryPolicy
 from reserve_listener.errors import SinkGoneError, StoreError, TransientDeliveryError
 from reserve_listener.simulator import patience
@@ -60,8 +60,8 @@ async def base(tmp_path: Path) -> AsyncIterator[SqliteStore]:
     await store.close()
 
 
-def outlet(sink: ScriptedSink, settings: Any = None) -> Outlet:
-    return Outlet(sink=sink, policy=POLICY, settings=settings)
+def spec(sink: ScriptedSink, settings: Any = None) -> SinkSpec:
+    return SinkSpec(sink=sink, policy=POLICY, settings=settings)
 
 
 async def drain(workers: Workers, timeout_s: float = 10) -> None:
@@ -75,10 +75,10 @@ async def test_a_worker_that_is_kept_does_not_notice_a_reload(base: SqliteStore)
     a, b = ClosingSink("a", script=kept), ClosingSink("b", script=other)
     workers = Workers(base)
     await fill(base, *EVENTS)
-    workers.start([outlet(a, 1), outlet(b, 1)])
+    workers.start([spec(a, 1), spec(b, 1)])
     await until(lambda: a.attempts and b.attempts)
     worker, leaving = workers.worker("a"), workers.worker("b")
-    keeping = workers.unchanged([outlet(a, 1), outlet(b, 2)])
+    keeping = workers.unchanged([spec(a, 1), spec(b, 2)])
     assert keeping == {"a"}
     halting = asyncio.create_task(workers.halt(keeping=keeping))
     await until(lambda: leaving and leaving.leaving)
@@ -89,7 +89,7 @@ async def test_a_worker_that_is_kept_does_not_notice_a_reload(base: SqliteStore)
     assert (a.closed, len(a.attempts), a.ids) == (0, 1, [])
     assert (workers.worker("a"), workers.worker("b")) == (worker, None)
     new = ClosingSink("b")
-    workers.start([outlet(new)])
+    workers.start([spec(new)])
     kept.release.set()
     await drain(workers)
     assert (len(a.ids), new.ids) == (4, ["1", "2", "3"])
@@ -99,12 +99,12 @@ async def test_a_worker_that_is_kept_does_not_notice_a_reload(base: SqliteStore)
 async def test_only_what_is_equal_and_runs_is_unchanged(base: SqliteStore) -> None:
     """Without settings, with others, or without a worker of that name a sink is made anew."""
     workers = Workers(base)
-    a, b = outlet(ClosingSink("a"), "x"), outlet(ClosingSink("b"))
+    a, b = spec(ClosingSink("a"), "x"), spec(ClosingSink("b"))
     workers.start([a])
     assert workers.unchanged([a, b]) == {"a"}
-    assert workers.unchanged([outlet(ClosingSink("a"), "y")]) == set()
-    assert workers.unchanged([outlet(ClosingSink("a"))]) == set()
-    assert workers.unchanged([outlet(ClosingSink("b"), "x")]) == set()
+    assert workers.unchanged([spec(ClosingSink("a"), "y")]) == set()
+    assert workers.unchanged([spec(ClosingSink("a"))]) == set()
+    assert workers.unchanged([spec(ClosingSink("b"), "x")]) == set()
     await drain(workers)
     workers.start([b])
     assert workers.unchanged([b]) == set()
@@ -116,7 +116,7 @@ async def test_a_stop_during_a_reload_puts_away_what_was_leaving(base: SqliteSto
     a, b = ClosingSink("a"), ClosingSink("b", script=Holding())
     workers = Workers(base)
     await fill(base, *EVENTS)
-    workers.start([outlet(a), outlet(b)])
+    workers.start([spec(a), spec(b)])
     await until(lambda: len(a.ids) == 4 and b.attempts)
     leaving = workers.worker("b")
     halting = asyncio.create_task(workers.halt(keeping={"a"}))
@@ -136,7 +136,7 @@ async def test_drain_during_a_reload_ends_everything(base: SqliteStore) -> None:
     a, b = ClosingSink("a", script=Holding()), ClosingSink("b", script=Holding())
     workers = Workers(base)
     await fill(base, *EVENTS)
-    workers.start([outlet(a), outlet(b)])
+    workers.start([spec(a), spec(b)])
     await until(lambda: a.attempts and b.attempts)
     leaving = workers.worker("b")
     halting = asyncio.create_task(workers.halt(keeping={"a"}))
@@ -155,13 +155,13 @@ async def test_halt_does_not_wait_for_ever(base: SqliteStore, monkeypatch: pytes
     a = ClosingSink("a", script=Holding())
     workers = Workers(base)
     await fill(base, *EVENTS)
-    workers.start([outlet(a)])
+    workers.start([spec(a)])
     await until(lambda: a.attempts)
     async with asyncio.timeout(patience(5)):
         await workers.halt()
     assert (a.closed, a.ids) == (1, [])
     new = ClosingSink("a")
-    workers.start([outlet(new)])
+    workers.start([spec(new)])
     await drain(workers)
     assert len(new.ids) == 4
 
@@ -185,7 +185,7 @@ async def test_what_had_ended_at_the_deadline_is_not_delivered_again(base: Sqlit
     a = ClosingSink("a", max_in_flight=4, script=later)
     workers = Workers(store)
     await fill(base, *EVENTS)
-    workers.start([outlet(a)])
+    workers.start([spec(a)])
     await broken.wait()
     await until(lambda: len(a.ids) == 4)
     await drain(workers, 0.01)
@@ -206,7 +206,7 @@ async def test_that_a_sink_is_gone_is_saved_at_the_end(base: SqliteStore) -> Non
     a = ClosingSink("a", script=gone)
     workers = Workers(store)
     await fill(base, *EVENTS)
-    workers.start([outlet(a)])
+    workers.start([spec(a)])
     await drain(workers)
     assert [one.name for one in await base.sinks() if one.disabled_ms is not None] == ["a"]
 
@@ -228,7 +228,7 @@ async def test_a_store_that_fails_at_the_end_keeps_nobody_from_ending(
     a, b = ClosingSink("a"), ClosingSink("b")
     workers = Workers(store)
     await fill(base, *EVENTS)
-    workers.start([outlet(a), outlet(b)])
+    workers.start([spec(a), spec(b)])
     await until(lambda: a.ids and b.ids)
     with structlog.testing.capture_logs() as logs:
         await drain(workers, 0.05)
@@ -246,7 +246,7 @@ async def test_a_sink_that_does_not_close_keeps_nobody_from_ending(
     a, b = ClosingSink("a"), ClosingSink("b")
     a.end, b.end = OSError("torn"), 3600.0
     workers = Workers(base)
-    workers.start([outlet(a), outlet(b)])
+    workers.start([spec(a), spec(b)])
     started = time.monotonic()
     with structlog.testing.capture_logs() as logs:
         await drain(workers)
@@ -260,7 +260,7 @@ async def test_sinks_are_closed_side_by_side(base: SqliteStore) -> None:
     a, b = ClosingSink("a"), ClosingSink("b")
     a.end = b.end = 0.3
     workers = Workers(base)
-    workers.start([outlet(a), outlet(b)])
+    workers.start([spec(a), spec(b)])
     started = time.monotonic()
     await drain(workers)
     assert time.monotonic() - started < 0.55
@@ -280,14 +280,14 @@ async def test_a_worker_that_dies_is_told(base: SqliteStore) -> None:
             raise ZeroDivisionError("a defect")
 
     leaving = Workers(base)
-    leaving.start([outlet(ClosingSink("a"))])
+    leaving.start([spec(ClosingSink("a"))])
     told = asyncio.create_task(leaving.wait_failed())
     await drain(leaving)
     await asyncio.sleep(0)
     assert not told.done()
     told.cancel()
     broken = Workers(Broken(base))
-    broken.start([outlet(ClosingSink("a")), outlet(ClosingSink("b"))])
+    broken.start([spec(ClosingSink("a")), spec(ClosingSink("b"))])
     async with asyncio.timeout(patience(5)):
         with pytest.raises(ZeroDivisionError, match="a defect"):
             await broken.wait_failed()
@@ -297,7 +297,7 @@ async def test_a_worker_that_dies_is_told(base: SqliteStore) -> None:
 async def test_a_worker_that_is_cancelled_from_elsewhere_is_told(base: SqliteStore) -> None:
     """An end without an error is one all the same."""
     workers = Workers(base)
-    workers.start([outlet(ClosingSink("a"))])
+    workers.start([spec(ClosingSink("a"))])
     await asyncio.sleep(0)
     next(task for task in asyncio.all_tasks() if task.get_name() == "worker-a").cancel()
     async with asyncio.timeout(patience(5)):
@@ -311,7 +311,7 @@ async def test_a_second_drain_finds_nothing_to_do(base: SqliteStore) -> None:
     a = ClosingSink("a", script=Holding())
     workers = Workers(base)
     await fill(base, *EVENTS)
-    workers.start([outlet(a)])
+    workers.start([spec(a)])
     await until(lambda: a.attempts)
     hurry = asyncio.Event()
     worker = workers.worker("a")
@@ -329,7 +329,7 @@ async def test_all_are_woken_told_and_asked(base: SqliteStore) -> None:
     """`wake` and `requeue` reach every worker, `disabled` only those that are named; health is by name."""
     a, b = ClosingSink("a"), ClosingSink("b")
     workers = Workers(base)
-    workers.start([outlet(a), outlet(b)], disabled={"b"})
+    workers.start([spec(a), spec(b)], disabled={"b"})
     base.on_commit = workers.wake
     await until(lambda: workers.worker("a") is not None)
     await fill(base, *EVENTS)

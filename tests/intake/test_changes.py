@@ -11,7 +11,7 @@ from hypothesis import given, settings, strategies as st
 
 from reserve_listener.intake import changes
 from reserve_listener.intake.changes import FIELDS, IDS, Config, apply, completed, diff, merge
-from reserve_listener.model import Route, Scope
+from reserve_listener.model import Scope, SinkFilter
 
 ROOM = Scope(tenant_key="t", scope_type="room", scope_id="omm_1")
 BEFORE: Config = {
@@ -316,4 +316,4 @@ def test_what_the_api_left_out_was_not_told() -> None:
 def test_a_section_or_a_path_is_touched(wanted: str, *, is_touched: bool) -> None:
     """What `changes_in` asks: a whole section, or one path, never a part of a name."""
     paths = [change["path"] for change in diff(BEFORE, told(max_duration=2))]
-    assert Route(changes_in=(wanted,)).takes(ROOM, paths) is is_touched
+    assert SinkFilter(changes_in=(wanted,)).takes(ROOM, paths) is is_touched

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from reserve_listener.intake import normalize, usual
+from reserve_listener.intake import fast_path, normalize
 from reserve_listener.intake.complete import completing
 from reserve_listener.model import Completed, IncomingEvent, Known
 from reserve_listener.simulator import sample_event
@@ -114,7 +114,7 @@ def test_our_words_are_ours(key: str) -> None:
     envelope = sample_event()
     envelope["event"][key] = ["theirs"]
     raw = msgspec.json.encode(envelope)
-    assert usual.read(raw, received_ms=NOW_MS) is None
+    assert fast_path.read(raw, received_ms=NOW_MS) is None
     first = told(normalize.incoming(raw, envelope, received_ms=NOW_MS))
     second = told(push(NOW_MS * 2), first.known)
     said = data(first)

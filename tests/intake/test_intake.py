@@ -13,11 +13,11 @@ import structlog
 
 from reserve_listener.errors import StoreError
 from reserve_listener.intake import (
+    fast_path,
     inbox as inbox_module,
     intake as intake_module,
     normalize,
     projector as projector_module,
-    usual,
 )
 from reserve_listener.intake.intake import Intake
 from reserve_listener.model import EVENT_TYPE, Verdict
@@ -205,7 +205,7 @@ async def test_a_defect_in_the_normaliser_costs_no_event(
         raise ZeroDivisionError("a defect")
 
     monkeypatch.setattr(normalize, "incoming", broken)
-    monkeypatch.setattr(usual, "read", broken)
+    monkeypatch.setattr(fast_path, "read", broken)
     with structlog.testing.capture_logs() as logs:
         assert await verdict(intake, push()) is Verdict.UNREADABLE
     (one,) = stored(store)
@@ -256,7 +256,7 @@ async def test_a_defect_that_comes_with_each_push_is_told_once_a_second(
         raise ZeroDivisionError("a defect")
 
     monkeypatch.setattr(normalize, "incoming", broken)
-    monkeypatch.setattr(usual, "read", broken)
+    monkeypatch.setattr(fast_path, "read", broken)
     with structlog.testing.capture_logs() as logs:
         for number in range(20):
             assert await verdict(intake, push(f"e{number}")) is Verdict.UNREADABLE

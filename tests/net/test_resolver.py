@@ -131,8 +131,8 @@ def test_the_loop_asks_the_resolver() -> None:
             await loop.getaddrinfo("::1", None, type=stream),
         ]
 
-    with asyncio.Runner(loop_factory=Loop) as ours, asyncio.Runner() as usual:
-        assert ours.run(answers()) == usual.run(answers())
+    with asyncio.Runner(loop_factory=Loop) as ours, asyncio.Runner() as fast_path:
+        assert ours.run(answers()) == fast_path.run(answers())
 
 
 def failures(daemon: Daemon) -> list[str]:

@@ -281,9 +281,9 @@ def test_no_value_makes_the_logging_code_raise(output: Output, name: str) -> Non
 
 UNCAUGHT = """
 import threading
-from reserve_listener.observability.logs import Logs, hear_uncaught
+from reserve_listener.observability.logs import Logs, log_uncaught
 logs = Logs(level="info", log_format="json", secrets=("hunter2",))
-hear_uncaught()
+log_uncaught()
 def fail():
     raise ValueError("hunter2 in a thread")
 thread = threading.Thread(target=fail, name="file-a")

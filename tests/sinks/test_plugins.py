@@ -15,7 +15,7 @@ from reserve_listener import config
 from reserve_listener.cli.main import app
 from reserve_listener.errors import ConfigError
 from reserve_listener.sinks import kinds
-from reserve_listener.sinks.registry import look_over, make_outlet
+from reserve_listener.sinks.registry import look_over, make_sink_spec
 from tests.configuring import TYPES
 
 if TYPE_CHECKING:
@@ -123,19 +123,19 @@ def test_a_plugin_is_a_sink_like_others(site: Site) -> None:
     site.install("toys")
     loaded = load(LARK + TOY + 'size = 3\npin = "4-pin-4"\nretry = { base = 2 }\nscope_type = "room"\n')
     (table,) = loaded.sinks
-    outlet = make_outlet(table, nowhere)
-    sink: Any = outlet.sink
+    spec = make_sink_spec(table, nowhere)
+    sink: Any = spec.sink
     assert (sink.name, sink.settings.size, sink.token.get_secret_value()) == ("a", 3, HIDDEN)
-    assert (outlet.policy.base_s, table.scope_type) == (2, "room")
+    assert (spec.policy.base_s, table.scope_type) == (2, "room")
     assert {HIDDEN, "4-pin-4"} <= set(loaded.secret_texts())
     assert HIDDEN not in f"{loaded!r} {loaded.model_dump_json()}"
     with stepped(Path("token"), "another-secret"):
-        assert make_outlet(table, nowhere).settings == outlet.settings  # what was read counts
+        assert make_sink_spec(table, nowhere).settings == spec.settings  # what was read counts
         again = load(Path("config.toml").read_text())
     assert again == loaded
-    assert make_outlet(again.sinks[0], nowhere).settings != outlet.settings
+    assert make_sink_spec(again.sinks[0], nowhere).settings != spec.settings
     same = load(Path("config.toml").read_text())
-    assert make_outlet(same.sinks[0], nowhere).settings == outlet.settings  # a reload leaves it alone
+    assert make_sink_spec(same.sinks[0], nowhere).settings == spec.settings  # a reload leaves it alone
 
 
 @pytest.mark.parametrize(
@@ -256,7 +256,8 @@ def test_a_plugin_with_the_name_of_a_type_of_ours(site: Site) -> None:
     """Ours stands, the plugin is never loaded, and `check` says so."""
     site.install("logs", SOURCE.replace('"toy"', '"log"'), offers="log")
     assert (
-        type(make_outlet(load(LARK + LOG).sinks[0], nowhere).sink).__module__ == "reserve_listener.sinks.log"
+        type(make_sink_spec(load(LARK + LOG).sinks[0], nowhere).sink).__module__
+        == "reserve_listener.sinks.log"
     )
     assert "logs_module" not in sys.modules
     _, output = call("check", text=LARK + '[store]\nurl = "sqlite:///events.db"\n' + LOG)
@@ -295,7 +296,7 @@ def test_a_plugin_that_cannot_make_its_sink(site: Site, build: str, expected: st
     )
     (table,) = load(LARK + TOY).sinks
     with pytest.raises(ConfigError) as caught:
-        make_outlet(table, nowhere)
+        make_sink_spec(table, nowhere)
     assert str(caught.value).startswith('sink "a": ')
     assert expected in str(caught.value)
     assert HIDDEN not in str(caught.value)

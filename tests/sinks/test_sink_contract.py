@@ -11,7 +11,7 @@ import pytest
 
 from reserve_listener.errors import DeliveryError, PermanentDeliveryError, TransientDeliveryError
 from reserve_listener.simulator import Answer, HttpServer, Receiver
-from reserve_listener.sinks.registry import make_outlet
+from reserve_listener.sinks.registry import make_sink_spec
 from reserve_listener.testing import SinkContract, SinkWorld
 from tests.configuring import made
 
@@ -43,7 +43,7 @@ class TestLog(SinkContract):
             lines.extend(new)
 
         yield SinkWorld(
-            make=lambda: make_outlet(made("log", name="a"), write).sink,
+            make=lambda: make_sink_spec(made("log", name="a"), write).sink,
             delivered=lambda: [line["event_id"] for line in lines],
             refuse=lambda: broken.append(True),
         )
@@ -73,7 +73,7 @@ class TestFile(SinkContract):
             path.mkdir()
 
         yield SinkWorld(
-            make=lambda: make_outlet(made("file", name="a", path=path), nowhere).sink,
+            make=lambda: make_sink_spec(made("file", name="a", path=path), nowhere).sink,
             delivered=ids,
             refuse=refuse,
         )
@@ -103,7 +103,7 @@ class TestHttp(SinkContract):
 
             table = made("http", name="a", url=f"{server.url}/hook/s3cret-part-0", timeout=2, **keys)
             yield SinkWorld(
-                make=lambda: make_outlet(table, nowhere).sink,
+                make=lambda: make_sink_spec(table, nowhere).sink,
                 delivered=lambda: [one.headers["webhook-id"] for one in receiver.received],
                 refuse=answer(lambda got: Answer(status=503, body=f"{got.path} {got.headers}".encode())),
                 hang=answer(lambda _: Answer(delay=5)),

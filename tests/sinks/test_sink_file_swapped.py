@@ -18,7 +18,7 @@ from reserve_listener.errors import MisconfiguredSinkError
 from reserve_listener.model import Verdict
 from reserve_listener.simulator import patience
 from reserve_listener.sinks.file.sink import FileSink
-from reserve_listener.sinks.registry import make_outlet
+from reserve_listener.sinks.registry import make_sink_spec
 from reserve_listener.store import SqliteStore
 from tests.configuring import CONTEXT
 from tests.helpers import append, delivery, event, until
@@ -56,7 +56,7 @@ def sink_of(store: SqliteStore, path: Path) -> FileSink:
     async def nowhere(*_: object) -> None:
         raise AssertionError
 
-    made = make_outlet(config.sinks[0], nowhere, reserved=[file for file, _ in ours(config)]).sink
+    made = make_sink_spec(config.sinks[0], nowhere, reserved=[file for file, _ in ours(config)]).sink
     assert isinstance(made, FileSink)
     return made
 

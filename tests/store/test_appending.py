@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from reserve_listener.intake.complete import completing
-from reserve_listener.model import IncomingEvent, Route, Scope, Verdict
+from reserve_listener.model import IncomingEvent, Scope, SinkFilter, Verdict
 from reserve_listener.simulator import patience
 from reserve_listener.store.sqlite import appending, schema
 from reserve_listener.store.sqlite.appending import Appended, Appending
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from reserve_listener.model import Completed, Known
-    from reserve_listener.store.sqlite.appending import Outlets
+    from reserve_listener.store.sqlite.appending import SinkFilters
 
-SINKS: Outlets = (
-    (1, Route()),
-    (2, Route(scope_ids=frozenset({"omm_1", "omm_\u00fc"}))),
-    (3, Route(tenants=frozenset({"t2"}))),
+SINKS: SinkFilters = (
+    (1, SinkFilter()),
+    (2, SinkFilter(scope_ids=frozenset({"omm_1", "omm_\u00fc"}))),
+    (3, SinkFilter(tenants=frozenset({"t2"}))),
 )
 EVENT_ROWS = """
 SELECT e.seq, e.tenant_key, e.event_id, s.tenant_key, s.scope_type, s.scope_id, e.created_ms, e.received_ms,
@@ -127,7 +127,7 @@ def test_a_batch_that_fails_leaves_nothing(tmp_path: Path) -> None:
     with closing(schema.open_writer(tmp_path / "a.db")) as connection:
         connection.execute("BEGIN")
         with pytest.raises(sqlite3.IntegrityError):  # no such sink
-            Appending(((99, Route()),), {}, as_it_is).all([event, event], connection)
+            Appending(((99, SinkFilter()),), {}, as_it_is).all([event, event], connection)
         connection.execute("ROLLBACK")
         assert connection.execute("SELECT count(*) FROM events").fetchone() == (0,)
 
@@ -196,15 +196,15 @@ def test_a_sink_gets_what_changes_in_lets_through(tmp_path: Path) -> None:
         small_event(event_id, body=BODY % hours, created_ms=created) for event_id, created, hours in told
     ]
     takers = {}
-    outlets = (
-        (1, Route(changes_in=("time_config",))),
-        (2, Route(changes_in=("approve_config", "time_config.max"))),
-        (3, Route(changes_in=("*",), scope_type="level")),
-        (4, Route()),
+    specs = (
+        (1, SinkFilter(changes_in=("time_config",))),
+        (2, SinkFilter(changes_in=("approve_config", "time_config.max"))),
+        (3, SinkFilter(changes_in=("*",), scope_type="level")),
+        (4, SinkFilter()),
     )
     with closing(schema.open_writer(tmp_path / "a.db")) as connection:
         connection.executemany("INSERT INTO sinks (name) VALUES (?)", [("a",), ("b",), ("c",), ("d",)])
-        for one in Appending(outlets, {}, completing("en")).all(events, connection):
+        for one in Appending(specs, {}, completing("en")).all(events, connection):
             takers[one.event.event_id] = one.takers
     assert takers == {"e1": (1, 2, 4), "e2": (1, 4), "e3": (4,), "e4": (4,), "e5": (1, 4)}
 
@@ -212,7 +212,7 @@ def test_a_sink_gets_what_changes_in_lets_through(tmp_path: Path) -> None:
 MEMORY = """
 import resource, sys
 from pathlib import Path
-from reserve_listener.model import IncomingEvent, Route, Scope
+from reserve_listener.model import IncomingEvent, SinkFilter, Scope
 from reserve_listener.store.sqlite import schema
 from reserve_listener.store.sqlite.appending import Appending
 from reserve_listener.store.sqlite.store import as_it_is

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from reserve_listener.model import AttemptRecord, DeliveryState, Filters, Outcome
+from reserve_listener.model import AttemptRecord, DeliveryState, EventQuery, Outcome
 from reserve_listener.simulator import HttpServer, Receiver, Simulator, sample_event
 from reserve_listener.store import SqliteStore, StoreReader
 from reserve_listener.store.sqlite import schema
@@ -97,13 +97,13 @@ async def test_they_go_with_their_delivery(store: SqliteStore) -> None:
     """A dead letter that is dropped takes its attempts along; what comes of it later is nothing to keep, and no error."""
     await store.settle("a", [made(1, "dead")])
     await store.settle("b", [made(1, "dead")])
-    assert await store.operate("drop", Filters(sink="a")) == 1
+    assert await store.operate("drop", EventQuery(sink="a")) == 1
     await store.settle("a", [made(2)])
     rows = await store._writer.submit(
         lambda connection: connection.execute("SELECT sink FROM attempts").fetchall(), writes=False
     )
     assert rows == [(2,)]
-    await store.operate("drop", Filters(sink="b"))
+    await store.operate("drop", EventQuery(sink="b"))
     await store.prune(0, NOW_MS + 1_000, strip=False)
     with StoreReader(store.path) as reader:
         assert reader.events(limit=1) == []

@@ -11,7 +11,7 @@ import structlog
 
 from reserve_listener.errors import StoreError
 from reserve_listener.intake.complete import completing
-from reserve_listener.model import Filters, Outcome, Verdict
+from reserve_listener.model import EventQuery, Outcome, Verdict
 from reserve_listener.store import Retention, SqliteStore, StoreReader
 from reserve_listener.store.sqlite import retention, schema
 from tests.helpers import NOW_MS, Clock, push as append, small_event, stored, unreadable_event, until
@@ -138,7 +138,7 @@ async def test_at_the_bound_the_oldest_lose_their_content_and_stay_known(
         (2, 100),
     ]
     assert await query(store, "SELECT count(*) FROM deliveries WHERE seq = 1") == [(0,)]
-    assert await store.operate("replay", Filters(event_id="e0")) == 0
+    assert await store.operate("replay", EventQuery(event_id="e0")) == 0
     listed = {one.event_id for one in stored(path)}
     assert "e0" not in listed
     assert len(listed) == 3_300 - len(stripped)

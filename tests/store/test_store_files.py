@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from reserve_listener.errors import StoreError, StoreInUseError
-from reserve_listener.model import Filters, Verdict
+from reserve_listener.model import EventQuery, Verdict
 from reserve_listener.store import SqliteStore, StoreReader, holder
 from reserve_listener.store.sqlite import schema
 from tests.helpers import append, event, stored, unreadable_event
@@ -159,9 +159,9 @@ async def test_a_reader_does_not_stop_the_writer(path: Path) -> None:
     await store.open(["a"])
     try:
         with StoreReader(path) as reader:
-            assert reader.events(Filters(), limit=1) == []
+            assert reader.events(EventQuery(), limit=1) == []
             assert await append(store, event("e1")) is Verdict.STORED
-            assert [one.event_id for one in reader.events(Filters(), limit=5)] == ["e1"]
+            assert [one.event_id for one in reader.events(EventQuery(), limit=5)] == ["e1"]
     finally:
         await store.close()
 

@@ -22,7 +22,7 @@ from hypothesis.stateful import (
 
 from reserve_listener.ages import LONGEST_WAIT_MS
 from reserve_listener.delivery.pending import Pending
-from reserve_listener.model import Filters, IncomingEvent, Outcome, Route, Scope, Verdict
+from reserve_listener.model import EventQuery, IncomingEvent, Outcome, Scope, SinkFilter, Verdict
 from reserve_listener.simulator import patience
 from reserve_listener.store import SqliteStore, StoreReader
 from reserve_listener.store.sqlite import claiming, operations, store as sqlite_store
@@ -41,9 +41,9 @@ KNOWN_MS = 48 * HOUR_MS
 PENDING, DELIVERED, DEAD = range(3)
 
 ROUTES = {
-    "a": Route(),
-    "b": Route(tenants=frozenset({"t1"})),
-    "c": Route(scope_type="room", scope_ids=frozenset({"omm_1", "omm_2"})),
+    "a": SinkFilter(),
+    "b": SinkFilter(tenants=frozenset({"t1"})),
+    "c": SinkFilter(scope_type="room", scope_ids=frozenset({"omm_1", "omm_2"})),
 }
 SINKS = st.sampled_from(["a", "a", "b", "c"])
 SOME_SINKS = st.sampled_from([["a", "b", "c"], ["a", "b"], ["b", "c"], ["a"], []])
@@ -52,7 +52,7 @@ SCOPES = st.sampled_from(["omm_0", "omm_1", "omm_2"])
 OUTCOMES = st.sampled_from(["delivered", "delivered", "dead", "retry", "uncounted"])
 IDS = st.integers(0, 25).map("e{}".format)
 FILTERS = st.builds(
-    Filters,
+    EventQuery,
     sink=st.none() | SINKS,
     scope_id=st.none() | SCOPES,
     event_id=st.none() | IDS,
@@ -168,7 +168,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.deliveries[known.seq, name] = due
         return due
 
-    def matching(self, filters: Filters, name: str, known: Known) -> bool:
+    def matching(self, filters: EventQuery, name: str, known: Known) -> bool:
         return (
             known.scope is not None
             and filters.sink in (None, name)
@@ -327,13 +327,13 @@ class StoreMachine(RuleBasedStateMachine):
                 due.due_ms = 0
 
     @rule(name=SINKS, hours=st.sampled_from([1, 72]))
-    def bury_expired(self, name: str, hours: int) -> None:
+    def dead_letter_expired(self, name: str, hours: int) -> None:
         if name not in self.configured or self.sinks[name].disabled:
             return
         self.sinks[name].worker.let_go()
         before_ms = self.clock.now_ms - hours * HOUR_MS
         expired = [due for due in self.pending(name) if self.age_since_ms(name, due) < before_ms]
-        work = partial(self.store.bury_expired, name, before_ms=before_ms, error="down")
+        work = partial(self.store.dead_letter_expired, name, before_ms=before_ms, error="down")
         assert self.run(work) == len(expired)
         for due in expired:
             due.state = DEAD
@@ -365,7 +365,7 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(
         operation=st.sampled_from(["retry", "drop"]), filters=FILTERS, since_h=st.none() | st.integers(0, 60)
     )
-    def on_dead(self, operation: str, filters: Filters, since_h: int | None) -> None:
+    def on_dead(self, operation: str, filters: EventQuery, since_h: int | None) -> None:
         filters = self.with_since(filters, since_h)
         concerned = {
             (seq, name): due
@@ -381,7 +381,7 @@ class StoreMachine(RuleBasedStateMachine):
                 self.put_in(name, due.known, self.clock.now_ms)
 
     @rule(filters=FILTERS, since_h=st.none() | st.integers(0, 60))
-    def replay(self, filters: Filters, since_h: int | None) -> None:
+    def replay(self, filters: EventQuery, since_h: int | None) -> None:
         filters = self.with_since(filters, since_h)
         concerned = [
             (name, known)
@@ -399,9 +399,9 @@ class StoreMachine(RuleBasedStateMachine):
         for name, known in concerned:
             self.put_in(name, known, self.clock.now_ms)
 
-    def with_since(self, filters: Filters, since_h: int | None) -> Filters:
+    def with_since(self, filters: EventQuery, since_h: int | None) -> EventQuery:
         since_ms = None if since_h is None else self.clock.now_ms - since_h * HOUR_MS
-        return Filters(
+        return EventQuery(
             sink=filters.sink, scope_id=filters.scope_id, event_id=filters.event_id, since_ms=since_ms
         )
 
@@ -437,7 +437,7 @@ class StoreMachine(RuleBasedStateMachine):
     def reload(self, names: list[str]) -> None:
         keeping = set(self.configured)
         self.run(lambda: self.store.set_sinks(names, ROUTES))
-        self.run(self.store.bury_removed)
+        self.run(self.store.dead_letter_removed)
         self.configure(names, keeping=keeping)
 
     @rule(names=SOME_SINKS, tenant=TENANTS, event_id=IDS)
@@ -448,7 +448,7 @@ class StoreMachine(RuleBasedStateMachine):
         event = self.incoming(tenant, event_id, "omm_0")
 
         def die(connection: sqlite3.Connection) -> None:
-            Appending(tuple(self.store._routes.values()), {}, as_it_is).one(event, connection)
+            Appending(tuple(self.store._filters.values()), {}, as_it_is).one(event, connection)
             shutil.copytree(self.path.parent, target, ignore=shutil.ignore_patterns("*-shm"))
 
         self.run(lambda: self.store._writer.submit(die, writes=True))

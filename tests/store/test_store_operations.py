@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from reserve_listener.errors import StoreError, StoreInUseError
-from reserve_listener.model import Filters, Outcome, Route, Verdict
+from reserve_listener.model import EventQuery, Outcome, SinkFilter, Verdict
 from reserve_listener.store import SqliteStore, disable_sink, enable_sink, operate
 from reserve_listener.store.sqlite import operations, sql
 from tests.helpers import NOW_MS, Clock, append, event, small_event
@@ -86,10 +86,10 @@ async def test_more_than_a_chunk_of_dead_letters(
     await kill(store, "a", 2_500)
     await kill(store, "b", 1_000)
     requeues = await counted_requeues(store)
-    assert await store.operate(operation, Filters(sink="a")) == 2_500
+    assert await store.operate(operation, EventQuery(sink="a")) == 2_500
     assert (await by_state(store, "a"), await by_state(store, "b")) == (after, {0: 1_500, 2: 1_000})
     assert requeues == [None]
-    assert await store.operate(operation, Filters(sink="a")) == 0
+    assert await store.operate(operation, EventQuery(sink="a")) == 0
     assert requeues == [None]
 
 
@@ -97,16 +97,16 @@ async def test_more_than_a_chunk_of_dead_letters(
 @pytest.mark.parametrize(
     ("filters", "matching"),
     [
-        (Filters(), set(range(2_200))),
-        (Filters(scope_id="omm_3"), set(range(3, 2_200, 10))),
-        (Filters(event_id="e2199"), {2_199}),
-        (Filters(since_ms=NOW_MS + 1_500_000), set(range(1_500, 2_200))),
-        (Filters(scope_id="omm_3", since_ms=NOW_MS + 1_500_000), set(range(1_503, 2_200, 10))),
-        (Filters(scope_id="omm_3", event_id="e4"), set()),
-        (Filters(sink="no such sink"), set()),
+        (EventQuery(), set(range(2_200))),
+        (EventQuery(scope_id="omm_3"), set(range(3, 2_200, 10))),
+        (EventQuery(event_id="e2199"), {2_199}),
+        (EventQuery(since_ms=NOW_MS + 1_500_000), set(range(1_500, 2_200))),
+        (EventQuery(scope_id="omm_3", since_ms=NOW_MS + 1_500_000), set(range(1_503, 2_200, 10))),
+        (EventQuery(scope_id="omm_3", event_id="e4"), set()),
+        (EventQuery(sink="no such sink"), set()),
     ],
 )
-async def test_filters(store: SqliteStore, operation: str, filters: Filters, matching: set[int]) -> None:
+async def test_filters(store: SqliteStore, operation: str, filters: EventQuery, matching: set[int]) -> None:
     """Every filter that is given has to fit, also beyond the first chunk, where nothing matched."""
     await fill(store, 2_200)
     await kill(store, "a", 2_200)
@@ -114,45 +114,47 @@ async def test_filters(store: SqliteStore, operation: str, filters: Filters, mat
     assert await store.operate(operation, filters) == 2 * len(matching)
     rows = await query(store, "SELECT seq FROM deliveries WHERE state = 2 AND sink = 1")
     assert {seq - 1 for (seq,) in rows} == set(range(2_200)) - matching
-    untouched = Filters(sink="a", scope_id=filters.scope_id)
+    untouched = EventQuery(sink="a", scope_id=filters.scope_id)
     assert filters.sink or await store.operate("drop", untouched) >= 0
 
 
 async def test_replay_respects_routes(store: SqliteStore) -> None:
     """Each sink gets again what its route takes (type, scopes, tenants), and what is pending stays as it is."""
     await store.close()
-    routes = {
-        "a": Route(scope_type="level"),
-        "b": Route(scope_ids=frozenset({"omm_1"})),
-        "c": Route(tenants=frozenset({"t2"})),
-        "d": Route(scope_type="room", scope_ids=frozenset({"omm_1", "omm_2"}), tenants=frozenset({"t1"})),
+    filters_by_sink = {
+        "a": SinkFilter(scope_type="level"),
+        "b": SinkFilter(scope_ids=frozenset({"omm_1"})),
+        "c": SinkFilter(tenants=frozenset({"t2"})),
+        "d": SinkFilter(
+            scope_type="room", scope_ids=frozenset({"omm_1", "omm_2"}), tenants=frozenset({"t1"})
+        ),
     }
     store._writer = None  # type: ignore[assignment]
-    await store.open(list(routes))
+    await store.open(list(filters_by_sink))
     for n, (scope, tenant) in enumerate([("omm_1", "t1"), ("omm_2", "t1"), ("omm_1", "t2"), ("omm_3", "t2")]):
         await append(store, event(f"e{n}", scope, tenant=tenant))
     outcomes = [Outcome(seq=seq, state="delivered", attempts=1) for seq in range(1, 5)]
-    for sink in routes:
+    for sink in filters_by_sink:
         await store.settle(sink, outcomes)
-    await store.set_sinks(list(routes), routes)
-    assert await store.operate("replay", Filters()) == 2 + 2 + 2
+    await store.set_sinks(list(filters_by_sink), filters_by_sink)
+    assert await store.operate("replay", EventQuery()) == 2 + 2 + 2
     assert await store.backlog() == {"a": 0, "b": 2, "c": 2, "d": 2}
-    assert await store.operate("replay", Filters()) == 0
-    assert await store.operate("replay", Filters(sink="a")) == 0
+    assert await store.operate("replay", EventQuery()) == 0
+    assert await store.operate("replay", EventQuery(sink="a")) == 0
 
 
 async def test_an_unreadable_event_is_not_replayed(store: SqliteStore) -> None:
     """There is nothing that a sink could get of it."""
     await append(store, small_event("e1"))
     await store._writer.submit(lambda c: c.execute("UPDATE events SET body = NULL"), writes=True)
-    assert await store.operate("replay", Filters()) == 0
+    assert await store.operate("replay", EventQuery()) == 0
 
 
 async def test_what_dies_again_meanwhile_is_not_retried_once_more(store: SqliteStore, clock: Clock) -> None:
     """A worker that gives up between two chunks does not keep the operation going, whatever its clock says."""
     await fill(store, 2_500)
     await kill(store, "a", 2_500)
-    retrying = asyncio.create_task(store.operate("retry", Filters()))
+    retrying = asyncio.create_task(store.operate("retry", EventQuery()))
     deaths = 0
     clock.advance(-5)
     while not retrying.done():
@@ -172,7 +174,7 @@ async def test_a_dead_letter_of_the_future_is_retried(store: SqliteStore, clock:
     clock.advance(86_400)
     await kill(store, "a", 3)
     clock.advance(-86_400)
-    assert await store.operate("retry", Filters(sink="a")) == 3
+    assert await store.operate("retry", EventQuery(sink="a")) == 3
 
 
 async def test_an_age_begins_anew_with_a_retry_or_a_replay(store: SqliteStore, clock: Clock) -> None:
@@ -182,8 +184,8 @@ async def test_an_age_begins_anew_with_a_retry_or_a_replay(store: SqliteStore, c
         "a", [Outcome(seq=1, state="dead", attempts=9), Outcome(seq=2, state="delivered", attempts=1)]
     )
     clock.advance(10 * 24 * 3600)
-    assert await store.operate("retry", Filters(sink="a")) == 1
-    assert await store.operate("replay", Filters(sink="a", event_id="e1")) == 1
+    assert await store.operate("retry", EventQuery(sink="a")) == 1
+    assert await store.operate("replay", EventQuery(sink="a", event_id="e1")) == 1
     found = await store.claim(
         "a", limit=5, per_scope=5, now_ms=clock.now_ms, after_seq=None, skipping=frozenset()
     )
@@ -198,7 +200,7 @@ async def test_pushes_are_answered_between_chunks(
     monkeypatch.setattr(operations, "CHUNK_ROWS", 50)
     await fill(store, 2_000)
     await kill(store, "a", 2_000)
-    working = asyncio.create_task(store.operate(operation, Filters(sink="a")))
+    working = asyncio.create_task(store.operate(operation, EventQuery(sink="a")))
     answered = 0
     while not working.done():
         assert await append(store, event(f"new{answered}")) is Verdict.STORED
@@ -226,7 +228,7 @@ async def test_an_operation_that_breaks_off_wakes_the_workers(
 
     monkeypatch.setattr(operations.Operation, "step", step)
     with pytest.raises(StoreError, match="a defect"):
-        await store.operate("retry", Filters())
+        await store.operate("retry", EventQuery())
     assert await by_state(store, "a") == {0: 10, 2: 20}
     assert requeues == [None]
 
@@ -237,8 +239,8 @@ async def test_the_dead_of_a_sink_that_is_gone(store: SqliteStore, path: Path) -
     await store.close()
     again = SqliteStore(path, now_ms=Clock())
     await again.open(["a"])
-    assert await again.operate("retry", Filters()) == 0
-    assert await again.operate("drop", Filters(sink="b")) == 1_500
+    assert await again.operate("retry", EventQuery()) == 0
+    assert await again.operate("drop", EventQuery(sink="b")) == 1_500
     await again.close()
 
 
@@ -273,9 +275,9 @@ async def test_what_is_too_old_is_buried_behind_what_was_put_in_again(
     await fill(store, 12_000)
     await store.settle("a", [Outcome(seq=seq, state="delivered", attempts=1) for seq in range(1, 11_990)])
     clock.advance(10 * 24 * 3600)
-    assert await store.operate("replay", Filters(sink="a", event_id="e0")) == 1
+    assert await store.operate("replay", EventQuery(sink="a", event_id="e0")) == 1
     before_ms = clock.now_ms - 3 * 24 * HOUR_MS
-    assert await store.bury_expired("a", before_ms=before_ms, error="down") == 11
+    assert await store.dead_letter_expired("a", before_ms=before_ms, error="down") == 11
     assert (await by_state(store, "a"))[0] == 1
 
 
@@ -286,8 +288,8 @@ async def test_burying_ends_with_the_first_young_window(store: SqliteStore, cloc
     assert await store.disable_sink("a", "away")
     clock.advance(3600)
     assert await store.enable_sink("a")
-    assert await store.bury_expired("a", before_ms=NOW_MS + HOUR_MS + 50_000, error="down") == 50
-    assert await store.bury_expired("b", before_ms=NOW_MS + 50_000, error="down") == 50
+    assert await store.dead_letter_expired("a", before_ms=NOW_MS + HOUR_MS + 50_000, error="down") == 50
+    assert await store.dead_letter_expired("b", before_ms=NOW_MS + 50_000, error="down") == 50
 
 
 async def test_two_pauses_of_one_moment_are_one(store: SqliteStore, clock: Clock) -> None:
@@ -312,14 +314,14 @@ async def test_the_same_on_a_stopped_store(store: SqliteStore, path: Path, opera
     await fill(store, 2_500)
     await kill(store, "a", 2_500)
     with pytest.raises(StoreInUseError):
-        operate(path, operation, Filters(), {})
+        operate(path, operation, EventQuery(), {})
     await store.close()
-    assert operate(path, operation, Filters(sink="a", event_id="e7"), {}) == 1
-    assert operate(path, operation, Filters(sink="a"), {"a": Route(tenants=frozenset())}) == (
+    assert operate(path, operation, EventQuery(sink="a", event_id="e7"), {}) == 1
+    assert operate(path, operation, EventQuery(sink="a"), {"a": SinkFilter(tenants=frozenset())}) == (
         0 if operation == "replay" else 2_499
     )
     if operation == "replay":
-        assert operate(path, operation, Filters(sink="a"), {}) == 2_499
+        assert operate(path, operation, EventQuery(sink="a"), {}) == 2_499
     with closing(sqlite3.connect(path)) as connection:
         (found,) = connection.execute("SELECT count(*) FROM deliveries WHERE state = 2").fetchone()
     assert found == dead

@@ -12,7 +12,7 @@ from reserve_listener.cli.checks.reach import reach
 from reserve_listener.errors import ConfigError
 from reserve_listener.net import proxies
 from reserve_listener.net.resolver import Loop
-from reserve_listener.redact import scrub
+from reserve_listener.redact import redact
 from reserve_listener.sinks.registry import target_of
 from reserve_listener.transports.long_connection.failures import UnreachableError
 
@@ -33,7 +33,7 @@ def findings(config: Config) -> list[Finding]:
         return [
             Finding(where="online", level="fail", what=str(error), do=advice, exit_code=platform.UNREACHED)
         ]
-    return [replace(one, what=scrub(one.what, secrets)) for one in found]
+    return [replace(one, what=redact(one.what, secrets)) for one in found]
 
 
 def _run(config: Config) -> list[Finding]:

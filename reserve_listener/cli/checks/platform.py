@@ -15,7 +15,7 @@ from reserve_listener.config import certificates
 from reserve_listener.errors import ConfigError, RefusedAtStartError, ReserveListenerError
 from reserve_listener.net import proxies
 from reserve_listener.net.target import Target
-from reserve_listener.redact import scrub
+from reserve_listener.redact import redact
 from reserve_listener.text import visible
 from reserve_listener.transports.long_connection import endpoint, failures
 from reserve_listener.transports.long_connection.reaching import Reaching
@@ -206,7 +206,7 @@ class _Api:
         except (ValueError, RecursionError):
             raise ApiError("the answer is not the platform's JSON") from None
         if answer.get("code") != 0:
-            message = scrub(str(answer.get("msg", "no reason given")), (self._secret,))
+            message = redact(str(answer.get("msg", "no reason given")), (self._secret,))
             raise ApiError(
                 visible(f"code {answer.get('code')}: {message}", SHOWN_CHARS), code=answer.get("code")
             )

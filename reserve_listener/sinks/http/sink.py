@@ -33,7 +33,7 @@ from reserve_listener.errors import (
     TransientDeliveryError,
 )
 from reserve_listener.net import causes, proxies, url_secrets
-from reserve_listener.redact import scrub
+from reserve_listener.redact import redact
 from reserve_listener.text import visible
 
 if TYPE_CHECKING:
@@ -201,7 +201,7 @@ class HttpSink:
 
     def _shown(self, text: str) -> str:
         """Somebody else's text as one short line without our credentials."""
-        line = scrub(" ".join(text[:ANSWER_BYTES].split()), self._secrets)
+        line = redact(" ".join(text[:ANSWER_BYTES].split()), self._secrets)
         return visible(line, ANSWER_SHOWN_CHARS)  # cut last: half a secret is not masked
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from reserve_listener.model import Route, Verdict
+from reserve_listener.model import SinkFilter, Verdict
 from reserve_listener.store.sqlite import rebuilding, sql
 from reserve_listener.store.sqlite.history import Remembered
 from reserve_listener.store.sqlite.rows import insert
@@ -37,10 +37,10 @@ HISTORY_BYTES: Final = 250
 _NUL: Final = b"\\u0000"
 """SQLite's JSON ends a text there; its columns do not."""
 
-_EVERYTHING: Final = Route()
+_EVERYTHING: Final = SinkFilter()
 
-Outlets = tuple[tuple[int, "Route"], ...]
-"""The sinks by their numbers, each with its route."""
+SinkFilters = tuple[tuple[int, SinkFilter], ...]
+"""The sinks by their numbers, each with its filter."""
 
 
 class Appended(msgspec.Struct, frozen=True, gc=False):
@@ -67,13 +67,13 @@ class Appending:
 
     def __init__(
         self,
-        outlets: Outlets,
+        specs: SinkFilters,
         scopes: Mapping[Scope, int],
         complete: Complete,
         *,
         unbuilt: bool = False,
     ) -> None:
-        self._outlets = outlets
+        self._specs = specs
         self._scopes = scopes
         self._complete = complete
         self._unbuilt = unbuilt
@@ -139,7 +139,11 @@ class Appending:
             return ()
         paths = None if completed is None else completed.paths
         return tuple(
-            [sink for sink, route in self._outlets if route == _EVERYTHING or route.takes(scope, paths)]
+            [
+                sink
+                for sink, sink_filter in self._specs
+                if sink_filter == _EVERYTHING or sink_filter.takes(scope, paths)
+            ]
         )
 
     def _scope_number(self, scope: Scope, connection: sqlite3.Connection) -> int:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from msgspec.structs import asdict
 
-from reserve_listener.model import Filters, Route, Scope
+from reserve_listener.model import EventQuery, Scope, SinkFilter
 from reserve_listener.store.sqlite import history, sql
 from reserve_listener.store.sqlite.claiming import WINDOW_SEQS, age_since_ms
 
@@ -35,11 +35,11 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
-    """`retry`, `drop` or `replay` of what matches `filters`. `routes`: the configured sinks by name, with their numbers."""
+    """`retry`, `drop` or `replay` of what matches `filters`. `filters_by_sink`: the configured sinks by name, with their numbers."""
 
     name: str
-    filters: Filters
-    routes: Mapping[str, tuple[int, Route]]
+    filters: EventQuery
+    filters_by_sink: Mapping[str, tuple[int, SinkFilter]]
     now_ms: int
     repeat_only: bool = False
     """A replay makes no delivery that there has not been: which sink takes what is not known."""
@@ -100,18 +100,18 @@ class Operation:
         paths = history.paths_of([row[0] for row in rows], connection)
         for seq, number, tenant_key, scope_type, scope_id, received_ms in rows:
             scope = Scope(tenant_key=tenant_key, scope_type=scope_type, scope_id=scope_id)
-            for name, (sink, route) in self.routes.items():
-                if self.filters.sink in (None, name) and route.takes(scope, paths.get(seq)):
+            for name, (sink, sink_filter) in self.filters_by_sink.items():
+                if self.filters.sink in (None, name) and sink_filter.takes(scope, paths.get(seq)):
                     yield seq, sink, number, self.now_ms - received_ms
 
 
-def bury_removed(now_ms: int, connection: sqlite3.Connection) -> bool:
+def dead_letter_removed(now_ms: int, connection: sqlite3.Connection) -> bool:
     """One chunk of what sinks that are gone have not got, as dead letters; whether that was all."""
     values = {"now_ms": now_ms, "limit": CHUNK_ROWS}
     return connection.execute(sql.BURY_REMOVED, values).rowcount < CHUNK_ROWS
 
 
-def bury_expired(  # noqa: PLR0917  # bound by `partial`, all but the last
+def dead_letter_expired(  # noqa: PLR0917  # bound by `partial`, all but the last
     sink: int,
     after_seq: int | None,
     before_ms: int,

@@ -11,7 +11,7 @@ from reserve_listener.errors import StoreError
 from reserve_listener.model import (
     DeadLetter,
     DeliveryState,
-    Filters,
+    EventQuery,
     HistoryEntry,
     Insight,
     Known,
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-EVERYTHING = Filters()
+EVERYTHING = EventQuery()
 
 PAGE: Final = 500
 """Rows that are read in one transaction."""
@@ -51,16 +51,18 @@ class StoreReader:
         self._connection.close()
 
     def events(
-        self, filters: Filters = EVERYTHING, *, limit: int, unreadable: bool = False
+        self, filters: EventQuery = EVERYTHING, *, limit: int, unreadable: bool = False
     ) -> list[StoredEvent]:
         """The newest events first, at most `limit`, each with how far it has come with every sink."""
         return self._events(sql.NEWEST_EVENTS, filters, limit=limit, unreadable=unreadable, after_seq=0)
 
-    def events_after(self, after_seq: int, filters: Filters = EVERYTHING, *, limit: int) -> list[StoredEvent]:
+    def events_after(
+        self, after_seq: int, filters: EventQuery = EVERYTHING, *, limit: int
+    ) -> list[StoredEvent]:
         """Those that were stored after that one, in order, at most `limit`."""
         return self._events(sql.EVENTS_AFTER, filters, limit=limit, unreadable=False, after_seq=after_seq)
 
-    def _events(self, statement: str, filters: Filters, **values: int) -> list[StoredEvent]:
+    def _events(self, statement: str, filters: EventQuery, **values: int) -> list[StoredEvent]:
         try:
             rows = self._connection.execute(statement, asdict(filters) | values).fetchall()
             return [self._event(row) for row in rows]
@@ -130,7 +132,7 @@ class StoreReader:
         except sqlite3.Error as error:
             raise StoreError(f"the store {self._path} cannot be read: {error}") from error
 
-    def dead_letters(self, filters: Filters, *, limit: int) -> list[DeadLetter]:
+    def dead_letters(self, filters: EventQuery, *, limit: int) -> list[DeadLetter]:
         """The dead letters, those first that were given up first; at most `limit`."""
         try:
             rows = self._connection.execute(sql.LIST_DEAD, asdict(filters) | {"limit": limit}).fetchall()

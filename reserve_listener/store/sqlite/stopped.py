@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from reserve_listener.clock import now_ms
 from reserve_listener.errors import StoreError
-from reserve_listener.model import Route
+from reserve_listener.model import SinkFilter
 from reserve_listener.store.sqlite import schema, sql
 from reserve_listener.store.sqlite.lock import StoreLock
 from reserve_listener.store.sqlite.operations import Operation
@@ -18,16 +18,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from reserve_listener.model import Filters
+    from reserve_listener.model import EventQuery
 
 
-def operate(path: Path, operation: str, filters: Filters, routes: Mapping[str, Route] | None) -> int:
+def operate(
+    path: Path, operation: str, filters: EventQuery, filters_by_sink: Mapping[str, SinkFilter] | None
+) -> int:
     """What `SqliteStore.operate` does, here and now, under the lock; `StoreInUseError` when a daemon holds it.
 
-    `routes` is None when the configuration cannot be read: a replay then repeats the deliveries that there have been.
+    `filters_by_sink` is None when the configuration cannot be read: a replay then repeats the deliveries that there have been.
     """
     with _writing(path) as connection:
-        work = _operation(operation, filters, routes, connection)
+        work = _operation(operation, filters, filters_by_sink, connection)
         step = work.first()
         while not step.done:
             connection.execute("BEGIN IMMEDIATE")
@@ -36,11 +38,13 @@ def operate(path: Path, operation: str, filters: Filters, routes: Mapping[str, R
         return step.count
 
 
-def count_matching(path: Path, operation: str, filters: Filters, routes: Mapping[str, Route] | None) -> int:
+def count_matching(
+    path: Path, operation: str, filters: EventQuery, filters_by_sink: Mapping[str, SinkFilter] | None
+) -> int:
     """How many deliveries `operate` would concern now. Only reads, also beside a running daemon."""
     connection = schema.open_reader(path)
     try:
-        work = replace(_operation(operation, filters, routes, connection), dry_run=True)
+        work = replace(_operation(operation, filters, filters_by_sink, connection), dry_run=True)
         step = work.first()
         while not step.done:
             step = work.step(step, connection)
@@ -52,12 +56,21 @@ def count_matching(path: Path, operation: str, filters: Filters, routes: Mapping
 
 
 def _operation(
-    operation: str, filters: Filters, routes: Mapping[str, Route] | None, connection: sqlite3.Connection
+    operation: str,
+    filters: EventQuery,
+    filters_by_sink: Mapping[str, SinkFilter] | None,
+    connection: sqlite3.Connection,
 ) -> Operation:
     numbers = {name: number for number, name in connection.execute(sql.CONFIGURED_SINKS)}
-    known = {name: (number, (routes or {}).get(name, Route())) for name, number in numbers.items()}
+    known = {
+        name: (number, (filters_by_sink or {}).get(name, SinkFilter())) for name, number in numbers.items()
+    }
     return Operation(
-        name=operation, filters=filters, routes=known, now_ms=now_ms(), repeat_only=routes is None
+        name=operation,
+        filters=filters,
+        filters_by_sink=known,
+        now_ms=now_ms(),
+        repeat_only=filters_by_sink is None,
     )
 
 

@@ -19,7 +19,7 @@ from reserve_listener.model import (
     PENDING,
     Claimed,
     Outcome,
-    Route,
+    SinkFilter,
     Verdict,
 )
 from reserve_listener.store.sqlite import (
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
     from reserve_listener.model import (
         Completed,
-        Filters,
+        EventQuery,
         IncomingEvent,
         Insight,
         Known,
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
         SinkState,
     )
     from reserve_listener.protocols import Complete
-    from reserve_listener.store.sqlite.appending import Appended, Outlets
+    from reserve_listener.store.sqlite.appending import Appended, SinkFilters
     from reserve_listener.store.sqlite.inbox import Batch
     from reserve_listener.store.sqlite.operations import Pruned
 
@@ -117,8 +117,8 @@ class SqliteStore:
         """Whether there are events of an older version that the history has not yet."""
         self._lock = StoreLock(path)
         self._sinks: dict[str, int] = {}
-        self._routes: Mapping[str, tuple[int, Route]] = {}
-        self._outlets: Outlets = ()
+        self._filters: Mapping[str, tuple[int, SinkFilter]] = {}
+        self._specs: SinkFilters = ()
         self._pauses: Mapping[int, claiming.Pauses] = {}
         self._complete = complete
         self._inbox = Inbox(path)
@@ -132,7 +132,9 @@ class SqliteStore:
         self._grown_bytes = 0
         self._writer: Writer
 
-    async def open(self, sinks: Sequence[str], routes: Mapping[str, Route] | None = None) -> None:
+    async def open(
+        self, sinks: Sequence[str], filters_by_sink: Mapping[str, SinkFilter] | None = None
+    ) -> None:
         """Lock, open, migrate, and make `sinks` the ones that get deliveries. Raises `StoreError`.
 
         What a sink that is no longer configured has not got becomes dead letters ("sink removed").
@@ -147,8 +149,8 @@ class SqliteStore:
             await self._set_right()
             self._newest_seq, position = await self._writer.submit(_where, writes=False)
             await self._inbox.open(position)
-            await self.set_sinks(sinks, routes)
-            await self.bury_removed()
+            await self.set_sinks(sinks, filters_by_sink)
+            await self.dead_letter_removed()
             await self.measure()
             self._unbuilt = await self._writer.submit(rebuilding.is_left, writes=False)
         except BaseException:
@@ -157,21 +159,25 @@ class SqliteStore:
         if self._unbuilt:
             self._rebuilding = asyncio.create_task(self._rebuild(), name="rebuilding")
 
-    async def set_sinks(self, names: Sequence[str], routes: Mapping[str, Route] | None = None) -> None:
+    async def set_sinks(
+        self, names: Sequence[str], filters_by_sink: Mapping[str, SinkFilter] | None = None
+    ) -> None:
         """From now on these sinks get deliveries, each of what its route takes; without one, of everything."""
-        by_name = {name: (routes or {}).get(name, Route()) for name in names}
+        by_name = {name: (filters_by_sink or {}).get(name, SinkFilter()) for name in names}
         numbers, self._pauses = await self._writer.submit(partial(_know_sinks, list(names)), writes=True)
-        self._routes = {name: (numbers[name], route) for name, route in by_name.items()}
-        self._outlets = tuple(self._routes.values())
+        self._filters = {name: (numbers[name], sink_filter) for name, sink_filter in by_name.items()}
+        self._specs = tuple(self._filters.values())
         self._recent = {
-            number: self._recent.get(number) or Recent(self._newest_seq) for number, _ in self._outlets
+            number: self._recent.get(number) or Recent(self._newest_seq) for number, _ in self._specs
         }
         # Those that are gone keep their numbers: a worker of theirs may still be at its last attempt.
         self._sinks |= numbers
 
-    async def bury_removed(self) -> None:
+    async def dead_letter_removed(self) -> None:
         """What sinks that are no longer configured have not got becomes dead letters. Their workers have ended."""
-        while not await self._writer.submit(partial(operations.bury_removed, self._now_ms()), writes=True):
+        while not await self._writer.submit(
+            partial(operations.dead_letter_removed, self._now_ms()), writes=True
+        ):
             pass
 
     async def close(self) -> None:
@@ -282,7 +288,7 @@ class SqliteStore:
     ) -> asyncio.Future[list[Verdict]]:
         """See `protocols.Store.project`."""
         position = None if number is None else Position(self._inbox.id, number)
-        appending = Appending(self._outlets, self._scopes, self._complete, unbuilt=self._unbuilt)
+        appending = Appending(self._specs, self._scopes, self._complete, unbuilt=self._unbuilt)
         work = partial(projecting.project, appending, events, position)
         future: asyncio.Future[list[Verdict]] = asyncio.get_running_loop().create_future()
         done = partial(self._projected, future, number, _size(events))
@@ -404,15 +410,15 @@ class SqliteStore:
         values = {"sink": self._sinks[sink], "latest_ms": latest_ms}
         await self._writer.submit(partial(_execute, sql.BRING_FORWARD, values), writes=True)
 
-    async def bury_expired(self, sink: str, *, before_ms: int, error: str) -> int:
-        """See `protocols.Store.bury_expired`."""
+    async def dead_letter_expired(self, sink: str, *, before_ms: int, error: str) -> int:
+        """See `protocols.Store.dead_letter_expired`."""
         number = self._sinks[sink]
         self._forget_recent()
-        buried = 0
+        dead_lettered = 0
         after_seq: int | None = None
         while True:
             work = partial(
-                operations.bury_expired,
+                operations.dead_letter_expired,
                 number,
                 after_seq,
                 before_ms,
@@ -421,9 +427,9 @@ class SqliteStore:
                 self._pauses.get(number, []),
             )
             count, after_seq = await self._writer.submit(work, writes=True)
-            buried += int(count)
+            dead_lettered += int(count)
             if after_seq is None:
-                return buried
+                return dead_lettered
 
     async def disable_sink(self, sink: str, reason: str) -> bool:
         """The sink gets nothing until it is enabled; what waits for it stays. Whether it was enabled before."""
@@ -448,10 +454,10 @@ class SqliteStore:
         found: Insight = await self._writer.submit(work, writes=False)
         return replace(found, size_bytes=found.size_bytes + await inbox_bytes)
 
-    async def operate(self, operation: str, filters: Filters) -> int:
+    async def operate(self, operation: str, filters: EventQuery) -> int:
         """`retry` or `drop` dead letters, or `replay` events, all that match; how many deliveries it concerned."""
         work = operations.Operation(
-            name=operation, filters=filters, routes=self._routes, now_ms=self._now_ms()
+            name=operation, filters=filters, filters_by_sink=self._filters, now_ms=self._now_ms()
         )
         step = work.first()
         self._forget_recent()

@@ -17,7 +17,7 @@ from reserve_listener import __version__
 from reserve_listener.config import certificates
 from reserve_listener.net import proxies
 from reserve_listener.net.addresses import is_loopback
-from reserve_listener.redact import scrub
+from reserve_listener.redact import redact
 from reserve_listener.transports.long_connection.failures import FORBIDDEN, KNOWN_CODES, EndpointError
 from reserve_listener.transports.long_connection.reaching import Reaching
 
@@ -106,7 +106,7 @@ def read_answer(
     """
     answer = _decode(body)
     message = answer.get("msg") if answer is not None else None
-    shown = scrub(message, (secret,))[:SHOWN_CHARS] if isinstance(message, str) else ""
+    shown = redact(message, (secret,))[:SHOWN_CHARS] if isinstance(message, str) else ""
     code = answer.get("code") if answer is not None else None
     if status != httpx2.codes.OK and not _is_platforms(code, status):
         raise EndpointError(f"HTTP {status} {shown}".rstrip(), status=status, retry_after=retry_after)

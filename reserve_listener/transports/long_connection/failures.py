@@ -13,7 +13,7 @@ from typing import Final
 from reserve_listener.delivery.retry import retry_after_s
 from reserve_listener.errors import ConfigError
 from reserve_listener.net.causes import chain
-from reserve_listener.redact import scrub
+from reserve_listener.redact import redact
 from reserve_listener.text import visible
 
 SYSTEM_BUSY: Final = 1
@@ -105,7 +105,7 @@ class ConnectionLostError(Exception):
 def classify(error: BaseException) -> Failure:
     """What `error` means for the next attempt. The reason is one line for people, without control characters or credentials."""
     failure = _classified(error)
-    return replace(failure, reason=visible(scrub(failure.reason), REASON_CHARS))
+    return replace(failure, reason=visible(redact(failure.reason), REASON_CHARS))
 
 
 def _classified(error: BaseException) -> Failure:  # a table, written as one

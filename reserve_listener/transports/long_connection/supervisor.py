@@ -91,7 +91,7 @@ class Supervisor:
         refused_hint: str | None = None,
         attempt_timeout_s: float = ATTEMPT_TIMEOUT_S,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-        chance: Callable[[], float] = random.random,
+        jitter: Callable[[], float] = random.random,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.state = State("starting", clock())
@@ -107,7 +107,7 @@ class Supervisor:
         self._last_frame_s: float | None = None
         self._probe: asyncio.Task[None] | None = None
         self._sleep = sleep
-        self._chance = chance
+        self._jitter = jitter
         self._clock = clock
         self._timing = Timing()
         self._current: Connection | None = None
@@ -127,7 +127,7 @@ class Supervisor:
             failure: Failure = await retrying(self._session)
             await self._first_retry(failure)
 
-    def woke(self) -> None:
+    def on_resume(self) -> None:
         """The machine was asleep: look at the connection now, or try at once."""
         self._hurry.set()
         if self._current is not None and (self._probe is None or self._probe.done()):
@@ -146,7 +146,7 @@ class Supervisor:
             self._last_frame_s = self._current.last_frame_s
         return self._last_frame_s
 
-    def finish(self) -> None:
+    def stop_accepting(self) -> None:
         """Stop hearing: what arrives now is pushed again. The connection stays up for answers."""
         if self._current is not None:
             self._current.stop_receiving()
@@ -266,15 +266,15 @@ class Supervisor:
         error = _error_of(retry)
         failure = classify(error)
         if failure.kind is not Kind.PASSING:
-            delay_s = self._backoff.refused_s * (1 + JITTER * (2 * self._chance() - 1))
+            delay_s = self._backoff.refused_s * (1 + JITTER * (2 * self._jitter() - 1))
         elif isinstance(error, ConnectionLostError) and retry.attempt_number == 1:
             # At once after a loss of our own. One that is lost again before it was stable counts as a failure.
-            delay_s = self._timing.reconnect_nonce_s * self._chance() if failure.by_server else 0.0
+            delay_s = self._timing.reconnect_nonce_s * self._jitter() if failure.by_server else 0.0
         else:
             ceiling_s = min(
                 self._backoff.cap_s, self._backoff.base_s * 2.0 ** min(retry.attempt_number - 1, 60)
             )
-            delay_s = ceiling_s * self._chance()
+            delay_s = ceiling_s * self._jitter()
             if not isinstance(error, ConnectionLostError):
                 # The platform's interval is for attempts that fail; two hiccups of a link must not cost a minute.
                 delay_s = max(delay_s, min(self._timing.reconnect_interval_s, self._backoff.cap_s))
@@ -300,7 +300,7 @@ class Supervisor:
     async def _first_retry(self, failure: Failure) -> None:
         """After a stable connection: at once, or spread by the server's nonce when the server closed it."""
         if failure.by_server:
-            delay_s = self._timing.reconnect_nonce_s * self._chance()
+            delay_s = self._timing.reconnect_nonce_s * self._jitter()
             self._become("waiting", until=self._clock() + delay_s, reason=failure.reason)
             log.info("connection.waiting", reason=failure.reason, attempt=0, delay_s=round(delay_s, 2))
             await self._pause(delay_s)

@@ -96,7 +96,7 @@ class Listener:
             log.error("connection.not_recorded", error=str(error))
         await asyncio.Event().wait()
 
-    def woke(self) -> None:
+    def on_resume(self) -> None:
         """Nothing to look after: whoever pushes finds us."""
 
     last_frame_s = None
@@ -105,8 +105,8 @@ class Listener:
         """See `protocols.Transport`: there is nothing to connect."""
         return False
 
-    def finish(self) -> None:
-        """See `protocols.Transport.finish`."""
+    def stop_accepting(self) -> None:
+        """See `protocols.Transport.stop_accepting`."""
         self._webhook.stop_receiving()
 
     async def close(self) -> None:

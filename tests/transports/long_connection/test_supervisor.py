@@ -91,7 +91,7 @@ class Stage:
     def __init__(
         self,
         *script: Lost | Exception,
-        chance: float = 1.0,
+        jitter: float = 1.0,
         app_known: bool | Exception = True,
         on_connected: Callable[[], Any] | None = None,
         backoff: Backoff | None = None,
@@ -111,7 +111,7 @@ class Stage:
             app_known=self._known,
             on_connected=self._connected,
             sleep=self._sleep,
-            chance=lambda: chance,
+            jitter=lambda: jitter,
             clock=lambda: self.now,
         )
 
@@ -165,19 +165,19 @@ async def test_the_backoff_doubles_up_to_its_cap() -> None:
     assert len(stage.slept) == 100
 
 
-@pytest.mark.parametrize(("chance", "slept"), [(0.0, [0, 0, 0]), (0.5, [0.5, 1, 2])])
-async def test_the_backoff_has_full_jitter(chance: float, slept: list[float]) -> None:
+@pytest.mark.parametrize(("jitter", "slept"), [(0.0, [0, 0, 0]), (0.5, [0.5, 1, 2])])
+async def test_the_backoff_has_full_jitter(jitter: float, slept: list[float]) -> None:
     """Each wait is anywhere between nothing and its ceiling."""
-    stage = Stage(BUSY, BUSY, BUSY, chance=chance)
+    stage = Stage(BUSY, BUSY, BUSY, jitter=jitter)
     await stage.play()
     assert stage.slept == slept
 
 
-@pytest.mark.parametrize(("chance", "slept"), [(0.0, 240.0), (0.5, 300.0), (1.0, 360.0)])
+@pytest.mark.parametrize(("jitter", "slept"), [(0.0, 240.0), (0.5, 300.0), (1.0, 360.0)])
 @pytest.mark.parametrize("error", [WRONG, FULL, FORBIDDEN, ConfigError("no such file")])
-async def test_a_refusal_is_waited_out_slowly(error: Exception, chance: float, slept: float) -> None:
+async def test_a_refusal_is_waited_out_slowly(error: Exception, jitter: float, slept: float) -> None:
     """What somebody has to mend is tried again at the slow pace, give or take a fifth, however often."""
-    stage = Stage(error, error, error, chance=chance)
+    stage = Stage(error, error, error, jitter=jitter)
     await stage.play()
     assert stage.slept == [slept] * 3
 
@@ -207,7 +207,7 @@ async def test_a_local_loss_is_retried_at_once() -> None:
 async def test_the_nonce_spreads_the_retry_after_the_servers_close(lasted_s: float) -> None:
     """After a close by the server, and only then, the first retry waits up to the nonce that the server wished."""
     timing = Timing(reconnect_nonce_s=17.0)
-    stage = Stage(Lost(lasted_s, by_server=True, timing=timing), chance=0.5)
+    stage = Stage(Lost(lasted_s, by_server=True, timing=timing), jitter=0.5)
     await stage.play()
     assert stage.slept == [8.5]
 
@@ -393,12 +393,12 @@ async def test_an_error_of_our_own_leaves_no_connection_behind() -> None:
 
 
 async def test_the_end_is_orderly() -> None:
-    """`finish` stops the hearing, `close` sends what is ready and closes, once; both may come before any connection."""
+    """`stop_accepting` stops the hearing, `close` sends what is ready and closes, once; both may come before any connection."""
     stage = Stage()
-    stage.supervisor.finish()
+    stage.supervisor.stop_accepting()
     await stage.supervisor.close()
     await stage.play()
-    stage.supervisor.finish()
+    stage.supervisor.stop_accepting()
     await stage.supervisor.close()
     await stage.supervisor.close()
     assert stage.connections[0].calls == ["open", "stop_receiving", "flush", "close"]
@@ -438,7 +438,7 @@ async def test_a_wake_from_sleep_ends_the_wait() -> None:
         running = asyncio.create_task(stage.supervisor.run())
         await asyncio.wait_for(asleep.wait(), patience(5))
         assert stage.supervisor.state.name == "waiting"
-        stage.supervisor.woke()
+        stage.supervisor.on_resume()
         await asyncio.wait_for(stage.script_is_over.wait(), patience(5))
         running.cancel()
         await asyncio.wait([running])
@@ -449,7 +449,7 @@ async def test_a_wake_from_sleep_probes_the_connection() -> None:
     """When the machine wakes up while it is connected, the connection is asked whether it lives."""
     stage = Stage()
     await stage.play()
-    stage.supervisor.woke()
+    stage.supervisor.on_resume()
     await asyncio.sleep(0)
     assert stage.connections[0].calls == ["open", "probe"]
 

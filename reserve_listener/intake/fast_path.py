@@ -2,7 +2,7 @@
 
 What must stay true: what comes out is byte for byte what `normalize` makes of the payload. So all that is not plainly as
 the event's page has it (a key that is not documented, another type, a value out of range, a time of another form) is left
-to `normalize`, which knows how to warn; `tests/intake/test_usual.py` holds the two against each other.
+to `normalize`, which knows how to warn; `tests/intake/test_fast_path.py` holds the two against each other.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from reserve_listener.intake import normalize, usual
+from reserve_listener.intake import fast_path, normalize
 from reserve_listener.model import EVENT_TYPE, IncomingEvent
 from reserve_listener.simulator import realistic_events
 from tests.intake.test_normalize import SAMPLE
@@ -52,7 +52,7 @@ def general(raw: bytes) -> IncomingEvent:
 
 def same_or_left(raw: bytes) -> bool:
     """Whether it was read by its types; then it is what the general way makes of it."""
-    event = usual.read(raw, received_ms=7)
+    event = fast_path.read(raw, received_ms=7)
     if event is not None:
         assert event == general(raw)
         envelope = normalize.parse(raw)
