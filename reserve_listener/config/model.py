@@ -95,6 +95,11 @@ class LarkConfig(Section):
             self._app_secret_is_credential = self.app_secret_file.parent == Path(directory)
 
     @property
+    def has_app_secret(self) -> bool:
+        """Whether there is one to ask the platform with; the webhook needs none."""
+        return self.app_secret is not None or self.app_secret_file is not None
+
+    @property
     def app_secret_is_credential(self) -> bool:
         """Whether the secret is a systemd credential: fixed at the unit's start, so a new one needs a restart."""
         return self._app_secret_is_credential
@@ -151,6 +156,27 @@ class StoreConfig(Section):
     def path(self) -> Path:
         """The SQLite file; relative to the working directory when the URL has three slashes."""
         return Path(self.url.removeprefix(values.SQLITE))
+
+
+class RoomsConfig(Section):
+    """`[rooms]`: what is asked of the platform's API about rooms and levels, with the app's own secret."""
+
+    names: values.Switch = Field(default=True, description="Ask for the names of rooms and levels.")
+    people_names: values.Switch = Field(
+        default=False,
+        description="Ask for the names of people. Needs the permission contact:user.basic_profile:readonly.",
+    )
+    reconcile: values.Switch = Field(
+        default=True,
+        description="Compare the limits of all rooms and levels with the platform's: at the first start, and after whatever"
+        " may have been missed.",
+    )
+    reconcile_every: values.ReconcileEvery = Field(
+        default=86_400.0, description="Seconds between two such comparisons, at least 60."
+    )
+    requests_per_minute: values.RequestsPerMinute = Field(
+        default=80, description="How many rooms or levels to read a minute; the platform's limit is 100."
+    )
 
 
 class DeliveryConfig(Section):
@@ -274,6 +300,9 @@ class Config(Section):
 
     lark: LarkConfig = Field(description="The app, and how its events arrive.")
     store: StoreConfig = Field(default_factory=StoreConfig, description="Where events are kept.")
+    rooms: RoomsConfig = Field(
+        default_factory=RoomsConfig, description="What to ask the platform about rooms and levels."
+    )
     delivery: DeliveryConfig = Field(default_factory=DeliveryConfig, description="Settings for all sinks.")
     log: LogConfig = Field(default_factory=LogConfig, description="What the daemon logs.")
     sinks: tuple[Annotated[SerializeAsAny[SinkTable], WrapValidator(_of_its_kind)], ...] = Field(

@@ -271,6 +271,9 @@ StoreUrl = Annotated[str, AfterValidator(_store_url)]
 FilePath = Annotated[Path, BeforeValidator(_path_text)]
 Attempts = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
 LongSeconds = Annotated[float, Field(strict=True, gt=0, le=365 * DAY_S, allow_inf_nan=False)]
+ReconcileEvery = Annotated[float, Field(strict=True, ge=60, le=365 * DAY_S, allow_inf_nan=False)]
+RequestsPerMinute = Annotated[int, Field(strict=True, ge=1, le=100)]
+"""100 is the platform's own limit on the call for a room's limits."""
 RetentionDays = Annotated[float, Field(strict=True, ge=2, le=3650, allow_inf_nan=False)]
 """Two days at least: an event has to be known for as long as it can be pushed again."""
 HistoryDays = Annotated[float, Field(strict=True, ge=0, le=36_500, allow_inf_nan=False)]

@@ -82,6 +82,13 @@ def test_defaults() -> None:
             "history_days": 400,
             "max_size_mb": 4096,
         },
+        "rooms": {
+            "names": True,
+            "people_names": False,
+            "reconcile": True,
+            "reconcile_every": 86_400,
+            "requests_per_minute": 80,
+        },
         "delivery": {"drain_timeout": 10},
         "log": {"level": "info"},
         "sinks": (
@@ -138,6 +145,23 @@ def test_changes_that_may_be(wanted: str) -> None:
     """Any change, a section, a path, and what the platform may add one day."""
     text = LARK + f'[[sinks]]\nname = "a"\ntype = "log"\nchanges_in = ["{wanted}"]'
     assert loaded(text).sinks[0].changes_in == (wanted,)
+
+
+@pytest.mark.parametrize(
+    ("key", "wrong", "right"),
+    [
+        ("requests_per_minute", "101", 100),
+        ("requests_per_minute", "0", 1),
+        ("reconcile_every", "59.9", 60.0),
+        ("reconcile_every", "31536001", 31_536_000.0),
+        ("people_names", '"yes"', True),
+    ],
+)
+def test_what_is_asked_about_rooms_has_bounds(key: str, wrong: str, right: float) -> None:
+    """The platform's own limit is not exceeded, and a typing error does not have it asked every second."""
+    assert f"rooms.{key}" in mistakes(LARK + f"[rooms]\n{key} = {wrong}")
+    written = str(right).lower()
+    assert getattr(loaded(LARK + f"[rooms]\n{key} = {written}").rooms, key) == right
 
 
 def test_sinks_of_every_type() -> None:
