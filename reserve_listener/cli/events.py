@@ -26,6 +26,7 @@ from reserve_listener.cli.filters import (
 from reserve_listener.cli.listing import Column, at_terminal, json_text, local_time, print_line, print_list
 from reserve_listener.cli.options import ConfigOption, JsonOption
 from reserve_listener.cli.stores import locate_store
+from reserve_listener.cli.streams import until_interrupted
 from reserve_listener.errors import ReserveListenerError
 from reserve_listener.text import escaped_json, visible
 
@@ -145,15 +146,13 @@ def tail_events(
 
     Example: reserve-listener events tail -f --scope omm_3c5dd7e09b
     """
-    from contextlib import suppress
-
     store = locate_store(config).store.path
     (filters,) = Asked(sink=sink, scope=scope).filters(store)
     if as_json and not follow:
         bodies = [_body(event) for event in _read(store, filters, limit=limit)]
         typer.echo(json_text([body for body in bodies if body is not None]))
         return
-    with suppress(KeyboardInterrupt):
+    with until_interrupted():
         for event in _newest(store, filters, limit=limit, follow=follow):
             if not as_json:
                 print_line(_summary(event), COLUMNS)

@@ -9,11 +9,13 @@ import typer
 from reserve_listener.cli.listing import at_terminal, json_text, local_time, short_id
 from reserve_listener.cli.options import ConfigOption, JsonOption
 from reserve_listener.cli.stores import locate_store
+from reserve_listener.cli.streams import until_interrupted
 from reserve_listener.text import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+    from typing import NoReturn
 
     from reserve_listener.web.answers import FailedDelivery, SinkStatus, Status
 
@@ -44,20 +46,17 @@ def status(
 
     Example: reserve-listener status --json
     """
-    from contextlib import suppress
-
     store = locate_store(config, quiet=quiet).store.path
     if watch:
-        with suppress(KeyboardInterrupt):
+        with until_interrupted():
             _watch(store, as_json=as_json)
-        return
     found = _look(store)
     if not quiet:
         typer.echo(_json(found, indent=2) if as_json else "\n".join(_lines(found)))
     raise typer.Exit(EXIT_CODES.get(found.status, 1))
 
 
-def _watch(store: "Path", *, as_json: bool) -> None:
+def _watch(store: "Path", *, as_json: bool) -> "NoReturn":
     import time
 
     while True:

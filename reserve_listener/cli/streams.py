@@ -1,8 +1,15 @@
-"""Standard output and standard error in whatever encoding they have: nothing that is printed can fail for its letters."""
+"""Standard output and standard error in whatever encoding they have: nothing that is printed can fail for its letters.
+
+And how a command ends that prints until Ctrl-C.
+"""
 
 import codecs
+import contextlib
 import io
+import os
+import signal
 import sys
+from collections.abc import Iterator
 from typing import TextIO
 
 from reserve_listener.text import ESCAPE
@@ -23,3 +30,18 @@ def _escaping(stream: TextIO) -> TextIO:
     return codecs.StreamReaderWriter(
         stream.buffer, codecs.getreader("ascii"), codecs.getwriter("ascii"), ESCAPE
     )
+
+
+@contextlib.contextmanager
+def until_interrupted() -> Iterator[None]:
+    """Ctrl-C ends the process there and then, with 0: each line is out once it is printed.
+
+    A KeyboardInterrupt would be lost where Python drops exceptions, in `__del__` or a callback, and the command go on.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.SIG_IGN:  # nohup, or in a script's background
+        signal.signal(signal.SIGINT, lambda *_: os._exit(0))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -99,3 +100,39 @@ def test_an_error_is_a_sentence_in_any_encoding(config: Path, encoding: str) -> 
     )
     assert done.returncode == 1
     assert done.stderr.decode(encoding).startswith("error: the store has no event ")
+
+
+def test_ctrl_c_is_never_lost() -> None:
+    """A command that prints until Ctrl-C ends even when it comes where Python drops exceptions, without a word."""
+    script = (
+        "import signal\n"
+        "from reserve_listener.cli.streams import until_interrupted\n"
+        "class Dropped:\n    def __del__(self):\n        signal.raise_signal(signal.SIGINT)\n"
+        "with until_interrupted():\n    print('before', flush=True)\n    Dropped()\n    print('after')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        timeout=patience(60),
+        env=environment(),
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"before\n", b"")
+
+
+def test_an_ignored_ctrl_c_stays_ignored() -> None:
+    """A script's background job starts with SIGINT ignored: Ctrl-C is for the foreground."""
+    script = (
+        "import signal\n"
+        "from reserve_listener.cli.streams import until_interrupted\n"
+        "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        "with until_interrupted():\n    signal.raise_signal(signal.SIGINT)\n    print('after')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        timeout=patience(60),
+        env=environment(),
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, b"after\n")

@@ -119,9 +119,9 @@ async def test_an_interrupted_start_is_said(tmp_path: Path) -> None:
     config = tmp_path / "config.toml"
     config.write_text("[lark]\n")
     script = (
-        "import os, signal, sys\n"
+        "import signal, sys\n"
         "import reserve_listener.config as config\n"
-        "config.load = lambda *_, **__: os.kill(os.getpid(), signal.SIGINT)\n"
+        "config.load = lambda *_, **__: signal.raise_signal(signal.SIGINT)\n"
         "from reserve_listener.cli.main import main\n"
         "sys.argv[1:] = ['run', '-c', sys.argv[1]]\nmain()\n"
     )
