@@ -11,10 +11,10 @@ from reserve_listener.cli.checks.findings import Finding, WrongError, within
 from reserve_listener.cli.checks.reach import reach
 from reserve_listener.errors import ConfigError
 from reserve_listener.net import proxies
+from reserve_listener.net.reaching import UnreachableError
 from reserve_listener.net.resolver import Loop
 from reserve_listener.redact import redact
 from reserve_listener.sinks.registry import target_of
-from reserve_listener.transports.long_connection.failures import UnreachableError
 
 if TYPE_CHECKING:
     from reserve_listener.config import Config, SinkTable

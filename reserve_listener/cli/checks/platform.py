@@ -14,11 +14,11 @@ from reserve_listener.cli.checks.reach import reach
 from reserve_listener.config import certificates
 from reserve_listener.errors import ConfigError, RefusedAtStartError, ReserveListenerError
 from reserve_listener.net import proxies
+from reserve_listener.net.reaching import Reaching, UnreachableError
 from reserve_listener.net.target import Target
 from reserve_listener.redact import redact
 from reserve_listener.text import visible
 from reserve_listener.transports.long_connection import endpoint, failures
-from reserve_listener.transports.long_connection.reaching import Reaching
 from reserve_listener.web import client
 from reserve_listener.web.answers import Status
 
@@ -110,7 +110,7 @@ async def _gateway(url: str, proxy: str | None) -> Finding:
             else None
         )
         return Finding(where=where, what=await reach(Target(url=url, setting=None, proxy=way, tls=tls)))
-    except (ConfigError, failures.UnreachableError) as error:
+    except (ConfigError, UnreachableError) as error:
         return _refused(where, error)
 
 
@@ -118,7 +118,7 @@ async def _others(api: _Api, store: Path) -> Finding:
     where = "other clients"
     try:
         count = await api.connected()
-    except (ApiError, failures.UnreachableError) as error:
+    except (ApiError, UnreachableError) as error:
         advice = "if events are missing, look at Event Subscriptions in the developer console instead"
         return Finding(where=where, level="warn", what=f"cannot be counted: {error}", do=advice)
     try:

@@ -7,7 +7,7 @@ import socket
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-from reserve_listener.transports.long_connection.reaching import Reaching, Step
+from reserve_listener.net.reaching import Reaching, Step
 
 if TYPE_CHECKING:
     from reserve_listener.net.proxies import Proxy

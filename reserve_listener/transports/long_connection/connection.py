@@ -19,10 +19,10 @@ from websockets.exceptions import ConnectionClosed
 from reserve_listener.config import certificates
 from reserve_listener.lark import frames
 from reserve_listener.net import proxies
+from reserve_listener.net.reaching import Reaching, Step
 from reserve_listener.transports.long_connection import endpoint, sdk
 from reserve_listener.transports.long_connection.failures import ConnectionLostError
 from reserve_listener.transports.long_connection.frame_handler import FrameHandler
-from reserve_listener.transports.long_connection.reaching import Reaching, Step
 from reserve_listener.transports.long_connection.tunnel import for_websockets
 from reserve_listener.transports.long_connection.wire import Wire
 

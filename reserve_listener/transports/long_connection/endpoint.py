@@ -17,9 +17,9 @@ from reserve_listener import __version__
 from reserve_listener.config import certificates
 from reserve_listener.net import proxies
 from reserve_listener.net.addresses import is_loopback
+from reserve_listener.net.reaching import Reaching
 from reserve_listener.redact import redact
 from reserve_listener.transports.long_connection.failures import FORBIDDEN, KNOWN_CODES, EndpointError
-from reserve_listener.transports.long_connection.reaching import Reaching
 
 if TYPE_CHECKING:
     import ssl
@@ -51,7 +51,7 @@ async def fetch(
     way = proxies.decide(domain, setting=proxy, key="lark.proxy")
     reaching = Reaching(domain, proxy=way, setting="lark.domain")
     try:
-        with reaching.explained():
+        with reaching.explained(EndpointError):
             async with asyncio.timeout(timeout_s):
                 tls = await _tls(domain, trust_env=not local)
                 through = (

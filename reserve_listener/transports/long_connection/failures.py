@@ -13,6 +13,7 @@ from typing import Final
 from reserve_listener.delivery.retry import retry_after_s
 from reserve_listener.errors import ConfigError
 from reserve_listener.net.causes import chain
+from reserve_listener.net.reaching import UnreachableError
 from reserve_listener.redact import redact
 from reserve_listener.text import visible
 
@@ -84,14 +85,6 @@ class EndpointError(Exception):
         self.retry_after = retry_after
         self.where = ""
         """Host and port that answered, once it is known."""
-
-
-class UnreachableError(Exception):
-    """An attempt to reach the platform failed on the way. The text says what was tried, and where; see `reaching`."""
-
-    def __init__(self, message: str, *, hint: str) -> None:
-        super().__init__(message)
-        self.hint = hint
 
 
 class ConnectionLostError(Exception):

@@ -14,12 +14,12 @@ from starlette.applications import Starlette
 from starlette.responses import Response
 from starlette.routing import Route
 
+from reserve_listener.net.reaching import UnreachableError
 from reserve_listener.simulator import HttpServer, patience
 from reserve_listener.transports.long_connection import endpoint
 from reserve_listener.transports.long_connection.failures import (
     EndpointError,
     Kind,
-    UnreachableError,
     classify,
 )
 

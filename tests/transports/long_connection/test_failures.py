@@ -13,12 +13,12 @@ from websockets.exceptions import ConnectionClosedError, InvalidMessage, Invalid
 from websockets.http11 import Response
 
 from reserve_listener.errors import ConfigError
+from reserve_listener.net.reaching import UnreachableError
 from reserve_listener.transports.long_connection.endpoint import read_answer
 from reserve_listener.transports.long_connection.failures import (
     ConnectionLostError,
     EndpointError,
     Kind,
-    UnreachableError,
     classify,
 )
 

@@ -20,6 +20,7 @@ from websockets.frames import Close
 
 from reserve_listener.lark.frames import MAX_FRAME_BYTES
 from reserve_listener.model import Verdict
+from reserve_listener.net.reaching import UnreachableError
 from reserve_listener.simulator import Faults, Refusal, Simulator, patience, sample_event
 from reserve_listener.transports.long_connection import connection as long_connection, frame_handler
 from reserve_listener.transports.long_connection.connection import (
@@ -31,7 +32,6 @@ from reserve_listener.transports.long_connection.failures import (
     ConnectionLostError,
     EndpointError,
     Kind,
-    UnreachableError,
     classify,
 )
 from reserve_listener.transports.long_connection.timing import Timing

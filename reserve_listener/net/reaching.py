@@ -1,4 +1,4 @@
-"""What a failure to reach the platform says: what was tried, where, and which setting to look at."""
+"""What a failure to reach somebody says: what was tried, where, and which setting to look at."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from urllib.parse import urlsplit
 
 from reserve_listener.errors import ConfigError
 from reserve_listener.net.causes import chain, said_by_system, system_says
-from reserve_listener.transports.long_connection.failures import EndpointError, UnreachableError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,6 +19,14 @@ if TYPE_CHECKING:
 
 _PORTS: Final = {"http": 80, "ws": 80, "https": 443, "wss": 443}
 _TRUST: Final = "the clock, and whether a proxy intercepts TLS: if so, set SSL_CERT_FILE to its certificates"
+
+
+class UnreachableError(Exception):
+    """An attempt to reach an address failed on the way. The text says what was tried, and where."""
+
+    def __init__(self, message: str, *, hint: str) -> None:
+        super().__init__(message)
+        self.hint = hint
 
 
 class Step(Enum):
@@ -56,13 +63,13 @@ class Reaching:
         return _place(self._host, self._port)
 
     @contextlib.contextmanager
-    def explained(self) -> Iterator[None]:
-        """Whatever fails within becomes an `UnreachableError`, but for what explains itself."""
+    def explained(self, *themselves: type[Exception]) -> Iterator[None]:
+        """Whatever fails within becomes an `UnreachableError`, but for what explains itself: `ConfigError` and these."""
         try:
             yield
-        except (ConfigError, EndpointError):
-            raise
         except Exception as error:
+            if isinstance(error, (ConfigError, *themselves)):
+                raise
             step = self._step(error)
             # The resolver's errors begin with the name, which has just been said.
             said = _outcome(error).replace(f" {self._proxy.host if self._proxy else self._host}: ", " ", 1)
