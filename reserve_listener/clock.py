@@ -18,6 +18,11 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
+def wall_ms(monotonic_s: float) -> int:
+    """A moment of the monotonic clock as the time of day."""
+    return now_ms() + round((monotonic_s - time.monotonic()) * 1000)
+
+
 def rfc3339(milliseconds: int) -> str:
     """`2020-12-23T12:19:49.000Z`: UTC, always with milliseconds."""
     return f"{_second(milliseconds // 1000)}.{milliseconds % 1000:03d}Z"

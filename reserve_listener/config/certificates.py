@@ -7,6 +7,7 @@ and is a regular file, OpenSSL may read.
 from __future__ import annotations
 
 import os
+import ssl
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -14,7 +15,6 @@ from reserve_listener.config.reading import read_within
 from reserve_listener.errors import ConfigError
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Callable
 
 LARGEST: Final = 1_048_576
@@ -35,6 +35,21 @@ def load_chain(context: ssl.SSLContext, certificate: Path, key: Path | None) -> 
         require_readable(path)
     # Without a password at hand OpenSSL would ask for one on the terminal, and wait.
     context.load_cert_chain(certificate, key, password="")
+
+
+def serving(section: str, certificate: Path | None, key: Path | None) -> ssl.SSLContext | None:
+    """How a server of ours shows itself; None: without TLS. Blocks; ConfigError names the section's key."""
+    if certificate is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        load_chain(context, certificate, key)
+    except OSError as error:  # ssl's errors are, too
+        raise ConfigError(
+            f"{section}.tls_cert_file: {certificate} cannot be used: {error.strerror or error}."
+            " It must contain a certificate, and its key unless tls_key_file is set."
+        ) from error
+    return context
 
 
 def trusted(make: Callable[[], ssl.SSLContext] | None = None) -> ssl.SSLContext:

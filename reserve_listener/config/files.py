@@ -59,6 +59,9 @@ def ours(config: Config, file: Path | None = None) -> Iterator[tuple[Path, str]]
     if config.webhook is not None:
         for path in config.webhook.files():
             yield path, "a file that the webhook reads"
+    if config.status is not None:
+        for path in config.status.files():
+            yield path, "a file that [status] reads"
     for sink in config.sinks:
         for path in sink.files_read():
             yield path, f'a file that the sink "{sink.name}" reads'

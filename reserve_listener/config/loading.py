@@ -26,7 +26,12 @@ if TYPE_CHECKING:
 
 PLACES: Final = (Path("config.toml"), Path("/etc/reserve-listener/config.toml"))
 # Keys that may stand in a file of their own instead: KEY or KEY_file.
-SECRET_KEYS: Final = (("lark", "app_secret"), ("webhook", "encrypt_key"), ("webhook", "verification_token"))
+SECRET_KEYS: Final = (
+    ("lark", "app_secret"),
+    ("webhook", "encrypt_key"),
+    ("webhook", "verification_token"),
+    ("status", "token"),
+)
 _LARGEST_FILE: Final = 1_048_576
 
 _KeyPath = tuple[int | str, ...]
@@ -292,7 +297,6 @@ class Draft:
         if isinstance(lark, dict):
             self._require_app_secret(lark)
             self._say_where_a_file_was_looked_for(lark)
-        self._refuse_what_is_not_in_this_version()
 
     def _require_app_secret(self, lark: Mapping[str, Any]) -> None:
         needed = self.secrets and lark.get("transport", "long_connection") == "long_connection"
@@ -309,18 +313,6 @@ class Draft:
             if not lark:  # then it is the file that is missing, not one key and another
                 self.problems = [text for text in self.problems if not text.startswith(self.at(("lark",)))]
             self.problems.insert(0, f"configuration: no file was found; looked for {places}; {advice}")
-
-    def _refuse_what_is_not_in_this_version(self) -> None:
-        """Keys that are known already but would have no effect yet. Take a line out with what makes it work."""
-        self._refuse_section("status", "this version has no status page; remove the section")
-
-    def _refuse_section(self, section: str, text: str) -> None:
-        if section in self.values:
-            variables: list[_KeyPath] = [
-                key for key, origin in self.origins.items() if key[0] == section and _is_variable(origin)
-            ]
-            for path in variables or [(section,)]:
-                self._refuse(path, text)
 
     def _is_given(self, path: _KeyPath) -> bool:
         """Whether somebody set the key, wherever; otherwise its default is what is wrong."""

@@ -272,9 +272,52 @@ class WebhookConfig(Section):
 
 
 class StatusConfig(Section):
-    """`[status]`: the page, health checks and metrics."""
+    """`[status]`: health checks, metrics, the API and the page."""
 
     listen: values.Listen = Field(default="127.0.0.1:9464", description="host:port to listen on.")
+    token: values.Secret | None = Field(
+        default=None, description="Who may read and act beyond the health checks. Better: token_file."
+    )
+    token_file: values.FilePath | None = Field(
+        default=None,
+        description="A file whose only line is the token. Needed for actions, and to listen beyond this machine.",
+    )
+    allowed_hosts: values.HostNames | None = Field(
+        default=None,
+        description="Names under which browsers and proxies may ask, beside localhost and this machine's addresses.",
+    )
+    public_url: values.PublicUrl | None = Field(
+        default=None, description="Where people find the page; links in cards and alerts begin with it."
+    )
+    tls_cert_file: values.FilePath | None = Field(
+        default=None, description="To serve TLS: a PEM file with the certificate and its chain."
+    )
+    tls_key_file: values.FilePath | None = Field(
+        default=None, description="The certificate's key, unless it is in the same file."
+    )
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        values.together(self._misfits())
+        return self
+
+    def _misfits(self) -> Iterator[str]:
+        if self.tls_key_file is not None and self.tls_cert_file is None:
+            yield "tls_key_file has no effect without tls_cert_file"
+        if not (self.token or self.token_file) and not is_loopback(self.address[0]):
+            yield (
+                f"listen is {self.listen}, and without token_file anybody could read what is known of the rooms;"
+                " set token_file, or listen on 127.0.0.1"
+            )
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """`listen` as host and port."""
+        return values.split_listen(self.listen)
+
+    def files(self) -> Iterator[Path]:
+        """The files that are read for it."""
+        yield from filter(None, (self.token_file, self.tls_cert_file, self.tls_key_file))
 
 
 DEFAULT_SINKS: Final[Any] = ({"name": "console", "type": "log"},)
@@ -312,7 +355,7 @@ class Config(Section):
     )
     webhook: WebhookConfig | None = Field(default=None, description="Where the platform pushes events to.")
     status: StatusConfig | None = Field(
-        default=None, description="The status page, health checks and metrics."
+        default=None, description="Health checks, metrics, the API and the page; off unless it is there."
     )
 
     @model_validator(mode="before")
@@ -350,8 +393,8 @@ class Config(Section):
         return tuple(sorted(forms, key=lambda text: (-len(text), text)))
 
     def _secrets(self) -> Iterator[SecretStr]:
-        webhook = self.webhook or WebhookConfig()
-        for secret in (self.lark.app_secret, webhook.encrypt_key, webhook.verification_token):
+        webhook, status = self.webhook or WebhookConfig(), self.status or StatusConfig()
+        for secret in (self.lark.app_secret, webhook.encrypt_key, webhook.verification_token, status.token):
             if secret is not None:
                 yield secret
         yield from _with_login(self.lark.proxy)

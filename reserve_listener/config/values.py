@@ -71,15 +71,20 @@ def _app_id(text: str) -> str:
     return text
 
 
-def _domain(text: str) -> str:
+def _origin(text: str) -> str:
     parts = split_url(text)
     if parts.path.strip("/") or parts.query:
         raise ValueError("must end after the host: no path")
-    if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def _domain(text: str) -> str:
+    origin = _origin(text)
+    if origin.startswith("http://") and not is_loopback(urlsplit(origin).hostname or ""):
         raise ValueError(
             "must begin with https:// (http:// is allowed only for this machine: localhost, 127.0.0.1, [::1])"
         )
-    return f"{parts.scheme}://{parts.netloc}"
+    return origin
 
 
 def sink_url(text: str) -> str:
@@ -119,6 +124,15 @@ def _is_host(text: str) -> bool:
     except ValueError:
         return False
     return text.endswith("]")
+
+
+def _host_names(names: tuple[str, ...]) -> tuple[str, ...]:
+    for name in names:
+        if "*" in name or not _is_host(name):
+            raise ValueError(
+                f"must be host names without a scheme, a port or *, such as rooms.corp.example; {quoted(name)} is not one"
+            )
+    return names
 
 
 def _listen(text: str) -> str:
@@ -266,6 +280,8 @@ Domain = Annotated[str, AfterValidator(_domain)]
 SinkUrl = Annotated[str, AfterValidator(sink_url)]
 ProxyUrl = Annotated[SecretStr, AfterValidator(_proxy)]
 Listen = Annotated[str, AfterValidator(_listen)]
+HostNames = Annotated[tuple[Text, ...], Field(min_length=1), AfterValidator(_host_names)]
+PublicUrl = Annotated[str, AfterValidator(_origin)]
 UrlPath = Annotated[str, AfterValidator(_url_path)]
 StoreUrl = Annotated[str, AfterValidator(_store_url)]
 FilePath = Annotated[Path, BeforeValidator(_path_text)]

@@ -12,7 +12,7 @@ import structlog
 
 from reserve_listener import __version__
 from reserve_listener.ages import Ages
-from reserve_listener.config import WebhookConfig
+from reserve_listener.config import StatusConfig, WebhookConfig
 from reserve_listener.config.files import ours
 from reserve_listener.daemon import runtime
 from reserve_listener.daemon.actions import OperatorActions
@@ -35,10 +35,13 @@ from reserve_listener.transports.long_connection.connection import (
 )
 from reserve_listener.transports.long_connection.supervisor import ATTEMPT_TIMEOUT_S, Backoff, Supervisor
 from reserve_listener.transports.webhook.listener import Listener, make_webhook
+from reserve_listener.web.listener import StatusListener
 from reserve_listener.web.server import ControlServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
+
+    from starlette.types import ASGIApp
 
     from reserve_listener.config import Config, LarkConfig
     from reserve_listener.daemon.signals import Signals
@@ -103,6 +106,7 @@ class App:
         self._health: Health
         self._actions: OperatorActions
         self._control: ControlServer
+        self._status: StatusListener | None = None
 
     async def run(self, signals: Signals) -> None:
         """Start, serve until told to stop, drain, close. Raises `ReserveListenerError` for what a person must mend."""
@@ -117,6 +121,8 @@ class App:
                 await self._serve(signals)
         finally:
             await self._control.close()
+            if self._status is not None:
+                await self._status.close()
             pending = await self._backlog()
             await self._store.close()
             log.info("daemon.stopped", pending=pending)
@@ -134,6 +140,8 @@ class App:
         ]
         try:
             await self._control.serve(self._actions)
+            if self._status is not None:
+                await self._status.serve(self._make_site)
             await _first_end(running, signals.stop)
         finally:
             self._notifier.stopping(self._config.delivery.drain_timeout + STOP_MARGIN_S)
@@ -161,7 +169,8 @@ class App:
         self._transport = (
             self._listener() if lark.transport == "webhook" else self._long_connection(dispatcher)
         )
-        # After the transport, which may refuse its settings: nobody would stop the workers then.
+        await self._listen()
+        # After the transport and [status], which may refuse their settings: nobody would stop the workers then.
         self._workers = Workers(self._store, self._ages)
         self._store.on_commit = self._workers.wake
         self._store.on_requeue = self._workers.requeue
@@ -227,6 +236,31 @@ class App:
         started = time.monotonic()
         await self._workers.drain(self._config.delivery.drain_timeout, now)
         log.info("daemon.drained", took_s=round(time.monotonic() - started, 2))
+
+    # -- [status] -----------------------------------------------------------------------------------------------------------
+
+    async def _listen(self) -> None:
+        if self._config.status is not None:
+            self._status = await asyncio.to_thread(StatusListener, self._config.status)
+            await self._status.bind()
+
+    def _make_site(self) -> ASGIApp:
+        """What `[status]` serves. In a thread: the libraries take some 0.1 s to load."""
+        from reserve_listener.daemon.probes import Probes  # noqa: PLC0415
+        from reserve_listener.web.access import Access  # noqa: PLC0415
+        from reserve_listener.web.site import Site, make_app  # noqa: PLC0415
+
+        settings, lark = self._config.status or StatusConfig(), self._config.lark
+        token = None if settings.token is None else settings.token.get_secret_value()
+        return make_app(
+            Site(
+                access=Access(token=token, allowed_hosts=settings.allowed_hosts or ()),
+                actions=self._actions,
+                probes=Probes(self._store, self._transport, connects=lark.transport == "long_connection"),
+                language=lark.tells_in,
+                public_url=settings.public_url,
+            )
+        )
 
     # -- how it goes --------------------------------------------------------------------------------------------------------
 

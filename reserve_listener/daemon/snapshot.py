@@ -10,7 +10,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from reserve_listener import __version__
-from reserve_listener.clock import now_ms, rfc3339
+from reserve_listener.clock import now_ms, rfc3339, wall_ms
 from reserve_listener.daemon import verdict
 from reserve_listener.errors import StoreError
 from reserve_listener.model import MIB, PENDING, Insight, State
@@ -262,7 +262,4 @@ def _at(ms: int | None) -> str | None:
 
 
 def _wall(monotonic_s: float | None) -> str | None:
-    """A moment of the monotonic clock as the time of day."""
-    if monotonic_s is None:
-        return None
-    return rfc3339(now_ms() + round((monotonic_s - time.monotonic()) * 1000))
+    return None if monotonic_s is None else rfc3339(wall_ms(monotonic_s))

@@ -18,8 +18,11 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
     type: str = "about:blank"
 
 
-class Selection(msgspec.Struct, frozen=True, kw_only=True):
-    """What an action is for. `all` says that nothing else is given on purpose."""
+class Selection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What an action is for. `all` says that nothing else is given on purpose.
+
+    A key that is not known is refused: it may be a filter, and without it more would be acted on than was meant.
+    """
 
     sink: str | None = None
     scope: str | None = None
@@ -27,6 +30,21 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
     until: str | None = None
     event_ids: list[str] = []
     all: bool = False
+
+
+class Check(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One of the things that a health check looks at: ok or failing."""
+
+    status: str
+    since: str | None = None
+    reason: str | None = None
+
+
+class Health(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer of a health check."""
+
+    status: str
+    checks: dict[str, Check]
 
 
 class Count(msgspec.Struct, frozen=True, kw_only=True):

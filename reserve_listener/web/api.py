@@ -7,8 +7,9 @@ traceback in the log); a request that names nothing does nothing.
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 import msgspec
 import structlog
@@ -16,7 +17,6 @@ from msgspec.structs import replace
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
 from starlette.routing import Route
 
 from reserve_listener.clock import moment_ms
@@ -25,15 +25,17 @@ from reserve_listener.model import EventQuery
 from reserve_listener.web.answers import (
     Changed,
     Count,
-    Problem,
     Reconnecting,
     SampleResult,
     Selection,
     Status,
 )
+from reserve_listener.web.replies import problem, refused, reply
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
+
+    from starlette.responses import Response
 
 BODY_BYTES: Final = 1024 * 1024
 """Some 25,000 event ids; who means more gives a filter."""
@@ -64,12 +66,56 @@ class Actions(Protocol):
         """Connect anew, at once; what the connection did when asked."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Endpoint:
+    """One thing that can be asked for. `handle` raises `HTTPException` and `ReserveListenerError` for what it refuses."""
+
+    method: str
+    path: str
+    summary: str
+    handle: Callable[[Request], Awaitable[msgspec.Struct]]
+    answer: type[msgspec.Struct]
+    body: type[msgspec.Struct] | None = None
+    is_local: bool = False
+    """On the control socket alone."""
+
+    @property
+    def is_read(self) -> bool:
+        """Whether it changes nothing."""
+        return self.method == "GET"
+
+
 def make_app(actions: Actions) -> Starlette:
+    """All there is to ask, for this machine's user."""
+    return Starlette(routes=list(map(route, endpoints(actions))), exception_handlers={HTTPException: refused})
+
+
+def endpoints(actions: Actions) -> list[Endpoint]:
     """The API over these actions."""
 
     async def status(_request: Request) -> msgspec.Struct:
         return await actions.status()
 
+    async def reconnect(_request: Request) -> msgspec.Struct:
+        return Reconnecting(status="reconnecting", was=await actions.reconnect())
+
+    return [
+        Endpoint(
+            method="GET", path="/status", summary="How the daemon is, and why.", handle=status, answer=Status
+        ),
+        *_operations(actions),
+        *_switches(actions),
+        Endpoint(
+            method="POST",
+            path="/reconnect",
+            summary="Connect to the platform anew, at once.",
+            handle=reconnect,
+            answer=Reconnecting,
+        ),
+    ]
+
+
+def _operations(actions: Actions) -> Iterator[Endpoint]:
     def operation(name: str) -> Callable[[Request], Awaitable[msgspec.Struct]]:
         async def operate(request: Request) -> msgspec.Struct:
             selection = await _read(request, Selection)
@@ -79,6 +125,23 @@ def make_app(actions: Actions) -> Starlette:
 
         return operate
 
+    for name, path, summary in (
+        ("retry", "/dead-letters/retry", "Deliver dead letters as if their events had just arrived."),
+        ("drop", "/dead-letters/drop", "Drop dead letters for good; their events stay in the store."),
+        ("replay", "/events/replay", "Deliver stored events again."),
+    ):
+        yield Endpoint(
+            method="POST",
+            path=path,
+            summary=summary,
+            handle=operation(name),
+            answer=Count,
+            body=Selection,
+            is_local=name == "replay",
+        )
+
+
+def _switches(actions: Actions) -> Iterator[Endpoint]:
     def switch(*, on: bool) -> Callable[[Request], Awaitable[msgspec.Struct]]:
         async def switched(request: Request) -> msgspec.Struct:
             changed = await actions.switch_sink(request.path_params["name"], on=on)
@@ -89,38 +152,37 @@ def make_app(actions: Actions) -> Starlette:
     async def test(request: Request) -> msgspec.Struct:
         return await actions.test_sink(request.path_params["name"])
 
-    async def reconnect(_request: Request) -> msgspec.Struct:
-        return Reconnecting(status="reconnecting", was=await actions.reconnect())
-
-    return Starlette(
-        routes=[
-            _route("GET", "/status", status),
-            _route("POST", "/dead-letters/retry", operation("retry")),
-            _route("POST", "/dead-letters/drop", operation("drop")),
-            _route("POST", "/events/replay", operation("replay")),
-            _route("POST", "/sinks/{name}/enable", switch(on=True)),
-            _route("POST", "/sinks/{name}/disable", switch(on=False)),
-            _route("POST", "/sinks/{name}/test", test),
-            _route("POST", "/reconnect", reconnect),
-        ],
-        exception_handlers={HTTPException: _refused},
-    )
+    for path, summary, handle, answer in (
+        ("enable", "Resume sending to a sink.", switch(on=True), Changed),
+        ("disable", "Stop sending to a sink: its deliveries wait.", switch(on=False), Changed),
+        ("test", "Send a sample event to a sink.", test, SampleResult),
+    ):
+        yield Endpoint(
+            method="POST",
+            path=f"/sinks/{{name}}/{path}",
+            summary=summary,
+            handle=handle,
+            answer=answer,
+            is_local=path == "test",
+        )
 
 
-def _route(method: str, path: str, handle: Callable[[Request], Awaitable[msgspec.Struct]]) -> Route:
+def route(endpoint: Endpoint) -> Route:
+    """An endpoint as Starlette has it."""
+
     async def answered(request: Request) -> Response:
         try:
-            return _response(HTTPStatus.OK, await handle(request))
+            return reply(await endpoint.handle(request))
         except (HTTPException, ClientDisconnect):
             raise
         except ReserveListenerError as error:
-            return _problem(_status_of(error), str(error))
+            return problem(_status_of(error), str(error))
         except Exception as error:  # whatever it is, who asks is told, and the log has it whole
             log.error("control.failed", path=request.url.path, error=str(error), exc_info=error)
             detail = f"a bug in the daemon ({type(error).__name__}); see its log for details"
-            return _problem(HTTPStatus.INTERNAL_SERVER_ERROR, detail)
+            return problem(HTTPStatus.INTERNAL_SERVER_ERROR, detail)
 
-    return Route(f"/api/v1{path}", answered, methods=[method])
+    return Route(f"/api/v1{endpoint.path}", answered, methods=[endpoint.method])
 
 
 def _status_of(error: ReserveListenerError) -> HTTPStatus:
@@ -164,18 +226,3 @@ def _moment(key: str, text: str | None) -> int | None:
         return None if text is None else moment_ms(text)
     except ValueError as error:
         raise HTTPException(400, f"{key}: {error}") from None
-
-
-async def _refused(_request: Request, error: Exception) -> Response:
-    status, detail = HTTPStatus(getattr(error, "status_code", 500)), str(getattr(error, "detail", ""))
-    return _problem(status, detail if detail != status.phrase else "no such path and method")
-
-
-def _problem(status: HTTPStatus, detail: str) -> Response:
-    problem = Problem(title=status.phrase, status=status, detail=detail)
-    return _response(status, problem, "application/problem+json")
-
-
-def _response(status: HTTPStatus, answer: msgspec.Struct, media_type: str = "application/json") -> Response:
-    headers: dict[str, Any] = {"cache-control": "no-store"}
-    return Response(msgspec.json.encode(answer), status, headers, media_type)

@@ -377,8 +377,8 @@ def test_the_environments_form_of_a_secret_wins(in_file: str) -> None:
             "RESERVE_LISTENER_WEBHOOK__ALLOW_UNAUTHENTICATED: must be true or false",
         ),
         (
-            {"STATUS__LISTEN": "h:1"},
-            "RESERVE_LISTENER_STATUS__LISTEN: this version has no status page",
+            {"STATUS__LISTEN": "h"},
+            'RESERVE_LISTENER_STATUS__LISTEN: must be "host:port"',
         ),
         (
             {"LARK__APP_SECRET": HIDDEN, "LARK__APP_SECRET_FILE": "x"},
@@ -648,7 +648,19 @@ def test_secrets_show_nowhere() -> None:
         (LARK + '[webhook]\ntls_key_file = "k"', "webhook: tls_key_file has no effect without tls_cert_file"),
         (LARK + "[webhook]\nfreshness = 172800", "webhook.freshness: must be 172740 or less"),
         (LARK + '[webhook]\nallowed_senders = ["1.2.3.4/33"]', "webhook.allowed_senders: must be addresses"),
-        (LARK + "[status]", "config.toml: status: this version has no status page"),
+        (
+            LARK + '[status]\nlisten = "0.0.0.0:80"',
+            "status: listen is 0.0.0.0:80, and without token_file anybody",
+        ),
+        (LARK + '[status]\ntls_key_file = "k"', "status: tls_key_file has no effect without tls_cert_file"),
+        (LARK + '[status]\nallowed_hosts = ["*.corp"]', "status.allowed_hosts: must be host names"),
+        (LARK + '[status]\nallowed_hosts = ["https://a"]', "status.allowed_hosts: must be host names"),
+        (LARK + '[status]\npublic_url = "https://a/b"', "status.public_url: must end after the host"),
+        (
+            LARK + '[status]\ntoken = "a"\ntoken_file = "b"',
+            "status.token and status.token_file: both are given",
+        ),
+        (LARK + '[status]\ntoken_file = "/nowhere/b"', "status.token_file: cannot read /nowhere/b"),
         (LARK + '[status]\nlisten = "9464"', 'status.listen: must be "host:port"'),
         (LARK + '[webhook]\nlisten = "::1:80"', "webhook.listen: must be"),
         (LARK + '[webhook]\nlisten = "[::1]:65536"', "webhook.listen: must be"),
@@ -683,7 +695,7 @@ def test_mistakes_in_the_file(text: str, expected: str) -> None:
 def test_all_mistakes_at_once() -> None:
     """One run tells all mistakes, each once, also those between keys."""
     text = mistakes(
-        '[lark]\napp_idd = "a"\nbackoff_base = 70\n[[sinks]]\nname = "a"\ntype = "lg"\n[[sinks]]\nname = "a"\ntype = "log"\n[status]\n',
+        '[lark]\napp_idd = "a"\nbackoff_base = 70\n[[sinks]]\nname = "a"\ntype = "lg"\n[[sinks]]\nname = "a"\ntype = "log"\n[status]\nlisten = "9464"\n',
         RESERVE_LISTENER_STORE__ULR="x",
     )
     assert [line.split(": ")[1] for line in text.splitlines()] == [
@@ -692,9 +704,9 @@ def test_all_mistakes_at_once() -> None:
         "lark.backoff_cap",
         "lark.app_idd",
         'sinks[0] "a"',
+        "status.listen",
         "sinks",
         "lark.app_secret",
-        "status",
     ]
 
 

@@ -12,7 +12,7 @@ from reserve_listener.net import proxies
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from reserve_listener.config import Config, LarkConfig, Loaded, SinkTable
+    from reserve_listener.config import Config, LarkConfig, Loaded, SinkTable, StatusConfig
 
 
 def findings(loaded: Loaded, *, online: bool = False) -> Iterator[Finding]:
@@ -30,6 +30,8 @@ def findings(loaded: Loaded, *, online: bool = False) -> Iterator[Finding]:
     yield look("store", lambda: places.store(loaded.config.store.path))
     for sink in loaded.config.sinks:
         yield look(f'sink "{sink.name}"', partial(_of_sink, sink, online=online))
+    if loaded.config.status is not None:
+        yield look("status", partial(_status, loaded.config.status))
     yield from _unused_plugins()
     yield from exposure.findings(loaded)
 
@@ -81,6 +83,18 @@ def _webhook(config: Config) -> str:
     tls = "https" if webhook.tls_cert_file is not None else "http"
     how = ", ".join(checked) or "from anybody: no encrypt key, no verification token"
     return f"{tls}://{webhook.listen}{webhook.path}, pushes {how}"
+
+
+def _status(status: StatusConfig) -> str:
+    """Where it can be seen how things are, and by whom."""
+    from reserve_listener.config.pem import try_certificate
+
+    if status.tls_cert_file is not None:
+        try_certificate("tls_cert_file", status.tls_cert_file, "tls_key_file", status.tls_key_file)
+    tls = "https" if status.tls_cert_file is not None else "http"
+    guarded = status.token is not None or status.token_file is not None
+    who = "with the token" if guarded else "reads for everybody on this machine, no actions: no token_file"
+    return f"{tls}://{status.listen}, {who}"
 
 
 def _unused_plugins() -> Iterator[Finding]:

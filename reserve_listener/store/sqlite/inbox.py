@@ -71,6 +71,11 @@ class Inbox:
         """Why the last batch could not be made durable, or that one takes too long."""
         return self._writer.problem
 
+    @property
+    def stuck_s(self) -> float:
+        """See `Writer.stuck_s`."""
+        return self._writer.stuck_s
+
     def put(self, events: Sequence[IncomingEvent], done: Callable[[int, StoreError | None], None]) -> None:
         """Make them durable. `done` is told the batch's number once they are, or why they are not."""
         batch = Batch(self._next, events)

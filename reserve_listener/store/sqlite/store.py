@@ -228,6 +228,11 @@ class SqliteStore:
         return self._writer.problem or self._inbox.problem or (self._full_text() if self.full else None)
 
     @property
+    def stuck_s(self) -> float:
+        """For how long a thread that writes has been at one piece of work."""
+        return max(self._writer.stuck_s, self._inbox.stuck_s)
+
+    @property
     def full(self) -> bool:
         """Whether the size bound is reached."""
         return self._is_full(0)

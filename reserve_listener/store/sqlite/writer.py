@@ -149,10 +149,15 @@ class Writer:
     @property
     def problem(self) -> str | None:
         """Why the last commit failed, or that one takes too long; None while commits succeed."""
-        since = self._busy_since
-        if since is not None and time.monotonic() - since > SLOW_S:
-            return f"a commit has been under way for {time.monotonic() - since:.0f} s"
+        if (stuck_s := self.stuck_s) > SLOW_S:
+            return f"a commit has been under way for {stuck_s:.0f} s"
         return self._failure
+
+    @property
+    def stuck_s(self) -> float:
+        """How long the thread has been at what it is doing; 0 when it waits for work."""
+        since = self._busy_since
+        return 0.0 if since is None else time.monotonic() - since
 
     async def ended(self) -> None:
         """Returns when the thread has ended as asked; raises why it ended by itself."""

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 import time
 from typing import TYPE_CHECKING
 
 import structlog
 
 from reserve_listener.config import certificates
-from reserve_listener.errors import ConfigError, ReserveListenerError, StoreError
+from reserve_listener.errors import ReserveListenerError, StoreError
 from reserve_listener.model import State
 from reserve_listener.net.addresses import read_network
 from reserve_listener.transports.webhook.push import Credentials
@@ -42,24 +41,10 @@ def make_webhook(settings: WebhookConfig, app_id: str, accept: Accept) -> Webhoo
             verification_token=token.get_secret_value() if token else None,
         ),
         freshness_s=settings.freshness,
-        tls=_tls(settings),
+        tls=certificates.serving("webhook", settings.tls_cert_file, settings.tls_key_file),
         trusted_proxies=[read_network(text) for text in settings.trusted_proxies or ()],
         allowed_senders=[read_network(text) for text in settings.allowed_senders or ()],
     )
-
-
-def _tls(settings: WebhookConfig) -> ssl.SSLContext | None:
-    if settings.tls_cert_file is None:
-        return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    try:
-        certificates.load_chain(context, settings.tls_cert_file, settings.tls_key_file)
-    except OSError as error:  # ssl's errors are, too
-        raise ConfigError(
-            f"webhook.tls_cert_file: {settings.tls_cert_file} cannot be used: {error.strerror or error}."
-            " It must contain a certificate, and its key unless tls_key_file is set."
-        ) from error
-    return context
 
 
 class Listener:

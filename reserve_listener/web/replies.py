@@ -1,0 +1,44 @@
+"""Answers over HTTP: objects as JSON, errors as RFC 9457 has them. None is kept by anybody on the way."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+import msgspec
+from starlette.responses import Response
+
+from reserve_listener.web.answers import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from starlette.requests import Request
+
+JSON = "application/json"
+PROBLEM = "application/problem+json"
+
+
+def reply(
+    answer: msgspec.Struct,
+    status: int = HTTPStatus.OK,
+    *,
+    media_type: str = JSON,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """An object as JSON."""
+    said = {"cache-control": "no-store"} | dict(headers or {})
+    return Response(msgspec.json.encode(answer), status, said, media_type)
+
+
+def problem(status: HTTPStatus, detail: str, headers: Mapping[str, str] | None = None) -> Response:
+    """An error."""
+    found = Problem(title=status.phrase, status=status, detail=detail)
+    return reply(found, status, media_type=PROBLEM, headers=headers)
+
+
+async def refused(_request: Request, error: Exception) -> Response:
+    """What Starlette or a handler refuses (`HTTPException`), as a problem."""
+    status, detail = HTTPStatus(getattr(error, "status_code", 500)), str(getattr(error, "detail", ""))
+    told = detail if detail != status.phrase else "no such path and method"
+    return problem(status, told, getattr(error, "headers", None))

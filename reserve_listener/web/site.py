@@ -1,0 +1,60 @@
+"""All that `[status] listen` serves, as one ASGI app: health, the API, the page."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+import structlog
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+
+from reserve_listener.web import api, health
+from reserve_listener.web.access import Guard
+from reserve_listener.web.page import Page
+from reserve_listener.web.replies import problem, refused
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.responses import Response
+    from starlette.types import ASGIApp
+
+    from reserve_listener.web.access import Access
+    from reserve_listener.web.api import Actions
+    from reserve_listener.web.health import Probes
+
+log = structlog.get_logger("status")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Site:
+    """What its parts build on."""
+
+    access: Access
+    actions: Actions
+    probes: Probes
+    language: str = "en"
+    """Of who names none that we have: `lark.language`."""
+    public_url: str | None = None
+    """What links to the page begin with, where they leave it; None: not known."""
+
+
+def make_app(site: Site) -> ASGIApp:
+    """The app. Loads what it needs: some 0.1 s, so not on the loop."""
+    page = Page(site)
+    endpoints = api.endpoints(site.actions)
+    served = [each for each in endpoints if not each.is_local and (each.is_read or site.access.has_token)]
+    app = Starlette(
+        routes=[*health.routes(site.probes), *map(api.route, served), *page.routes()],
+        exception_handlers={HTTPException: refused, Exception: _failed},
+    )
+    return Guard(app, site.access, page)
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    """A defect of ours, outside the API."""
+    log.error("status.failed", path=request.url.path, error=str(error), exc_info=error)
+    return problem(
+        HTTPStatus.INTERNAL_SERVER_ERROR, f"a bug in the daemon ({type(error).__name__}); see its log"
+    )
