@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 EVENT_TYPE: Final = "vc.reserve_config.updated_v1"
 MIB: Final = 1024 * 1024
+LONGEST_NAME: Final = 60
+"""Characters that are kept of the name of a room, level or person: a line has to hold several."""
 
 SECTIONS: Final[dict[str, tuple[str, ...]]] = {
     "approve_config": ("approval_switch", "approval_condition", "meeting_duration", "approvers"),
@@ -99,6 +101,43 @@ class IncomingEvent(msgspec.Struct, frozen=True, kw_only=True, array_like=True, 
     """The CloudEvents JSON that sinks receive, as far as the push alone tells (`protocols.Complete`); None when unreadable."""
     problem: str | None = None
     """Why it is unreadable."""
+    news: tuple[PlaceNews, ...] | None = None
+    """What it tells of rooms and levels themselves, if anything could be read; None: it is about limits."""
+
+    @property
+    def is_unreadable(self) -> bool:
+        """Whether it is only kept."""
+        return self.scope is None and self.news is None
+
+
+class PlaceNews(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
+    """What an event tells of a room or level itself; what is None was not told. Waits in the inbox as `IncomingEvent` does."""
+
+    scope_type: str
+    scope_id: str
+    name: str | None = None
+    parent: str | None = None
+    """The level that it is in."""
+    gone: bool = False
+    all_below: bool = False
+    """Whether all that is below it is gone, too."""
+
+
+class KnownPlace(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
+    """A room or level by name, as the store knows it."""
+
+    scope_type: str
+    scope_id: str
+    name: str | None
+    """Safe to show, and cut at `LONGEST_NAME`; None: not known."""
+    parent: str | None
+    """The level that it is in; None: the organisation's root, or not told."""
+    top: bool
+    """Whether nothing but the organisation's root is above it."""
+    seen_ms: int
+    """As of when this is known."""
+    gone_ms: int | None = None
+    """Since when it is known to be gone."""
 
 
 class Known(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -7,11 +7,12 @@ one that is known; a late push turns nothing back; and a body is only added to, 
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
 from reserve_listener.intake.changes import Change, Config, config_of, diff, merge
+from reserve_listener.intake.directory import Directory
 from reserve_listener.intake.summary import summarise
 from reserve_listener.model import Completed, IncomingEvent, Known
 
@@ -26,26 +27,34 @@ class _Body(msgspec.Struct, gc=False):
     data: dict[str, Any]
 
 
+class _Telling(NamedTuple):
+    language: str
+    directory: Directory
+
+
 _decode_body = msgspec.json.Decoder(_Body).decode
 _decode_config = msgspec.json.Decoder(dict[str, Any]).decode
 _encode = msgspec.json.Encoder().encode
 
 
-def completing(language: str) -> Complete:
-    """The function for sentences in this language."""
-    return partial(complete, language=language)
+def completing(language: str, directory: Directory | None = None) -> Complete:
+    """The function for sentences in this language, with the names of that directory: those that it has at the time."""
+    return partial(complete, language=language, directory=directory or Directory())
 
 
-def complete(event: IncomingEvent, previous: Known | None, *, language: str) -> Completed | None:
+def complete(
+    event: IncomingEvent, previous: Known | None, *, language: str, directory: Directory
+) -> Completed | None:
     """See `protocols.Complete`; None of an event that cannot be read."""
     if event.body is None:
         return None
     told = config_of(_decode_body(event.body).data)
+    telling = _Telling(language, directory)
     if previous is None:
-        return _completed(event, told, None, language, revision=1, created_ms=event.created_ms)
+        return _completed(event, told, None, telling, revision=1, created_ms=event.created_ms)
     if _is_late(event, previous):
-        return _completed(event, told, None, language, revision=None, created_ms=previous.created_ms)
-    return _compared(event, told, previous, language)
+        return _completed(event, told, None, telling, revision=None, created_ms=previous.created_ms)
+    return _compared(event, told, previous, telling)
 
 
 def _is_late(event: IncomingEvent, previous: Known) -> bool:
@@ -56,13 +65,13 @@ def _is_late(event: IncomingEvent, previous: Known) -> bool:
     )
 
 
-def _compared(event: IncomingEvent, told: Config, previous: Known, language: str) -> Completed:
+def _compared(event: IncomingEvent, told: Config, previous: Known, telling: _Telling) -> Completed:
     before = _decode_config(previous.config)
     return _completed(
         event,
         merge(before, told),
         diff(before, told),
-        language,
+        telling,
         revision=previous.revision + 1,
         created_ms=previous.created_ms if event.created_ms is None else event.created_ms,
     )
@@ -72,13 +81,15 @@ def _completed(
     event: IncomingEvent,
     after: Config,
     changes: list[Change] | None,
-    language: str,
+    telling: _Telling,
     *,
     revision: int | None,
     created_ms: int | None,
 ) -> Completed:
-    summary = summarise(changes, after, language)
-    said: dict[str, Any] = {} if revision is None else {"revision": revision}
+    summary = summarise(changes, after, telling.language, telling.directory.people)
+    said = _named(event, telling.directory)
+    if revision is not None:
+        said["revision"] = revision
     said |= {"changes": changes, "summary": summary}
     if revision is None:
         said["superseded"] = True
@@ -92,6 +103,18 @@ def _completed(
         paths=() if revision is None else paths,
         summary=summary,
     )
+
+
+def _named(event: IncomingEvent, directory: Directory) -> dict[str, Any]:
+    """What of the scope's names is known; the rest is left out."""
+    scope = event.scope
+    if scope is None:
+        return {}
+    names = {
+        "scope_name": directory.name(scope.scope_type, scope.scope_id),
+        "scope_path": directory.path(scope.scope_type, scope.scope_id),
+    }
+    return {key: value for key, value in names.items() if value is not None}
 
 
 def _sealed(body: bytes, said: dict[str, Any]) -> bytes:

@@ -106,4 +106,4 @@ class Inbox:
         else:
             self._projector.take(number, [push.event for push in pushes], size)
         for push in pushes:
-            push.done(error or (Verdict.UNREADABLE if push.event.scope is None else Verdict.STORED))
+            push.done(error or (Verdict.UNREADABLE if push.event.is_unreadable else Verdict.STORED))

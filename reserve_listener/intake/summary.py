@@ -14,10 +14,10 @@ import msgspec
 
 from reserve_listener.intake.changes import FIELDS, IDS, Change, Config
 from reserve_listener.intake.words import LANGUAGES, SECOND_OF_DAY, Words, clock, fill
+from reserve_listener.model import LONGEST_NAME
 from reserve_listener.text import visible
 
 LONGEST: Final = 300
-LONGEST_NAME: Final = 60
 LONGEST_VALUE: Final = 24
 """Characters of a value of a kind that the event page does not know."""
 

@@ -31,6 +31,7 @@ _decode = msgspec.json.Decoder(_Body).decode
 
 class _Data(msgspec.Struct, gc=False):
     scope_type: Any = None
+    scope_name: Any = None
     summary: Any = None
     """Absent in an event that an older version has sealed."""
 
@@ -67,11 +68,13 @@ def log_line(sink: str, body: bytes) -> dict[str, Any]:
     """The CloudEvents JSON as the key-values of a log line: what matters first, the data whole (`msgspec.Raw`)."""
     event = _decode(body)
     told = _decode_data(event.data)
+    named = {} if told.scope_name is None else {"scope_name": told.scope_name}
     return {
         "event": "reserve_config.updated",
         "sink": sink,
         "scope_type": told.scope_type,
         "scope_id": event.subject,
+        **named,
         "summary": told.summary,
         "event_id": event.id,
         "source": event.source,

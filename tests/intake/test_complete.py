@@ -10,6 +10,7 @@ import pytest
 
 from reserve_listener.intake import fast_path, normalize
 from reserve_listener.intake.complete import completing
+from reserve_listener.intake.directory import Directory
 from reserve_listener.model import Completed, IncomingEvent, Known
 from reserve_listener.simulator import sample_event
 
@@ -132,3 +133,19 @@ def test_values_nested_deeper_than_python_compares() -> None:
     again = told(push(extra=deep), first.known)
     other = told(push(extra=[deep]), first.known)
     assert (again.paths, other.paths) == ((), ("extra",))
+
+
+def test_one_person_is_named() -> None:
+    """Exactly one whose name is known is named, in the sentence only; the ids stay what receivers compare."""
+    directory = Directory()
+    directory.take_people({"ou_ada": "Ada"})
+    seal = completing("en", directory)
+    nobody = push(approve_config={"approval_switch": 1, "approvers": []})
+    first = told(nobody)
+    ada = push(
+        NOW_MS + 1, approve_config={"approval_switch": 1, "approvers": [{"user_id": {"open_id": "ou_ada"}}]}
+    )
+    second = seal(ada, first.known)
+    assert second is not None
+    assert data(second)["summary"] == "approver Ada added"
+    assert data(second)["changes"][0]["added"] == [{"open_id": "ou_ada"}]

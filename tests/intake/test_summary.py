@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from reserve_listener.intake.changes import FIELDS, Config, diff, merge
-from reserve_listener.intake.summary import LONGEST, LONGEST_NAME, limits, summarise
+from reserve_listener.intake.summary import LONGEST, limits, summarise
+from reserve_listener.model import LONGEST_NAME
 from tests.intake.test_changes import CONFIGS, STATES
 
 TABLE = tomllib.loads((Path(__file__).parent / "summaries.toml").read_text(encoding="utf-8"))

@@ -65,6 +65,15 @@ async def test_a_batch_is_written_in_order_and_at_once() -> None:
     assert [line["event_id"] for line in batch] == ["e0", "e1", "e2", "e3", "e4"]
 
 
+def test_a_line_names_the_room() -> None:
+    """As the event does; one whose name is not known has no such key (above)."""
+    line = log_line(
+        "console", b'{"id": "e", "source": "s", "subject": "x", "data": {"scope_name": "3F-Ada"}}'
+    )
+    assert list(line)[3:5] == ["scope_id", "scope_name"]
+    assert line["scope_name"] == "3F-Ada"
+
+
 def test_an_event_without_time_or_scope_type_is_still_a_line() -> None:
     """What the platform left out is null, and nothing is raised."""
     line = log_line("console", b'{"id": "e", "source": "s", "subject": "x", "data": {}}')

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 import tempfile
 from contextlib import closing
@@ -227,10 +228,11 @@ def older_store(path: Path, events: list[IncomingEvent]) -> None:
         for start in range(0, len(events), 2_000):
             Appending((), {}, as_it_is).all(events[start : start + 2_000], connection)
         connection.execute("COMMIT")
-        (last,) = [script for script in schema.migrations() if "CREATE TABLE unbuilt" in script]
-        for table in ("states", "history", "unbuilt"):
+        scripts = schema.migrations()
+        (first,) = [at for at, script in enumerate(scripts) if "CREATE TABLE unbuilt" in script]
+        for table in re.findall(r"CREATE TABLE (\w+)", "".join(scripts[first:])):
             connection.execute(f"DROP TABLE {table}")
-        connection.execute(f"PRAGMA user_version = {schema.migrations().index(last)}")
+        connection.execute(f"PRAGMA user_version = {first}")
 
 
 def many(count: int, rooms: int) -> list[IncomingEvent]:

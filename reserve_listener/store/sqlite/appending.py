@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from reserve_listener.model import SinkFilter, Verdict
-from reserve_listener.store.sqlite import rebuilding, sql
+from reserve_listener.store.sqlite import naming, rebuilding, sql
 from reserve_listener.store.sqlite.history import Remembered
 from reserve_listener.store.sqlite.rows import insert
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
-    from reserve_listener.model import Completed, IncomingEvent, Scope
+    from reserve_listener.model import Completed, IncomingEvent, KnownPlace, Scope
     from reserve_listener.protocols import Complete
 
 _encode = msgspec.json.Encoder().encode
@@ -57,6 +57,8 @@ class Appended(msgspec.Struct, frozen=True, gc=False):
     """In bytes, payload and body."""
     told_bytes: int = 0
     """What the history and the state of its scope take."""
+    places: tuple[KnownPlace, ...] = ()
+    """Rooms and levels that are known differently since."""
 
 
 class Appending:
@@ -86,6 +88,8 @@ class Appending:
         remembered = self._remembered(() if scope is None else (scope,), connection)
         event, completed = self._sealed(event, scope, remembered)
         seq = connection.execute(sql.APPEND_EVENT, _columns(event, None, scope)).lastrowid or 0
+        if event.news is not None:
+            return _heard(event, seq, connection)
         takers = self._takers(event, completed)
         for sink in takers:
             connection.execute(sql.ADD_DELIVERY, (seq, sink, scope))
@@ -110,6 +114,9 @@ class Appending:
                 event, completed = self._sealed(event, scope, remembered)
                 seq += 1
                 rows.append(_columns(event, seq, scope))
+                if event.news is not None:
+                    appended[place] = _heard(event, seq, connection)
+                    continue
                 takers = self._takers(event, completed)
                 deliveries += [(seq, sink, scope) for sink in takers]
                 if scope is not None and completed is not None:
@@ -165,6 +172,13 @@ class Appending:
         return numbers
 
 
+def _heard(event: IncomingEvent, seq: int, connection: sqlite3.Connection) -> Appended:
+    """An event about a room or level itself: names change, and nothing is delivered."""
+    places = naming.hear(event, connection)
+    size = sum(len(one.name or "") for one in places)
+    return Appended(Verdict.STORED, event, seq, size=size, places=tuple(places))
+
+
 def _appended(
     event: IncomingEvent,
     seq: int,
@@ -211,7 +225,7 @@ def _portions(events: Sequence[IncomingEvent], places: Sequence[int]) -> Iterato
 
 
 def _columns(event: IncomingEvent, seq: int | None, scope: int | None) -> tuple[Any, ...]:
-    """A row of `events`."""
+    """A row of `events`; of one about a room or level itself only what it takes to know it again."""
     return (
         seq,
         event.tenant_key,
@@ -219,7 +233,7 @@ def _columns(event: IncomingEvent, seq: int | None, scope: int | None) -> tuple[
         scope,
         event.created_ms,
         event.received_ms,
-        event.raw,
+        event.raw if event.news is None else None,
         event.body,
         event.problem,
     )

@@ -72,7 +72,9 @@ def _one(appending: Appending, event: IncomingEvent, connection: sqlite3.Connect
         connection.execute("ROLLBACK TO one")
         log.exception("event.not_projected", event_id=event.event_id)
         problem = f"a bug in reserve-listener: {type(defect).__name__}: {defect}"
-        kept = msgspec.structs.replace(event, created_ms=None, scope=None, body=None, problem=problem)
+        kept = msgspec.structs.replace(
+            event, created_ms=None, scope=None, body=None, problem=problem, news=None
+        )
         appended = appending.one(kept, connection)
     connection.execute("RELEASE one")
     return appended

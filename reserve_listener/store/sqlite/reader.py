@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self
 from msgspec.structs import asdict
 
 from reserve_listener.errors import StoreError
+from reserve_listener.intake.directory import Directory
 from reserve_listener.model import (
     DeadLetter,
     DeliveryState,
@@ -20,7 +21,7 @@ from reserve_listener.model import (
     SinkState,
     StoredEvent,
 )
-from reserve_listener.store.sqlite import attempts, history, rebuilding, schema, sql
+from reserve_listener.store.sqlite import attempts, history, naming, rebuilding, schema, sql
 from reserve_listener.store.sqlite.insight import STATE_NAMES, insight, sink_states
 
 if TYPE_CHECKING:
@@ -121,6 +122,16 @@ class StoreReader:
         """What was known of the room or level of this id at that time; None: nothing that is still kept."""
         rows = self._all(history.KNOWN_AT, {"scope_id": scope_id, "at_ms": at_ms})
         return _entry(rows[0]) if rows else None
+
+    def directory(self) -> Directory:
+        """What is known by name now."""
+        found = Directory()
+        try:
+            found.take(naming.all_places(self._connection))
+            found.take_people(naming.people(self._connection))
+        except sqlite3.Error as error:
+            raise StoreError(f"the store {self._path} cannot be read: {error}") from error
+        return found
 
     def is_rebuilding(self) -> bool:
         """Whether the daemon still works at the history of an older store."""

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from reserve_listener.ages import Ages
 from reserve_listener.clock import now_ms
 from reserve_listener.errors import StoreError
+from reserve_listener.intake.directory import Directory
 from reserve_listener.model import (
     DELIVERED,
     PENDING,
@@ -26,6 +27,7 @@ from reserve_listener.store.sqlite import (
     attempts,
     claiming,
     history,
+    naming,
     operations,
     projecting,
     rebuilding,
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
         IncomingEvent,
         Insight,
         Known,
+        KnownPlace,
         Scope,
         SinkState,
     )
@@ -91,7 +94,8 @@ class SqliteStore:
     `on_commit` is called on the loop after each commit that added deliveries, `on_requeue` when deliveries that had been
     settled, or held back, are pending again.
 
-    `max_bytes`: the size at which pushes are refused; `Retention` keeps the store below it if it can.
+    `max_bytes`: the size at which pushes are refused; `Retention` keeps the store below it if it can. `directory`: what it
+    knows by name is kept there, too.
     """
 
     def __init__(
@@ -102,6 +106,7 @@ class SqliteStore:
         now_ms: Callable[[], int] = now_ms,
         ages: Ages | None = None,
         complete: Complete = as_it_is,
+        directory: Directory | None = None,
     ) -> None:
         self.path = path
         self.max_bytes = max_bytes
@@ -121,6 +126,7 @@ class SqliteStore:
         self._specs: SinkFilters = ()
         self._pauses: Mapping[int, claiming.Pauses] = {}
         self._complete = complete
+        self._directory = directory or Directory()
         self._inbox = Inbox(path)
         self._scopes: dict[Scope, int] = {}
         self._recent: dict[int, Recent] = {}
@@ -147,6 +153,8 @@ class SqliteStore:
             loop = asyncio.get_running_loop()
             self._ages.on_jump = lambda moved_ms: loop.call_soon(self._clock_was_set, moved_ms)
             await self._set_right()
+            self._directory.take(await self._writer.submit(naming.all_places, writes=False))
+            self._directory.take_people(await self._writer.submit(naming.people, writes=False))
             self._newest_seq, position = await self._writer.submit(_where, writes=False)
             await self._inbox.open(position)
             await self.set_sinks(sinks, filters_by_sink)
@@ -319,6 +327,8 @@ class SqliteStore:
 
     def _take_in(self, new: Sequence[Appended]) -> None:
         self._grow(sum(one.size + one.told_bytes for one in new), len(new))
+        for one in new:
+            self._directory.take(one.places)
         stored = [one for one in new if one.verdict is Verdict.STORED]
         if not stored:
             return
@@ -517,6 +527,49 @@ class SqliteStore:
             await self._writer.submit(partial(_execute, sql.RECORD_GAP, gap), writes=True)
         await self._writer.submit(partial(_execute, sql.KNOW_APP, (app_id, now)), writes=True)
         return gap_ms if gap_ms > longer_than_ms > 0 else None
+
+    # -- names ------------------------------------------------------------------------------------------------------------
+
+    async def keep_places(self, places: Sequence[KnownPlace]) -> None:
+        """What the API told of rooms and levels, each as of its `seen_ms`: what is known as of later stays. Idempotent."""
+        await self._take_places(partial(naming.keep, places, self._now_ms()))
+
+    async def mark_unseen(self, places: Sequence[KnownPlace]) -> int:
+        """They were not among all that there are: gone, unless something was heard of them meanwhile. How many are."""
+        return await self._take_places(partial(naming.mark_unseen, places, self._now_ms()))
+
+    async def mark_gone(self, scope_type: str, scope_id: str) -> None:
+        """There is no such room or level any more, whether or not its name is known. Idempotent."""
+        await self._take_places(partial(naming.mark_gone, scope_type, scope_id, self._now_ms()))
+
+    async def _take_places(self, work: Callable[[sqlite3.Connection], list[KnownPlace]]) -> int:
+        """Write, and know it; how many of them are gone."""
+        places: list[KnownPlace] = await self._writer.submit(work, writes=True)
+        self._directory.take(places)
+        self._grow(sum(len(one.name or "") for one in places), len(places))
+        return sum(one.gone_ms is not None for one in places)
+
+    async def keep_people(self, names: Mapping[str, str]) -> None:
+        """What the API told of people, by open_id. Idempotent."""
+        await self._writer.submit(partial(naming.keep_people, names, self._now_ms()), writes=True)
+        self._directory.take_people(names)
+        self._grow(sum(map(len, names.values())), len(names))
+
+    async def configs_after(self, scope: int, *, limit: int) -> list[tuple[int, str]]:
+        """What is known of the scopes after this number, as JSON; each with its number."""
+        rows: list[tuple[int, str]] = await self._writer.submit(
+            partial(_all, naming.CONFIGS_AFTER, (scope, limit)), writes=False
+        )
+        return rows
+
+    async def last_look(self, app_id: str, what: str) -> int | None:
+        """When all names of this kind (`places`, `people`) were last asked for to the end; None: never."""
+        at_ms: int | None = await self._writer.submit(partial(naming.last_look, app_id, what), writes=False)
+        return at_ms
+
+    async def looked(self, app_id: str, what: str, at_ms: int) -> None:
+        """Remember that they were."""
+        await self._writer.submit(partial(_execute, naming.KEEP_LOOK, (app_id, what, at_ms)), writes=True)
 
     # -- the clock --------------------------------------------------------------------------------------------------------
 

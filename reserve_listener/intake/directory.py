@@ -1,0 +1,75 @@
+"""Rooms, levels and people by name, in memory: a sentence about an event looks here, and waits for nothing.
+
+What must stay true: nothing is guessed. A path with a level in it that is not known, or that is gone while the room is not,
+is no path. The daemon changes it on its loop and reads it in the store's thread: each step is one of a dictionary's own.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from reserve_listener.model import KnownPlace
+
+DEEPEST: Final = 32
+"""Levels above a room that are followed: the platform has up to 10, and a circle must end."""
+
+LEVEL: Final = "level"
+
+Key = tuple[str, str]
+"""scope_type and scope_id."""
+
+
+class Directory:
+    """What is known by name."""
+
+    def __init__(self) -> None:
+        self._places: dict[Key, KnownPlace] = {}
+        self._people: dict[str, str] = {}
+        self._roots: set[str] = set()
+
+    @property
+    def places(self) -> Mapping[Key, KnownPlace]:
+        """All rooms and levels."""
+        return self._places
+
+    @property
+    def people(self) -> Mapping[str, str]:
+        """Names by open_id."""
+        return self._people
+
+    def take(self, places: Iterable[KnownPlace]) -> None:
+        """These are known, or known better, from now on."""
+        for place in places:
+            self._places[place.scope_type, place.scope_id] = place
+            if place.top and (root := place.parent or place.scope_id):
+                self._roots.add(root)
+
+    def take_people(self, names: Mapping[str, str]) -> None:
+        """The same of people."""
+        self._people.update(names)
+
+    def name(self, scope_type: str, scope_id: str) -> str | None:
+        """The name of a room or level, also of one that is gone; None: not known."""
+        place = self._places.get((scope_type, scope_id))
+        return None if place is None else place.name
+
+    def path(self, scope_type: str, scope_id: str) -> list[str] | None:
+        """The names of the levels above, from the top, without the organisation's root; None: not all are known."""
+        place = at = self._places.get((scope_type, scope_id))
+        names: list[str] = []
+        while place is not None and at is not None and len(names) < DEEPEST:
+            if at.top or at.parent in self._roots:
+                return names[::-1]
+            at = self._places.get((LEVEL, at.parent or ""))
+            if at is None or at.name is None or (at.gone_ms is not None and place.gone_ms is None):
+                return None
+            names.append(at.name)
+        return None
+
+    def is_gone(self, scope_type: str, scope_id: str) -> bool:
+        """Whether it is known that there is no such room or level any more."""
+        place = self._places.get((scope_type, scope_id))
+        return place is not None and place.gone_ms is not None
