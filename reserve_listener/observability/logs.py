@@ -92,10 +92,11 @@ class Logs:
         stamp = self._stamp(None, "info", {"level": "info"})  # one for all: they are written together
         await self._writer.write([self._bounded({**stamp, **line}) for line in lines])
 
-    def hide(self, secret: str) -> None:
-        """Mask this text, too, from now on: a secret that was read again."""
+    def hide(self, secret: str, instead_of: str = "") -> None:
+        """Mask this text, too, from now on: a secret that was read again, or a token in the place of one that has ended."""
         if secret and secret not in self._secrets:
-            self._secrets = tuple(sorted((*self._secrets, secret), key=len, reverse=True))
+            kept = (each for each in self._secrets if each != instead_of)
+            self._secrets = tuple(sorted((*kept, secret), key=len, reverse=True))
 
     def redact(self, text: str) -> str:
         """A text for people outside the log, masked as the log is."""

@@ -1,0 +1,144 @@
+"""A call of the API from beginning to end: its turn, its token, the exchange, what the answer means, and trying again."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Final
+
+import tenacity
+
+from reserve_listener.errors import ConfigError
+from reserve_listener.lark.api import codes
+from reserve_listener.lark.api.errors import AppRefusedError, TryAgainError
+from reserve_listener.lark.api.exchange import Answer, Exchange
+from reserve_listener.lark.api.pace import PATIENCE_S, Pace
+from reserve_listener.lark.api.token import Given, TenantToken
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from reserve_listener.config import LarkConfig
+
+TOKEN_PATH: Final = "/open-apis/auth/v3/tenant_access_token/internal"  # noqa: S105  # a path
+ATTEMPTS: Final = 4
+"""At a call that may pass, over some 7 s: a hiccup is over then, and what lasts longer is for whoever asked to wait out."""
+FIRST_WAIT_S: Final = 1.0
+
+
+class Caller:
+    """Calls with one token. `hide(secret, instead_of)`: see `client.Client`."""
+
+    def __init__(
+        self,
+        lark: LarkConfig,
+        *,
+        hide: Callable[[str, str], None],
+        clock: Callable[[], float],
+        sleep: Callable[[float], Awaitable[None]],
+    ) -> None:
+        self._lark = lark
+        self._hide = hide
+        self._sleep = sleep
+        self._exchange = Exchange(lark, clock=clock)
+        self._token = TenantToken(self._ask_token, clock=clock)
+        self._hidden: tuple[str, ...] = ()
+
+    async def call(
+        self,
+        pace: Pace,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        content: Any = None,
+        needs: tuple[str, ...] = (),
+    ) -> tuple[dict[str, Any], Answer]:
+        """The answer's `data`, and how it came. `needs`: the permissions that the documentation names.
+
+        Raises `ApiError`; what may pass soon is tried again before. Each attempt takes a turn of `pace`.
+        """
+
+        async def once(token: str) -> tuple[dict[str, Any], Answer]:
+            await pace.turn()
+            answer = await self._exchange.ask(method, path, token=token, params=params, content=content)
+            try:
+                return _data(self._understood(answer, needs)), answer
+            except TryAgainError as error:
+                pace.hold(error.after_s or 0)
+                raise
+
+        async def attempt() -> tuple[dict[str, Any], Answer]:
+            token = await self.token()
+            try:
+                return await once(token)
+            except codes.TokenRefusedError:
+                self._token.refused(token)
+                return await once(await self.token())
+
+        return await self._retrying(attempt)
+
+    async def token(self) -> str:
+        """A token that should serve. Raises as `call`."""
+        return await self._token.get()
+
+    async def close(self) -> None:
+        """Give the connections back. May be called twice."""
+        await self._exchange.close()
+
+    @property
+    def _retrying(self) -> tenacity.AsyncRetrying:
+        return tenacity.AsyncRetrying(
+            sleep=self._sleep,
+            retry=tenacity.retry_if_exception(_passes_soon),
+            stop=tenacity.stop_after_attempt(ATTEMPTS),
+            wait=tenacity.wait_exponential(multiplier=FIRST_WAIT_S),
+            reraise=True,
+        )
+
+    async def _ask_token(self) -> Given:
+        try:
+            secret = (await asyncio.to_thread(self._lark.read_app_secret)).get_secret_value()
+        except ConfigError as error:
+            raise AppRefusedError(self._exchange.shown(str(error))) from None
+        self._exchange.hide(secret)
+        self._hide(secret, "")
+        content = {"app_id": self._lark.app_id, "app_secret": secret}
+        answer = self._understood(await self._exchange.ask("POST", TOKEN_PATH, content=content), ())
+        token, life_s = answer.get("tenant_access_token"), answer.get("expire")
+        if not isinstance(token, str) or not _is_header_value(token):
+            raise TryAgainError("the answer has no token")
+        self._hide_token(token)
+        if type(life_s) is not int or life_s <= 0:
+            raise TryAgainError("the answer does not say how long the token lives")
+        return Given(token, life_s)
+
+    def _hide_token(self, token: str) -> None:
+        """Two may serve at a time; the one before them has ended."""
+        self._exchange.hide(token)
+        if token not in self._hidden:
+            self._hide(token, "".join(self._hidden[1:]))
+            self._hidden = (token, *self._hidden[:1])
+
+    def _understood(self, answer: Answer, needs: tuple[str, ...]) -> dict[str, Any]:
+        return codes.data_of(
+            answer.status, answer.headers, answer.body, shown=self._exchange.shown, needs=needs
+        )
+
+
+def _is_header_value(token: str) -> bool:
+    return token.isascii() and token.isprintable() and " " not in token and token != ""
+
+
+def _data(answer: dict[str, Any]) -> dict[str, Any]:
+    data = answer.get("data")
+    if not isinstance(data, dict):  # nobody may take it for an empty list
+        raise TryAgainError("the answer has no data")
+    return data
+
+
+def _passes_soon(error: BaseException) -> bool:
+    return (
+        isinstance(error, TryAgainError)
+        and not isinstance(error, codes.TokenRefusedError)
+        and (error.after_s or 0) <= PATIENCE_S
+    )
