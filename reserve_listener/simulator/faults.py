@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from reserve_listener.lark import frames
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from random import Random
+
+    from reserve_listener.simulator.openapi.calls import Call
 
 
 class Refusal(NamedTuple):
@@ -20,6 +23,61 @@ class Refusal(NamedTuple):
     status: int
     msg: str = "refused"
     autherrcode: int | None = None
+
+
+@dataclass(kw_only=True)
+class ApiFault:
+    """What goes wrong with calls of the API whose path contains `path`: put it into `Faults.api`.
+
+    It is over after `times` calls (None: when it is taken out again). A `code` or a `status` other than 200 comes instead
+    of the answer, and the call does nothing; all else is done to the answer when it has been made.
+    """
+
+    path: str = ""
+    times: int | None = None
+    status: int = 200
+    code: int | None = None
+    """`code` of the answer; without it a `status` other than 200 comes with a page of HTML, as from a gateway."""
+    msg: str = "simulated fault"
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes | None = None
+    """Sent instead of the answer's body."""
+    content_type: str = "application/json; charset=utf-8"
+    delay: float = 0.0
+    """Seconds between reading and answering."""
+    hang: bool = False
+    """There is no answer; the connection stays."""
+    cut: bool = False
+    """The connection ends in the middle of the answer."""
+
+    @classmethod
+    def too_often(cls, times: int | None = None, *, path: str = "", reset_s: int = 1) -> ApiFault:
+        """429 as the platform has it, with the seconds to wait."""
+        headers = {"x-ogw-ratelimit-limit": "100", "x-ogw-ratelimit-reset": str(reset_s)}
+        return cls(
+            path=path,
+            times=times,
+            status=429,
+            code=99991400,
+            msg="request trigger frequency limit",
+            headers=headers,
+        )
+
+    @classmethod
+    def token_refused(cls, times: int | None = None, *, path: str = "/v1/") -> ApiFault:
+        """The token is taken for a dead one, though it lives."""
+        return cls(
+            path=path,
+            times=times,
+            status=400,
+            code=99991663,
+            msg="Invalid access token for authorization.",
+        )
+
+    @property
+    def replaces(self) -> bool:
+        """Whether it comes instead of the answer."""
+        return self.code is not None or self.status != 200  # noqa: PLR2004
 
 
 @dataclass(kw_only=True)
@@ -71,6 +129,21 @@ class Faults:
     """Webhook: pushes are not encrypted although there is a key."""
     drop_every: float = 0.0
     """Seconds after which all connections are reset, again and again; 0 is never."""
+
+    api: list[ApiFault] = field(default_factory=list)
+    """Faults of the HTTP API; of several that fit a call the first counts."""
+    missing_permissions: set[str] = field(default_factory=set)
+    """Permissions that are taken from the app, e.g. `vc:room:readonly`."""
+    before_answer: Callable[[Call], object] | None = None
+    """Called, and awaited if it can be, when a call's answer is made and not yet sent: a change that is pushed here is
+    newer than the answer."""
+
+    def of_call(self, path: str) -> ApiFault | None:
+        """The fault of a call with this path, which counts as one of its times."""
+        fault = next((each for each in self.api if each.path in path and each.times != 0), None)
+        if fault is not None and fault.times is not None:
+            fault.times -= 1
+        return fault
 
 
 def garbage(random: Random) -> bytes:

@@ -1,4 +1,4 @@
-"""The simulated platform: one endpoint, one WebSocket server, pushes to a random open connection.
+"""The simulated platform: endpoint and HTTP API at one port, a WebSocket server, pushes to a random open connection.
 
 As the platform does: a push goes to one connection, never to all; an answer other than 200, or none in time, has
 it pushed again along the schedule; with nobody connected an attempt is spent for nothing.
@@ -9,19 +9,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import time
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import msgspec
 from starlette.applications import Starlette
 
 from reserve_listener.lark import frames
+from reserve_listener.simulator.administrator import Administrator
 from reserve_listener.simulator.connection import SERVICE_ID
 from reserve_listener.simulator.endpoint import Endpoint
+from reserve_listener.simulator.estate import Estate
 from reserve_listener.simulator.events import APP_ID as APP_ID  # noqa: PLC0414
 from reserve_listener.simulator.faults import Faults
 from reserve_listener.simulator.gateway import Gateway
 from reserve_listener.simulator.http import HttpServer
-from reserve_listener.simulator.openapi import OpenApi
+from reserve_listener.simulator.openapi.app import OpenApi
 from reserve_listener.simulator.pusher import Pusher
 from reserve_listener.simulator.pushes import Ledger
 from reserve_listener.simulator.signal import Signal
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from reserve_listener.simulator.connection import Connection
+    from reserve_listener.simulator.openapi import Call, Unstated
     from reserve_listener.simulator.pushes import Push
 
 APP_SECRET: Final = "simulated0secret0simulated0secret"  # noqa: S105  # opens nothing but this simulator
@@ -54,6 +58,9 @@ class Simulator:
     usual one, `{}`: none at all) and may be changed too. `retry_delays` (seconds after a failed attempt, as many as
     there are retries) and `answer_timeout` (seconds) are multiplied by `time_scale`; with a small scale give a
     longer `answer_timeout`. `port` is the endpoint's, 0 takes a free one. `OSError` when it is in use.
+
+    The API answers from `estate` (None: 40 rooms), and `admin` changes it. `clock` tells the API's time in seconds:
+    its `Date`, the lives of tokens and the rate limits, whose minutes are multiplied by `time_scale`, too.
     """
 
     def __init__(
@@ -69,6 +76,8 @@ class Simulator:
         port: int = 0,
         seed: int | None = None,
         watcher: Watcher | None = None,
+        estate: Estate | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self.app_id = app_id
         self.app_secret = app_secret
@@ -114,8 +123,22 @@ class Simulator:
             on_call=self._endpoint_called,
             on_answer=self._watcher.endpoint_answered,
         )
-        api = OpenApi(app_id=app_id, app_secret=app_secret, connections=lambda: self.connections)
-        self._http = HttpServer(Starlette(routes=[*endpoint.routes, *api.routes]), port=port)
+        self.estate = estate or Estate()
+        """What the API answers from; changed by `admin`."""
+        self.admin = Administrator(self.estate, app_id=app_id, push=self._pusher.push)
+        self._api = OpenApi(
+            app_id=app_id,
+            app_secret=app_secret,
+            estate=self.estate,
+            faults=self._faults,
+            connections=lambda: self.connections,
+            on_change=self.admin.tell,
+            on_call=lambda _: self._signal.fire(),
+            on_answer=self._api_answered,
+            clock=clock,
+            scale=time_scale,
+        )
+        self._http = HttpServer(Starlette(routes=[*endpoint.routes, *self._api.routes]), port=port)
 
     async def __aenter__(self) -> Self:
         async with contextlib.AsyncExitStack() as stack:
@@ -150,6 +173,25 @@ class Simulator:
     def endpoint_calls(self) -> int:
         """Requests to the endpoint so far, answered or not."""
         return len(self.endpoint_called_at)
+
+    @property
+    def calls(self) -> list[Call]:
+        """Calls of the API so far, as they came."""
+        return self._api.calls
+
+    @property
+    def permissions(self) -> set[str]:
+        """What the app may do; to be changed, not replaced. To write limits it takes `vc:room`."""
+        return self._api.permissions
+
+    @property
+    def unstated(self) -> Unstated:
+        """How the API does what nobody states; to be changed, not replaced."""
+        return self._api.unstated
+
+    def expire_tokens(self) -> None:
+        """End the lives of all tokens that were given so far."""
+        self._api.tokens.expire()
 
     @property
     def acknowledged(self) -> set[str]:
@@ -309,6 +351,10 @@ class Simulator:
     def _closed(self, connection: Connection) -> None:
         self._pusher.lost(connection)
         self._watcher.disconnected(self.connections, connection.close_code)
+        self._signal.fire()
+
+    def _api_answered(self, call: Call) -> None:
+        self._watcher.api_answered(call)
         self._signal.fire()
 
     def _endpoint_called(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from reserve_listener.simulator.openapi import Call
     from reserve_listener.simulator.pushes import Attempt, Push
 
 
@@ -22,3 +23,6 @@ class Watcher:
 
     def concluded(self, push: Push, attempt: Attempt, again_in: float | None) -> None:
         """An attempt is over; the next one follows in so many seconds, None when there is none."""
+
+    def api_answered(self, call: Call) -> None:
+        """A call of the HTTP API is answered, or about to be left without an answer."""

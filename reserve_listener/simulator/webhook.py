@@ -16,6 +16,8 @@ import httpx2
 import msgspec
 
 from reserve_listener.lark import encryption
+from reserve_listener.simulator.administrator import Administrator
+from reserve_listener.simulator.estate import Estate
 from reserve_listener.simulator.events import APP_ID, TOKEN
 from reserve_listener.simulator.faults import Faults
 from reserve_listener.simulator.platform import RETRY_DELAYS, TICK
@@ -56,6 +58,7 @@ class WebhookPlatform:
         answer_timeout: float = 3.0,
         seed: int | None = None,
         watcher: Watcher | None = None,
+        estate: Estate | None = None,
     ) -> None:
         self.app_id = app_id
         self.domain = url
@@ -80,6 +83,8 @@ class WebhookPlatform:
             signal=self._signal,
             watcher=self._watcher,
         )
+        self.estate = estate or Estate()
+        self.admin = Administrator(self.estate, app_id=app_id, push=self.push)
         self._clock: asyncio.Task[None]
 
     async def __aenter__(self) -> Self:

@@ -1,0 +1,59 @@
+"""How often a call may be made: so often in any second and in any minute, whichever is hit first."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict, deque
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from reserve_listener.simulator.openapi.answers import TOO_OFTEN, RefusedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+MINUTE_S: Final = 60.0
+
+
+class Rate(NamedTuple):
+    """Calls in a minute and in a second; 0: no bound."""
+
+    minute: int = 0
+    second: int = 0
+
+
+ROOMS: Final = Rate(1000, 50)
+LIMITS: Final = Rate(minute=100)
+PEOPLE: Final = Rate(second=5)
+
+
+class Rates:
+    """Counts each call by its name. A minute and a second last `scale` times as long as they should.
+
+    Calls that are refused do not count; whether they do on the platform is nowhere stated.
+    """
+
+    def __init__(self, clock: Callable[[], float], *, scale: float = 1.0) -> None:
+        self._clock = clock
+        self._scale = scale
+        self._made: dict[str, deque[float]] = defaultdict(deque)
+
+    def count(self, name: str, rate: Rate) -> None:
+        """Raise `RefusedError` when it is too often."""
+        now, made = self._clock(), self._made[name]
+        while made and made[0] <= now - MINUTE_S * self._scale:
+            made.popleft()
+        waits = [_wait(made, bound, span * self._scale, now) for bound, span in _spans(rate)]
+        wait, bound = max(waits, default=(0.0, 0))
+        if wait > 0:
+            headers = {"x-ogw-ratelimit-limit": str(bound), "x-ogw-ratelimit-reset": str(math.ceil(wait))}
+            raise RefusedError(TOO_OFTEN, "request trigger frequency limit", status=429, headers=headers)
+        made.append(now)
+
+
+def _spans(rate: Rate) -> list[tuple[int, float]]:
+    return [(bound, span) for bound, span in ((rate.minute, MINUTE_S), (rate.second, 1.0)) if bound]
+
+
+def _wait(made: deque[float], bound: int, span: float, now: float) -> tuple[float, int]:
+    """Seconds until there is room for one more within `span`; and the bound."""
+    return (made[-bound] + span - now if len(made) >= bound else 0.0), bound
