@@ -85,6 +85,8 @@ def test_the_readme_shows_an_event_as_sinks_receive_it() -> None:
         "approve_config",
         "time_config",
         "reserve_scope_config",
+        "scope_name",
+        "scope_path",
         "revision",
         "changes",
         "summary",

@@ -6,7 +6,10 @@ is no path. The daemon changes it on its loop and reads it in the store's thread
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeGuard
+
+from reserve_listener.model import LONGEST_NAME
+from reserve_listener.text import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -17,6 +20,9 @@ DEEPEST: Final = 32
 """Levels above a room that are followed: the platform has up to 10, and a circle must end."""
 
 LEVEL: Final = "level"
+
+LONGEST_ID: Final = 200
+"""The platform's have some 40 characters."""
 
 Key = tuple[str, str]
 """scope_type and scope_id."""
@@ -29,6 +35,7 @@ class Directory:
         self._places: dict[Key, KnownPlace] = {}
         self._people: dict[str, str] = {}
         self._roots: set[str] = set()
+        self._alone: set[str] = set()
 
     @property
     def places(self) -> Mapping[Key, KnownPlace]:
@@ -44,8 +51,10 @@ class Directory:
         """These are known, or known better, from now on."""
         for place in places:
             self._places[place.scope_type, place.scope_id] = place
-            if place.top and (root := place.parent or place.scope_id):
-                self._roots.add(root)
+            if place.top and place.parent is not None:
+                self._roots.add(place.parent)
+            elif place.top and place.scope_type == LEVEL:
+                self._alone.add(place.scope_id)
 
     def take_people(self, names: Mapping[str, str]) -> None:
         """The same of people."""
@@ -61,7 +70,7 @@ class Directory:
         place = at = self._places.get((scope_type, scope_id))
         names: list[str] = []
         while place is not None and at is not None and len(names) < DEEPEST:
-            if at.top or at.parent in self._roots:
+            if at.top or self._is_root(at.parent):
                 return names[::-1]
             at = self._places.get((LEVEL, at.parent or ""))
             if at is None or at.name is None or (at.gone_ms is not None and place.gone_ms is None):
@@ -69,7 +78,21 @@ class Directory:
             names.append(at.name)
         return None
 
+    def _is_root(self, level: str | None) -> bool:
+        """Either a level has been said to be right below it, or it alone is in nothing: two such are just levels."""
+        return level in self._roots or (level in self._alone and len(self._alone) == 1)
+
     def is_gone(self, scope_type: str, scope_id: str) -> bool:
         """Whether it is known that there is no such room or level any more."""
         place = self._places.get((scope_type, scope_id))
         return place is not None and place.gone_ms is not None
+
+
+def shown(name: object) -> str | None:
+    """A name as it is kept and shown; None: the platform told none."""
+    return visible(name.strip(), LONGEST_NAME) or None if isinstance(name, str) else None
+
+
+def is_id(value: object) -> TypeGuard[str]:
+    """Whether this can be the id of a room or level."""
+    return isinstance(value, str) and 0 < len(value) <= LONGEST_ID and value.isprintable()

@@ -11,13 +11,13 @@ import asyncio
 import time
 from collections import Counter, deque
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
 from reserve_listener.clock import now_ms
 from reserve_listener.errors import StoreError
-from reserve_listener.intake import fast_path, normalize
+from reserve_listener.intake import fast_path, normalize, room_events
 from reserve_listener.intake.inbox import Inbox
 from reserve_listener.intake.projector import Projector
 from reserve_listener.model import EVENT_TYPE, Verdict
@@ -132,7 +132,24 @@ class Intake:
         if event_type is not None and not self._knows(event_type):
             self._mention(event_type)
             return None
+        if event_type in room_events.TYPES:
+            return self._about_a_room(event_type, raw, envelope, received_ms)
         return normalize.incoming(raw, envelope, received_ms=received_ms)
+
+    def _about_a_room(
+        self, event_type: str, raw: bytes, envelope: dict[str, Any], received_ms: int
+    ) -> IncomingEvent:
+        event = room_events.incoming(event_type, raw, envelope, received_ms=received_ms)
+        if not event.news:
+            self._refusals.tell(
+                log.warning,
+                "room_event.unreadable",
+                counted=False,  # it is answered like one that can be read
+                event_type=event_type.removeprefix("p2."),
+                event_id=event.event_id,
+                hint="nothing is lost: names are asked for every day all the same",
+            )
+        return event
 
     def _mention(self, event_type: str) -> None:
         event_type = event_type[:TYPE_CHARS]  # as long as the sender likes

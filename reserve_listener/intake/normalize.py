@@ -147,7 +147,7 @@ def unreadable(
 
 def _readable(raw: bytes, envelope: dict[str, Any], *, received_ms: int) -> IncomingEvent:
     header, event = envelope.get("header"), envelope.get("event")
-    event_id = _identifier(header.get("event_id")) if isinstance(header, dict) else None
+    event_id = identifier(header.get("event_id")) if isinstance(header, dict) else None
     if not isinstance(header, dict) or event_id is None:
         raise Unreadable("no header.event_id")
     if not isinstance(event, dict) or event.get("scope_id") in (None, ""):
@@ -159,7 +159,7 @@ def _readable(raw: bytes, envelope: dict[str, Any], *, received_ms: int) -> Inco
 
     tenant_key = _header_text(header, "tenant_key", warn)
     app_id = _header_text(header, "app_id", warn)
-    created_ms = _create_time(header.get("create_time"), warn)
+    created_ms = create_time(header.get("create_time"), warn)
     subject = _subject(event["scope_id"], warn)
     data = normalize(event, warn)
     if warnings:
@@ -209,7 +209,8 @@ def _source(app_id: str, tenant_key: str) -> str:
 # -- the header -------------------------------------------------------------------------------------------------------
 
 
-def _identifier(value: Any) -> str | None:
+def identifier(value: Any) -> str | None:
+    """An event's id as a text; None when it has none."""
     if isinstance(value, str) and value:
         return value
     if isinstance(value, int) and not isinstance(value, bool):
@@ -225,7 +226,7 @@ def _header_text(header: dict[str, Any], key: str, warn: Warn) -> str:
     return "" if value is None else _text(value)
 
 
-def _create_time(value: Any, warn: Warn) -> int | None:
+def create_time(value: Any, warn: Warn) -> int | None:
     """Milliseconds since the epoch, from a text or a number of milli- or microseconds; None when it is neither."""
     number = _whole_number(value)
     if number is not None and number >= _MICROSECONDS_FROM:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from reserve_listener.intake import directory as directory_module
 from reserve_listener.intake.complete import completing
 from reserve_listener.intake.directory import Directory
 from reserve_listener.model import IncomingEvent, KnownPlace
@@ -67,6 +68,22 @@ def test_the_root_need_not_be_known() -> None:
     assert known.path("room", "moved") == []
 
 
+def test_the_root_alone_is_the_root() -> None:
+    """What an event says is right below it has nothing above, before anything else was asked for."""
+    known = directory(HOUSE[0], level("new", "New", "root"), place("room", "ada", "3F-Ada", "new"))
+    assert known.path("room", "ada") == ["New"]
+
+
+def test_several_levels_in_nothing_are_no_root() -> None:
+    """An organisation whose root the platform does not show: its top levels are told."""
+    known = directory(
+        level("beijing", "Beijing", None, top=True),
+        level("shanghai", "Shanghai", None, top=True),
+        place("room", "ada", "3F-Ada", "beijing"),
+    )
+    assert known.path("room", "ada") == ["Beijing"]
+
+
 @pytest.mark.parametrize(
     "above",
     [
@@ -111,3 +128,21 @@ def test_an_event_is_sealed_with_the_names_of_the_moment() -> None:
     renamed = data(seal, event(scope="ada"))
     assert renamed["scope_name"] == "3F-Lovelace"
     assert "scope_path" not in renamed
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("3F-Ada", "3F-Ada"),
+        ("  3F ", "3F"),
+        ("", None),
+        (" \n", None),
+        (None, None),
+        (7, None),
+        ("a\nb\x1b[31m", "a\\nb\\x1b[31m"),
+        ("会" * 61, "会" * 59 + "…"),
+    ],
+)
+def test_a_name_is_made_safe_once(name: object, shown: str | None) -> None:
+    """Cut at 60 characters and without what drives a terminal; an empty one is not known."""
+    assert directory_module.shown(name) == shown

@@ -18,11 +18,12 @@ from reserve_listener.intake import (
     intake as intake_module,
     normalize,
     projector as projector_module,
+    room_events,
 )
 from reserve_listener.intake.intake import Intake
 from reserve_listener.model import EVENT_TYPE, Verdict
 from reserve_listener.simulator import patience, sample_event
-from reserve_listener.store import SqliteStore
+from reserve_listener.store import SqliteStore, StoreReader
 from tests import helpers
 from tests.helpers import NOW_MS, accepted, until
 
@@ -76,6 +77,11 @@ async def intake(store: SqliteStore, seconds: Seconds) -> Intake:
 
 def push(event_id: str = "e1", **more: Any) -> bytes:
     return json.dumps(sample_event(event_id=event_id, token=TOKEN, **more)).encode()
+
+
+def room_event(event_type: str, *, event_id: str = "r1", **event: Any) -> dict[str, Any]:
+    header = sample_event(event_id=event_id, token=TOKEN)["header"] | {"event_type": event_type}
+    return {"schema": "2.0", "header": header, "event": event}
 
 
 async def verdict(intake: Intake, raw: bytes) -> Verdict:
@@ -229,6 +235,47 @@ async def test_another_type_is_not_stored_and_logged_once(
         ("event.other_type", "im.message"),
         ("event.other_type", "p1.message"),
     ]
+
+
+async def test_an_event_about_a_room_itself_is_taken(store: SqliteStore) -> None:
+    """Such an event is durable before its answer like any other, counted as stored, and never listed or delivered."""
+    intake = Intake(store, knows=lambda _: True)
+    await intake.start()
+    raw = json.dumps(room_event("vc.room.created_v1", room={"room_id": "omm_1", "name": "Ada"})).encode()
+    assert await verdict(intake, raw) is Verdict.STORED
+    assert await verdict(intake, raw) is Verdict.DUPLICATE
+    with StoreReader(store.path) as reader:
+        assert reader.directory().name("room", "omm_1") == "Ada"
+    assert stored(store) == []
+
+
+@pytest.mark.parametrize("event_type", room_events.TYPES)
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {},
+        {"event": None},
+        {"event": {"room": 7, "room_level": [], "room_level_id": {}}},
+        {"event": {"room": {"room_id": "x" * 10_000, "name": "n"}, "room_level_id": "a\nb"}},
+        {"header": {"event_id": 7, "create_time": "yesterday", "tenant_key": []}},
+    ],
+    ids=["all", "event", "kinds", "ids", "header"],
+)
+async def test_a_broken_event_about_a_room_costs_nothing(
+    store: SqliteStore, event_type: str, broken: dict[str, Any]
+) -> None:
+    """Whatever is wrong with it, it is taken, known again, and said once; nothing is kept of it and no name changes."""
+    intake = Intake(store, knows=lambda _: True)
+    await intake.start()
+    header = broken.get("header", {}) | {"event_type": event_type.removeprefix("p2.")}
+    raw = json.dumps(broken | {"header": header}).encode()
+    with structlog.testing.capture_logs() as logs:
+        assert await verdict(intake, raw) is Verdict.STORED
+        assert await verdict(intake, raw) is Verdict.DUPLICATE
+    assert [line["event"] for line in logs] == ["room_event.unreadable"]
+    assert (stored(store), helpers.stored(store.path, unreadable=True)) == ([], [])
+    with StoreReader(store.path) as reader:
+        assert not reader.directory().places
 
 
 async def test_other_types_do_not_fill_memory_or_log(

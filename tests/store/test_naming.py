@@ -13,7 +13,6 @@ from reserve_listener.intake.complete import completing
 from reserve_listener.intake.directory import Directory
 from reserve_listener.model import IncomingEvent, KnownPlace, PlaceNews, Verdict
 from reserve_listener.store import SqliteStore, StoreReader
-from reserve_listener.store.sqlite import naming
 from reserve_listener.store.sqlite.inbox import _decode, _encode
 from tests import helpers
 from tests.helpers import NOW_MS, Clock, append, push, small_event
@@ -271,21 +270,3 @@ def test_an_older_inbox_is_read() -> None:
     older = msgspec.msgpack.encode([array[:8]])
     assert _decode(older) == [small_event("e1")]
     assert _decode(_encode([news("omm_1", "Ada")])) == [news("omm_1", "Ada")]
-
-
-@pytest.mark.parametrize(
-    ("name", "shown"),
-    [
-        ("3F-Ada", "3F-Ada"),
-        ("  3F ", "3F"),
-        ("", None),
-        (" \n", None),
-        (None, None),
-        (7, None),
-        ("a\nb\x1b[31m", "a\\nb\\x1b[31m"),
-        ("会" * 61, "会" * 59 + "…"),
-    ],
-)
-def test_a_name_is_made_safe_once(name: object, shown: str | None) -> None:
-    """Cut at 60 characters and without what drives a terminal; an empty one is not known."""
-    assert naming.shown(name) == shown

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from reserve_listener.model import LONGEST_NAME, KnownPlace
-from reserve_listener.text import visible
+from reserve_listener.model import KnownPlace
 
 if TYPE_CHECKING:
     import sqlite3
@@ -99,11 +98,6 @@ ON CONFLICT (app_id, what) DO UPDATE SET ended_ms = excluded.ended_ms
 _encode = msgspec.json.Encoder().encode
 _decode_places = msgspec.json.Decoder(list[KnownPlace]).decode
 _decode_names = msgspec.json.Decoder(dict[str, str]).decode
-
-
-def shown(name: object) -> str | None:
-    """A name as it is kept and shown; None: the platform told none."""
-    return visible(name.strip(), LONGEST_NAME) or None if isinstance(name, str) else None
 
 
 def all_places(connection: sqlite3.Connection) -> list[KnownPlace]:

@@ -75,7 +75,7 @@ class LarkSettings(Protocol):
 
 
 def build_dispatcher(handle: Callable[[bytes], None]) -> Any:
-    """The SDK's dispatcher with our handler registered the SDK's way.
+    """The SDK's dispatcher with our handler registered the SDK's way, for each type that the daemon takes.
 
     The handler turns the typed event back into JSON. The daemon does not go through it, since the typed model drops
     unknown keys: raw bytes reach intake first, and the dispatcher's registry says which types are ours. With an
@@ -83,12 +83,18 @@ def build_dispatcher(handle: Callable[[bytes], None]) -> Any:
     """
     lark = sdk.load()
 
-    def on_reserve_config_updated(event: Any) -> None:
+    def on_event(event: Any) -> None:
         handle(lark.json.marshal(event).encode())
 
     return (
         lark.dispatcher.builder("", "")
-        .register_p2_vc_reserve_config_updated_v1(on_reserve_config_updated)
+        .register_p2_vc_reserve_config_updated_v1(on_event)
+        .register_p2_vc_room_created_v1(on_event)
+        .register_p2_vc_room_updated_v1(on_event)
+        .register_p2_vc_room_deleted_v1(on_event)
+        .register_p2_vc_room_level_created_v1(on_event)
+        .register_p2_vc_room_level_updated_v1(on_event)
+        .register_p2_vc_room_level_deleted_v1(on_event)
         .build()
     )
 

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import pytest_asyncio
 
-from reserve_listener.intake import normalize
+from reserve_listener.intake import normalize, room_events
 from reserve_listener.redact import blank_tokens
 from reserve_listener.simulator import Simulator, patience, sample_event
 from reserve_listener.simulator.events import TOKEN
 from tests.intake.test_normalize import PERSON, SAMPLE
+from tests.intake.test_room_events import LEVEL, ROOM
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -117,6 +118,18 @@ async def test_what_the_typed_event_loses_our_path_keeps(client: SdkClient) -> N
     theirs = spread(event_of(await client.hears(envelope)))
     assert "added_by_the_platform" not in theirs["data"]
     assert spread(event_of(json.dumps(envelope).encode()))["data"]["added_by_the_platform"] == {"x": 1}
+
+
+@pytest.mark.parametrize("event_type", room_events.TYPES)
+async def test_events_about_rooms_are_heard(client: SdkClient, event_type: str) -> None:
+    """The SDK's client has our handler for each type, and its typed event tells the same of a room or level."""
+    envelope = sample_event(event_id=event_type)
+    envelope["header"]["event_type"] = event_type.removeprefix("p2.")
+    envelope["event"] = {"room": ROOM, "room_level": LEVEL, "room_level_id": "omb_3", "delete_child": True}
+    theirs = json.loads(await client.hears(envelope))
+    both = [room_events.incoming(event_type, b"", each, received_ms=0) for each in (theirs, envelope)]
+    assert both[0] == both[1]
+    assert both[0].news
 
 
 @pytest.mark.parametrize("parts", [1, 3])
