@@ -10,7 +10,7 @@ import typer
 from reserve_listener.cli.options import UnusedConfigOption
 
 if TYPE_CHECKING:
-    from reserve_listener.simulator import Faults
+    from reserve_listener.simulator import Estate, Faults
     from reserve_listener.simulator.console import Console
 
 DROP_EVERY: Final = 10.0
@@ -34,6 +34,14 @@ class Fault(StrEnum):
     STALE = "stale"
     WRONG_TOKEN = "wrong-token"  # noqa: S105  # a fault's name
     PLAIN = "plain"
+    API_TOKEN = "api-token"  # noqa: S105  # as above
+    API_PERMISSION = "api-permission"
+    API_TOO_OFTEN = "api-too-often"
+    API_BROKEN = "api-broken"
+    API_HANG = "api-hang"
+    API_CUT = "api-cut"
+    API_GARBAGE = "api-garbage"
+    API_SLOW = "api-slow"
 
 
 def simulate(
@@ -73,8 +81,29 @@ def simulate(
         ),
     ] = 1.0,
     seed: Annotated[
-        int | None, typer.Option(metavar="NUMBER", help="Generate the same events every time.")
+        int | None,
+        typer.Option(metavar="NUMBER", help="Generate the same events, and other rooms than without it."),
     ] = None,
+    rooms: Annotated[
+        int, typer.Option(metavar="NUMBER", min=1, max=100_000, help="Rooms of the organisation.")
+    ] = 40,
+    depth: Annotated[
+        int, typer.Option(metavar="NUMBER", min=1, max=9, help="Levels above each room, without the root.")
+    ] = 3,
+    away_change: Annotated[
+        int,
+        typer.Option(
+            metavar="NUMBER",
+            min=0,
+            help="While no client is connected, change the limits of this many rooms, and push nothing.",
+        ),
+    ] = 0,
+    away_rename: Annotated[
+        int, typer.Option(metavar="NUMBER", min=0, help="Likewise, rename this many rooms.")
+    ] = 0,
+    away_delete: Annotated[
+        int, typer.Option(metavar="NUMBER", min=0, help="Likewise, delete this many rooms.")
+    ] = 0,
     webhook: Annotated[
         str | None,
         typer.Option(metavar="URL", help="Push to this address instead of serving a long connection."),
@@ -94,8 +123,10 @@ def simulate(
     """Simulate the platform on this machine. With faults on demand.
 
     It prints the configuration that a daemon needs to connect to it, then pushes
-    events and prints one line for each with its answer. On a terminal, press keys
-    to push events and to turn faults on and off (? lists them).
+    events and prints one line for each with its answer. It has rooms and levels,
+    answers the platform's API about them, and each event is a change of one of
+    them. On a terminal, press keys to change, rename and delete rooms, with or
+    without a push, and to turn faults on and off (? lists them).
 
     \b
     Examples:
@@ -103,73 +134,72 @@ def simulate(
       reserve-listener simulate --rate 20 --events 1000
       reserve-listener simulate --fault duplicate --fault reorder
       reserve-listener simulate --drop-every 5 --time-scale 0.01
+      reserve-listener simulate --rate 0 --away-change 3
+      reserve-listener simulate --rooms 1000 --fault api-too-often
       reserve-listener simulate --webhook http://127.0.0.1:7777/webhook/event
           --encrypt-key-file encrypt_key --fault wrong-signature
     """
     from reserve_listener.simulator.console import Console, Plan  # --help must not wait for it
 
-    console = Console(Plan(rate=rate, events=events, seed=seed), typer.echo)
-    options: dict[str, Any] = {
-        "port": port,
-        "seed": seed,
-        "time_scale": time_scale,
-        "client_config": CLIENT_CONFIG,
+    plan = Plan(
+        rate=rate,
+        events=events,
+        seed=seed,
+        away_change=away_change,
+        away_rename=away_rename,
+        away_delete=away_delete,
+    )
+    console = Console(plan, typer.echo)
+    options = {"app_id": app_id, "app_secret": app_secret, "seed": seed, "time_scale": time_scale}
+    secrets = {
+        "encrypt_key": _secret(encrypt_key_file, "--encrypt-key-file"),
+        "verification_token": _secret(verification_token_file, "--verification-token-file"),
     }
-    if app_id is not None:
-        options["app_id"] = app_id
-    if app_secret is not None:
-        options["app_secret"] = app_secret
-    if webhook is not None:
-        secrets = {
-            "encrypt_key": _secret(encrypt_key_file, "--encrypt-key-file"),
-            "verification_token": _secret(verification_token_file, "--verification-token-file"),
-        }
-        given = {name: value for name, value in secrets.items() if value is not None}
-        if app_id is not None:
-            given["app_id"] = app_id
-        asyncio.run(_push_to(webhook, console, given, fault or [], time_scale, seed))
-        return
+    faults = _faults(fault or [], drop_every)
+    estate = _estate(rooms, depth, seed)
     try:
-        asyncio.run(_simulate(console, options, fault or [], drop_every))
+        asyncio.run(_simulate(console, estate, faults, port, webhook, _given(options), _given(secrets)))
     except OSError as error:
         typer.echo(f"Cannot listen on 127.0.0.1:{port}: {error.strerror}. Try another --port.", err=True)
         raise typer.Exit(1) from error
 
 
 async def _simulate(
-    console: "Console", options: dict[str, Any], chosen: list[Fault], drop_every: float
-) -> None:
-    from reserve_listener.simulator import Simulator
-
-    faults = _faults(chosen, drop_every)
-    # The scale is for the waits between attempts: a client has its 3 s to answer all the same.
-    answer_timeout = ANSWER_TIMEOUT / options["time_scale"]
-    async with Simulator(
-        faults=faults, watcher=console, answer_timeout=answer_timeout, **options
-    ) as simulator:
-        await console.run(simulator)
-
-
-async def _push_to(
-    url: str,
     console: "Console",
+    estate: "Estate",
+    faults: "Faults",
+    port: int,
+    webhook: str | None,
     options: dict[str, Any],
-    chosen: list[Fault],
-    time_scale: float,
-    seed: int | None,
+    secrets: dict[str, Any],
 ) -> None:
-    from reserve_listener.simulator import WebhookPlatform
+    from reserve_listener.simulator import Simulator, WebhookPlatform
 
-    async with WebhookPlatform(
-        url,
-        faults=_faults(chosen, 0.0),
-        watcher=console,
-        time_scale=time_scale,
-        answer_timeout=ANSWER_TIMEOUT / time_scale,
-        seed=seed,
-        **options,
-    ) as platform:
-        await console.run(platform)
+    common: dict[str, Any] = {
+        "estate": estate,
+        "faults": faults,
+        "watcher": console,
+        # The scale is for the waits between attempts: a client has its 3 s to answer all the same.
+        "answer_timeout": ANSWER_TIMEOUT / options["time_scale"],
+    }
+    async with Simulator(port=port, client_config=CLIENT_CONFIG, **common, **options) as simulator:
+        if webhook is None:
+            await console.run(simulator, simulator)
+            return
+        options.pop("app_secret", None)
+        async with WebhookPlatform(webhook, **common, **options, **secrets) as platform:
+            await console.run(platform, simulator)
+
+
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _estate(rooms: int, depth: int, seed: int | None) -> "Estate":
+    """The same rooms each time, for a daemon's store may know them from the last."""
+    from reserve_listener.simulator import Estate
+
+    return Estate(rooms=rooms, depth=depth) if seed is None else Estate(rooms=rooms, depth=depth, seed=seed)
 
 
 def _secret(path: Path | None, option: str) -> str | None:
@@ -184,8 +214,11 @@ def _secret(path: Path | None, option: str) -> str | None:
 def _faults(chosen: list[Fault], drop_every: float) -> "Faults":
     from reserve_listener.simulator import Faults
     from reserve_listener.simulator.console import AUTH_FAILED, PARTS
+    from reserve_listener.simulator.faults import API_FAULTS, READING
 
     return Faults(
+        api=[API_FAULTS[each] for each in chosen if each in API_FAULTS],
+        missing_permissions={READING} if Fault.API_PERMISSION in chosen else set(),
         drop_every=drop_every or (DROP_EVERY if Fault.DROP in chosen else 0.0),
         stall=Fault.STALL in chosen,
         endpoint_code=AUTH_FAILED if Fault.REFUSE in chosen else 0,

@@ -1,4 +1,4 @@
-"""The simulator for a person: tells what happens line by line, makes events at a rate, takes keys for faults."""
+"""The simulator for a person: tells what happens line by line, makes events at a rate, takes keys for faults and changes."""
 
 from __future__ import annotations
 
@@ -6,33 +6,40 @@ import asyncio
 import contextlib
 import os
 import random
-import signal
 import sys
-import termios
-import tty
+from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from reserve_listener.simulator.events import LEVEL, realistic_events
-from reserve_listener.simulator.faults import garbage
+from reserve_listener.simulator.estate import ROOM, Place
+from reserve_listener.simulator.events import realistic_events
+from reserve_listener.simulator.faults import NO_PERMISSION, garbage
+from reserve_listener.simulator.keyboard import keyboard, signals
 from reserve_listener.simulator.watcher import Watcher
 from reserve_listener.simulator.webhook import WebhookPlatform
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from reserve_listener.simulator.openapi import Call
     from reserve_listener.simulator.platform import Simulator
     from reserve_listener.simulator.pushes import Attempt, Push
 
 KEYS: Final = """\
-Keys: Enter or e  push an event        2  duplicates on/off
-      d  drop the connections          o  wrong order on/off
-      s  stall (half-open) on/off      p  events in parts on/off
-      r  refuse the secret on/off      g  send a frame of garbage
-      q  quit                          ?  these keys"""
+Keys: e, Enter  change a room's limits     d  drop the connections
+      n  rename a room                     s  stall (half-open) on/off
+      x  delete a room                     r  refuse the secret on/off
+      E, N, X  the same without a push,    2  duplicates on/off
+         as while the daemon is away       o  wrong order on/off
+      q  quit                              p  events in parts on/off
+      ?  these keys                        g  send a frame of garbage
+  API t  refuse the tokens on/off          h  no answer on/off
+      m  no vc:room:readonly on/off        k  cut off in the middle on/off
+      4  429, too often, on/off            j  garbage on/off
+      5  502, broken, on/off               l  slow on/off"""
 
 AUTH_FAILED: Final = 514
 PARTS: Final = 3
@@ -44,17 +51,39 @@ SWITCHES: Final[dict[str, tuple[str, float, float]]] = {
     "p": ("split", PARTS, 1),
 }
 """Fault by key: its name, its value when on, its value when off."""
+API_KEYS: Final = {
+    "t": "api-token",
+    "m": NO_PERMISSION,
+    "4": "api-too-often",
+    "5": "api-broken",
+    "h": "api-hang",
+    "k": "api-cut",
+    "j": "api-garbage",
+    "l": "api-slow",
+}
+"""Fault of the API by key."""
+NAMES: Final = ("珠峰", "Zenith", "会议室 A", "Boardroom", "昆仑", "Atrium")
+"""What rooms are renamed to, with a number."""
+API_LINE_AFTER_S: Final = 1.0
+"""A reader asks about thousands of rooms: what is answered within a second is one line."""
 
 _OK: Final = 200
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What the console does by itself: `rate` events a second (0: none), the end after `events` of them."""
+    """What the console does by itself: `rate` events a second (0: none), the end after `events` of them.
+
+    Each time the last client has gone, the limits of so many rooms are changed, so many are renamed, so many deleted,
+    and nobody is told.
+    """
 
     rate: float = 0.5
     events: int | None = None
     seed: int | None = None
+    away_change: int = 0
+    away_rename: int = 0
+    away_delete: int = 0
 
 
 class Console(Watcher):
@@ -67,16 +96,28 @@ class Console(Watcher):
         self._stop = asyncio.Event()
         self._pushed = 0
         self._open: set[Push] = set()
+        self._renamed = 0
+        self._answered: Counter[str] = Counter()
         self._simulator: Simulator | WebhookPlatform
         self._events: Iterator[dict[str, Any]]
 
-    async def run(self, simulator: Simulator | WebhookPlatform) -> None:
-        """Return when told to stop (SIGINT, SIGTERM, q) or when the planned events are over."""
+    async def run(self, simulator: Simulator | WebhookPlatform, api: Simulator) -> None:
+        """Return when told to stop (SIGINT, SIGTERM, q) or when the planned events are over.
+
+        `api` serves the API of the same estate; a `Simulator` does that itself.
+        """
         self._simulator = simulator
-        self._events = realistic_events(self._random, app_id=simulator.app_id)
+        estate = simulator.estate
+        self._events = realistic_events(
+            self._random,
+            app_id=simulator.app_id,
+            estate=estate,
+            rooms=len(estate.rooms),
+            levels=len(estate.levels),
+        )
         keys = sys.stdin.isatty()
-        with _signals(self._stop.set), _keyboard(self._pressed) if keys else contextlib.nullcontext():
-            self._say(_greeting(simulator))
+        with signals(self._stop.set), keyboard(self._pressed) if keys else contextlib.nullcontext():
+            self._say(_greeting(simulator, api))
             if keys:
                 self._say(f"{KEYS}\n")
             async with asyncio.TaskGroup() as tasks:
@@ -108,6 +149,8 @@ class Console(Watcher):
     def disconnected(self, connections: int, code: int | None) -> None:
         """Tell of a connection that has ended."""
         self._tell(f"disconnected, code {code} ({connections} open)")
+        if not connections and not self._stop.is_set():
+            self._while_away()
 
     def concluded(self, push: Push, attempt: Attempt, again_in: float | None) -> None:
         """Tell how an attempt has ended."""
@@ -119,7 +162,21 @@ class Console(Watcher):
         elif attempt.code != _OK:
             outcome += ", given up"
         number = len(push.attempts)
-        self._tell(f"{_named(push)}  {outcome}" + (f"  (attempt {number})" if number > 1 else ""))
+        self._tell(f"{self._named(push)}  {outcome}" + (f"  (attempt {number})" if number > 1 else ""))
+
+    def api_answered(self, call: Call) -> None:
+        """Tell of a call of the API: at once if it is refused, else together with others."""
+        if call.code != 0:
+            self._tell(f"API: {call.name}  {'spoilt' if call.code is None else f'refused, {call.code}'}")
+            return
+        if not self._answered:
+            asyncio.get_running_loop().call_later(API_LINE_AFTER_S, self._tell_of_answers)
+        self._answered[call.name] += 1
+
+    def _tell_of_answers(self) -> None:
+        told = ", ".join(f"{count} × {name}" for name, count in self._answered.items())  # noqa: RUF001
+        self._answered.clear()
+        self._tell(f"API: answered {told}")
 
     def _say(self, line: str) -> None:
         try:
@@ -171,6 +228,11 @@ class Console(Watcher):
             "\n": self._push,
             "\r": self._push,
             "e": self._push,
+            "E": self._change,
+            "n": lambda: self._rename(push=True),
+            "N": lambda: self._rename(push=False),
+            "x": lambda: self._delete(push=True),
+            "X": lambda: self._delete(push=False),
             "d": self._simulator.abort,
             "g": lambda: self._simulator.send_raw(garbage(self._random)),
             "q": self.stop,
@@ -180,6 +242,8 @@ class Console(Watcher):
             actions[key]()
         elif key in SWITCHES:
             self._switch(*SWITCHES[key])
+        elif key in API_KEYS:
+            self._switch_api(API_KEYS[key])
 
     def _switch(self, fault: str, on: float, off: float) -> None:
         faults = self._simulator.faults
@@ -187,71 +251,79 @@ class Console(Watcher):
         setattr(faults, fault, value)
         self._tell(f"{fault}: {'off' if value == off else 'on' if value is True else value}")
 
+    def _switch_api(self, name: str) -> None:
+        self._tell(f"{name}: {'on' if self._simulator.faults.switch_api(name) else 'off'}")
 
-def _greeting(simulator: Simulator | WebhookPlatform) -> str:
-    if isinstance(simulator, WebhookPlatform):
-        return f"A Feishu platform pushes to {simulator.domain}, once that answers a challenge. Its app is {simulator.app_id}.\n"
+    # Changes of rooms
+
+    def _while_away(self) -> None:
+        for change, times in (
+            (self._change, self._plan.away_change),
+            (lambda: self._rename(push=False), self._plan.away_rename),
+            (lambda: self._delete(push=False), self._plan.away_delete),
+        ):
+            for _ in range(times):
+                change()
+
+    def _change(self) -> None:
+        if room := self._some_room():
+            before = room.limits
+            self._simulator.admin.change_at_random(room, push=False)
+            changed = ", ".join(name for name, section in room.limits.items() if section != before[name])
+            self._tell(f"{_described(room)}  another {changed}; nobody is told")
+
+    def _rename(self, *, push: bool) -> None:
+        if room := self._some_room():
+            self._renamed += 1
+            name = f"{self._random.choice(NAMES)} {self._renamed}"
+            self._tell(f"{_described(room)}  is called {name} now{'' if push else '; nobody is told'}")
+            self._simulator.admin.rename(room, name, push=push)
+
+    def _delete(self, *, push: bool) -> None:
+        if room := self._some_room():
+            self._tell(f"{_described(room)}  is deleted{'' if push else '; nobody is told'}")
+            self._simulator.admin.remove(room, push=push)
+
+    def _some_room(self) -> Place | None:
+        rooms = self._simulator.estate.rooms
+        if not rooms:
+            self._tell("no room is left")
+        return self._random.choice(rooms) if rooms else None
+
+    def _named(self, push: Push) -> str:
+        """The event's id and what it is about."""
+        told = msgspec.json.decode(push.payload)
+        place = self._simulator.estate.get(_about(told["event"]))
+        return f"{push.event_id}  {_described(place) if place else told['header']['event_type']}"
+
+
+def _about(event: dict[str, Any]) -> str:
+    """The id of the room or level that an event tells of."""
+    told = event.get("room") or event.get("room_level") or event
+    return str(told.get("scope_id") or told.get("room_id") or told["room_level_id"])
+
+
+def _described(place: Place) -> str:
+    return f"{'room' if place.scope_type == ROOM else 'level'} {place.name} ({place.id[:12]}…)"
+
+
+def _greeting(simulator: Simulator | WebhookPlatform, api: Simulator) -> str:
+    webhook = simulator is not api
+    how = (
+        f"pushes to {simulator.domain}, once that answers a challenge, and answers"
+        if webhook
+        else "is simulated"
+    )
+    estate = simulator.estate
     return f"""\
-A Feishu platform is simulated at {simulator.domain}. For a daemon to connect to it, its configuration says:
+A Feishu platform {how} at {api.domain}. It has {len(estate.rooms)} rooms on {len(estate.levels)} levels.
+For a daemon to {"ask it" if webhook else "connect to it"}, its configuration says:
 
 [lark]
-domain = "{simulator.domain}"
-app_id = "{simulator.app_id}"
-app_secret = "{simulator.app_secret}"
-
+domain = "{api.domain}"
+app_id = "{api.app_id}"
+app_secret = "{api.app_secret}"
+{'transport = "webhook"' if webhook else ""}
 [store]
 url = "sqlite:///simulated-events.db"
 """
-
-
-def _named(push: Push) -> str:
-    """The event's id and the start of its scope's."""
-    event = msgspec.json.decode(push.payload)["event"]
-    kind = "level" if event["scope_type"] == LEVEL else "room"
-    return f"{push.event_id}  {kind} {event['scope_id'][:12]}…"
-
-
-@contextlib.contextmanager
-def _signals(stop: Callable[[], None]) -> Iterator[None]:
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop)
-    try:
-        yield
-    finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(number)
-
-
-@contextlib.contextmanager
-def _keyboard(pressed: Callable[[str], None]) -> Iterator[None]:
-    """Hand on each key of the terminal at stdin as it is pressed; the terminal is as before afterwards."""
-    terminal = sys.stdin.fileno()
-    if not _in_foreground(terminal):
-        yield
-        return
-    loop = asyncio.get_running_loop()
-
-    def read() -> None:
-        keys = os.read(terminal, 64)
-        if not keys:  # the terminal has gone; without this the loop would spin
-            loop.remove_reader(terminal)
-        for key in keys.decode(errors="ignore"):
-            pressed(key)
-
-    before = termios.tcgetattr(terminal)
-    tty.setcbreak(terminal)
-    loop.add_reader(terminal, read)
-    try:
-        yield
-    finally:
-        loop.remove_reader(terminal)
-        termios.tcsetattr(terminal, termios.TCSADRAIN, before)
-
-
-def _in_foreground(terminal: int) -> bool:
-    """Whether the terminal may be set up: a job in the background would be stopped (SIGTTOU) for trying."""
-    try:
-        return os.tcgetpgrp(terminal) == os.getpgrp()
-    except OSError:
-        return True  # a terminal that controls no session has no background

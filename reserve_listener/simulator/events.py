@@ -86,7 +86,7 @@ def realistic_events(
     app_id: str = APP_ID,
     estate: Estate | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Without end: changes to an estate's first rooms and levels, each on top of the scope's last limits.
+    """As long as one of them is left: changes to an estate's first rooms and levels, each on top of the scope's last limits.
 
     The estate is changed with each event that is taken; without one there is an estate of its own. Now and then the
     same scope is changed again at once, as an administrator who corrects a slip does.
@@ -96,8 +96,11 @@ def realistic_events(
     scopes = [*estate.rooms[:rooms], *estate.levels[:levels]]
     staff = [person.told for person in estate.people]
     scope = scopes[0]
-    while True:
-        if random.random() > 0.25:  # noqa: PLR2004
-            scope = random.choice([each for each in scopes if estate.get(each.id)])
+    while scopes:
+        if random.random() > 0.25 or scope not in scopes:  # noqa: PLR2004
+            scope = random.choice(scopes)
+        if estate.get(scope.id) is None:  # deleted meanwhile
+            scopes.remove(scope)
+            continue
         scope.own = limits.at_random(scope.limits, random, staff)
         yield envelope(limits_event(scope), event_id=f"{random.getrandbits(128):032x}", app_id=app_id)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from reserve_listener.lark import frames
 
@@ -80,6 +80,20 @@ class ApiFault:
         return self.code is not None or self.status != 200  # noqa: PLR2004
 
 
+NO_PERMISSION: Final = "api-permission"
+READING: Final = "vc:room:readonly"
+API_FAULTS: Final = {
+    "api-token": ApiFault.token_refused(),
+    "api-too-often": ApiFault.too_often(reset_s=5),
+    "api-broken": ApiFault(status=502),
+    "api-hang": ApiFault(hang=True),
+    "api-cut": ApiFault(cut=True),
+    "api-garbage": ApiFault(body=b"\x00garbage"),
+    "api-slow": ApiFault(delay=3.0),
+}
+"""Faults of the API that a person can have by name; besides them `NO_PERMISSION`."""
+
+
 @dataclass(kw_only=True)
 class Faults:
     """Faults in force; each is read anew at every step, so they can be set and taken back at any time.
@@ -137,6 +151,18 @@ class Faults:
     before_answer: Callable[[Call], object] | None = None
     """Called, and awaited if it can be, when a call's answer is made and not yet sent: a change that is pushed here is
     newer than the answer."""
+
+    def switch_api(self, name: str) -> bool:
+        """Turn a fault of `API_FAULTS`, or `NO_PERMISSION`, on or off; returns whether it is on now."""
+        if name == NO_PERMISSION:
+            self.missing_permissions ^= {READING}
+            return READING in self.missing_permissions
+        fault = API_FAULTS[name]
+        if fault in self.api:
+            self.api.remove(fault)
+        else:
+            self.api.append(fault)
+        return fault in self.api
 
     def of_call(self, path: str) -> ApiFault | None:
         """The fault of a call with this path, which counts as one of its times."""

@@ -6,17 +6,12 @@ import asyncio
 import contextlib
 import itertools
 import logging
-import os
-import pty
 import random
 import signal
-import sys
-import termios
 import time
 from typing import TYPE_CHECKING, Any
 
 import httpx2
-import msgspec
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -34,12 +29,11 @@ from reserve_listener.simulator import (
     realistic_events,
     sample_event,
 )
+from tests.simulating import Answering, Bare
 from tests.whole_sdk import whole_sdk
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
-
-    Answering = Callable[[dict[str, Any]], int | None]
 
 MS = 0.001
 QUICK: dict[str, Any] = {"retry_delays": (15.0, 60.0), "time_scale": 2 * MS, "answer_timeout": 50.0}
@@ -47,53 +41,6 @@ QUICK: dict[str, Any] = {"retry_delays": (15.0, 60.0), "time_scale": 2 * MS, "an
 
 
 # Clients
-
-
-class Bare:
-    """A client that answers with `answer(envelope)`; None is no answer. `seen` are the events' ids in order."""
-
-    def __init__(self, socket: ClientConnection, answer: Answering) -> None:
-        self.socket = socket
-        self.seen: list[str] = []
-        self.message_ids: list[str] = []
-        self.pongs: list[bytes] = []
-        self._answer = answer
-        self._task = asyncio.create_task(self._serve(), name="bare-client")
-
-    async def _serve(self) -> None:
-        with contextlib.suppress(ConnectionClosed):
-            async for message in self.socket:
-                assert isinstance(message, bytes)
-                await self._take(message)
-
-    async def _take(self, message: bytes) -> None:
-        try:
-            frame = frames.decode(message)
-        except frames.FrameError:
-            return
-        headers = frames.headers_of(frame)
-        if headers.get(frames.TYPE) == frames.PONG:
-            self.pongs.append(frame.payload)
-        if frame.method != frames.DATA or not frame.payload:
-            return
-        envelope = msgspec.json.decode(frame.payload)
-        self.seen.append(envelope["header"]["event_id"])
-        self.message_ids.append(headers[frames.MESSAGE_ID])
-        code = self._answer(envelope)
-        if code is not None:
-            frame.payload = msgspec.json.encode({"code": code})
-            await self.socket.send(frames.encode(frame))
-
-    async def ping(self) -> None:
-        ping = frames.new(service=1, method=frames.CONTROL, headers={frames.TYPE: frames.PING})
-        await self.socket.send(frames.encode(ping))
-
-    async def closed(self) -> int | None:
-        """The close code, once the connection has ended."""
-        async with asyncio.timeout(patience(5)):
-            await self.socket.wait_closed()
-            await self._task
-        return self.socket.close_code
 
 
 async def ask(simulator: Simulator, **body: Any) -> httpx2.Response:
@@ -689,104 +636,3 @@ async def test_a_server_ends_with_requests_open() -> None:
             await receiver.wait_for(1)
         with pytest.raises(httpx2.TransportError):
             await asking
-
-
-# The command
-
-COMMAND = "import typer; from reserve_listener.cli.simulate import simulate; typer.run(simulate)"
-
-
-async def start(*options: str, **streams: Any) -> asyncio.subprocess.Process:
-    return await asyncio.create_subprocess_exec(
-        sys.executable, "-c", COMMAND, "--port", "0", *options, stdout=asyncio.subprocess.PIPE, **streams
-    )
-
-
-async def line_with(process: asyncio.subprocess.Process, text: str) -> str:
-    """The next line of the output that contains the text."""
-    assert process.stdout is not None
-    async with asyncio.timeout(patience(10)):
-        while line := (await process.stdout.readline()).decode():
-            if text in line:
-                return line
-    raise AssertionError(f"{text!r} was not printed")
-
-
-@contextlib.asynccontextmanager
-async def blind_client(domain: str, app_id: str, app_secret: str) -> AsyncIterator[Bare]:
-    async with httpx2.AsyncClient(trust_env=False) as http:
-        answer = await http.post(
-            f"{domain}/callback/ws/endpoint", json={"AppID": app_id, "AppSecret": app_secret}
-        )
-    async with connect(answer.json()["data"]["URL"], proxy=None, close_timeout=0.2) as socket:
-        yield Bare(socket, lambda _: 200)
-
-
-async def credentials(process: asyncio.subprocess.Process) -> list[str]:
-    """Domain, app_id and app_secret from the TOML that is printed."""
-    return [
-        (await line_with(process, f"{key} = ")).split('"')[1] for key in ("domain", "app_id", "app_secret")
-    ]
-
-
-async def test_simulate_pushes_and_ends() -> None:
-    """The command prints what to configure, pushes its events once a client is there, tells the answers and ends."""
-    process = await start("--rate", "200", "--events", "5", "--fault", "duplicate")
-    async with blind_client(*await credentials(process)) as client:
-        assert "200 in" in await line_with(process, " room ")
-        async with asyncio.timeout(patience(10)):
-            assert await process.wait() == 0
-        await client.closed()
-    assert len(client.seen) == 10
-    assert len(set(client.seen)) == 5
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_simulate_ends_at_a_signal(number: int) -> None:
-    """SIGINT and SIGTERM end the command with 0."""
-    process = await start("--rate", "0", "--app-id", "cli_mine", "--app-secret", "mine")
-    assert (await credentials(process))[1:] == ["cli_mine", "mine"]
-    process.send_signal(number)
-    async with asyncio.timeout(patience(10)):
-        assert await process.wait() == 0
-
-
-async def test_simulate_tells_of_a_port_in_use() -> None:
-    """A port in use is told in one line, with exit code 1."""
-    async with HttpServer(Receiver()) as server:
-        process = await start("--port", str(server.port), stderr=asyncio.subprocess.PIPE)
-        async with asyncio.timeout(patience(10)):
-            _, said = await process.communicate()
-    assert process.returncode == 1
-    assert said.decode().count("\n") == 1
-    assert str(server.port) in said.decode()
-
-
-async def test_simulate_takes_keys_and_restores_the_terminal() -> None:
-    """On a terminal keys push events and switch faults; afterwards the terminal is as it was."""
-    terminal, stdin = pty.openpty()
-    before = termios.tcgetattr(stdin)
-    try:
-        process = await start("--rate", "0", stdin=stdin)
-        async with blind_client(*await credentials(process)) as client:
-            await line_with(process, "connected (1 open)")
-            for keys, told in [
-                (b"e", "200 in"),
-                (b"\n", "200 in"),
-                (b"2", "duplicate: on"),
-                (b"2", "duplicate: off"),
-                (b"p", "split: 3"),
-                (b"pr", "endpoint_code: 514"),
-                (b"?", "Keys:"),
-                (b"gd", "disconnected"),
-            ]:
-                os.write(terminal, keys)
-                await line_with(process, told)
-            assert len(client.seen) == 2
-        os.write(terminal, b"q")
-        async with asyncio.timeout(patience(10)):
-            assert await process.wait() == 0
-        assert termios.tcgetattr(stdin) == before
-    finally:
-        os.close(terminal)
-        os.close(stdin)

@@ -103,7 +103,7 @@ async def test_simulate_pushes_to_a_webhook(tmp_path: Path, server: HttpServer) 
     """`simulate --webhook` waits until somebody answers the challenge, pushes, and says how each was answered."""
     config, url = configured(tmp_path, server.url)
     simulating = await asyncio.create_subprocess_exec(
-        *COMMAND, "simulate", "--webhook", url, "--events", "3", "--rate", "50",
+        *COMMAND, "simulate", "--webhook", url, "--events", "3", "--rate", "50", "--port", "0",
         "--encrypt-key-file", str(tmp_path / "key"), "--verification-token-file", str(tmp_path / "token"),
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, env=environment(),
     )  # fmt: skip

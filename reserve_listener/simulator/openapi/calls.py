@@ -30,6 +30,14 @@ class Call:
     status: int = 0
 
     @property
+    def name(self) -> str:
+        """`GET /vc/v1/rooms/:id`."""
+        path = self.path.removeprefix("/open-apis")
+        for name, value in self.ids.items():
+            path = path.removesuffix(value) + f":{name}"
+        return f"{self.method} {path}"
+
+    @property
     def id_type(self) -> str:
         """The kind of people's ids that is asked for."""
         kind = self.query.get("user_id_type") or "open_id"
