@@ -36,7 +36,7 @@ _SECRET_IN_TEXT: Final = re.compile(
     ( (?<![a-z]) (?: access_key | ticket | app_?secret | token | verification_token | encrypt_key | authorization
                    | signing_secret )
       ["'\\]* \s* [=:] \s* ["'\\]* (?: (?: bearer | basic ) \s+ )? )
-    (?! missing; )  # what our own errors say of a key
+    (?! missing; | not\ set\b | No\ such\ file | Permission\ denied )  # what our own errors say of a key, or of a file so named
     [^\s"'&,;\\}\])]+
     """
 )

@@ -271,6 +271,10 @@ def test_the_configured_secrets() -> None:
 
 def test_an_error_that_names_a_missing_key_stays_readable() -> None:
     """What the configuration's own errors say of a secret's key is no secret."""
-    text = "config.toml: lark.app_secret: missing; set app_secret_file"
-    assert redact(text) == text
+    for text in (
+        "config.toml: lark.app_secret: missing; set app_secret_file",
+        "lark.app_secret: not set",
+        "lark.app_secret_file: cannot read /etc/app_secret: No such file or directory",
+    ):
+        assert redact(text) == text
     assert "hunter2" not in redact("app_secret: hunter2; missing; ")

@@ -99,7 +99,7 @@ class Caller:
         try:
             secret = (await asyncio.to_thread(self._lark.read_app_secret)).get_secret_value()
         except ConfigError as error:
-            raise AppRefusedError(self._exchange.shown(str(error))) from None
+            raise AppRefusedError(str(error)) from None  # our own text, safe and without secrets
         self._exchange.hide(secret)
         self._hide(secret, "")
         content = {"app_id": self._lark.app_id, "app_secret": secret}

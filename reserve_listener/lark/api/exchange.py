@@ -97,7 +97,7 @@ class Exchange:
                     )
                     return await self._read(client, request)
         except ConfigError as error:
-            raise AppRefusedError(self.shown(str(error))) from None
+            raise AppRefusedError(str(error)) from None  # our own text, safe and without secrets
         except UnreachableError as error:
             raise TryAgainError(self.shown(str(error)), hint=error.hint) from None
 
