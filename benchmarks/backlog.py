@@ -19,10 +19,11 @@ import psutil
 
 from reserve_listener.delivery.pending import Pending
 from reserve_listener.model import Outcome
-from reserve_listener.store import SqliteStore
+from reserve_listener.store import open_store
 
 if TYPE_CHECKING:
     from reserve_listener.model import Delivery
+    from reserve_listener.protocols.store import StoreQueue
 
 NOW_MS: Final = 1_790_000_000_000
 SINKS: Final = ("a", "b")
@@ -45,8 +46,7 @@ INSERT INTO deliveries (seq, sink, scope) SELECT e.seq, k.id, e.scope FROM event
 
 async def build(path: Path, count: int, *, scopes: int, size: int = 40) -> None:
     """A store in which `count` events wait for both sinks, spread over so many scopes."""
-    store = SqliteStore(path)
-    await store.open(SINKS)
+    store = await open_store(f"sqlite:///{path}", SINKS)
     await store.close()
     values = {"count": count, "scopes": scopes, "now_ms": NOW_MS, "size": size}
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
@@ -58,7 +58,7 @@ async def build(path: Path, count: int, *, scopes: int, size: int = 40) -> None:
         connection.execute("COMMIT")
 
 
-async def claim(store: SqliteStore, sink: str, pending: Pending, *, slots: int, per_scope: int = 1) -> None:
+async def claim(store: StoreQueue, sink: str, pending: Pending, *, slots: int, per_scope: int = 1) -> None:
     """As a worker does: first scopes whose turn it is again, then what is new."""
     limit = 4 * slots
     pending.mature(NOW_MS)
@@ -79,7 +79,7 @@ async def claim(store: SqliteStore, sink: str, pending: Pending, *, slots: int, 
     pending.take(found)
 
 
-async def settle(store: SqliteStore, sink: str, pending: Pending) -> list[Delivery]:
+async def settle(store: StoreQueue, sink: str, pending: Pending) -> list[Delivery]:
     """All that is in hand was delivered."""
     done = list(pending.ready)
     pending.ready.clear()
@@ -95,8 +95,7 @@ async def measure(folder: Path, count: int, *, scopes: int, slots: int, events: 
     await build(path, count, scopes=scopes, size=700)
     with path.open("rb") as file:
         os.fsync(file)
-    store = SqliteStore(path)
-    await store.open(SINKS)
+    store = await open_store(f"sqlite:///{path}", SINKS)
     process = psutil.Process()
     before = process.memory_info().rss
     pending, done = Pending(), 0

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from clients import BLIND, NODE, OURS, PEERS, PYTHON, started
 
 from reserve_listener.simulator import Answer, HttpServer, Receiver, Simulator, sample_event
-from reserve_listener.store import SqliteStore
+from reserve_listener.store import open_store
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -197,8 +197,7 @@ def fill(path: Path, count: int) -> None:
     """A store that holds so many events, all delivered."""
 
     async def made() -> None:
-        store = SqliteStore(path)
-        await store.open(["console", "audit"])
+        store = await open_store(f"sqlite:///{path}", ["console", "audit"])
         await store.close()
 
     asyncio.run(made())

@@ -21,6 +21,9 @@ MIB: Final = 1024 * 1024
 LONGEST_NAME: Final = 60
 """Characters that are kept of the name of a room, level or person: a line has to hold several."""
 
+SQLITE_URL: Final = "sqlite:///"
+"""How the URL of a store in a file begins. What follows is the path as it is: absolute with a fourth slash."""
+
 SECTIONS: Final[dict[str, tuple[str, ...]]] = {
     "approve_config": ("approval_switch", "approval_condition", "meeting_duration", "approvers"),
     "time_config": (
@@ -397,3 +400,10 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 PENDING: Final = "pending"
 DELIVERED: Final = "delivered"
 DEAD: Final = "dead"
+
+
+class Pruned(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """One chunk of retention. `after_seq`: where to go on; None when nothing older is left to look at."""
+
+    events: int
+    after_seq: int | None

@@ -7,9 +7,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from reserve_listener.simulator import HttpServer, Receiver, Simulator
+from tests.backends import BACKENDS
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
+
+    from tests.backends import Backend
 
 QUICK_RETRIES = (0.3, 0.3, 0.3, 0.3)
 NO_WAITS = {"ReconnectCount": 0, "ReconnectInterval": 0, "ReconnectNonce": 0, "PingInterval": 0}
@@ -34,6 +38,14 @@ async def platform() -> AsyncIterator[Simulator]:
     """The local platform; it pushes again soon and spreads no reconnects."""
     async with Simulator(retry_delays=QUICK_RETRIES, client_config=dict(NO_WAITS)) as simulator:
         yield simulator
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]:
+    """A store of each kind, not opened yet: what is said of every store is tried with all of them."""
+    made = BACKENDS[request.param](tmp_path)
+    yield made
+    made.let_go()
 
 
 PROCESSES = {"subprocess", "COMMAND", "Daemon", "Terminal", "running"}

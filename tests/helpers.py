@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from reserve_listener.intake import normalize
-from reserve_listener.model import Delivery, EventQuery, IncomingEvent, Scope, StoredEvent
+from reserve_listener.model import SQLITE_URL, Delivery, EventQuery, IncomingEvent, Scope, StoredEvent
 from reserve_listener.simulator import patience, sample_event
-from reserve_listener.store import StoreReader
+from reserve_listener.store import open_reader
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
     from reserve_listener.errors import StoreError
     from reserve_listener.model import Verdict
-    from reserve_listener.protocols import Accept, Store
+    from reserve_listener.protocols import Accept
+    from reserve_listener.protocols.store import StoreIntake
 
 NOW_MS = 1_790_000_000_000
 
@@ -143,15 +144,20 @@ class ScriptedSink:
         """Nothing is held."""
 
 
+def url_of(file: Path) -> str:
+    """The URL of a store in this file."""
+    return f"{SQLITE_URL}{file}"
+
+
 def stored(
-    path: Path, *, limit: int = 10_000, unreadable: bool = False, event_id: str | None = None
+    store: str | Path, *, limit: int = 10_000, unreadable: bool = False, event_id: str | None = None
 ) -> list[StoredEvent]:
-    """What a reader finds in a store, the newest first."""
-    with StoreReader(path) as reader:
+    """What a reader finds in a store, given by its URL or its file, the newest first."""
+    with open_reader(store if isinstance(store, str) else url_of(store)) as reader:
         return reader.events(EventQuery(event_id=event_id), limit=limit, unreadable=unreadable)
 
 
-def append(store: Store, event: IncomingEvent) -> asyncio.Future[Verdict]:
+def append(store: StoreIntake, event: IncomingEvent) -> asyncio.Future[Verdict]:
     """The store's verdict on an event that is projected alone, to wait for. It is queued when this returns."""
     projecting = store.project([event])
 
@@ -162,7 +168,7 @@ def append(store: Store, event: IncomingEvent) -> asyncio.Future[Verdict]:
     return asyncio.ensure_future(verdict())
 
 
-async def push(store: Store, event: IncomingEvent) -> Verdict:
+async def push(store: StoreIntake, event: IncomingEvent) -> Verdict:
     """The whole way of an event: durable in the inbox, then projected. Raises `StoreError`."""
     received: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 

@@ -66,7 +66,7 @@ def act(action: Action, asked: Asked, consent: Consent, config: Path | None) -> 
     if asked == Asked() and not consent.everything:
         raise typer.BadParameter(f"name the events, give a filter, or use --all for all {action.many}")
     located = locate_store(config)
-    selected = asked.filters(located.store.path)
+    selected = asked.filters(located.store.url)
     count = _count(action, selected, located)
     which = ", ".join(described(asked))
     if not count:
@@ -93,16 +93,15 @@ def _ask(question: str) -> None:
 
 
 def _count(action: Action, selected: "list[EventQuery]", located: "Located") -> int:
-    from reserve_listener.store import count_matching
+    from reserve_listener.store import backend
 
-    return sum(
-        count_matching(located.store.path, action.name, filters, _filters(located)) for filters in selected
-    )
+    store = backend(located.store.url)
+    return sum(store.count_matching(action.name, filters, _filters(located)) for filters in selected)
 
 
 def _do(action: Action, asked: Asked, selected: "list[EventQuery]", located: "Located") -> int:
     from reserve_listener.clock import rfc3339
-    from reserve_listener.store import operate
+    from reserve_listener.store import backend
     from reserve_listener.web.answers import Count, Selection
     from reserve_listener.web.client import post
 
@@ -115,10 +114,11 @@ def _do(action: Action, asked: Asked, selected: "list[EventQuery]", located: "Lo
         event_ids=[filters.event_id for filters in selected if filters.event_id is not None],
         all=asked == Asked(),
     )
-    answer = post(located.store.path, action.path, Count, selection)
+    answer = post(located.store.url, action.path, Count, selection)
     if answer is not None:
         return answer.count
-    return sum(operate(located.store.path, action.name, filters, _filters(located)) for filters in selected)
+    store = backend(located.store.url)
+    return sum(store.operate(action.name, filters, _filters(located)) for filters in selected)
 
 
 def _filters(located: "Located") -> "dict[str, SinkFilter] | None":

@@ -81,12 +81,12 @@ def list_dead_letters(
 
     Example: reserve-listener dead-letters list --sink booking --since 2d
     """
-    from reserve_listener.store import StoreReader
+    from reserve_listener.store import open_reader
 
-    store = locate_store(config).store.path
+    store = locate_store(config).store.url
     asked = Asked(sink=sink, scope=scope, since=since, until=until, event_ids=(event_id,) if event_id else ())
     (filters,) = asked.filters(store)
-    with StoreReader(store) as reader:
+    with open_reader(store) as reader:
         rows = [_row(letter) for letter in reader.dead_letters(filters, limit=limit)]
     print_list(rows, COLUMNS, as_json=as_json, nothing="No dead letters.")
 

@@ -32,7 +32,6 @@ from reserve_listener.text import escaped_json, visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from reserve_listener.model import EventQuery, StoredEvent
 
@@ -84,7 +83,7 @@ def list_events(
 
     Example: reserve-listener events list -n 50 --since 2h
     """
-    store = locate_store(config).store.path
+    store = locate_store(config).store.url
     asked = Asked(sink=sink, scope=scope, since=since, until=until, event_ids=(event_id,) if event_id else ())
     found = _read(store, asked.filters(store)[0], limit=limit, unreadable=unreadable)
     nothing = "No unreadable pushes." if unreadable else "No events."
@@ -107,7 +106,7 @@ def show_event(
 
     Example: reserve-listener events show 5e3702a84e
     """
-    store = locate_store(config).store.path
+    store = locate_store(config).store.url
     found = _read(store, Asked(event_ids=(event_id,)).filters(store)[0], limit=2)
     if not found:
         raise ReserveListenerError(
@@ -146,7 +145,7 @@ def tail_events(
 
     Example: reserve-listener events tail -f --scope omm_3c5dd7e09b
     """
-    store = locate_store(config).store.path
+    store = locate_store(config).store.url
     (filters,) = Asked(sink=sink, scope=scope).filters(store)
     if as_json and not follow:
         bodies = [_body(event) for event in _read(store, filters, limit=limit)]
@@ -196,11 +195,11 @@ def replay_events(
     act(REPLAY, asked, Consent(everything=everything, yes=yes, dry_run=dry_run), config)
 
 
-def _newest(store: "Path", filters: "EventQuery", *, limit: int, follow: bool) -> "Iterator[StoredEvent]":
+def _newest(store: str, filters: "EventQuery", *, limit: int, follow: bool) -> "Iterator[StoredEvent]":
     """The newest events, oldest first; with `follow` also those to come. Looks at the store twice a second."""
     import time
 
-    from reserve_listener.store import StoreReader
+    from reserve_listener.store import open_reader
 
     found = _read(store, filters, limit=limit)
     after_seq = 0
@@ -210,17 +209,15 @@ def _newest(store: "Path", filters: "EventQuery", *, limit: int, follow: bool) -
             return
         after_seq = found[-1].seq if found else after_seq
         time.sleep(FOLLOW_S)
-        with StoreReader(store) as reader:
+        with open_reader(store) as reader:
             found = reader.events_after(after_seq, filters, limit=FOLLOWED_AT_ONCE)
 
 
-def _read(
-    store: "Path", filters: "EventQuery", *, limit: int, unreadable: bool = False
-) -> "list[StoredEvent]":
+def _read(store: str, filters: "EventQuery", *, limit: int, unreadable: bool = False) -> "list[StoredEvent]":
     """The newest events that match, the oldest of them first."""
-    from reserve_listener.store import StoreReader
+    from reserve_listener.store import open_reader
 
-    with StoreReader(store) as reader:
+    with open_reader(store) as reader:
         return reader.events(filters, limit=limit, unreadable=unreadable)[::-1]
 
 

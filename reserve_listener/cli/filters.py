@@ -2,7 +2,6 @@
 
 # No `from __future__ import annotations`: Typer reads the types when they run.
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -13,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from reserve_listener.model import EventQuery
-    from reserve_listener.store import StoreReader
+    from reserve_listener.protocols.store import StoreReader
 
 SinkOption = Annotated[str | None, typer.Option("--sink", metavar="NAME", help="Only this sink.")]
 ScopeOption = Annotated[
@@ -59,8 +58,8 @@ class Asked:
     until: str | None = None
     event_ids: tuple[str, ...] = ()
 
-    def filters(self, store: Path) -> "list[EventQuery]":
-        """One for each event that is named, or one for all. Looks ids up in the store.
+    def filters(self, store: str) -> "list[EventQuery]":
+        """One for each event that is named, or one for all. Looks ids up in the store of this URL.
 
         A time that cannot be read is an error of usage (exit 2); a sink that the store never knew, or a beginning that
         several ids have, is an error: something else than what was meant would match.
@@ -68,10 +67,10 @@ class Asked:
         from msgspec.structs import replace
 
         from reserve_listener.model import EventQuery
-        from reserve_listener.store import StoreReader
+        from reserve_listener.store import open_reader
 
         since_ms, until_ms = moment(self.since, "--since"), moment(self.until, "--until")
-        with StoreReader(store) as reader:
+        with open_reader(store) as reader:
             require_sink(reader, self.sink)
             scope_id = whole_id(reader, "scope", self.scope) if self.scope else None
             one = EventQuery(sink=self.sink, scope_id=scope_id, since_ms=since_ms, until_ms=until_ms)

@@ -45,11 +45,11 @@ def history(
     Example: reserve-listener history omm_3c5dd7e09b --since 30d
     """
     from reserve_listener.cli.known import history_row, mention_rebuilding, nothing_known, scope_id_of
-    from reserve_listener.store import StoreReader
+    from reserve_listener.store import open_reader
 
     located = locate_store(config)
     since_ms, until_ms = moment(since, "--since"), moment(until, "--until")
-    with StoreReader(located.store.path) as reader:
+    with open_reader(located.store.url) as reader:
         scope_id = scope_id_of(reader, scope)
         entries = reader.history(scope_id, since_ms=since_ms, until_ms=until_ms)
         rows = [history_row(entry, located.language) for entry in islice(entries, limit)]

@@ -10,7 +10,7 @@ from reserve_listener.errors import ReserveListenerError
 
 if TYPE_CHECKING:
     from reserve_listener.model import HistoryEntry, Known, Scope
-    from reserve_listener.store import StoreReader
+    from reserve_listener.protocols.store import StoreReader
 
 Row = dict[str, Any]
 

@@ -9,8 +9,6 @@ from reserve_listener.cli.stores import locate_store
 from reserve_listener.errors import ReserveListenerError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from reserve_listener.web.answers import Status
 
 WAIT_S = 15.0
@@ -29,14 +27,15 @@ def reconnect(config: ConfigOption = None) -> None:
     Example: reserve-listener reconnect
     """
     from reserve_listener.clock import now_ms, rfc3339
+    from reserve_listener.store import backend
     from reserve_listener.web.answers import Reconnecting
     from reserve_listener.web.client import post
 
-    store = locate_store(config).store.path
+    store = locate_store(config).store.url
     asked = rfc3339(now_ms())
     answer = post(store, "/reconnect", Reconnecting)
     if answer is None:
-        typer.echo(f"error: no daemon runs on the store {store}.", err=True)
+        typer.echo(f"error: no daemon runs on the store {backend(store).name}.", err=True)
         raise typer.Exit(NO_DAEMON)
     found = _outcome(store, asked)
     if found is None or found.connection is None:
@@ -55,7 +54,7 @@ def _why(found: "Status") -> str:
     return "\n".join(lines)
 
 
-def _outcome(store: "Path", asked: str) -> "Status | None":
+def _outcome(store: str, asked: str) -> "Status | None":
     """What the new attempt comes to: connected, or waiting for the next. What it is at last, if it takes too long."""
     import time
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from reserve_listener.model import Known, KnownScope, Scope
-    from reserve_listener.store import StoreReader
+    from reserve_listener.protocols.store import StoreReader
 
 COLUMNS = (
     Column("scope", lambda row: row["scope_id"], "id"),
@@ -67,11 +67,11 @@ def show_scope(
     Example: reserve-listener scopes show omm_3c5dd7e09b --at 30d
     """
     from reserve_listener.cli.known import scope_id_of, scope_row
-    from reserve_listener.store import StoreReader
+    from reserve_listener.store import open_reader
 
     located = locate_store(config)
     at_ms = moment(at, "--at")
-    with StoreReader(located.store.path) as reader:
+    with open_reader(located.store.url) as reader:
         whose, known = _known(reader, scope_id_of(reader, scope), at, at_ms)
     row = scope_row(whose, known, located.language) | {"config": json.loads(known.config)}
     if as_json:
@@ -101,10 +101,10 @@ def export_scopes(
 def _all(config: Any) -> "tuple[str, list[KnownScope]]":
     """Rooms before levels, each by id."""
     from reserve_listener.cli.known import mention_rebuilding
-    from reserve_listener.store import StoreReader
+    from reserve_listener.store import open_reader
 
     located = locate_store(config)
-    with StoreReader(located.store.path) as reader:
+    with open_reader(located.store.url) as reader:
         mention_rebuilding(reader)
         scopes = reader.known_scopes()
     return located.language, sorted(

@@ -47,7 +47,7 @@ def list_sinks(config: ConfigOption = None, as_json: JsonOption = False) -> None
     from reserve_listener.web.answers import Status
     from reserve_listener.web.client import STATUS_TIMEOUT_S, get
 
-    store = locate_store(config).store.path
+    store = locate_store(config).store.url
     try:
         answer = get(store, "/status", Status, timeout_s=STATUS_TIMEOUT_S)
     except NoAnswerError as error:
@@ -73,7 +73,7 @@ def try_sink_now(name: NameArgument, config: ConfigOption = None, as_json: JsonO
 
     located = locate_store(config)
     _require_sink(located, name)
-    answer = post(located.store.path, f"/sinks/{name}/test", SampleResult) or _try_here(config, name)
+    answer = post(located.store.url, f"/sinks/{name}/test", SampleResult) or _try_here(config, name)
     if as_json:
         typer.echo(json_text(to_builtins(answer)))
     elif answer.delivered:
@@ -90,10 +90,10 @@ def disable_sink(name: NameArgument, config: ConfigOption = None) -> None:
 
     Example: reserve-listener sinks disable booking
     """
-    from reserve_listener import store
+    from reserve_listener.store import backend
 
     changed = _switch(
-        config, name, "disable", lambda path: store.disable_sink(path, name, "disabled by hand")
+        config, name, "disable", lambda url: backend(url).disable_sink(name, "disabled by hand")
     )
     typer.echo(f"{name} is disabled; its deliveries wait." if changed else f"{name} was already disabled.")
 
@@ -104,9 +104,9 @@ def enable_sink(name: NameArgument, config: ConfigOption = None) -> None:
 
     Example: reserve-listener sinks enable booking
     """
-    from reserve_listener import store
+    from reserve_listener.store import backend
 
-    changed = _switch(config, name, "enable", lambda path: store.enable_sink(path, name))
+    changed = _switch(config, name, "enable", lambda url: backend(url).enable_sink(name))
     typer.echo(f"{name} is enabled." if changed else f"{name} was not disabled.")
 
 
@@ -116,17 +116,17 @@ def _switch(config: Path | None, name: str, operation: str, here: Any) -> bool:
 
     located = locate_store(config)
     _require_sink(located, name)
-    answer = post(located.store.path, f"/sinks/{name}/{operation}", Changed)
-    return bool(here(located.store.path)) if answer is None else answer.changed
+    answer = post(located.store.url, f"/sinks/{name}/{operation}", Changed)
+    return bool(here(located.store.url)) if answer is None else answer.changed
 
 
 def _require_sink(located: "Located", name: str) -> None:
     """An error for a name that the configuration does not know; while there is none to ask, that the store does not."""
     from reserve_listener.cli.filters import require_sink
-    from reserve_listener.store import StoreReader
+    from reserve_listener.store import open_reader
 
     if located.config is None:
-        with StoreReader(located.store.path) as reader:
+        with open_reader(located.store.url) as reader:
             require_sink(reader, name)
         return
     names = [sink.name for sink in located.config.sinks]
@@ -166,9 +166,9 @@ def _try_here(config: Path | None, name: str) -> "SampleResult":
         return runner.run(run())
 
 
-def _stored(path: Path) -> "list[SinkStatus]":
+def _stored(url: str) -> "list[SinkStatus]":
     from reserve_listener.daemon.snapshot import described
-    from reserve_listener.store import StoreReader
+    from reserve_listener.store import open_reader
 
-    with StoreReader(path) as store:
+    with open_reader(url) as store:
         return [described(sink, None) for sink in store.sinks() if sink.configured or sink.dead]

@@ -14,7 +14,6 @@ from reserve_listener.text import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
     from typing import NoReturn
 
     from reserve_listener.web.answers import FailedDelivery, SinkStatus, Status
@@ -46,7 +45,7 @@ def status(
 
     Example: reserve-listener status --json
     """
-    store = locate_store(config, quiet=quiet).store.path
+    store = locate_store(config, quiet=quiet).store.url
     if watch:
         with until_interrupted():
             _watch(store, as_json=as_json)
@@ -56,7 +55,7 @@ def status(
     raise typer.Exit(EXIT_CODES.get(found.status, 1))
 
 
-def _watch(store: "Path", *, as_json: bool) -> "NoReturn":
+def _watch(store: str, *, as_json: bool) -> "NoReturn":
     import time
 
     while True:
@@ -71,22 +70,22 @@ def _watch(store: "Path", *, as_json: bool) -> "NoReturn":
         time.sleep(WATCH_S)
 
 
-def _look(store: "Path") -> "Status":
+def _look(store: str) -> "Status":
     """The daemon's own answer, or what can be said without it."""
     from reserve_listener.errors import NoAnswerError
-    from reserve_listener.store import holder
+    from reserve_listener.store import backend
     from reserve_listener.web.answers import Status
     from reserve_listener.web.client import STATUS_TIMEOUT_S, get
 
     try:
         found = get(store, "/status", Status, timeout_s=STATUS_TIMEOUT_S)
     except NoAnswerError as error:
-        process = holder(store)
+        process = backend(store).holder()
         hint = f"process {process or 'unknown'} hangs or is stopped (SIGSTOP), or the machine is overloaded; its log may say why"
         return _unanswered(store, process, str(error), hint)
     if found is not None:
         return found
-    if process := holder(store):
+    if process := backend(store).holder():
         text = f"process {process} holds the store, but does not listen on its control socket"
         return _unanswered(
             store, process, text, "it may just be starting or stopping; if the socket was removed, restart it"
@@ -94,7 +93,7 @@ def _look(store: "Path") -> "Status":
     return _stopped(store)
 
 
-def _unanswered(store: "Path", process: str | None, reason: str, hint: str) -> "Status":
+def _unanswered(store: str, process: str | None, reason: str, hint: str) -> "Status":
     """A daemon that does not say how it is: what the store knows has to do."""
     from msgspec.structs import replace
 
@@ -105,17 +104,18 @@ def _unanswered(store: "Path", process: str | None, reason: str, hint: str) -> "
     return replace(_stopped(store), status="failing", reasons=[why], pid=pid)
 
 
-def _stopped(store: "Path") -> "Status":
+def _stopped(store: str) -> "Status":
     """No daemon: what the store knows, if there is one."""
     from reserve_listener.daemon.snapshot import stopped
     from reserve_listener.errors import ReserveListenerError
-    from reserve_listener.store import StoreReader
+    from reserve_listener.store import backend, open_reader
 
+    name = backend(store).name
     try:
-        with StoreReader(store) as reader:
-            return stopped(store, reader.insight(gaps_since_ms=0))
+        with open_reader(store) as reader:
+            return stopped(name, reader.insight(gaps_since_ms=0))
     except ReserveListenerError as error:
-        return stopped(store, None, problem=str(error))
+        return stopped(name, None, problem=str(error))
 
 
 def _json(found: "Status", *, indent: int | None) -> str:

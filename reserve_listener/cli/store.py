@@ -35,7 +35,7 @@ def backup(
     Example: reserve-listener store backup /var/backups/reserve-listener/monday
     """
     from reserve_listener.model import MIB
-    from reserve_listener.store import back_up
+    from reserve_listener.store import backend
 
-    for copy in back_up(locate_store(config).store.path, folder):
+    for copy in backend(locate_store(config).store.url).back_up(folder):
         typer.echo(f"{copy}  {copy.stat().st_size / MIB:.1f} MiB")

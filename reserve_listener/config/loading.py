@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, get_origin
 
 from pydantic import ValidationError
 
-from reserve_listener.config import environment, problems, secret_files, values
+from reserve_listener.config import environment, problems, secret_files
 from reserve_listener.config.default_store import default_store
 from reserve_listener.config.files import collisions, homeless
 from reserve_listener.config.model import Config, duplicates
@@ -18,6 +18,7 @@ from reserve_listener.config.reading import SecretFiles, read_within
 from reserve_listener.config.shown import path_text
 from reserve_listener.config.sinks import file_keys, secret_readers
 from reserve_listener.errors import ConfigError
+from reserve_listener.model import SQLITE_URL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -266,7 +267,7 @@ class Draft:
         store = self.values.setdefault("store", {})
         if isinstance(store, dict) and "url" not in store:
             path, origin = default_store(self.environ)
-            store["url"] = f"{values.SQLITE}{path}"
+            store["url"] = f"{SQLITE_URL}{path}"
             self.origins["store", "url"] = origin
 
     def validated(self) -> Config | None:

@@ -29,6 +29,7 @@ from reserve_listener.config.section import Section, not_below
 from reserve_listener.config.shown import quoted
 from reserve_listener.config.sinks import SinkTable, table_of
 from reserve_listener.errors import ConfigError
+from reserve_listener.model import SQLITE_URL
 from reserve_listener.net import proxies
 from reserve_listener.net.addresses import is_loopback
 
@@ -134,7 +135,7 @@ class StoreConfig(Section):
     """`[store]`: where events are kept."""
 
     url: values.StoreUrl = Field(
-        default=f"{values.SQLITE}{OF_ROOT}",
+        default=f"{SQLITE_URL}{OF_ROOT}",
         description="sqlite:////absolute/file.db or sqlite:///file.db, relative to the working directory."
         " By default events.db in $STATE_DIRECTORY, as root in /var/lib/reserve-listener, else in"
         " $XDG_STATE_HOME/reserve-listener (~/.local/state/reserve-listener).",
@@ -155,7 +156,7 @@ class StoreConfig(Section):
     @property
     def path(self) -> Path:
         """The SQLite file; relative to the working directory when the URL has three slashes."""
-        return Path(self.url.removeprefix(values.SQLITE))
+        return Path(self.url.removeprefix(SQLITE_URL))
 
 
 class RoomsConfig(Section):

@@ -20,7 +20,7 @@ from reserve_listener.config.shown import (
     quoted,
     suggests_secret,
 )
-from reserve_listener.model import SECTIONS
+from reserve_listener.model import SECTIONS, SQLITE_URL
 from reserve_listener.net import proxies
 from reserve_listener.net.addresses import HIGHEST_PORT, is_loopback, read_network
 
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 DAY_S: Final = 86_400
-SQLITE: Final = "sqlite:///"
 
 
 def split_url(text: str) -> SplitResult:
@@ -144,9 +143,9 @@ def _store_url(text: str) -> str:
     scheme = text.partition(":")[0]
     if scheme != "sqlite":
         raise ValueError('must begin with "sqlite:"; this version supports only SQLite')
-    if not text.startswith(SQLITE):
+    if not text.startswith(SQLITE_URL):
         raise ValueError('must be "sqlite:///relative/file.db" or "sqlite:////absolute/file.db"')
-    path = text.removeprefix(SQLITE)
+    path = text.removeprefix(SQLITE_URL)
     if path == ":memory:":
         raise ValueError("must name a file: a store in memory would lose its events")
     if not path or path.endswith("/") or not path.isprintable():

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from reserve_listener.delivery import Worker, Workers
     from reserve_listener.model import EventQuery
     from reserve_listener.protocols import Transport
-    from reserve_listener.store import SqliteStore
+    from reserve_listener.protocols.store import StoreAdmin
     from reserve_listener.web.answers import SampleResult, Status
 
 BY_HAND: Final = "disabled by hand"
@@ -29,7 +29,7 @@ class OperatorActions:
     """Acts on the parts of one daemon."""
 
     def __init__(
-        self, app_id: str, store: SqliteStore, transport: Transport, workers: Workers, health: Health
+        self, app_id: str, store: StoreAdmin, transport: Transport, workers: Workers, health: Health
     ) -> None:
         self._app_id = app_id
         self._store = store

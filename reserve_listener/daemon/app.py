@@ -26,8 +26,8 @@ from reserve_listener.intake.intake import Intake
 from reserve_listener.model import MIB, State
 from reserve_listener.net import proxies
 from reserve_listener.sinks.registry import filter_of, make_sink_spec, problem_of
-from reserve_listener.store import Retention, SqliteStore
-from reserve_listener.store.sqlite.places import socket_path
+from reserve_listener.store import backend, open_store
+from reserve_listener.store.retention import Retention
 from reserve_listener.transports.long_connection.connection import (
     LongConnection,
     build_dispatcher,
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from reserve_listener.delivery import SinkSpec
     from reserve_listener.observability.logs import Logs
     from reserve_listener.protocols import Transport
+    from reserve_listener.protocols.store import Store
     from reserve_listener.transports.long_connection.timing import Timing
 
 IO_THREADS: Final = 8
@@ -92,14 +93,9 @@ class App:
         self._reload = reload
         self._notifier = notifier or Notifier()
         self._ages = Ages()
-        self._store = SqliteStore(
-            config.store.path,
-            max_bytes=round(config.store.max_size_mb * MIB),
-            ages=self._ages,
-            complete=completing(config.lark.tells_in),
-        )
         self._started = self._seen_at = time.monotonic()
         self._reloading = False
+        self._store: Store
         self._transport: Transport
         self._intake: Intake
         self._workers: Workers
@@ -111,9 +107,17 @@ class App:
     async def run(self, signals: Signals) -> None:
         """Start, serve until told to stop, drain, close. Raises `ReserveListenerError` for what a person must mend."""
         asyncio.get_running_loop().set_default_executor(IoPool(IO_THREADS, thread_name_prefix="io"))
-        sinks = self._config.sinks
-        await self._store.open([sink.name for sink in sinks], {sink.name: filter_of(sink) for sink in sinks})
-        self._control = ControlServer(socket_path(self._config.store.path))
+        url = self._config.store.url
+        filters = {sink.name: filter_of(sink) for sink in self._config.sinks}
+        self._store = await open_store(
+            url,
+            list(filters),
+            filters,
+            max_bytes=round(self._config.store.max_size_mb * MIB),
+            ages=self._ages,
+            complete=completing(self._config.lark.tells_in),
+        )
+        self._control = ControlServer(backend(url).control_socket)
         try:
             if await _came_before(signals.stop, self._build()):
                 await self._intake.start()
@@ -157,7 +161,7 @@ class App:
             version=__version__,
             app_id=lark.app_id,
             domain=lark.domain,
-            store=str(self._config.store.path),
+            store=self._store.name,
             sinks=[sink.name for sink in self._config.sinks],
             pending=await self._backlog(),
         )

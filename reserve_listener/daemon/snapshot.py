@@ -25,12 +25,11 @@ from reserve_listener.web.answers import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from reserve_listener.delivery import SinkHealth, Workers
     from reserve_listener.model import AttemptRecord, FailedDelivery, SinkState
     from reserve_listener.protocols import Transport
-    from reserve_listener.store import SqliteStore
+    from reserve_listener.protocols.store import StoreHealth
     from reserve_listener.web.answers import Reason
 
 GAPS_SHOWN_MS: Final = 30 * 24 * 3600 * 1000
@@ -48,7 +47,7 @@ class Health:
     def __init__(
         self,
         app_id: str,
-        store: SqliteStore,
+        store: StoreHealth,
         transport: Transport,
         workers: Workers,
         *,
@@ -120,7 +119,7 @@ class Health:
             sinks=sinks,
             failures=[failure_shown(failure, self._redact) for failure in insight.failures],
             gaps=gaps_shown(insight),
-            store=store_status(str(self._store.path), insight, self._store.max_bytes),
+            store=store_status(self._store.name, insight, self._store.max_bytes),
         )
 
     # -- the parts ----------------------------------------------------------------------------------------------------------
@@ -182,13 +181,13 @@ class Health:
             return {}
 
 
-def stopped(store: Path, insight: Insight | None, problem: str | None = None) -> Status:
+def stopped(store: str, insight: Insight | None, problem: str | None = None) -> Status:
     """What can be said while no daemon runs; without `insight` the store cannot be read."""
     insight = insight or Insight()
     sinks = [described(sink, None) for sink in insight.sinks if sink.configured or sink.dead]
     return Status(
         status=verdict.STOPPED,
-        reasons=list(verdict.stopped(str(store), problem)),
+        reasons=list(verdict.stopped(store, problem)),
         version=__version__,
         last_event=_at(insight.last_event_ms),
         pending={sink.name: sink.pending for sink in sinks},
@@ -196,7 +195,7 @@ def stopped(store: Path, insight: Insight | None, problem: str | None = None) ->
         sinks=sinks,
         failures=[failure_shown(failure) for failure in insight.failures],
         gaps=gaps_shown(insight),
-        store=store_status(str(store), insight, None),
+        store=store_status(store, insight, None),
     )
 
 

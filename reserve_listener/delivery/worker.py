@@ -31,7 +31,8 @@ from reserve_listener.model import PENDING, AttemptRecord, Delivery, Outcome
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from reserve_listener.protocols import Sink, Store
+    from reserve_listener.protocols import Sink
+    from reserve_listener.protocols.store import StoreQueue
 
 STORE_PAUSE_S: Final = 1.0
 """How long a worker leaves a failing store alone."""
@@ -59,7 +60,7 @@ class UnderWay(NamedTuple):
 
 
 class Terms(TypedDict):
-    """What both kinds of claim ask for; see `protocols.Store.claim`."""
+    """What both kinds of claim ask for; see `protocols.store.StoreQueue.claim`."""
 
     limit: int
     per_scope: int
@@ -85,7 +86,7 @@ class Worker:
     def __init__(
         self,
         sink: Sink,
-        store: Store,
+        store: StoreQueue,
         *,
         policy: RetryPolicy,
         disabled: bool = False,

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
     from reserve_listener.ages import Ages
     from reserve_listener.delivery.retry import RetryPolicy
-    from reserve_listener.protocols import Sink, Store
+    from reserve_listener.protocols import Sink
+    from reserve_listener.protocols.store import StoreQueue
 
 HALT_TIMEOUT_S: Final = 15.0
 """How long attempts under way may take to end when a sink is replaced."""
@@ -41,7 +42,7 @@ class SinkSpec:
 class Workers:
     """One worker and one task for each sink. A task that ends by itself makes `wait_failed` raise."""
 
-    def __init__(self, store: Store, ages: Ages | None = None) -> None:
+    def __init__(self, store: StoreQueue, ages: Ages | None = None) -> None:
         self._store = store
         self._ages = ages
         self._workers: dict[str, tuple[Worker, SinkSpec, asyncio.Task[None]]] = {}

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from reserve_listener.intake.projector import Projector
     from reserve_listener.model import IncomingEvent
-    from reserve_listener.protocols import Store
+    from reserve_listener.protocols.store import StoreIntake
 
 WAITING_EVENTS: Final = 50_000
 WAITING_BYTES: Final = 128 * 1024 * 1024
@@ -42,7 +42,7 @@ class _Push(NamedTuple):
 class Inbox:
     """Used on the loop."""
 
-    def __init__(self, store: Store, projector: Projector) -> None:
+    def __init__(self, store: StoreIntake, projector: Projector) -> None:
         self._store = store
         self._projector = projector
         self._coming: deque[_Push] = deque()

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from reserve_listener.model import IncomingEvent
-    from reserve_listener.protocols import Store
+    from reserve_listener.protocols.store import StoreIntake
 
 COMMIT_TIMEOUT_S: Final = 2.5
 """A commit that takes longer is answered 500. Should it land after all, dedupe covers the next push."""
@@ -52,7 +52,7 @@ class Intake:
 
     def __init__(
         self,
-        store: Store,
+        store: StoreIntake,
         *,
         knows: Callable[[str], bool],
         tokens: Sequence[str] = (),

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from reserve_listener.model import IncomingEvent, Verdict
-    from reserve_listener.protocols import Store
+    from reserve_listener.protocols.store import StoreIntake
 
 AT_ONCE: Final = 2_048
 PACE_S: Final = 0.15
@@ -57,7 +57,7 @@ class Projector:
 
     def __init__(
         self,
-        store: Store,
+        store: StoreIntake,
         *,
         on_projected: Callable[[IncomingEvent, Verdict], None] = lambda _event, _verdict: None,
     ) -> None:

@@ -1,14 +1,17 @@
-"""Listening sockets: one for each address of a name."""
+"""Listening sockets, one for each address of a name; and how a Unix socket is addressed."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
+import os
 import socket
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
 LOOKUP_S: Final = 10.0
 """A name to listen on is this machine's own: what takes longer hangs."""
@@ -78,3 +81,13 @@ def _bind(family: int, address: tuple[Any, ...], *, alone: bool) -> socket.socke
         listener.close()
         raise
     return listener
+
+
+@contextlib.contextmanager
+def socket_address(path: Path) -> Iterator[str]:
+    """What to bind or connect to for a socket of that path, which may be longer than unix(7) has room for."""
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{folder}/{path.name}"
+    finally:
+        os.close(folder)

@@ -1,42 +1,52 @@
-"""The store: events and their deliveries on stable storage. Each name is loaded when it is asked for: commands are to start fast."""
+"""The store: events and their deliveries on stable storage. A URL says where, and which backend; nothing else does.
+
+Each backend is loaded when it is asked for, and each part of it when that is needed: commands are to start fast.
+"""
+
+from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Final
+
+from reserve_listener.errors import ConfigError
 
 if TYPE_CHECKING:
-    from reserve_listener.store.sqlite.backup import back_up
-    from reserve_listener.store.sqlite.lock import holder
-    from reserve_listener.store.sqlite.operations import OPERATIONS
-    from reserve_listener.store.sqlite.reader import StoreReader
-    from reserve_listener.store.sqlite.retention import Retention
-    from reserve_listener.store.sqlite.stopped import count_matching, disable_sink, enable_sink, operate
-    from reserve_listener.store.sqlite.store import SqliteStore
+    from collections.abc import Mapping, Sequence
+    from typing import Unpack
 
-__all__ = [
-    "OPERATIONS",
-    "Retention",
-    "SqliteStore",
-    "StoreReader",
-    "back_up",
-    "count_matching",
-    "disable_sink",
-    "enable_sink",
-    "holder",
-    "operate",
-]
+    from reserve_listener.model import SinkFilter
+    from reserve_listener.protocols.store import Backend, Store, StoreOptions, StoreReader
 
-_MODULES = {
-    "OPERATIONS": "operations",
-    "Retention": "retention",
-    "SqliteStore": "store",
-    "StoreReader": "reader",
-    "back_up": "backup",
-    "holder": "lock",
-}
-"""Where a name is; `stopped` has the others."""
+__all__ = ["backend", "open_reader", "open_store"]
+
+_BACKENDS: Final = {"sqlite": "reserve_listener.store.sqlite.backend"}
+"""By the URL's scheme, the module with its `make`."""
 
 
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.sqlite.{_MODULES.get(name, 'stopped')}"), name)
+async def open_store(
+    url: str,
+    sinks: Sequence[str],
+    filters_by_sink: Mapping[str, SinkFilter] | None = None,
+    **options: Unpack[StoreOptions],
+) -> Store:
+    """Take the store for this process and make `sinks` the ones that get deliveries, each of what its filter takes.
+
+    Made if there is none, brought to this version if it is older. What a sink that is no longer configured has not got
+    becomes dead letters. Raises `StoreError`; `StoreInUseError` when another daemon holds it.
+    """
+    return await backend(url).open(sinks, filters_by_sink, **options)
+
+
+def open_reader(url: str) -> StoreReader:
+    """Read the store, also while a daemon holds it. Use as a context manager."""
+    return backend(url).reader()
+
+
+def backend(url: str) -> Backend:
+    """Everything else that can be done with the store of this URL. Touches nothing; raises `ConfigError`."""
+    scheme = url.partition(":")[0]
+    if scheme not in _BACKENDS:
+        known = ", ".join(f'"{name}:"' for name in _BACKENDS)
+        raise ConfigError(f"store.url must begin with {known}, not {scheme!r}.")
+    made: Backend = import_module(_BACKENDS[scheme]).make(url)
+    return made

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import socket
 import time
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import Final, TypeVar
 
 import h11
 import msgspec
 
 from reserve_listener.errors import NoAnswerError, ReserveListenerError
-from reserve_listener.store.sqlite.places import socket_address, socket_path
+from reserve_listener.net.sockets import socket_address
+from reserve_listener.store import backend
 from reserve_listener.web.answers import Problem
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 ASK_TIMEOUT_S: Final = 60.0
 """Retrying a million dead letters takes about so long."""
@@ -30,15 +28,15 @@ READ_BYTES: Final = 256 * 1024
 T = TypeVar("T")
 
 
-def get(store: Path, path: str, kind: type[T], *, timeout_s: float = ASK_TIMEOUT_S) -> T | None:
-    """What the running daemon answers to `GET /api/v1{path}`; None when none listens.
+def get(store: str, path: str, kind: type[T], *, timeout_s: float = ASK_TIMEOUT_S) -> T | None:
+    """What the daemon that runs on this store (its URL) answers to `GET /api/v1{path}`; None when none listens.
 
     Raises `NoAnswerError` when it does not answer in time, `ReserveListenerError` for what it refuses.
     """
     return _ask(store, _Question("GET", path, b"", timeout_s), kind)
 
 
-def post(store: Path, path: str, kind: type[T], body: msgspec.Struct | None = None) -> T | None:
+def post(store: str, path: str, kind: type[T], body: msgspec.Struct | None = None) -> T | None:
     """The same for an action, which may take long: that the daemon answers at all is tried first.
 
     A daemon that hangs would otherwise be waited for, and do what was asked once it goes on, with nobody waiting any more.
@@ -59,8 +57,8 @@ class _Question(msgspec.Struct, frozen=True):
     timeout_s: float
 
 
-def _ask(store: Path, question: _Question, kind: type[T]) -> T | None:
-    where = socket_path(store)
+def _ask(store: str, question: _Question, kind: type[T]) -> T | None:
+    where = backend(store).control_socket
     deadline = time.monotonic() + question.timeout_s
     silent = f"the daemon does not answer within {question.timeout_s:g} s (its socket {where} is there)"
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:

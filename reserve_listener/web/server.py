@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from reserve_listener import ownership
-from reserve_listener.store.sqlite.places import socket_address
+from reserve_listener.net.sockets import socket_address
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,9 +11,9 @@ import pytest
 from reserve_listener.clock import now_ms
 from reserve_listener.model import Outcome
 from reserve_listener.simulator import patience
-from reserve_listener.store import SqliteStore
+from reserve_listener.store import open_store
 from tests.daemon_process import COMMAND, environment
-from tests.helpers import append, event
+from tests.helpers import append, event, url_of
 from tests.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -26,8 +26,7 @@ NUMBERS = {"retry": "2 dead letters", "drop": "2 dead letters", "replay": "2 del
 @pytest.fixture
 async def folder(tmp_path: Path) -> Path:
     """A folder whose store holds two dead letters."""
-    store = SqliteStore(tmp_path / "state/events.db")
-    await store.open(["a"])
+    store = await open_store(url_of(tmp_path / "state/events.db"), ["a"])
     for event_id, scope in (("one", "omm_a"), ("two", "omm_b")):
         await append(store, event(event_id, scope))
     claimed = await store.claim("a", limit=10, per_scope=1, now_ms=now_ms(), after_seq=None, skipping=())

@@ -14,9 +14,9 @@ from reserve_listener import __version__
 from reserve_listener.cli import demo
 from reserve_listener.intake import normalize
 from reserve_listener.simulator import patience, sample_event
-from reserve_listener.store import SqliteStore
+from reserve_listener.store import open_store
 from tests.daemon_process import COMMAND, environment
-from tests.helpers import append
+from tests.helpers import append, url_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,8 +36,7 @@ def cli(*arguments: str, **extra: str) -> subprocess.CompletedProcess[str]:
 @pytest.fixture
 async def config(tmp_path: Path) -> Path:
     """A configuration whose store holds a readable event and an unreadable push that tries to drive the terminal."""
-    store = SqliteStore(tmp_path / "events.db")
-    await store.open(["console"])
+    store = await open_store(url_of(tmp_path / "events.db"), ["console"])
     good = json.dumps(sample_event(event_id="good-1", scope_id="omm_[bold]x")).encode()
     await append(store, normalize.incoming(good, normalize.parse(good), received_ms=1_700_000_000_000))
     bad = b"\x1b[2Jnothing"

@@ -13,9 +13,9 @@ from reserve_listener.cli.listing import short_id
 from reserve_listener.intake import normalize
 from reserve_listener.intake.complete import completing
 from reserve_listener.simulator import patience, sample_event
-from reserve_listener.store import SqliteStore
+from reserve_listener.store import open_store
 from tests.daemon_process import COMMAND, environment
-from tests.helpers import append
+from tests.helpers import append, url_of
 from tests.terminal import Terminal, at_terminal
 
 if TYPE_CHECKING:
@@ -32,8 +32,9 @@ SINK = "a-sink-with-a-name-of-a-certain-length"
 @pytest.fixture
 async def store(tmp_path: Path) -> dict[str, str]:
     """The environment of commands whose store holds two events and a push that tries to drive the terminal."""
-    opened = SqliteStore(tmp_path / "state/events.db", complete=completing("en"))
-    await opened.open([SINK, "other"])
+    opened = await open_store(
+        url_of(tmp_path / "state/events.db"), [SINK, "other"], complete=completing("en")
+    )
     for event_id, scope in ((EVENT, SCOPE), (OTHER, "omm_[bold]\t会议室\u202e")):
         raw = json.dumps(sample_event(event_id=event_id, scope_id=scope)).encode()
         await append(opened, normalize.incoming(raw, normalize.parse(raw), received_ms=RECEIVED_MS))

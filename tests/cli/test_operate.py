@@ -11,10 +11,11 @@ import pytest
 
 from reserve_listener.errors import ReserveListenerError
 from reserve_listener.simulator import HttpServer, Receiver, Simulator, patience, sample_event
-from reserve_listener.store.sqlite.places import socket_path
+from reserve_listener.store import backend
 from reserve_listener.web.answers import Count, SampleResult, Selection
 from reserve_listener.web.client import post
 from tests.daemon_process import COMMAND, environment, running, until, write_config
+from tests.helpers import url_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -141,10 +142,10 @@ async def test_the_control_socket_is_private_and_survives_nonsense(
 ) -> None:
     """Mode 0600; garbage costs nothing; it is gone after the stop."""
     write_config(tmp_path, platform, server.url)
-    store = tmp_path / "events.db"
+    store = url_of(tmp_path / "events.db")
     async with running(tmp_path, tmp_path / "config.toml") as daemon:
         await platform.connected(20)
-        path = socket_path(store)
+        path = backend(store).control_socket
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         with pytest.raises(ReserveListenerError, match='has no sink "nope"'):
             await asyncio.to_thread(post, store, "/sinks/nope/test", SampleResult)

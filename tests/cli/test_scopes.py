@@ -19,9 +19,9 @@ from reserve_listener.intake import normalize
 from reserve_listener.intake.changes import FIELDS
 from reserve_listener.intake.complete import completing
 from reserve_listener.simulator import sample_event
-from reserve_listener.store import SqliteStore
+from reserve_listener.store import open_store
 from tests.daemon_process import COMMAND, environment
-from tests.helpers import append
+from tests.helpers import append, url_of
 from tests.terminal import Terminal, at_terminal
 
 if TYPE_CHECKING:
@@ -51,8 +51,7 @@ EVENTS = [
 @pytest.fixture
 async def store(tmp_path: Path) -> dict[str, str]:
     """The environment of commands whose store has heard of two rooms; one push of them came late."""
-    opened = SqliteStore(tmp_path / "state/events.db", complete=completing("zh"))
-    await opened.open([])
+    opened = await open_store(url_of(tmp_path / "state/events.db"), [], complete=completing("zh"))
     for event_id, scope, later_ms, sections in EVENTS:
         envelope = sample_event(event_id=event_id, scope_id=scope, create_time_ms=NOON_MS + later_ms)
         envelope["event"] |= sections

@@ -5,28 +5,28 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-import threading
 import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from reserve_listener import store as stores
 from reserve_listener.cli.status import _span
 from reserve_listener.daemon import snapshot as health
 from reserve_listener.daemon.snapshot import Health
 from reserve_listener.delivery import Workers
 from reserve_listener.model import State
 from reserve_listener.simulator import HttpServer, Receiver, Simulator, patience, sample_event
-from reserve_listener.store import SqliteStore
-from reserve_listener.store.sqlite.places import socket_path
 from tests.cli.test_operate import cli
 from tests.daemon_process import COMMAND, Daemon, environment, running, until, write_config
-from tests.helpers import append, small_event
+from tests.helpers import append, small_event, url_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from reserve_listener.protocols.store import Store
     from reserve_listener.web.answers import Status
+    from tests.backends import Backend
 
 
 async def told(config: Path) -> tuple[int, dict[str, Any]]:
@@ -197,7 +197,7 @@ async def test_a_removed_socket_is_not_a_stopped_daemon(
     config = write_config(tmp_path, platform, server.url)
     async with running(tmp_path, config) as daemon:
         await connected(daemon, platform)
-        socket_path(tmp_path / "events.db").unlink()
+        stores.backend(url_of(tmp_path / "events.db")).control_socket.unlink()
         code, found = await told(config)
         (reason,) = found["reasons"]
         assert (code, found["status"]) == (1, "failing")
@@ -263,34 +263,30 @@ class Still:
         """Nothing."""
 
 
-async def snapshot(store: SqliteStore) -> Status:
+async def snapshot(store: Store) -> Status:
     """What a daemon with this store says that is connected and has no workers."""
     return await Health("cli_x", store, Still(), Workers(store), redact=str).snapshot()
 
 
-async def test_a_store_that_hangs_is_what_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_store_that_hangs_is_what_is_said(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
     """While the disk does not return, `status` does: `failing`, the store is named."""
     monkeypatch.setattr(health, "STORE_TIMEOUT_S", 0.1)
-    store = SqliteStore(tmp_path / "events.db")
-    await store.open(["a"])
-    goes_on = threading.Event()
-    hanging = store._writer.submit(lambda _connection: goes_on.wait(30), writes=False)
+    store = await backend.open("a")
+    held = await backend.hold_projecting(store).begun()
     try:
         found = await snapshot(store)
         assert found.status == "failing"
         assert [reason.part for reason in found.reasons] == ["store"]
         assert "not answered" in found.reasons[0].reason
     finally:
-        goes_on.set()
-        await hanging
+        await held.release()
     assert (await snapshot(store)).status == "ok"
     await store.close()
 
 
-async def test_a_store_that_fills_is_degraded_and_a_full_one_failing(tmp_path: Path) -> None:
+async def test_a_store_that_fills_is_degraded_and_a_full_one_failing(backend: Backend) -> None:
     """Over 70 % of its bound a person is told; at the bound pushes are refused."""
-    store = SqliteStore(tmp_path / "events.db", max_bytes=10_000_000)
-    await store.open(["a"])
+    store = await backend.open("a", max_bytes=10_000_000)
     for number in range(8):
         await append(store, small_event(str(number), size=1_000_000))
     found = await snapshot(store)

@@ -11,10 +11,10 @@ import pytest
 
 from reserve_listener.intake import normalize
 from reserve_listener.simulator import patience, sample_event
-from reserve_listener.store import SqliteStore
+from reserve_listener.store import open_store
 from reserve_listener.text import visible_lines
 from tests.daemon_process import COMMAND, environment
-from tests.helpers import append
+from tests.helpers import append, url_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,8 +34,7 @@ COMMANDS = (
 @pytest.fixture
 async def config(tmp_path: Path) -> Path:
     """A configuration whose store holds an event with dirty ids, and an unreadable push."""
-    store = SqliteStore(tmp_path / "events.db")
-    await store.open(["console"])
+    store = await open_store(url_of(tmp_path / "events.db"), ["console"])
     envelope = sample_event(event_id=DIRTY, scope_id=DIRTY)
     envelope["event"][DIRTY] = DIRTY
     good = json.dumps(envelope).encode()

@@ -13,9 +13,9 @@ from reserve_listener.config.default_store import default_store
 from reserve_listener.errors import ConfigError
 from reserve_listener.intake import normalize
 from reserve_listener.simulator import patience, sample_event
-from reserve_listener.store import SqliteStore
+from reserve_listener.store import open_store
 from tests.daemon_process import COMMAND, environment
-from tests.helpers import append
+from tests.helpers import append, url_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,8 +54,7 @@ def cli(folder: Path, *arguments: str, **extra: str) -> subprocess.CompletedProc
 async def make_store(path: Path) -> None:
     """A store with one event, pending for `console`; `other` is known and has no part in it."""
     path.parent.mkdir(exist_ok=True)
-    store = SqliteStore(path)
-    await store.open(["console"])
+    store = await open_store(url_of(path), ["console"])
     raw = json.dumps(sample_event(event_id="one", scope_id="omm_a")).encode()
     await append(store, normalize.incoming(raw, normalize.parse(raw), received_ms=1_700_000_000_000))
     await store.set_sinks(["console", "other"], {})

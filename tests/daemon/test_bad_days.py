@@ -17,6 +17,7 @@ from reserve_listener.web.answers import Status
 from reserve_listener.web.client import get
 from tests.daemon.test_lifecycle import under_systemd
 from tests.daemon_process import COMMAND, environment, running, until, write_config
+from tests.helpers import url_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -273,7 +274,7 @@ async def test_the_control_socket_works_in_a_deep_folder(
     write_config(deep, platform, server.url)
     async with running(deep, deep / "config.toml") as daemon:
         await platform.connected(20)
-        answer = await asyncio.to_thread(get, deep / "events.db", "/status", Status)
+        answer = await asyncio.to_thread(get, url_of(deep / "events.db"), "/status", Status)
         assert answer is not None
         assert answer.pid == daemon.process.pid
         assert await daemon.stop() == 0

@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 from reserve_listener.errors import NoAnswerError, NotFoundError, ReserveListenerError, StoreError
 from reserve_listener.model import EventQuery
 from reserve_listener.simulator import patience
-from reserve_listener.store.sqlite.places import socket_path
+from reserve_listener.store import backend
 from reserve_listener.web import api, server
 from reserve_listener.web.answers import (
     Changed,
@@ -30,6 +30,7 @@ from reserve_listener.web.answers import (
 )
 from reserve_listener.web.client import get, post
 from reserve_listener.web.server import ControlServer
+from tests.helpers import url_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
@@ -80,25 +81,25 @@ def actions() -> Notebook:
 
 
 @pytest.fixture
-async def store(tmp_path: Path, actions: Notebook) -> AsyncIterator[Path]:
-    """The path of a store whose control socket is served."""
-    path = tmp_path / "events.db"
-    control = ControlServer(socket_path(path))
+async def store(tmp_path: Path, actions: Notebook) -> AsyncIterator[str]:
+    """The URL of a store whose control socket is served."""
+    url = url_of(tmp_path / "events.db")
+    control = ControlServer(backend(url).control_socket)
     control.bind()
     await control.serve(actions)
-    yield path
+    yield url
     await control.close()
-    assert not socket_path(path).exists()
+    assert not backend(url).control_socket.exists()
 
 
-async def ask(store: Path, method: str, path: str, content: bytes = b"") -> httpx2.Response:
+async def ask(store: str, method: str, path: str, content: bytes = b"") -> httpx2.Response:
     """What a client that is not ours is answered."""
-    transport = httpx2.AsyncHTTPTransport(uds=str(socket_path(store)))
+    transport = httpx2.AsyncHTTPTransport(uds=str(backend(store).control_socket))
     async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
         return await client.request(method, path, content=content)
 
 
-async def test_every_path_does_what_it_says(store: Path, actions: Notebook) -> None:
+async def test_every_path_does_what_it_says(store: str, actions: Notebook) -> None:
     """Each request reaches its action with what it named, and the client gets the typed answer."""
     status = await asyncio.to_thread(get, store, "/status", Status)
     assert status is not None
@@ -152,7 +153,7 @@ async def test_every_path_does_what_it_says(store: Path, actions: Notebook) -> N
     ids=lambda value: value[:30] if isinstance(value, bytes) else None,
 )
 async def test_a_mistake_in_a_request_is_the_askers(
-    store: Path, actions: Notebook, request_line: str, content: bytes, status: int
+    store: str, actions: Notebook, request_line: str, content: bytes, status: int
 ) -> None:
     """Whatever is wrong with it, the answer is a problem with a sentence, nothing is done, and no line is logged."""
     with capture_logs() as logs:
@@ -167,7 +168,7 @@ async def test_a_mistake_in_a_request_is_the_askers(
     assert logs == []
 
 
-async def test_a_selection_of_all_is_one_on_purpose(store: Path, actions: Notebook) -> None:
+async def test_a_selection_of_all_is_one_on_purpose(store: str, actions: Notebook) -> None:
     """`"all": true` is what makes an action without filters one for everything."""
     answer = await ask(store, "POST", "/api/v1/dead-letters/retry", b'{"all": true}')
     assert (answer.status_code, answer.json()) == (200, {"count": 7})
@@ -179,7 +180,7 @@ async def test_a_selection_of_all_is_one_on_purpose(store: Path, actions: Notebo
     [(NotFoundError("no sink"), 404), (StoreError("disk full"), 503), (ReserveListenerError("not so"), 409)],
 )
 async def test_what_the_daemon_refuses_is_told_in_its_words(
-    store: Path, actions: Notebook, error: Exception, status: int
+    store: str, actions: Notebook, error: Exception, status: int
 ) -> None:
     """A refusal has its status and its sentence; the client raises the sentence."""
     actions.error = error
@@ -192,7 +193,7 @@ async def test_what_the_daemon_refuses_is_told_in_its_words(
 @pytest.mark.parametrize(
     "defect", [KeyError("operation"), TypeError("no"), AttributeError("x"), RecursionError()]
 )
-async def test_a_defect_looks_like_one(store: Path, actions: Notebook, defect: Exception) -> None:
+async def test_a_defect_looks_like_one(store: str, actions: Notebook, defect: Exception) -> None:
     """An error of the daemon's own is a 500 that names it and a line with its traceback, not the asker's mistake."""
     actions.error = defect
     with capture_logs() as logs:
@@ -206,7 +207,7 @@ async def test_a_defect_looks_like_one(store: Path, actions: Notebook, defect: E
         await asyncio.to_thread(get, store, "/status", Status)
 
 
-async def test_a_large_answer_arrives_whole(store: Path, actions: Notebook) -> None:
+async def test_a_large_answer_arrives_whole(store: str, actions: Notebook) -> None:
     """An answer of more than a megabyte is read to its end; one beyond the client's bound is refused."""
     actions.sinks = 10_000
     status = await asyncio.to_thread(get, store, "/status", Status)
@@ -223,11 +224,11 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("_impatient")
-async def test_who_says_nothing_is_cut_off(store: Path) -> None:
+async def test_who_says_nothing_is_cut_off(store: str) -> None:
     """A connection without a request, with half of one, and with an answer that nobody reads, each has its end."""
     post_line = b"POST /api/v1/dead-letters/drop HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{"
     for sent in (b"", b"GET /api", post_line):
-        reader, writer = await asyncio.open_unix_connection(str(socket_path(store)))
+        reader, writer = await asyncio.open_unix_connection(str(backend(store).control_socket))
         writer.write(sent)
         with contextlib.suppress(ConnectionResetError):
             told = await asyncio.wait_for(reader.read(), patience(10))
@@ -236,9 +237,12 @@ async def test_who_says_nothing_is_cut_off(store: Path) -> None:
     assert await asyncio.to_thread(get, store, "/status", Status) is not None
 
 
-async def test_so_many_may_ask_at_once(store: Path) -> None:
+async def test_so_many_may_ask_at_once(store: str) -> None:
     """Beyond the bound the oldest connection is cut off, so that whoever hangs keeps nobody out."""
-    hanging = [await asyncio.open_unix_connection(str(socket_path(store))) for _ in range(server.CONNECTIONS)]
+    hanging = [
+        await asyncio.open_unix_connection(str(backend(store).control_socket))
+        for _ in range(server.CONNECTIONS)
+    ]
     assert await asyncio.to_thread(get, store, "/status", Status) is not None
     with contextlib.suppress(ConnectionResetError):
         assert await asyncio.wait_for(hanging[0][0].read(), patience(10)) == b""
@@ -247,10 +251,10 @@ async def test_so_many_may_ask_at_once(store: Path) -> None:
 
 
 @contextlib.contextmanager
-def pretender(store: Path) -> Iterator[socket.socket]:
+def pretender(store: str) -> Iterator[socket.socket]:
     """A socket in the daemon's place."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
-        listener.bind(str(socket_path(store)))
+        listener.bind(str(backend(store).control_socket))
         listener.listen()
         yield listener
 
@@ -269,7 +273,7 @@ def pretender(store: Path) -> Iterator[socket.socket]:
 )
 def test_the_client_has_an_end_and_a_bound(tmp_path: Path, said: bytes, told: str) -> None:
     """Whatever sits behind the socket, the command ends in time with a sentence."""
-    store = tmp_path / "events.db"
+    store = url_of(tmp_path / "events.db")
     with pretender(store) as listener:
 
         def speak() -> None:
@@ -289,25 +293,25 @@ def test_the_client_has_an_end_and_a_bound(tmp_path: Path, said: bytes, told: st
 
 def test_a_full_queue_is_no_answer(tmp_path: Path) -> None:
     """A daemon that hangs with a full queue of callers does not answer; it is not taken for one that is gone."""
-    store = tmp_path / "events.db"
+    store = url_of(tmp_path / "events.db")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener, contextlib.ExitStack() as stack:
-        listener.bind(str(socket_path(store)))
+        listener.bind(str(backend(store).control_socket))
         listener.listen(0)
         for _ in range(2):
             caller = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
             caller.setblocking(False)
             with contextlib.suppress(BlockingIOError):
-                caller.connect(str(socket_path(store)))
+                caller.connect(str(backend(store).control_socket))
         with pytest.raises(NoAnswerError):
             get(store, "/status", Status, timeout_s=0.2)
 
 
 async def test_who_asks_before_it_is_served_waits(tmp_path: Path, actions: Notebook) -> None:
     """From `bind` on nobody is told that no daemon runs; the socket is its owner's alone."""
-    store = tmp_path / "events.db"
-    control = ControlServer(socket_path(store))
+    store = url_of(tmp_path / "events.db")
+    control = ControlServer(backend(store).control_socket)
     control.bind()
-    assert stat.S_IMODE(socket_path(store).stat().st_mode) == 0o600
+    assert stat.S_IMODE(backend(store).control_socket.stat().st_mode) == 0o600
     asking = asyncio.create_task(asyncio.to_thread(get, store, "/status", Status))
     await control.serve(actions)
     assert await asking is not None
@@ -317,12 +321,12 @@ async def test_who_asks_before_it_is_served_waits(tmp_path: Path, actions: Noteb
 
 async def test_a_socket_that_cannot_be_made_costs_the_socket_only(tmp_path: Path, actions: Notebook) -> None:
     """A path that is taken by a folder is said in the log; the rest of the daemon goes on."""
-    store = tmp_path / "events.db"
-    socket_path(store).mkdir()
-    control = ControlServer(socket_path(store))
+    store = url_of(tmp_path / "events.db")
+    backend(store).control_socket.mkdir()
+    control = ControlServer(backend(store).control_socket)
     with capture_logs() as logs:
         control.bind()
         await control.serve(actions)
     await control.close()
     assert [line["event"] for line in logs] == ["control.unavailable"]
-    assert socket_path(store).is_dir()
+    assert backend(store).control_socket.is_dir()

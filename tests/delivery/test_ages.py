@@ -14,17 +14,18 @@ from reserve_listener.delivery import Worker
 from reserve_listener.delivery.retry import RetryPolicy
 from reserve_listener.errors import TransientDeliveryError
 from reserve_listener.model import Verdict
-from reserve_listener.store import Retention, SqliteStore
+from reserve_listener.store.retention import Retention
 from tests.delivery.test_worker import working
-from tests.helpers import NOW_MS, Clock, ScriptedSink, append, event, small_event, stored, until
+from tests.helpers import NOW_MS, Clock, ScriptedSink, append, event, small_event, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-    from pathlib import Path
 
     from reserve_listener.model import Delivery
+    from reserve_listener.protocols.store import Store
 
-    Opened = Callable[[], Awaitable[SqliteStore]]
+    Opened = Callable[[], Awaitable[Store]]
+    from tests.backends import Backend
 
 HOUR_S = 3600
 DAY_S = 24 * HOUR_S
@@ -56,16 +57,15 @@ def world() -> World:
 
 
 @pytest.fixture
-async def opened(tmp_path: Path, world: World) -> AsyncIterator[Opened]:
+async def opened(backend: Backend, world: World) -> AsyncIterator[Opened]:
     """Opens the store, anew if it is open, with the ages of a new process."""
-    stores: list[SqliteStore] = []
+    stores: list[Store] = []
 
-    async def again() -> SqliteStore:
+    async def again() -> Store:
         if stores:
             await stores[-1].close()
         world.ages = world.reborn()
-        stores.append(SqliteStore(tmp_path / "events.db", ages=world.ages))
-        await stores[-1].open(["scripted"])
+        stores.append(await backend.open("scripted", ages=world.ages))
         return stores[-1]
 
     yield again
@@ -139,24 +139,21 @@ async def down(_: Sequence[Delivery]) -> None:
     raise TransientDeliveryError("away", down=False)
 
 
-async def waiting(store: SqliteStore, sink: ScriptedSink) -> None:
+async def waiting(backend: Backend, sink: ScriptedSink) -> None:
     """Until an attempt has failed and its row waits."""
     await until(lambda: sink.attempts)
-    await until(lambda: stored(store.path)[0].deliveries[0].due_ms > 0)
+    await until(lambda: backend.stored()[0].deliveries[0].due_ms > 0)
 
 
-async def set_right(store: SqliteStore) -> None:
-    """Until what the clock did is written down."""
-    await until(lambda: store._setting_right is not None and store._setting_right.done())
-
-
-def is_bounded(store: SqliteStore, world: World) -> bool:
+def is_bounded(backend: Backend, world: World) -> bool:
     """Whether the one row waits for no longer than the policy allows."""
-    (one,) = stored(store.path)
+    (one,) = backend.stored()
     return one.deliveries[0].due_ms - world.wall() <= POLICY.cap_s * 1000
 
 
-async def test_a_clock_set_back_while_running_holds_nothing(opened: Opened, world: World) -> None:
+async def test_a_clock_set_back_while_running_holds_nothing(
+    backend: Backend, opened: Opened, world: World
+) -> None:
     """Eight hours back: the row is due after its own wait at most, and goes out then."""
     store = await opened()
     sink = ScriptedSink(script=down)
@@ -164,28 +161,30 @@ async def test_a_clock_set_back_while_running_holds_nothing(opened: Opened, worl
     store.on_commit, store.on_requeue = worker.wake, worker.requeue
     await append(store, event("e1", received_ms=world.wall()))
     async with working(worker):
-        await waiting(store, sink)
+        await waiting(backend, sink)
         world.set(-8 * HOUR_S)
         world.ages.now_ms()  # as the heartbeat does
-        await until(partial(is_bounded, store, world))
+        await until(partial(is_bounded, backend, world))
         sink.script = None
         world.pass_(POLICY.cap_s)
         worker._wake.set()
         await until(lambda: sink.ids == ["e1"])
 
 
-async def test_a_clock_set_back_while_the_daemon_was_off_holds_nothing(opened: Opened, world: World) -> None:
+async def test_a_clock_set_back_while_the_daemon_was_off_holds_nothing(
+    backend: Backend, opened: Opened, world: World
+) -> None:
     """The next start brings the row forward, and however often it is started again: the wait is not begun anew."""
     store = await opened()
     sink = ScriptedSink(script=down)
     await append(store, event("e1", received_ms=world.wall()))
     async with working(Worker(sink, store, policy=POLICY, ages=world.ages, jitter=lambda: 1.0)):
-        await waiting(store, sink)
+        await waiting(backend, sink)
     world.set(-8 * HOUR_S)
     for _ in range(3):
         store = await opened()
         async with working(Worker(sink, store, policy=POLICY, ages=world.ages)):
-            await until(partial(is_bounded, store, world))
+            await until(partial(is_bounded, backend, world))
         world.pass_(POLICY.cap_s / 3)
     sink.script = None
     store = await opened()
@@ -194,7 +193,9 @@ async def test_a_clock_set_back_while_the_daemon_was_off_holds_nothing(opened: O
 
 
 @pytest.mark.parametrize("restart", ["running", "restarted"])
-async def test_a_jump_ahead_makes_no_dead_letters(opened: Opened, world: World, restart: str) -> None:
+async def test_a_jump_ahead_makes_no_dead_letters(
+    backend: Backend, opened: Opened, world: World, restart: str
+) -> None:
     """400 days ahead, with a delivery in hand or after a restart: it is tried again; after `max_age` it is dead."""
     store = await opened()
     sink = ScriptedSink(script=down)
@@ -202,28 +203,30 @@ async def test_a_jump_ahead_makes_no_dead_letters(opened: Opened, world: World, 
     store.on_commit, store.on_requeue = worker.wake, worker.requeue
     await append(store, event("e1", received_ms=world.wall()))
     async with working(worker):
-        await waiting(store, sink)
+        await waiting(backend, sink)
         world.set(400 * DAY_S)
         world.ages.now_ms()
         if restart == "running":
             await until(lambda: len(sink.attempts) >= 2)
-            await until(lambda: stored(store.path)[0].deliveries[0].attempts >= 2)
+            await until(lambda: backend.stored()[0].deliveries[0].attempts >= 2)
         else:
-            await set_right(store)
+            await backend.set_right(store)
     if restart == "restarted":
         store = await opened()
         worker = Worker(sink, store, policy=POLICY, ages=world.ages)
         async with working(worker):
             await until(lambda: len(sink.attempts) >= 2)
-            await until(lambda: stored(store.path)[0].deliveries[0].attempts >= 2)
-    assert stored(store.path)[0].deliveries[0].state == "pending"
+            await until(lambda: backend.stored()[0].deliveries[0].attempts >= 2)
+    assert backend.stored()[0].deliveries[0].state == "pending"
     worker = Worker(sink, store, policy=POLICY, ages=world.ages)
     world.pass_(POLICY.max_age_s)
     async with working(worker):
-        await until(lambda: stored(store.path)[0].deliveries[0].state == "dead")
+        await until(lambda: backend.stored()[0].deliveries[0].state == "dead")
 
 
-async def test_a_jump_ahead_prunes_nothing_and_forgets_no_event(opened: Opened, world: World) -> None:
+async def test_a_jump_ahead_prunes_nothing_and_forgets_no_event(
+    backend: Backend, opened: Opened, world: World
+) -> None:
     """What was delivered is kept for as long as it should, and a push of it is known; then it goes."""
     store = await opened()
     await store.set_sinks([])
@@ -234,11 +237,11 @@ async def test_a_jump_ahead_prunes_nothing_and_forgets_no_event(opened: Opened, 
     assert await append(store, small_event("e1", received_ms=world.wall())) is Verdict.DUPLICATE
     world.pass_(31 * DAY_S)
     await retention.tidy()
-    assert stored(store.path) == []
+    assert backend.stored() == []
 
 
 async def test_what_was_stored_while_the_clock_was_ahead_ages_once_it_is_right(
-    opened: Opened, world: World
+    backend: Backend, opened: Opened, world: World
 ) -> None:
     """1,500 events from next year are received now by the clock that was set back, and go after the usual time."""
     store = await opened()
@@ -251,12 +254,12 @@ async def test_what_was_stored_while_the_clock_was_ahead_ages_once_it_is_right(
     )
     world.set(-400 * DAY_S)
     world.ages.now_ms()
-    await until(lambda: max(one.received_ms for one in stored(store.path)) <= world.wall())
-    assert len(stored(store.path)) == 1_501
+    await until(lambda: max(one.received_ms for one in backend.stored()) <= world.wall())
+    assert len(backend.stored()) == 1_501
     retention = Retention(store, keep_ms=30 * DAY_S * 1000, ages=world.ages)
     world.pass_(31 * DAY_S)
     await retention.tidy()
-    assert stored(store.path) == []
+    assert backend.stored() == []
 
 
 async def test_a_jump_ahead_is_no_gap(opened: Opened, world: World) -> None:

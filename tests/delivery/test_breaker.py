@@ -22,7 +22,6 @@ from reserve_listener.errors import (
 )
 from reserve_listener.model import EventQuery
 from reserve_listener.simulator import patience
-from reserve_listener.store import SqliteStore
 from tests.delivery.test_worker import (
     SHAPES,
     CountingStore,
@@ -38,24 +37,24 @@ from tests.helpers import NOW_MS, Clock, ScriptedSink, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
-    from pathlib import Path
 
     from reserve_listener.model import Delivery
+    from reserve_listener.protocols.store import Store
+    from tests.backends import Backend
 
 HOURLY = RetryPolicy(base_s=3600, cap_s=3600)
 DOWN = TransientDeliveryError("refused")
 
 
 @pytest.fixture
-async def base(tmp_path: Path) -> AsyncIterator[SqliteStore]:
-    store = SqliteStore(tmp_path / "events.db")
-    await store.open(["scripted", "other"])
+async def base(backend: Backend) -> AsyncIterator[Store]:
+    store = await backend.open("scripted", "other")
     yield store
     await store.close()
 
 
 @pytest.fixture
-def store(base: SqliteStore) -> CountingStore:
+def store(base: Store) -> CountingStore:
     return CountingStore(base)
 
 
@@ -174,7 +173,7 @@ def test_a_probe_is_due_at_its_time_and_when_the_clock_was_set_back() -> None:
 # -- in a worker ------------------------------------------------------------------------------------------------------------
 
 
-async def opened(worker: Worker, base: SqliteStore, count: int = 20, scopes: int = 10) -> None:
+async def opened(worker: Worker, base: Store, count: int = 20, scopes: int = 10) -> None:
     await fill(base, *((f"{n:03}", f"omm_{n % scopes}") for n in range(count)))
     worker.wake()
     await until(lambda: worker._breaker.is_open)
@@ -183,7 +182,7 @@ async def opened(worker: Worker, base: SqliteStore, count: int = 20, scopes: int
 
 @pytest.mark.parametrize(("batch_size", "max_in_flight"), SHAPES)
 async def test_down_probed_and_up_again(
-    base: SqliteStore, store: CountingStore, batch_size: int, max_in_flight: int
+    backend: Backend, base: Store, store: CountingStore, batch_size: int, max_in_flight: int
 ) -> None:
     """One probe of one event at each time for it and nothing between; after the first success all goes out in order."""
     clock, receiver = Clock(), Receiver()
@@ -219,7 +218,7 @@ async def test_down_probed_and_up_again(
     assert (line["sink"], line["error"], line["delay_s"]) == ("scripted", "refused", 45.0)
     line = next(line for line in logs if line["event"] == "delivery.probe_failed")
     assert (line["sink"], line["error"], line["delay_s"]) == ("scripted", "refused", 45.0)
-    counted = sum(made for _, made, _ in states(base).values())
+    counted = sum(made for _, made, _ in states(backend).values())
     assert counted == 240 + sum(len(attempt) for attempt in sink.attempts[:before])
     assert await base.backlog() == {"other": 240, "scripted": 0}
 
@@ -233,7 +232,7 @@ async def test_down_probed_and_up_again(
     ],
 )
 async def test_a_refusal_does_not_open_it_and_closes_it(
-    base: SqliteStore, store: CountingStore, error: DeliveryError
+    base: Store, store: CountingStore, error: DeliveryError
 ) -> None:
     """An answer says that the receiver is up, whatever it says: every event is tried, also when it was down before."""
     clock, receiver = Clock(), Receiver(error)
@@ -256,7 +255,7 @@ async def test_a_refusal_does_not_open_it_and_closes_it(
         assert len(sink.attempts) > seen + 5
 
 
-async def test_probes_eat_no_attempts(base: SqliteStore, store: CountingStore) -> None:
+async def test_probes_eat_no_attempts(backend: Backend, base: Store, store: CountingStore) -> None:
     """With `max_attempts` 3 and a hundred probes nothing is a dead letter."""
     clock, receiver = Clock(), Receiver()
     policy = RetryPolicy(max_attempts=3, max_age_s=1e9)
@@ -268,10 +267,10 @@ async def test_probes_eat_no_attempts(base: SqliteStore, store: CountingStore) -
             clock.now_ms = worker._breaker.probe_ms
             await look(worker)
         assert len(sink.attempts) == 105
-        assert {(state, made) for state, made, _ in states(base).values()} == {("pending", 1)}
+        assert {(state, made) for state, made, _ in states(backend).values()} == {("pending", 1)}
 
 
-async def test_attempts_that_were_under_way_when_it_opened(base: SqliteStore, store: CountingStore) -> None:
+async def test_attempts_that_were_under_way_when_it_opened(base: Store, store: CountingStore) -> None:
     """They end as they end; what of them fails waits for the breaker's pace, not for an hour, and nothing is probed before."""
     clock, receiver = Clock(), Receiver()
     receiver.errors = {
@@ -312,7 +311,7 @@ async def test_attempts_that_were_under_way_when_it_opened(base: SqliteStore, st
 
 
 async def test_what_is_ready_when_late_failures_put_off_the_probe_is_probed_with(
-    base: SqliteStore, store: CountingStore
+    base: Store, store: CountingStore
 ) -> None:
     """The only event that is left, in hand already, goes out at the time that a late answer wished for."""
     clock = Clock()
@@ -342,7 +341,7 @@ async def test_what_is_ready_when_late_failures_put_off_the_probe_is_probed_with
 
 
 async def test_a_probe_that_fails_after_the_sink_was_enabled_is_an_attempt(
-    base: SqliteStore, store: CountingStore
+    backend: Backend, base: Store, store: CountingStore
 ) -> None:
     """A person closed the breaker meanwhile: the failure counts like any other and waits for its own time."""
     clock, receiver = Clock(), Receiver()
@@ -358,12 +357,12 @@ async def test_a_probe_that_fails_after_the_sink_was_enabled_is_an_attempt(
         worker.enable()
         await asleep(worker)
         receiver.holding.set()
-        await until(lambda: states(base)[probed][1] == 2)
+        await until(lambda: states(backend)[probed][1] == 2)
         assert sink.attempts.count((probed,)) == 2
 
 
 async def test_the_breakers_pace_holds_when_only_late_failures_are_left(
-    base: SqliteStore, store: CountingStore
+    backend: Backend, base: Store, store: CountingStore
 ) -> None:
     """With all but what failed after the opening dead, the next probe comes within a minute all the same."""
     clock, receiver = Clock(), Receiver()
@@ -384,16 +383,14 @@ async def test_the_breakers_pace_holds_when_only_late_failures_are_left(
         await until(lambda: worker._breaker.is_open and len(worker._attempts) == 1)
         hold.set()
         await rest(worker)
-        assert min(states(base).values())[:2] == ("dead", 1)
+        assert min(states(backend).values())[:2] == ("dead", 1)
         receiver.error = None
         clock.advance(60)
         await look(worker)
         assert sink.ids == ["late"]
 
 
-async def test_it_rests_while_it_is_open_and_nothing_is_pending(
-    base: SqliteStore, store: CountingStore
-) -> None:
+async def test_it_rests_while_it_is_open_and_nothing_is_pending(base: Store, store: CountingStore) -> None:
     """Open with an empty store: no timer, no probe; the next event is the probe."""
     clock, receiver = Clock(), Receiver()
     sink = ScriptedSink(max_in_flight=8, script=receiver)
@@ -415,9 +412,7 @@ async def test_it_rests_while_it_is_open_and_nothing_is_pending(
 
 
 @pytest.mark.parametrize("count", [5, 40])
-async def test_it_rests_while_it_is_open_and_all_waits(
-    base: SqliteStore, store: CountingStore, count: int
-) -> None:
+async def test_it_rests_while_it_is_open_and_all_waits(base: Store, store: CountingStore, count: int) -> None:
     """Between probes, and while a probe hangs past the next probe's time, there is no turn and no call."""
     clock, receiver = Clock(), Receiver()
     sink = ScriptedSink(max_in_flight=4, script=receiver)
@@ -448,7 +443,7 @@ async def test_it_rests_while_it_is_open_and_all_waits(
 
 
 async def test_no_busy_loop_when_a_retry_is_due_and_there_is_no_place(
-    base: SqliteStore, store: CountingStore
+    backend: Backend, base: Store, store: CountingStore
 ) -> None:
     """All places taken by attempts that hang, more of it ready, and a retry whose time has come: the worker rests."""
     clock, receiver = Clock(), Receiver(None)
@@ -459,7 +454,7 @@ async def test_no_busy_loop_when_a_retry_is_due_and_there_is_no_place(
     turns = Turns(worker)
     async with working(worker):
         await fill(base, ("first", "omm_first"))
-        await until(lambda: states(base)["first"][1] == 1)
+        await until(lambda: states(backend)["first"][1] == 1)
         receiver.holding = asyncio.Event()
         receiver.errors = {}
         await fill(base, *((f"{n}", f"omm_{n}") for n in range(9)))
@@ -474,7 +469,7 @@ async def test_no_busy_loop_when_a_retry_is_due_and_there_is_no_place(
 
 @pytest.mark.parametrize("scopes", [1, 5])
 async def test_drain_with_an_open_breaker_returns_at_once(
-    base: SqliteStore, store: CountingStore, scopes: int
+    base: Store, store: CountingStore, scopes: int
 ) -> None:
     """Nothing is tried again and everything stays; when a probe is due it is made, and all goes out if it succeeds."""
     clock, receiver = Clock(), Receiver()
@@ -496,7 +491,7 @@ async def test_drain_with_an_open_breaker_returns_at_once(
 
 
 @pytest.mark.parametrize("up", [True, False])
-async def test_drain_with_a_probe_that_is_due(base: SqliteStore, store: CountingStore, *, up: bool) -> None:
+async def test_drain_with_a_probe_that_is_due(base: Store, store: CountingStore, *, up: bool) -> None:
     """It is made: when it succeeds everything goes out, when not the worker ends."""
     clock, receiver = Clock(), Receiver()
     sink = ScriptedSink(script=receiver)
@@ -513,7 +508,7 @@ async def test_drain_with_a_probe_that_is_due(base: SqliteStore, store: Counting
 
 
 async def test_what_grows_too_old_while_it_is_down_is_given_up_in_bulk(
-    base: SqliteStore, store: CountingStore
+    base: Store, store: CountingStore
 ) -> None:
     """Six thousand events expire with one probe and in one line of the log; younger ones stay and are delivered."""
     clock, receiver = Clock(), Receiver()
@@ -540,7 +535,7 @@ async def test_what_grows_too_old_while_it_is_down_is_given_up_in_bulk(
     assert (await base.backlog())["scripted"] == 0
 
 
-async def test_what_is_too_old_is_tried_once_the_sink_is_up(base: SqliteStore, store: CountingStore) -> None:
+async def test_what_is_too_old_is_tried_once_the_sink_is_up(base: Store, store: CountingStore) -> None:
     """Nothing is given up unseen after a probe that succeeded."""
     clock, receiver = Clock(), Receiver()
     sink = ScriptedSink(script=receiver)
@@ -554,9 +549,7 @@ async def test_what_is_too_old_is_tried_once_the_sink_is_up(base: SqliteStore, s
 
 
 @pytest.mark.parametrize("hours", [-24 * 400, -30, -1, 1, 30, 24 * 400])
-async def test_probes_go_on_when_the_clock_is_set(
-    base: SqliteStore, store: CountingStore, hours: int
-) -> None:
+async def test_probes_go_on_when_the_clock_is_set(base: Store, store: CountingStore, hours: int) -> None:
     """Set back or ahead by an hour or a year while the breaker is open: the next look, within a minute, probes."""
     clock, receiver = Clock(), Receiver()
     sink = ScriptedSink(script=receiver)
@@ -578,7 +571,7 @@ async def test_probes_go_on_when_the_clock_is_set(
 
 
 async def test_a_lone_event_is_probed_with_when_the_clock_was_set_back(
-    base: SqliteStore, store: CountingStore
+    base: Store, store: CountingStore
 ) -> None:
     """Its own due time lies in what is the future now, and does not hold up the probe."""
     clock, receiver = Clock(), Receiver()
@@ -596,7 +589,7 @@ async def test_a_lone_event_is_probed_with_when_the_clock_was_set_back(
         assert sink.ids == ["one"]
 
 
-async def test_it_opens_and_closes_many_times(base: SqliteStore, store: CountingStore) -> None:
+async def test_it_opens_and_closes_many_times(base: Store, store: CountingStore) -> None:
     """Ten times down and up with failures of the store between: each event once, in order per scope."""
     clock, receiver = Clock(), Receiver()
     sink = ScriptedSink(max_in_flight=3, script=receiver)
@@ -628,13 +621,13 @@ async def test_it_opens_and_closes_many_times(base: SqliteStore, store: Counting
 # -- gone, disabled and enabled ---------------------------------------------------------------------------------------------
 
 
-async def disabled_names(base: SqliteStore) -> set[str]:
+async def disabled_names(base: Store) -> set[str]:
     return {one.name for one in await base.sinks() if one.disabled_ms is not None}
 
 
 @pytest.mark.parametrize("fails", [0, 3])
 async def test_a_sink_that_is_gone_is_disabled_and_keeps_everything(
-    base: SqliteStore, store: CountingStore, fails: int
+    backend: Backend, base: Store, store: CountingStore, fails: int
 ) -> None:
     """410: nothing more is tried, no attempt counts, the store knows of it, another sink goes on; enabled, all goes out."""
     receiver = Receiver(SinkGoneError("HTTP 410"))
@@ -649,7 +642,7 @@ async def test_a_sink_that_is_gone_is_disabled_and_keeps_everything(
             await until(lambda: not worker._attempts and worker._gone is None and sink.attempts)
             await rest(worker)
             assert len(sink.attempts) == 3
-            assert {(state, made) for state, made, _ in states(base).values()} == {("pending", 0)}
+            assert {(state, made) for state, made, _ in states(backend).values()} == {("pending", 0)}
             assert await disabled_names(base) == {"scripted"}
             assert worker.health.state == "disabled"
             assert worker.health.next_attempt_ms is None
@@ -672,11 +665,10 @@ async def test_a_sink_that_is_gone_is_disabled_and_keeps_everything(
     assert await disabled_names(base) == set()
 
 
-async def test_ages_stand_still_while_a_sink_is_disabled(tmp_path: Path) -> None:
+async def test_ages_stand_still_while_a_sink_is_disabled(backend: Backend) -> None:
     """A claim that was under way when the sink was disabled does not carry the old age past the pause."""
     clock = Clock()
-    store = SqliteStore(tmp_path / "paused.db", now_ms=clock)
-    await store.open(["scripted"])
+    store = await backend.open("scripted", now_ms=clock)
     receiver = Receiver(None)
     sink = ScriptedSink(script=receiver)
     worker = worker_of(sink, store, policy=RetryPolicy(base_s=1, max_age_s=1000), now_ms=clock)
@@ -707,10 +699,10 @@ async def test_ages_stand_still_while_a_sink_is_disabled(tmp_path: Path) -> None
         await until(lambda: len(sink.attempts) == 4)
         await rest(worker)
         await store.close()
-    assert {state for state, *_ in states(store).values()} == {"pending"}
+    assert {state for state, *_ in states(backend).values()} == {"pending"}
 
 
-async def test_disabled_with_attempts_under_way(base: SqliteStore, store: CountingStore) -> None:
+async def test_disabled_with_attempts_under_way(base: Store, store: CountingStore) -> None:
     """They finish and are settled; what was ready is put back, and the worker rests until it is enabled."""
     receiver = Receiver(None)
     receiver.holding = asyncio.Event()
@@ -734,7 +726,7 @@ async def test_disabled_with_attempts_under_way(base: SqliteStore, store: Counti
 
 
 async def test_enabled_while_it_was_down_everything_is_tried_at_once(
-    base: SqliteStore, store: CountingStore
+    base: Store, store: CountingStore
 ) -> None:
     """A person knows that it is back: not even what the receiver put off for an hour waits."""
     clock, receiver = Clock(), Receiver()
@@ -759,7 +751,7 @@ async def test_enabled_while_it_was_down_everything_is_tried_at_once(
 @pytest.mark.parametrize("times", [1, 6])
 @pytest.mark.parametrize("call", ["claim", "claim_scopes", "settle", "release", "dead_letter_expired"])
 async def test_every_call_of_the_store_may_fail(
-    base: SqliteStore, store: CountingStore, call: str, times: int
+    backend: Backend, base: Store, store: CountingStore, call: str, times: int
 ) -> None:
     """Down, something too old, and up again, while the store fails: it is repeated until it is done."""
     clock, receiver = Clock(), Receiver()
@@ -774,7 +766,7 @@ async def test_every_call_of_the_store_may_fail(
         await until(lambda: worker._breaker.is_open and not worker._release and not worker._attempts)
         clock.advance(1001)
         worker._wake.set()
-        await until(lambda: sum(state == "dead" for state, *_ in states(base).values()) == 7)
+        await until(lambda: sum(state == "dead" for state, *_ in states(backend).values()) == 7)
         await rest(worker)
         receiver.error = None
         clock.now_ms = worker._breaker.probe_ms
@@ -792,7 +784,7 @@ async def test_every_call_of_the_store_may_fail(
 @pytest.mark.parametrize("pending", [0, 5_000])
 @pytest.mark.slow
 async def test_a_sink_that_is_down_for_a_day_delays_no_other(
-    base: SqliteStore, store: CountingStore, pending: int
+    base: Store, store: CountingStore, pending: int
 ) -> None:
     """With an hour-long policy and thousands waiting for it, the other sink has each new event after a few looks."""
     clock = Clock()
@@ -821,7 +813,7 @@ async def test_a_sink_that_is_down_for_a_day_delays_no_other(
 
 
 async def test_a_dead_letter_that_is_tried_again_does_not_wait_for_another_of_its_scope(
-    base: SqliteStore, store: CountingStore
+    base: Store, store: CountingStore
 ) -> None:
     """An older event, replayed while a newer one of its scope is under way, goes out though the newer one fails."""
     clock, receiver = Clock(), Receiver(None)

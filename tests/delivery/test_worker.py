@@ -22,15 +22,14 @@ from reserve_listener.errors import (
 )
 from reserve_listener.model import EventQuery, Verdict
 from reserve_listener.simulator import patience
-from reserve_listener.store import SqliteStore
-from reserve_listener.store.sqlite import claiming
-from tests.helpers import NOW_MS, Clock, ScriptedSink, append, event, stored, until
+from tests.helpers import NOW_MS, Clock, ScriptedSink, append, event, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
-    from pathlib import Path
 
     from reserve_listener.model import Delivery
+    from reserve_listener.protocols.store import Store
+    from tests.backends import Backend
 
 QUICK = RetryPolicy(base_s=0.001, cap_s=0.002)
 SHAPES = [(1, 1), (1, 8), (20, 1), (5, 4)]
@@ -41,7 +40,7 @@ CALLS = ["claim", "claim_scopes", "settle", "release"]
 class CountingStore:
     """The real store, with its calls counted and, when told, failing."""
 
-    def __init__(self, store: SqliteStore) -> None:
+    def __init__(self, store: Store) -> None:
         self._store = store
         self.calls: Counter[str] = Counter()
         self.failures: dict[str, int] = {}
@@ -64,15 +63,14 @@ class CountingStore:
 
 
 @pytest.fixture
-async def base(tmp_path: Path) -> AsyncIterator[SqliteStore]:
-    store = SqliteStore(tmp_path / "events.db")
-    await store.open(["scripted"])
+async def base(backend: Backend) -> AsyncIterator[Store]:
+    store = await backend.open("scripted")
     yield store
     await store.close()
 
 
 @pytest.fixture
-def store(base: SqliteStore) -> CountingStore:
+def store(base: Store) -> CountingStore:
     return CountingStore(base)
 
 
@@ -115,7 +113,7 @@ async def drained(worker: Worker) -> None:
         await worker.run()
 
 
-async def fill(store: SqliteStore, *events: tuple[str, str], received_ms: int = NOW_MS) -> None:
+async def fill(store: Store, *events: tuple[str, str], received_ms: int = NOW_MS) -> None:
     verdicts = await asyncio.gather(
         *(append(store, event(event_id, scope, received_ms=received_ms)) for event_id, scope in events)
     )
@@ -132,10 +130,10 @@ def realtime(sink: ScriptedSink, store: Any, policy: RetryPolicy = QUICK) -> Wor
     return Worker(sink, store, policy=RetryPolicy(base_s=policy.base_s, cap_s=policy.cap_s, max_age_s=1e12))
 
 
-def states(base: SqliteStore) -> dict[str, tuple[str, int, str | None]]:
+def states(backend: Backend) -> dict[str, tuple[str, int, str | None]]:
     return {
         one.event_id: (one.deliveries[0].state, one.deliveries[0].attempts, one.deliveries[0].last_error)
-        for one in stored(base.path)
+        for one in backend.stored()
     }
 
 
@@ -145,7 +143,7 @@ def by_scope(sink: ScriptedSink) -> list[list[str]]:
 
 @pytest.mark.parametrize(("batch_size", "max_in_flight"), SHAPES)
 async def test_everything_is_delivered_once_and_in_order(
-    base: SqliteStore, store: CountingStore, batch_size: int, max_in_flight: int
+    base: Store, store: CountingStore, batch_size: int, max_in_flight: int
 ) -> None:
     """300 events of 7 scopes at attempts of random length: each once, in order per scope, never two of one at a time."""
     dice = random.Random(1)
@@ -166,7 +164,7 @@ async def test_everything_is_delivered_once_and_in_order(
 
 @pytest.mark.parametrize(("batch_size", "max_in_flight"), SHAPES)
 async def test_order_per_scope_holds_over_random_failures(
-    base: SqliteStore, store: CountingStore, batch_size: int, max_in_flight: int
+    backend: Backend, base: Store, store: CountingStore, batch_size: int, max_in_flight: int
 ) -> None:
     """A third of the attempts fails: still everything once, in order per scope, and every failure was persisted."""
     dice = random.Random(2)
@@ -183,16 +181,16 @@ async def test_order_per_scope_holds_over_random_failures(
         for start in range(0, 120, 30):
             await fill(base, *((f"{n:03}", f"omm_{n % 5}") for n in range(start, start + 30)))
         await until(lambda: len(sink.ids) == 120, 20)
-        await until(lambda: all(state == "delivered" for state, *_ in states(base).values()))
+        await until(lambda: all(state == "delivered" for state, *_ in states(backend).values()))
     assert by_scope(sink) == [[f"{n:03}" for n in range(scope, 120, 5)] for scope in range(5)]
     assert sink.overlaps == []
     made = Counter(event_id for attempt in sink.attempts for event_id in attempt)
-    assert {event_id: attempts for event_id, (_, attempts, _) in states(base).items()} == made
+    assert {event_id: attempts for event_id, (_, attempts, _) in states(backend).items()} == made
 
 
 @pytest.mark.parametrize(("batch_size", "max_in_flight"), [(1, 1), (1, 8)])
 async def test_a_failing_event_holds_back_its_own_scope_only(
-    base: SqliteStore, store: CountingStore, batch_size: int, max_in_flight: int
+    backend: Backend, base: Store, store: CountingStore, batch_size: int, max_in_flight: int
 ) -> None:
     """While a1 fails, a2 and a3 are not even tried, and everything else is delivered."""
 
@@ -205,12 +203,12 @@ async def test_a_failing_event_holds_back_its_own_scope_only(
     await drained(worker_of(sink, store, policy=RetryPolicy(base_s=60)))
     assert sorted(sink.ids) == ["b1", "b2", "c1"]
     assert sorted(sink.attempts) == [("a1",), ("b1",), ("b2",), ("c1",)]
-    assert states(base)["a1"] == ("pending", 1, "down")
-    assert states(base)["a2"] == ("pending", 0, None)
+    assert states(backend)["a1"] == ("pending", 1, "down")
+    assert states(backend)["a2"] == ("pending", 0, None)
 
 
 async def test_a_slow_scope_with_a_long_queue_does_not_hold_back_others(
-    base: SqliteStore, store: CountingStore
+    base: Store, store: CountingStore
 ) -> None:
     """With 300 events behind an attempt that hangs, a new event of another scope goes out at once, and its retry too."""
     release = asyncio.Event()
@@ -238,9 +236,7 @@ async def test_a_slow_scope_with_a_long_queue_does_not_hold_back_others(
     assert sink.overlaps == []
 
 
-async def test_what_waits_behind_a_slow_scope_stays_in_the_store(
-    base: SqliteStore, store: CountingStore
-) -> None:
+async def test_what_waits_behind_a_slow_scope_stays_in_the_store(base: Store, store: CountingStore) -> None:
     """However long the queue behind an attempt that hangs, the worker holds none of it in memory and rests."""
     release = asyncio.Event()
 
@@ -259,9 +255,7 @@ async def test_what_waits_behind_a_slow_scope_stays_in_the_store(
         assert len(worker._pending.ready) == 0
 
 
-async def test_a_batch_that_fails_comes_back_whole_and_in_order(
-    base: SqliteStore, store: CountingStore
-) -> None:
+async def test_a_batch_that_fails_comes_back_whole_and_in_order(base: Store, store: CountingStore) -> None:
     """In batch mode the whole batch is tried again, in the same order, ahead of what came later."""
     failures = iter([TransientDeliveryError("once")])
 
@@ -279,7 +273,7 @@ async def test_a_batch_that_fails_comes_back_whole_and_in_order(
 
 
 async def test_a_permanent_error_is_a_dead_letter_and_releases_the_scope(
-    base: SqliteStore, store: CountingStore
+    backend: Backend, base: Store, store: CountingStore
 ) -> None:
     """The refused event is dead with the receiver's words, and the next of its scope follows at once."""
 
@@ -292,7 +286,7 @@ async def test_a_permanent_error_is_a_dead_letter_and_releases_the_scope(
     with structlog.testing.capture_logs() as logs:
         await drained(worker_of(sink, store))
     assert sink.ids == ["a2"]
-    assert states(base) == {"a1": ("dead", 1, "HTTP 422: no"), "a2": ("delivered", 1, None)}
+    assert states(backend) == {"a1": ("dead", 1, "HTTP 422: no"), "a2": ("delivered", 1, None)}
     errors = [line for line in logs if line["log_level"] == "error"]
     assert errors[0].pop("duration_s") >= 0
     assert errors == [
@@ -311,7 +305,9 @@ async def test_a_permanent_error_is_a_dead_letter_and_releases_the_scope(
     ]
 
 
-async def test_a_misconfigured_sink_is_retried_until_max_age(base: SqliteStore, store: CountingStore) -> None:
+async def test_a_misconfigured_sink_is_retried_until_max_age(
+    backend: Backend, base: Store, store: CountingStore
+) -> None:
     """Attempt after attempt fails for a whole max_age without a dead letter; only then it is one."""
     clock = Clock()
 
@@ -323,15 +319,15 @@ async def test_a_misconfigured_sink_is_retried_until_max_age(base: SqliteStore, 
     await fill(base, ("a1", "A"), received_ms=NOW_MS)
     while clock.now_ms < NOW_MS + 1_200_000:
         await drained(worker_of(sink, store, policy=policy, now_ms=clock))
-        assert states(base)["a1"][0] == "pending"
-        clock.now_ms = stored(base.path)[0].deliveries[0].due_ms
+        assert states(backend)["a1"][0] == "pending"
+        clock.now_ms = backend.stored()[0].deliveries[0].due_ms
     assert len(sink.attempts) >= 4
     await drained(worker_of(sink, store, policy=policy, now_ms=clock))
-    assert states(base)["a1"][0] == "dead"
+    assert states(backend)["a1"][0] == "dead"
 
 
 async def test_a_defect_of_a_sink_is_retried_and_logged_with_its_traceback(
-    base: SqliteStore, store: CountingStore
+    backend: Backend, base: Store, store: CountingStore
 ) -> None:
     """An exception that no sink should raise costs one attempt and neither the event nor the worker."""
     errors: list[Exception] = [ValueError("a defect"), KeyError()]
@@ -345,15 +341,13 @@ async def test_a_defect_of_a_sink_is_retried_and_logged_with_its_traceback(
     with structlog.testing.capture_logs() as logs:
         async with working(realtime(sink, store)):
             await until(lambda: sink.ids == ["a1"])
-            await until(lambda: states(base)["a1"] == ("delivered", 3, None))
+            await until(lambda: states(backend)["a1"] == ("delivered", 3, None))
     lines = [line for line in logs if line["event"] == "delivery.retry"]
     assert [line["error"] for line in lines] == ["a defect", "KeyError"]
     assert all(line["exc_info"] for line in lines)
 
 
-async def test_drain_delivers_what_is_due_and_leaves_the_rest(
-    base: SqliteStore, store: CountingStore
-) -> None:
+async def test_drain_delivers_what_is_due_and_leaves_the_rest(base: Store, store: CountingStore) -> None:
     """Drain returns when nothing is due any more: what waits for a later time stays in the store."""
     clock = Clock()
     failing = {"a1"}
@@ -374,7 +368,9 @@ async def test_drain_delivers_what_is_due_and_leaves_the_rest(
     assert (sorted(sink.ids), await base.backlog()) == (["a1", "b1"], {"scripted": 0})
 
 
-async def test_drain_waits_for_attempts_under_way(base: SqliteStore, store: CountingStore) -> None:
+async def test_drain_waits_for_attempts_under_way(
+    backend: Backend, base: Store, store: CountingStore
+) -> None:
     """An attempt that has begun is ended and settled before `run` returns."""
     release = asyncio.Event()
 
@@ -391,10 +387,12 @@ async def test_drain_waits_for_attempts_under_way(base: SqliteStore, store: Coun
         assert not task.done()
         release.set()
         await task
-    assert states(base)["a1"] == ("delivered", 1, None)
+    assert states(backend)["a1"] == ("delivered", 1, None)
 
 
-async def test_an_attempt_that_was_broken_off_is_made_again(base: SqliteStore, store: CountingStore) -> None:
+async def test_an_attempt_that_was_broken_off_is_made_again(
+    backend: Backend, base: Store, store: CountingStore
+) -> None:
     """Cancelling the worker cancels its attempts; nothing is settled, and the next worker delivers."""
     cancelled = asyncio.Event()
 
@@ -412,14 +410,14 @@ async def test_an_attempt_that_was_broken_off_is_made_again(base: SqliteStore, s
         await asyncio.wait([task])
         assert task.cancelled()
     assert cancelled.is_set()
-    assert states(base)["a1"] == ("pending", 0, None)
+    assert states(backend)["a1"] == ("pending", 0, None)
     sink.script = None
     await drained(worker_of(sink, store))
     assert sink.ids == ["a1", "a2"]
 
 
 async def test_a_failing_settle_is_repeated_without_delivering_again(
-    base: SqliteStore, store: CountingStore
+    base: Store, store: CountingStore
 ) -> None:
     """While outcomes cannot be stored they stay in hand: each event goes out once, and settles when it can."""
     store.failures["settle"] = 3
@@ -433,7 +431,7 @@ async def test_a_failing_settle_is_repeated_without_delivering_again(
 
 
 async def test_a_failed_attempt_that_cannot_be_stored_still_holds_back_its_scope(
-    base: SqliteStore, store: CountingStore
+    base: Store, store: CountingStore
 ) -> None:
     """With the settle of a failure failing, the next event of the scope does not overtake."""
     store.failures["settle"] = 5
@@ -452,7 +450,7 @@ async def test_a_failed_attempt_that_cannot_be_stored_still_holds_back_its_scope
 
 
 @pytest.mark.parametrize("call", ["claim", "claim_scopes"])
-async def test_a_failing_read_is_repeated(base: SqliteStore, store: CountingStore, call: str) -> None:
+async def test_a_failing_read_is_repeated(base: Store, store: CountingStore, call: str) -> None:
     """A store that cannot be read for a while stops the worker for a while and not for good."""
     store.failures[call] = 3
     sink = ScriptedSink()
@@ -464,7 +462,7 @@ async def test_a_failing_read_is_repeated(base: SqliteStore, store: CountingStor
         await until(lambda: sink.ids == ["a1", "a2"])
 
 
-async def test_an_idle_worker_sleeps(base: SqliteStore, store: CountingStore) -> None:
+async def test_an_idle_worker_sleeps(backend: Backend, base: Store, store: CountingStore) -> None:
     """With nothing to do there is neither a store call nor a wake-up: the loop has no timer and no task to run."""
     sink = ScriptedSink()
     worker = worker_of(sink, store)
@@ -487,13 +485,11 @@ async def test_an_idle_worker_sleeps(base: SqliteStore, store: CountingStore) ->
         assert (turns, store.calls) == before
         await fill(base, ("a1", "A"))
         await until(lambda: sink.ids == ["a1"])
-        await until(lambda: states(base)["a1"][0] == "delivered")
+        await until(lambda: states(backend)["a1"][0] == "delivered")
     assert turns < before[0] + 10
 
 
-async def test_no_busy_loop_while_a_retry_is_in_flight_or_waits(
-    base: SqliteStore, store: CountingStore
-) -> None:
+async def test_no_busy_loop_while_a_retry_is_in_flight_or_waits(base: Store, store: CountingStore) -> None:
     """While an attempt hangs, a retry waits and others are held back, the store is left alone."""
     hanging = asyncio.Event()
 
@@ -517,7 +513,7 @@ async def test_no_busy_loop_while_a_retry_is_in_flight_or_waits(
         assert sum(before.values()) < 30
 
 
-async def test_a_wake_during_a_claim_is_not_lost(base: SqliteStore, store: CountingStore) -> None:
+async def test_a_wake_during_a_claim_is_not_lost(base: Store, store: CountingStore) -> None:
     """An event that is stored while the worker looks into the store is delivered, whatever the interleaving."""
     sink = ScriptedSink(max_in_flight=3)
     worker = worker_of(sink, store)
@@ -537,7 +533,9 @@ async def test_a_wake_during_a_claim_is_not_lost(base: SqliteStore, store: Count
         await until(lambda: len(sink.ids) == 200)
 
 
-async def test_a_retry_is_found_when_the_clock_was_set_back(base: SqliteStore, store: CountingStore) -> None:
+async def test_a_retry_is_found_when_the_clock_was_set_back(
+    backend: Backend, base: Store, store: CountingStore
+) -> None:
     """The clock jumps back an hour during an attempt that fails: the retry comes when its time has come all the same."""
     clock = Clock()
     failures = ["a1"]
@@ -554,7 +552,7 @@ async def test_a_retry_is_found_when_the_clock_was_set_back(base: SqliteStore, s
     worker = worker_of(sink, store, policy=RetryPolicy(base_s=0.01), now_ms=clock)
     async with working(worker):
         await until(lambda: not failures)
-        await until(lambda: states(base)["a1"][1] == 1)
+        await until(lambda: states(backend)["a1"][1] == 1)
         clock.advance(1)
         await until(lambda: sink.ids == ["a1"], 5)
 
@@ -568,7 +566,7 @@ async def paused(worker: Worker) -> None:
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize(("batch_size", "max_in_flight"), SHAPES)
 async def test_nothing_starves_whatever_happens(
-    base: SqliteStore, store: CountingStore, batch_size: int, max_in_flight: int, seed: int
+    base: Store, store: CountingStore, batch_size: int, max_in_flight: int, seed: int
 ) -> None:
     """Failures of all kinds, jumps of the clock, replays, pauses and a failing store: all is delivered, in order at first."""
     dice, clock = random.Random(seed), Clock()
@@ -615,9 +613,7 @@ async def test_nothing_starves_whatever_happens(
 
 
 @pytest.mark.parametrize("which", ["claim", "claim_scopes"])
-async def test_a_replay_during_a_claim_is_not_lost(
-    base: SqliteStore, store: CountingStore, which: str
-) -> None:
+async def test_a_replay_during_a_claim_is_not_lost(base: Store, store: CountingStore, which: str) -> None:
     """What a claim found before the replay counts no more: the event goes out again."""
     sink = ScriptedSink()
     worker = worker_of(sink, store)
@@ -642,10 +638,10 @@ async def test_a_replay_during_a_claim_is_not_lost(
 
 
 async def test_older_events_of_a_scope_go_first_when_a_claim_had_no_place_for_them(
-    base: SqliteStore, store: CountingStore, monkeypatch: pytest.MonkeyPatch
+    backend: Backend, base: Store, store: CountingStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With bodies so large that a claim of scopes is full before its time, no newer event overtakes."""
-    monkeypatch.setattr(claiming, "CLAIM_BYTES", 1)
+    backend.claim_little(monkeypatch)
     dice = random.Random(4)
 
     async def dawdle(_: Sequence[Delivery]) -> None:
@@ -663,9 +659,7 @@ async def test_older_events_of_a_scope_go_first_when_a_claim_had_no_place_for_th
     assert by_scope(sink) == [[f"{n:03}" for n in range(scope, 120, 4)] for scope in range(4)]
 
 
-async def test_an_event_stored_while_a_claim_comes_back_is_found(
-    base: SqliteStore, store: CountingStore
-) -> None:
+async def test_an_event_stored_while_a_claim_comes_back_is_found(base: Store, store: CountingStore) -> None:
     """The claim has seen the end, the wake came before its answer: the worker looks once more."""
     sink = ScriptedSink()
     worker = worker_of(sink, store)
@@ -687,7 +681,7 @@ async def test_an_event_stored_while_a_claim_comes_back_is_found(
 
 @pytest.mark.parametrize(("batch_size", "max_in_flight"), SHAPES)
 async def test_a_scope_that_never_rests_does_not_starve_others(
-    base: SqliteStore, store: CountingStore, batch_size: int, max_in_flight: int
+    base: Store, store: CountingStore, batch_size: int, max_in_flight: int
 ) -> None:
     """With an endless queue in one scope, refilled faster than it is carried, a new event of another goes out soon."""
     sink = ScriptedSink(batch_size=batch_size, max_in_flight=max_in_flight)
@@ -714,7 +708,7 @@ async def test_a_scope_that_never_rests_does_not_starve_others(
 # -- the pace -----------------------------------------------------------------------------------------------------------------
 
 
-async def test_events_that_keep_coming_share_a_look(base: SqliteStore, store: CountingStore) -> None:
+async def test_events_that_keep_coming_share_a_look(base: Store, store: CountingStore) -> None:
     """The first event is looked for at once, what follows soon after together; each arrives, in order."""
     sink = ScriptedSink(batch_size=500)
     worker = worker_of(sink, store)
@@ -729,7 +723,7 @@ async def test_events_that_keep_coming_share_a_look(base: SqliteStore, store: Co
 
 
 async def test_an_event_after_a_pause_is_looked_for_at_once(
-    base: SqliteStore, store: CountingStore, monkeypatch: pytest.MonkeyPatch
+    base: Store, store: CountingStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However slow the pace: the first after a pause, and what is left when the daemon drains, do not wait for it."""
     monkeypatch.setattr(worker_module, "PACE_S", 3600.0)

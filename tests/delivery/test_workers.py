@@ -13,15 +13,15 @@ from reserve_listener.delivery import SinkSpec, Workers, workers as workers_modu
 from reserve_listener.delivery.retry import RetryPolicy
 from reserve_listener.errors import SinkGoneError, StoreError, TransientDeliveryError
 from reserve_listener.simulator import patience
-from reserve_listener.store import SqliteStore
 from tests.delivery.test_worker import CountingStore, drained, fill, worker_of
 from tests.helpers import ScriptedSink, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
-    from pathlib import Path
 
     from reserve_listener.model import Delivery
+    from reserve_listener.protocols.store import Store
+    from tests.backends import Backend
 
 POLICY = RetryPolicy(max_age_s=1e12)
 EVENTS = [(f"{n}", f"omm_{n}") for n in range(4)]
@@ -53,9 +53,8 @@ class Holding:
 
 
 @pytest.fixture
-async def base(tmp_path: Path) -> AsyncIterator[SqliteStore]:
-    store = SqliteStore(tmp_path / "events.db")
-    await store.open(["a", "b"])
+async def base(backend: Backend) -> AsyncIterator[Store]:
+    store = await backend.open("a", "b")
     yield store
     await store.close()
 
@@ -69,7 +68,7 @@ async def drain(workers: Workers, timeout_s: float = 10) -> None:
         await workers.drain(timeout_s, asyncio.Event())
 
 
-async def test_a_worker_that_is_kept_does_not_notice_a_reload(base: SqliteStore) -> None:
+async def test_a_worker_that_is_kept_does_not_notice_a_reload(base: Store) -> None:
     """Its attempts go on, its sink stays open; the other's attempts end before its sink is closed."""
     kept, other = Holding(), Holding()
     a, b = ClosingSink("a", script=kept), ClosingSink("b", script=other)
@@ -96,7 +95,7 @@ async def test_a_worker_that_is_kept_does_not_notice_a_reload(base: SqliteStore)
     assert (a.closed, new.closed) == (1, 1)
 
 
-async def test_only_what_is_equal_and_runs_is_unchanged(base: SqliteStore) -> None:
+async def test_only_what_is_equal_and_runs_is_unchanged(base: Store) -> None:
     """Without settings, with others, or without a worker of that name a sink is made anew."""
     workers = Workers(base)
     a, b = spec(ClosingSink("a"), "x"), spec(ClosingSink("b"))
@@ -111,7 +110,7 @@ async def test_only_what_is_equal_and_runs_is_unchanged(base: SqliteStore) -> No
     await drain(workers)
 
 
-async def test_a_stop_during_a_reload_puts_away_what_was_leaving(base: SqliteStore) -> None:
+async def test_a_stop_during_a_reload_puts_away_what_was_leaving(base: Store) -> None:
     """Cancelled while it waits for an attempt: what leaves is ended and closed all the same, and `drain` ends the rest."""
     a, b = ClosingSink("a"), ClosingSink("b", script=Holding())
     workers = Workers(base)
@@ -131,7 +130,7 @@ async def test_a_stop_during_a_reload_puts_away_what_was_leaving(base: SqliteSto
     assert await base.backlog() == {"a": 0, "b": 4}
 
 
-async def test_drain_during_a_reload_ends_everything(base: SqliteStore) -> None:
+async def test_drain_during_a_reload_ends_everything(base: Store) -> None:
     """Both at the same time: neither fails, all sinks are closed, nothing runs."""
     a, b = ClosingSink("a", script=Holding()), ClosingSink("b", script=Holding())
     workers = Workers(base)
@@ -149,7 +148,7 @@ async def test_drain_during_a_reload_ends_everything(base: SqliteStore) -> None:
     assert not [task for task in asyncio.all_tasks() if task.get_name().startswith(("worker-", "delivery-"))]
 
 
-async def test_halt_does_not_wait_for_ever(base: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_halt_does_not_wait_for_ever(base: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """An attempt that does not end is broken off, and its event delivered by the next worker."""
     monkeypatch.setattr(workers_module, "HALT_TIMEOUT_S", 0.05)
     a = ClosingSink("a", script=Holding())
@@ -166,7 +165,7 @@ async def test_halt_does_not_wait_for_ever(base: SqliteStore, monkeypatch: pytes
     assert len(new.ids) == 4
 
 
-async def test_what_had_ended_at_the_deadline_is_not_delivered_again(base: SqliteStore) -> None:
+async def test_what_had_ended_at_the_deadline_is_not_delivered_again(base: Store) -> None:
     """The store cannot take outcomes until the deadline has passed: they are saved at the end, with what ended meanwhile."""
     store: Any = CountingStore(base)
     broken = asyncio.Event()
@@ -195,7 +194,7 @@ async def test_what_had_ended_at_the_deadline_is_not_delivered_again(base: Sqlit
     assert new.attempts == []
 
 
-async def test_that_a_sink_is_gone_is_saved_at_the_end(base: SqliteStore) -> None:
+async def test_that_a_sink_is_gone_is_saved_at_the_end(base: Store) -> None:
     """A 410 in the last moment, with a store that fails then: it is disabled at the next start."""
     store = CountingStore(base)
     store.failures["disable_sink"] = 1
@@ -213,7 +212,7 @@ async def test_that_a_sink_is_gone_is_saved_at_the_end(base: SqliteStore) -> Non
 
 @pytest.mark.parametrize("hangs", [False, True])
 async def test_a_store_that_fails_at_the_end_keeps_nobody_from_ending(
-    base: SqliteStore, monkeypatch: pytest.MonkeyPatch, *, hangs: bool
+    base: Store, monkeypatch: pytest.MonkeyPatch, *, hangs: bool
 ) -> None:
     """What cannot be saved is said, and every sink is closed."""
     monkeypatch.setattr(workers_module, "SAVE_TIMEOUT_S", 0.05)
@@ -239,7 +238,7 @@ async def test_a_store_that_fails_at_the_end_keeps_nobody_from_ending(
 
 
 async def test_a_sink_that_does_not_close_keeps_nobody_from_ending(
-    base: SqliteStore, monkeypatch: pytest.MonkeyPatch
+    base: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One raises and one hangs: both are said, and the end is not held up for longer than the bound."""
     monkeypatch.setattr(workers_module, "CLOSE_TIMEOUT_S", 0.1)
@@ -255,7 +254,7 @@ async def test_a_sink_that_does_not_close_keeps_nobody_from_ending(
     assert lines == {"a": "torn", "b": "TimeoutError"}
 
 
-async def test_sinks_are_closed_side_by_side(base: SqliteStore) -> None:
+async def test_sinks_are_closed_side_by_side(base: Store) -> None:
     """Two that take their time take it together."""
     a, b = ClosingSink("a"), ClosingSink("b")
     a.end = b.end = 0.3
@@ -272,7 +271,7 @@ def test_the_bounds_of_an_end_are_a_few_seconds() -> None:
     assert 5 < workers_module.CLOSE_TIMEOUT_S <= 8
 
 
-async def test_a_worker_that_dies_is_told(base: SqliteStore) -> None:
+async def test_a_worker_that_dies_is_told(base: Store) -> None:
     """`wait_failed` raises its error, or says which ended; not for one that was asked to leave."""
 
     class Broken(CountingStore):
@@ -294,7 +293,7 @@ async def test_a_worker_that_dies_is_told(base: SqliteStore) -> None:
     await drain(broken)
 
 
-async def test_a_worker_that_is_cancelled_from_elsewhere_is_told(base: SqliteStore) -> None:
+async def test_a_worker_that_is_cancelled_from_elsewhere_is_told(base: Store) -> None:
     """An end without an error is one all the same."""
     workers = Workers(base)
     workers.start([spec(ClosingSink("a"))])
@@ -306,7 +305,7 @@ async def test_a_worker_that_is_cancelled_from_elsewhere_is_told(base: SqliteSto
     await drain(workers)
 
 
-async def test_a_second_drain_finds_nothing_to_do(base: SqliteStore) -> None:
+async def test_a_second_drain_finds_nothing_to_do(base: Store) -> None:
     """Also one at the same time; and `hurry` ends a drain that would wait."""
     a = ClosingSink("a", script=Holding())
     workers = Workers(base)
@@ -325,7 +324,7 @@ async def test_a_second_drain_finds_nothing_to_do(base: SqliteStore) -> None:
     assert a.closed == 1
 
 
-async def test_all_are_woken_told_and_asked(base: SqliteStore) -> None:
+async def test_all_are_woken_told_and_asked(base: Store) -> None:
     """`wake` and `requeue` reach every worker, `disabled` only those that are named; health is by name."""
     a, b = ClosingSink("a"), ClosingSink("b")
     workers = Workers(base)

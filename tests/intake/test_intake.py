@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import threading
 from collections import Counter
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import structlog
@@ -23,31 +22,23 @@ from reserve_listener.intake import (
 from reserve_listener.intake.intake import Intake
 from reserve_listener.model import EVENT_TYPE, Verdict
 from reserve_listener.simulator import patience, sample_event
-from reserve_listener.store import SqliteStore, StoreReader
-from tests import helpers
 from tests.helpers import NOW_MS, accepted, until
 
 if TYPE_CHECKING:
-    import sqlite3
-    from collections.abc import AsyncIterator, Callable
-    from pathlib import Path
+    from collections.abc import AsyncIterator
 
-    from reserve_listener.model import IncomingEvent, StoredEvent
+    from reserve_listener.model import IncomingEvent
+    from reserve_listener.protocols.store import Store
+    from tests.backends import Backend
 
 TOKEN = "a1verification0token"
 
 
-held: list[asyncio.Event] = []
-"""What holds a writer: let go at the end, also of a test that failed."""
-
-
 @pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
-    store = SqliteStore(tmp_path / "events.db")
-    await store.open(["a"])
+async def store(backend: Backend) -> AsyncIterator[Store]:
+    store = await backend.open("a")
     yield store
-    while held:
-        held.pop().set()
+    backend.let_go()
     await store.close()
 
 
@@ -67,7 +58,7 @@ def seconds() -> Seconds:
 
 
 @pytest.fixture
-async def intake(store: SqliteStore, seconds: Seconds) -> Intake:
+async def intake(store: Store, seconds: Seconds) -> Intake:
     intake = Intake(
         store, knows=lambda kind: kind == f"p2.{EVENT_TYPE}", now_ms=lambda: NOW_MS, clock=seconds
     )
@@ -96,38 +87,11 @@ async def verdict(intake: Intake, raw: bytes) -> Verdict:
     return found
 
 
-def stored(store: SqliteStore) -> list[StoredEvent]:
-    return helpers.stored(store.path)
-
-
-class Held:
-    """The thread that makes pushes durable, busy until released."""
-
-    def __init__(self, store: SqliteStore) -> None:
-        self._release, self._begun = asyncio.Event(), asyncio.Event()
-        loop = asyncio.get_running_loop()
-
-        def hold(_: sqlite3.Connection) -> int:
-            loop.call_soon_threadsafe(self._begun.set)
-            return int(asyncio.run_coroutine_threadsafe(self._release.wait(), loop).result())
-
-        self._job = store._inbox.ask(hold)
-        held.append(self._release)
-
-    async def begun(self) -> Self:
-        await self._begun.wait()
-        return self
-
-    async def release(self) -> None:
-        self._release.set()
-        await self._job
-
-
-async def test_stored_then_duplicate(intake: Intake, store: SqliteStore) -> None:
+async def test_stored_then_duplicate(backend: Backend, intake: Intake, store: Store) -> None:
     """A push is STORED with our time of receipt, the same one again a DUPLICATE."""
     assert await verdict(intake, push("e1")) is Verdict.STORED
     assert await verdict(intake, push("e1")) is Verdict.DUPLICATE
-    (one,) = stored(store)
+    (one,) = backend.stored()
     assert (one.event_id, one.received_ms) == ("e1", NOW_MS)
 
 
@@ -155,14 +119,14 @@ UNREADABLE: dict[str, bytes] = {
 
 @pytest.mark.parametrize("name", UNREADABLE)
 async def test_an_unreadable_payload_is_kept_whole_and_known_again(
-    intake: Intake, store: SqliteStore, name: str
+    backend: Backend, intake: Intake, store: Store, name: str
 ) -> None:
     """Whatever the bytes, the verdict is UNREADABLE, the reason is stored, and the same bytes again are a DUPLICATE."""
     raw = UNREADABLE[name]
     with structlog.testing.capture_logs() as logs:
         assert await verdict(intake, raw) is Verdict.UNREADABLE
     assert await verdict(intake, raw) is Verdict.DUPLICATE
-    (one,) = stored(store)
+    (one,) = backend.stored()
     assert one.problem
     assert one.deliveries == ()
     assert TOKEN.encode() not in one.raw
@@ -185,16 +149,16 @@ async def test_an_unreadable_payload_is_kept_whole_and_known_again(
 )
 @pytest.mark.parametrize("pair", [(b"[", b"", b"]"), (b'{"a":', b"1", b"}")])
 async def test_no_depth_of_nesting_is_left_without_a_verdict(
-    intake: Intake, store: SqliteStore, depth: int, frame: bytes, pair: tuple[bytes, bytes, bytes]
+    backend: Backend, intake: Intake, *, depth: int, frame: bytes, pair: tuple[bytes, bytes, bytes]
 ) -> None:
     """At each depth up to and beyond the interpreter's limit the push is committed, readable or not, and not raised."""
     opening, middle, closing = pair
     raw = frame % (opening * depth + middle + closing * depth)
     assert (await verdict(intake, raw)).committed
-    assert len(stored(store)) == 1
+    assert len(backend.stored()) == 1
 
 
-async def test_a_large_push_is_stored(intake: Intake, store: SqliteStore) -> None:
+async def test_a_large_push_is_stored(intake: Intake, store: Store) -> None:
     """Five megabytes of a readable event are normal work."""
     users = [{"user_id": {"open_id": f"ou_{number:040}"}} for number in range(75_000)]
     raw = push(reserve_scope_config={"allow_all_users": 0, "allow_users": users, "allow_depts": []})
@@ -203,7 +167,7 @@ async def test_a_large_push_is_stored(intake: Intake, store: SqliteStore) -> Non
 
 
 async def test_a_defect_in_the_normaliser_costs_no_event(
-    intake: Intake, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+    backend: Backend, intake: Intake, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An exception that nobody foresaw makes the push unreadable, kept whole without its token, and is logged."""
 
@@ -214,14 +178,14 @@ async def test_a_defect_in_the_normaliser_costs_no_event(
     monkeypatch.setattr(fast_path, "read", broken)
     with structlog.testing.capture_logs() as logs:
         assert await verdict(intake, push()) is Verdict.UNREADABLE
-    (one,) = stored(store)
+    (one,) = backend.stored()
     assert one.problem == "a bug in reserve-listener: ZeroDivisionError: a defect"
     assert TOKEN.encode() not in one.raw
     assert [line["event"] for line in logs] == ["event.not_normalized", "event.unreadable"]
 
 
 async def test_another_type_is_not_stored_and_logged_once(
-    intake: Intake, store: SqliteStore, seconds: Seconds
+    backend: Backend, intake: Intake, store: Store, seconds: Seconds
 ) -> None:
     """Events without a handler are OTHER_TYPE: one warning for each type, however many come."""
     other = json.dumps({"header": {"event_id": "e", "event_type": "im.message"}, "event": {}}).encode()
@@ -230,7 +194,7 @@ async def test_another_type_is_not_stored_and_logged_once(
         for raw in [other, older] * 20:
             assert await verdict(intake, raw) is Verdict.OTHER_TYPE
             seconds.now += 1
-    assert stored(store) == []
+    assert backend.stored() == []
     assert [(line["event"], line["event_type"]) for line in logs] == [
         ("event.other_type", "im.message"),
         ("event.other_type", "p1.message"),
@@ -321,28 +285,28 @@ def test_taking_and_refusing_in_turns_is_told_once_a_second() -> None:
 
 
 async def test_overload_is_said_at_once(
-    intake: Intake, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+    backend: Backend, intake: Intake, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Beyond the bound of what waits the verdict is OVERLOADED while the commit hangs, and the event is not stored."""
     monkeypatch.setattr(inbox_module, "WAITING_EVENTS", 1)
-    writer = await Held(store).begun()
+    writer = await backend.hold_receiving(store).begun()
     first = accepted(intake.accept, push("e1"))
     assert await verdict(intake, push("e2")) is Verdict.OVERLOADED
     assert not first.done()
     await writer.release()
     assert await first is Verdict.STORED
     await intake.flush()
-    assert [one.event_id for one in stored(store)] == ["e1"]
+    assert [one.event_id for one in backend.stored()] == ["e1"]
 
 
 @pytest.mark.parametrize("repeats", [1, 5])
 async def test_a_slow_commit_is_answered_in_time_and_known_when_it_comes_again(
-    store: SqliteStore, monkeypatch: pytest.MonkeyPatch, repeats: int
+    backend: Backend, store: Store, monkeypatch: pytest.MonkeyPatch, repeats: int
 ) -> None:
     """After the timeout the verdict is FAILED; the commit lands later, and the platform's next push is a DUPLICATE."""
     monkeypatch.setattr(intake_module, "COMMIT_TIMEOUT_S", 0.1)
     intake = Intake(store, knows=lambda _: True)
-    writer = await Held(store).begun()
+    writer = await backend.hold_receiving(store).begun()
     with structlog.testing.capture_logs() as logs:
         verdicts = [accepted(intake.accept, push(f"e{number}")) for number in range(repeats)]
         started = asyncio.get_running_loop().time()
@@ -364,12 +328,12 @@ async def test_a_slow_commit_is_answered_in_time_and_known_when_it_comes_again(
 
 
 async def test_each_push_has_a_deadline_of_its_own(
-    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+    backend: Backend, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A later push is not failed with an earlier one: each gets the whole timeout."""
     monkeypatch.setattr(intake_module, "COMMIT_TIMEOUT_S", 0.2)
     intake = Intake(store, knows=lambda _: True)
-    writer = await Held(store).begun()
+    writer = await backend.hold_receiving(store).begun()
     first = accepted(intake.accept, push("e1"))
     await asyncio.wait([first], timeout=0.1)
     second = accepted(intake.accept, push("e2"))
@@ -379,43 +343,33 @@ async def test_each_push_has_a_deadline_of_its_own(
     await writer.release()
 
 
-def pages(count: str) -> Callable[[sqlite3.Connection], int]:
-    """No more than so many: a full disk."""
-    return lambda connection: int(connection.execute(f"PRAGMA max_page_count = {count}").fetchone()[0])
-
-
-MANY_PAGES = "1073741823"
-
-
-async def test_a_commit_that_fails_is_failed(intake: Intake, store: SqliteStore) -> None:
+async def test_a_commit_that_fails_is_failed(backend: Backend, intake: Intake, store: Store) -> None:
     """A full disk is FAILED, logged with its words; the event is not there, and the next push of it is STORED."""
-    await store._inbox.ask(pages("1"))
     raw = push("e1", filler="x" * 100_000)
-    with structlog.testing.capture_logs() as logs:
-        assert await verdict(intake, raw) is Verdict.FAILED
-    assert stored(store) == []
+    async with backend.no_room_to_receive(store):
+        with structlog.testing.capture_logs() as logs:
+            assert await verdict(intake, raw) is Verdict.FAILED
+    assert backend.stored() == []
     assert [(line["event"], line["log_level"]) for line in logs] == [("event.commit_failed", "error")]
     assert "full" in logs[0]["error"]
-    await store._inbox.ask(pages(MANY_PAGES))
     assert await verdict(intake, raw) is Verdict.STORED
 
 
 async def test_while_nothing_can_be_projected_no_push_is_taken(
-    intake: Intake, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+    backend: Backend, intake: Intake, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was answered before the store failed is safe and arrives when it works again; until then pushes are FAILED."""
     monkeypatch.setattr(projector_module, "RETRY_S", 0.02)
-    await store._writer.submit(pages("1"), writes=False)
     with structlog.testing.capture_logs() as logs:
-        assert await accepted(intake.accept, push("e1", filler="x" * 100_000)) is Verdict.STORED
-        await until(lambda: store.problem is not None and intake._projector.problem is not None)
-        assert await accepted(intake.accept, push("e2")) is Verdict.FAILED
-        assert "full" in (store.problem or "")
-        await store._writer.submit(pages(MANY_PAGES), writes=False)
+        async with backend.no_room_to_project(store):
+            assert await accepted(intake.accept, push("e1", filler="x" * 100_000)) is Verdict.STORED
+            await until(lambda: store.problem is not None and intake._projector.problem is not None)
+            assert await accepted(intake.accept, push("e2")) is Verdict.FAILED
+            assert "full" in (store.problem or "")
         await until(lambda: intake._projector.problem is None)
         assert await verdict(intake, push("e2")) is Verdict.STORED
     assert store.problem is None
-    assert [one.event_id for one in stored(store)] == ["e2", "e1"]
+    assert [one.event_id for one in backend.stored()] == ["e2", "e1"]
     kinds = [line["event"] for line in logs]
     assert kinds == [
         "store.projecting_failed",
@@ -426,66 +380,64 @@ async def test_while_nothing_can_be_projected_no_push_is_taken(
 
 
 async def test_behind_its_bound_a_push_waits_for_room(
-    intake: Intake, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+    backend: Backend, intake: Intake, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No more is answered than may wait for the projection; the rest gets its verdict when there is room."""
     monkeypatch.setattr(projector_module, "BEHIND_EVENTS", 4)
     monkeypatch.setattr(inbox_module, "BATCH_EVENTS", 2)
-    go_on = threading.Event()
-    job = store._writer.submit(lambda _: go_on.wait(20), writes=False)
+    held = backend.hold_projecting(store)
     verdicts = [accepted(intake.accept, push(f"e{number}")) for number in range(10)]
     await asyncio.gather(*verdicts[:4])
     assert intake._projector.behind == 4
     assert not any(one.done() for one in verdicts[4:])
-    go_on.set()
+    await held.release()
     assert await asyncio.gather(*verdicts) == [Verdict.STORED] * 10
-    await job
     await intake.flush()
-    assert [one.event_id for one in reversed(stored(store))] == [f"e{number}" for number in range(10)]
+    assert [one.event_id for one in reversed(backend.stored())] == [f"e{number}" for number in range(10)]
 
 
-async def test_what_was_answered_and_not_projected_is_projected_at_the_next_start(tmp_path: Path) -> None:
+async def test_what_was_answered_and_not_projected_is_projected_at_the_next_start(backend: Backend) -> None:
     """A life that ends between answer and projection leaves nothing behind that the next one does not find, in order."""
-    store = SqliteStore(tmp_path / "events.db")
-    await store.open(["a"])
+    store = await backend.open("a")
     intake = Intake(store, knows=lambda _: True)
     for event_id in ("e1", "e2", "e1"):
         assert await accepted(intake.accept, push(event_id)) is Verdict.STORED
     assert await accepted(intake.accept, b"nonsense") is Verdict.UNREADABLE
     await store.close()
     for _ in range(2):
-        store = SqliteStore(tmp_path / "events.db")
-        await store.open(["a"])
+        store = await backend.open("a")
         intake = Intake(store, knows=lambda _: True)
         await intake.start()
-        assert [one.event_id[:6] for one in reversed(stored(store))] == ["e1", "e2", "sha256"]
+        assert [one.event_id[:6] for one in reversed(backend.stored())] == ["e1", "e2", "sha256"]
         await intake.project_rest()
         await store.close()
     assert intake.counts == {}
 
 
-async def test_a_push_is_counted_once(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_push_is_counted_once(
+    backend: Backend, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Refused at the answer and committed after all, it counts as refused; the next push of it is a duplicate."""
     monkeypatch.setattr(intake_module, "COMMIT_TIMEOUT_S", 0.05)
     intake = Intake(store, knows=lambda _: True)
     await intake.start()
-    writer = await Held(store).begun()
+    writer = await backend.hold_receiving(store).begun()
     assert await accepted(intake.accept, push("e1")) is Verdict.FAILED
     await writer.release()
     assert await verdict(intake, push("e1")) is Verdict.DUPLICATE
     assert intake.counts == {Verdict.FAILED: 1, Verdict.DUPLICATE: 1}
 
 
-async def test_after_close_a_push_is_failed(intake: Intake, store: SqliteStore) -> None:
+async def test_after_close_a_push_is_failed(backend: Backend, intake: Intake, store: Store) -> None:
     """What comes after `close` is refused, so that the platform pushes again; nothing of it is stored."""
     await intake.close()
     assert await verdict(intake, push()) is Verdict.FAILED
-    assert stored(store) == []
+    assert backend.stored() == []
 
 
-async def test_close_waits_for_the_verdicts_under_way(intake: Intake, store: SqliteStore) -> None:
+async def test_close_waits_for_the_verdicts_under_way(backend: Backend, intake: Intake, store: Store) -> None:
     """A push that came before `close` gets its verdict from its commit, and `close` returns after it."""
-    writer = await Held(store).begun()
+    writer = await backend.hold_receiving(store).begun()
     under_way = accepted(intake.accept, push())
     closing = asyncio.create_task(intake.close())
     await asyncio.wait([closing], timeout=0.02)
@@ -496,12 +448,12 @@ async def test_close_waits_for_the_verdicts_under_way(intake: Intake, store: Sql
 
 
 async def test_close_leaves_no_push_without_a_verdict(
-    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+    backend: Backend, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With a commit that hangs `close` returns after the timeout, and every verdict that was out is FAILED."""
     monkeypatch.setattr(intake_module, "COMMIT_TIMEOUT_S", 0.05)
     intake = Intake(store, knows=lambda _: True)
-    writer = await Held(store).begun()
+    writer = await backend.hold_receiving(store).begun()
     under_way = [accepted(intake.accept, push(f"e{number}")) for number in range(10)]
     async with asyncio.timeout(patience(5)):
         await intake.close()
@@ -509,7 +461,7 @@ async def test_close_leaves_no_push_without_a_verdict(
     await writer.release()
 
 
-async def test_a_caller_who_goes_away_disturbs_nobody(intake: Intake, store: SqliteStore) -> None:
+async def test_a_caller_who_goes_away_disturbs_nobody(intake: Intake, store: Store) -> None:
     """A cancelled verdict does not stop its commit, and raises nowhere."""
     verdicts = [accepted(intake.accept, push(f"e{number}")) for number in range(3)]
     verdicts[1].cancel()
@@ -518,10 +470,9 @@ async def test_a_caller_who_goes_away_disturbs_nobody(intake: Intake, store: Sql
     assert await verdict(intake, push("e1")) is Verdict.DUPLICATE
 
 
-async def test_a_store_that_is_closed_is_failed(tmp_path: Path) -> None:
+async def test_a_store_that_is_closed_is_failed(backend: Backend) -> None:
     """A push when the store is gone is FAILED and not an exception."""
-    store = SqliteStore(tmp_path / "events.db")
-    await store.open(["a"])
+    store = await backend.open("a")
     await store.close()
     with structlog.testing.capture_logs() as logs:
         assert await verdict(Intake(store, knows=lambda _: True), push()) is Verdict.FAILED

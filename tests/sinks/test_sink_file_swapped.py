@@ -19,7 +19,6 @@ from reserve_listener.model import Verdict
 from reserve_listener.simulator import patience
 from reserve_listener.sinks.file.sink import FileSink
 from reserve_listener.sinks.registry import make_sink_spec
-from reserve_listener.store import SqliteStore
 from tests.configuring import CONTEXT
 from tests.helpers import append, delivery, event, until
 
@@ -27,13 +26,15 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
+    from reserve_listener.protocols.store import Store
+    from tests.backends import Backend
+
 STORE_FILES = ["events.db", "events.db-wal", "events.db-shm", "events.db.lock"]
 
 
 @pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
-    store = SqliteStore(tmp_path / "events.db")
-    await store.open(["a"])
+async def store(backend: Backend) -> AsyncIterator[Store]:
+    store = await backend.open("a")
     assert await append(store, event("before")) is Verdict.STORED
     yield store
     await store.close()
@@ -44,11 +45,11 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "out.jsonl"
 
 
-def sink_of(store: SqliteStore, path: Path) -> FileSink:
+def sink_of(backend: Backend, path: Path) -> FileSink:
     """As the daemon makes it."""
     tables = {
         "lark": {"app_id": "cli_1", "app_secret": "s"},
-        "store": {"url": f"sqlite:///{store.path}"},
+        "store": {"url": backend.url},
         "sinks": [{"name": "a", "type": "file", "path": str(path)}],
     }
     config = Config.model_validate(tables, context=CONTEXT)
@@ -65,13 +66,13 @@ def sink_of(store: SqliteStore, path: Path) -> FileSink:
 @pytest.mark.parametrize("link", ["symbolic", "hard"])
 @pytest.mark.parametrize("begun", ["begun", "new"])
 async def test_a_path_swapped_for_a_link_to_the_store_is_never_written_through(
-    store: SqliteStore, path: Path, target: str, link: str, begun: str
+    backend: Backend, store: Store, path: Path, *, target: str, link: str, begun: str
 ) -> None:
     """The store keeps its bytes and its events; the sink says what is wrong, and goes on when the path is its own again."""
-    sink = sink_of(store, path)
+    sink = sink_of(backend, path)
     if begun == "begun":
         await sink.deliver([delivery(1)])
-    victim = store.path.with_name(target)
+    victim = backend.path.with_name(target)
     before = victim.read_bytes()
     path.unlink(missing_ok=True)
     path.symlink_to(victim) if link == "symbolic" else path.hardlink_to(victim)
@@ -88,14 +89,14 @@ async def test_a_path_swapped_for_a_link_to_the_store_is_never_written_through(
 
 
 async def test_a_link_that_leads_to_the_store_from_the_start_is_refused(
-    store: SqliteStore, path: Path
+    backend: Backend, store: Store, path: Path
 ) -> None:
     """A link that is there when the sink is made is followed, but never to the store."""
-    path.symlink_to(store.path)
-    sink = sink_of(store, path)
+    path.symlink_to(backend.path)
+    sink = sink_of(backend, path)
     with pytest.raises(MisconfiguredSinkError, match="is another name of"):
         await sink.deliver([delivery(1)])
-    connection = sqlite3.connect(store.path)
+    connection = sqlite3.connect(backend.path)
     assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     connection.close()
     await sink.close()

@@ -10,9 +10,10 @@ import pytest
 
 from reserve_listener.model import AttemptRecord, DeliveryState, EventQuery, Outcome
 from reserve_listener.simulator import HttpServer, Receiver, Simulator, sample_event
-from reserve_listener.store import SqliteStore, StoreReader
 from reserve_listener.store.sqlite import schema
 from reserve_listener.store.sqlite.attempts import ERROR_CHARS, KEPT
+from reserve_listener.store.sqlite.reader import SqliteReader
+from reserve_listener.store.sqlite.store import SqliteStore
 from tests.cli.test_operate import cli
 from tests.cli.test_status import told
 from tests.daemon_process import running, until, write_config
@@ -42,7 +43,7 @@ def made(number: int, outcome: str = "retry", error: str | None = "HTTP 503") ->
 
 def history(store: SqliteStore) -> dict[str, DeliveryState]:
     """How far the event has come, by sink."""
-    with StoreReader(store.path) as reader:
+    with SqliteReader(store.path) as reader:
         (found,) = reader.events(limit=10)
     return {delivery.sink: delivery for delivery in found.deliveries}
 
@@ -105,7 +106,7 @@ async def test_they_go_with_their_delivery(store: SqliteStore) -> None:
     assert rows == [(2,)]
     await store.operate("drop", EventQuery(sink="b"))
     await store.prune(0, NOW_MS + 1_000, strip=False)
-    with StoreReader(store.path) as reader:
+    with SqliteReader(store.path) as reader:
         assert reader.events(limit=1) == []
 
 
@@ -116,7 +117,7 @@ async def test_the_last_failures_are_the_latest_of_different_deliveries(store: S
         for attempt in range(3):
             record = AttemptRecord(NOW_MS + 10 * number + attempt, "retry", None, 1, "no answer")
             await store.settle("a", [Outcome(seq=number, state="pending", attempts=1, attempt=record)])
-    with StoreReader(store.path) as reader:
+    with SqliteReader(store.path) as reader:
         failures = reader.insight(gaps_since_ms=0).failures
     assert [failure.event_id for failure in failures] == ["e7", "e6", "e5", "e4", "e3"]
     assert {len(failure.attempts) for failure in failures} == {3}

@@ -16,9 +16,10 @@ import pytest
 from reserve_listener.errors import StoreError
 from reserve_listener.model import Verdict
 from reserve_listener.simulator import HttpServer, Simulator, sample_event
-from reserve_listener.store import SqliteStore, back_up
 from reserve_listener.store.sqlite import backup, schema
+from reserve_listener.store.sqlite.backup import back_up
 from reserve_listener.store.sqlite.places import inbox_path
+from reserve_listener.store.sqlite.store import SqliteStore
 from tests.cli.test_operate import cli
 from tests.daemon_process import running, write_config
 from tests.helpers import append, event, push, stored

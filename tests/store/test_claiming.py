@@ -12,8 +12,8 @@ import pytest
 
 from benchmarks import backlog
 from reserve_listener.delivery.pending import Pending
-from reserve_listener.store import SqliteStore
 from reserve_listener.store.sqlite import claiming
+from reserve_listener.store.sqlite.store import SqliteStore
 from tests.helpers import NOW_MS, append, event
 
 if TYPE_CHECKING:

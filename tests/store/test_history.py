@@ -24,10 +24,10 @@ from hypothesis.stateful import (
 from reserve_listener.intake.changes import Config, apply, config_of
 from reserve_listener.intake.complete import completing
 from reserve_listener.model import IncomingEvent, Known, Scope, Verdict
-from reserve_listener.store import SqliteStore, StoreReader
 from reserve_listener.store.sqlite import history, projecting, rebuilding, schema
 from reserve_listener.store.sqlite.appending import Appending
-from reserve_listener.store.sqlite.store import as_it_is
+from reserve_listener.store.sqlite.reader import SqliteReader
+from reserve_listener.store.sqlite.store import SqliteStore, as_it_is
 from tests.helpers import unreadable_event, until
 from tests.intake.test_changes import CONFIGS, canonical
 
@@ -277,7 +277,7 @@ async def upgraded(path: Path) -> float:
     began = time.monotonic()
     store = SqliteStore(path, complete=complete)
     await store.open([])
-    with StoreReader(path) as reader:
+    with SqliteReader(path) as reader:
         await until(lambda: not reader.is_rebuilding(), timeout_s=300)
     took = time.monotonic() - began
     await store.close()

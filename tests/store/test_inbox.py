@@ -13,9 +13,9 @@ import pytest
 from reserve_listener.errors import StoreError
 from reserve_listener.model import Verdict
 from reserve_listener.simulator import patience
-from reserve_listener.store import SqliteStore
 from reserve_listener.store.sqlite import schema
 from reserve_listener.store.sqlite.places import inbox_path
+from reserve_listener.store.sqlite.store import SqliteStore
 from tests.helpers import append, event, push, stored, unreadable_event
 
 if TYPE_CHECKING:

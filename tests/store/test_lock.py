@@ -18,14 +18,14 @@ import pytest
 from reserve_listener import ownership
 from reserve_listener.errors import ConfigError, ReserveListenerError, StoreError, StoreInUseError
 from reserve_listener.model import Verdict
-from reserve_listener.store import SqliteStore
 from reserve_listener.store.sqlite.lock import StoreLock, holder
 from reserve_listener.store.sqlite.places import lock_path, socket_path
+from reserve_listener.store.sqlite.store import SqliteStore
 from reserve_listener.web.answers import Status
 from reserve_listener.web.client import get
 from reserve_listener.web.server import ControlServer
 from tests.daemon.test_control import Notebook
-from tests.helpers import append, event
+from tests.helpers import append, event, url_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -167,10 +167,10 @@ async def test_a_store_of_any_name_has_a_control_socket(tmp_path: Path, name: st
     await server.serve(Notebook())
     try:
         for asked in (store, link):
-            assert await asyncio.to_thread(get, asked, "/status", Status) is not None
+            assert await asyncio.to_thread(get, url_of(asked), "/status", Status) is not None
     finally:
         await server.close()
-    assert await asyncio.to_thread(get, store, "/status", Status) is None
+    assert await asyncio.to_thread(get, url_of(store), "/status", Status) is None
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")

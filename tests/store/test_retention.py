@@ -12,8 +12,11 @@ import structlog
 from reserve_listener.errors import StoreError
 from reserve_listener.intake.complete import completing
 from reserve_listener.model import EventQuery, Outcome, Verdict
-from reserve_listener.store import Retention, SqliteStore, StoreReader
-from reserve_listener.store.sqlite import retention, schema
+from reserve_listener.store import retention
+from reserve_listener.store.retention import Retention
+from reserve_listener.store.sqlite import schema
+from reserve_listener.store.sqlite.reader import SqliteReader
+from reserve_listener.store.sqlite.store import SqliteStore
 from tests.helpers import NOW_MS, Clock, push as append, small_event, stored, unreadable_event, until
 
 if TYPE_CHECKING:
@@ -273,7 +276,7 @@ async def test_the_wal_stays_small_and_pages_are_used_again(path: Path, clock: C
     assert max(sizes) <= 1.2 * sizes[0]
     assert wal <= schema.WAL_LIMIT_BYTES + 4 * MIB
     await store.close()
-    with StoreReader(path) as reader:
+    with SqliteReader(path) as reader:
         assert reader.events(limit=5) == []
 
 

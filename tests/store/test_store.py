@@ -14,8 +14,8 @@ import pytest
 from reserve_listener.errors import StoreError
 from reserve_listener.model import DEAD, DELIVERED, PENDING, Claimed, Delivery, Outcome, Verdict
 from reserve_listener.simulator import patience
-from reserve_listener.store import SqliteStore
 from reserve_listener.store.sqlite import claiming, schema, sql, store as sqlite_store
+from reserve_listener.store.sqlite.store import SqliteStore
 from tests.helpers import NOW_MS, Clock, append, event, small_event, stored, unreadable_event, until
 
 if TYPE_CHECKING:

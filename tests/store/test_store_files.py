@@ -19,8 +19,10 @@ import pytest
 
 from reserve_listener.errors import StoreError, StoreInUseError
 from reserve_listener.model import EventQuery, Verdict
-from reserve_listener.store import SqliteStore, StoreReader, holder
 from reserve_listener.store.sqlite import schema
+from reserve_listener.store.sqlite.lock import holder
+from reserve_listener.store.sqlite.reader import SqliteReader
+from reserve_listener.store.sqlite.store import SqliteStore
 from tests.helpers import append, event, stored, unreadable_event
 
 if TYPE_CHECKING:
@@ -67,7 +69,7 @@ def read_ids(path: Path) -> list[str]:
 CHILD = """
 import asyncio, sys
 from pathlib import Path
-from reserve_listener.store import SqliteStore
+from reserve_listener.store.sqlite.store import SqliteStore
 from tests.helpers import append, event
 
 async def main() -> None:
@@ -158,7 +160,7 @@ async def test_a_reader_does_not_stop_the_writer(path: Path) -> None:
     store = SqliteStore(path)
     await store.open(["a"])
     try:
-        with StoreReader(path) as reader:
+        with SqliteReader(path) as reader:
             assert reader.events(EventQuery(), limit=1) == []
             assert await append(store, event("e1")) is Verdict.STORED
             assert [one.event_id for one in reader.events(EventQuery(), limit=5)] == ["e1"]
@@ -189,7 +191,7 @@ def test_a_reader_of_nothing_says_how_to_get_one(path: Path) -> None:
     """Without a store the reader says which command makes it, and makes none itself."""
     with (
         pytest.raises(StoreError, match=r"no store at .* `reserve-listener run` creates it"),
-        StoreReader(path),
+        SqliteReader(path),
     ):
         pass
     assert not path.exists()
@@ -200,7 +202,7 @@ async def test_a_file_that_is_no_database_is_left_alone(path: Path, content: byt
     """Any other file is refused in words by daemon and reader, and not a byte of it changes."""
     path.write_bytes(content)
     await refused(path, "not a (reserve-listener store|database)|damaged|cannot be used")
-    with pytest.raises(StoreError), StoreReader(path):
+    with pytest.raises(StoreError), SqliteReader(path):
         pass
     assert path.read_bytes() == content
 
@@ -215,7 +217,7 @@ async def test_another_programs_database_is_left_alone(path: Path, pragma: str) 
     connection.close()
     before = path.read_bytes()
     await refused(path, "another program")
-    with pytest.raises(StoreError, match="another program"), StoreReader(path):
+    with pytest.raises(StoreError, match="another program"), SqliteReader(path):
         pass
     assert path.read_bytes() == before
 
@@ -236,7 +238,7 @@ async def test_a_newer_store_is_refused_and_left_alone(path: Path) -> None:
     before = path.read_bytes()
     known = len(schema.migrations())
     await refused(path, rf"newer reserve-listener \(schema 99, this one knows {known}\)")
-    with pytest.raises(StoreError, match="newer"), StoreReader(path):
+    with pytest.raises(StoreError, match="newer"), SqliteReader(path):
         pass
     assert path.read_bytes() == before
 
@@ -250,7 +252,7 @@ async def test_an_older_store_is_migrated_by_the_daemon_only(
     monkeypatch.setattr(schema, "migrations", only_store(scripts))
     with (
         pytest.raises(StoreError, match=r"older reserve-listener .*`reserve-listener run`"),
-        StoreReader(path),
+        SqliteReader(path),
     ):
         pass
     await filled(path, "e2")
@@ -305,7 +307,7 @@ async def test_a_folder_in_the_place_of_the_store(path: Path) -> None:
     """A directory of that name is refused in words."""
     path.mkdir()
     await refused(path, "is a directory. Set store.url to a file")
-    with pytest.raises(StoreError), StoreReader(path):
+    with pytest.raises(StoreError), SqliteReader(path):
         pass
 
 
@@ -321,7 +323,7 @@ async def test_a_store_that_may_not_be_written_is_refused_in_words(path: Path, t
     """For a user who may only read folder and file, open raises StoreError that speaks of owner and mode."""
     await filled(path, "e1")
     code = (
-        "import asyncio, os, sys; from pathlib import Path; from reserve_listener.store import SqliteStore\n"
+        "import asyncio, os, sys; from pathlib import Path; from reserve_listener.store.sqlite.store import SqliteStore\n"
         "from reserve_listener.errors import StoreError\n"
         "os.setegid(65534); os.seteuid(65534)\n"
         "try: asyncio.run(SqliteStore(Path(sys.argv[1])).open(['a']))\n"

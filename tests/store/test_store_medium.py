@@ -22,8 +22,8 @@ import pytest
 from reserve_listener.errors import StoreError
 from reserve_listener.model import Outcome, Verdict
 from reserve_listener.simulator import patience
-from reserve_listener.store import SqliteStore
 from reserve_listener.store.sqlite import schema, writer
+from reserve_listener.store.sqlite.store import SqliteStore
 from tests.helpers import NOW_MS, append, event, small_event, stored, until
 
 if TYPE_CHECKING:
@@ -375,7 +375,7 @@ LIMITED = """
 import asyncio, resource, sys
 from pathlib import Path
 from reserve_listener.errors import StoreError
-from reserve_listener.store import SqliteStore
+from reserve_listener.store.sqlite.store import SqliteStore
 from tests.helpers import append, small_event
 
 async def main() -> None:

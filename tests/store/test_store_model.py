@@ -24,10 +24,10 @@ from reserve_listener.ages import LONGEST_WAIT_MS
 from reserve_listener.delivery.pending import Pending
 from reserve_listener.model import EventQuery, IncomingEvent, Outcome, Scope, SinkFilter, Verdict
 from reserve_listener.simulator import patience
-from reserve_listener.store import SqliteStore, StoreReader
 from reserve_listener.store.sqlite import claiming, operations, store as sqlite_store
 from reserve_listener.store.sqlite.appending import Appending
-from reserve_listener.store.sqlite.store import as_it_is
+from reserve_listener.store.sqlite.reader import SqliteReader
+from reserve_listener.store.sqlite.store import SqliteStore, as_it_is
 from tests.helpers import Clock, append
 
 if TYPE_CHECKING:
@@ -488,7 +488,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule()
     def read(self) -> None:
-        with StoreReader(self.path) as reader:
+        with SqliteReader(self.path) as reader:
             listed = {one.seq for one in reader.events(limit=1_000)}
             states = {one.name: one for one in reader.sinks()}
         assert listed == {one.seq for one in self.events.values() if not one.stripped}

@@ -11,8 +11,9 @@ import pytest
 
 from reserve_listener.errors import StoreError, StoreInUseError
 from reserve_listener.model import EventQuery, Outcome, SinkFilter, Verdict
-from reserve_listener.store import SqliteStore, disable_sink, enable_sink, operate
 from reserve_listener.store.sqlite import operations, sql
+from reserve_listener.store.sqlite.stopped import disable_sink, enable_sink, operate
+from reserve_listener.store.sqlite.store import SqliteStore
 from tests.helpers import NOW_MS, Clock, append, event, small_event
 
 if TYPE_CHECKING:

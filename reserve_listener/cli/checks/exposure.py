@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pydantic import BaseModel
 
 from reserve_listener.cli.checks.findings import Finding
+from reserve_listener.store import backend
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,7 +29,8 @@ def findings(loaded: Loaded) -> Iterator[Finding]:
     for key, path in secret_files(loaded.config):
         if _others_can_read(path):
             yield _exposed(path, key)
-    yield from _store(loaded.config.store.path)
+    for path in backend(loaded.config.store.url).files[:1]:
+        yield from _store(path)
 
 
 def secret_files(table: BaseModel, where: str = "") -> Iterator[tuple[str, Path]]:

@@ -27,7 +27,7 @@ def findings(loaded: Loaded, *, online: bool = False) -> Iterator[Finding]:
         yield Finding(where="lark.app_secret", what=_app_secret(loaded.config.lark))
         yield look("lark.domain", lambda: _platform(loaded.config.lark))
     yield from _blanks(loaded.config.lark)
-    yield look("store", lambda: places.store(loaded.config.store.path))
+    yield look("store", lambda: places.store(loaded.config.store.url))
     for sink in loaded.config.sinks:
         yield look(f'sink "{sink.name}"', partial(_of_sink, sink, online=online))
     if loaded.config.status is not None:

@@ -23,8 +23,6 @@ from reserve_listener.web import client
 from reserve_listener.web.answers import Status
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from reserve_listener.config import LarkConfig
 
 TOKEN_PATH: Final = "/open-apis/auth/v3/tenant_access_token/internal"  # noqa: S105  # a path
@@ -47,7 +45,7 @@ class ApiError(Exception):
         self.code = code
 
 
-async def look(lark: LarkConfig, store: Path) -> list[Finding]:
+async def look(lark: LarkConfig, store: str) -> list[Finding]:
     """Ask with the real secret. Each call has `lark.endpoint_timeout`."""
     where = "the platform"
     try:
@@ -114,7 +112,7 @@ async def _gateway(url: str, proxy: str | None) -> Finding:
         return _refused(where, error)
 
 
-async def _others(api: _Api, store: Path) -> Finding:
+async def _others(api: _Api, store: str) -> Finding:
     where = "other clients"
     try:
         count = await api.connected()
@@ -136,7 +134,7 @@ async def _others(api: _Api, store: Path) -> Finding:
     )
 
 
-def _is_connected(store: Path) -> bool:
+def _is_connected(store: str) -> bool:
     """Whether a daemon runs on this store and is connected. Raises `ReserveListenerError` when it does not say."""
     status = client.get(store, "/status", Status, timeout_s=client.STATUS_TIMEOUT_S)
     return status is not None and status.connection is not None and status.connection.state == "connected"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from msgspec.structs import asdict
 
-from reserve_listener.model import EventQuery, Scope, SinkFilter
+from reserve_listener.model import EventQuery, Pruned, Scope, SinkFilter
 from reserve_listener.store.sqlite import history, sql
 from reserve_listener.store.sqlite.claiming import WINDOW_SEQS, age_since_ms
 
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from reserve_listener.store.sqlite.claiming import Pauses
 
 CHUNK_ROWS: Final = 1_000
-
-OPERATIONS: Final = frozenset({"retry", "drop", "replay"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,14 +144,6 @@ def receive_now(now_ms: int, before_seq: int | None, connection: sqlite3.Connect
     connection.executemany(sql.RECEIVED_AT, ahead)
     connection.executemany(history.RECEIVED_AT, ahead)
     return rows[-1][0] if rows and ahead else None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pruned:
-    """One chunk of retention. `after_seq`: where to go on; None when nothing older is left to look at."""
-
-    events: int
-    after_seq: int | None
 
 
 def prune(after_seq: int, before_ms: int, *, strip: bool, connection: sqlite3.Connection) -> Pruned:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 SOCKET_NAME_BYTES: Final = 80
-"""unix(7) has room for 107 bytes, and what `socket_address` puts before the name takes up to 22."""
+"""unix(7) has room for 107 bytes, and what `net.sockets.socket_address` puts before the name takes up to 22."""
 
 
 def lock_path(store: Path) -> Path:
@@ -34,13 +32,3 @@ def socket_path(store: Path) -> Path:
     if len(os.fsencode(name)) > SOCKET_NAME_BYTES:
         name = f".{hashlib.sha256(os.fsencode(store.name)).hexdigest()[:32]}.sock"
     return store.with_name(name)
-
-
-@contextlib.contextmanager
-def socket_address(path: Path) -> Iterator[str]:
-    """What to bind or connect to for a socket of that path, which may be longer than unix(7) has room for."""
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield f"/proc/self/fd/{folder}/{path.name}"
-    finally:
-        os.close(folder)

@@ -1,4 +1,4 @@
-"""Reading a store from outside the daemon, for the commands that look at events."""
+"""Reading a store from outside the daemon, for the commands."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ PAGE: Final = 500
 """Rows that are read in one transaction."""
 
 
-class StoreReader:
-    """A read-only view of a store, also of one that a daemon is writing. Use as a context manager."""
+class SqliteReader:
+    """See `protocols.store.StoreReader`."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

@@ -15,6 +15,8 @@ from reserve_listener.errors import StoreError, WrongStoreError
 if TYPE_CHECKING:
     from pathlib import Path
 
+HEADER: Final = b"SQLite format 3\x00"
+
 APPLICATION_ID: Final = 0x5265734C
 """`PRAGMA application_id` ("ResL"): tells our file from another program's."""
 
@@ -151,6 +153,17 @@ def look_at(path: Path, part: Part = STORE) -> None:
             _identify(connection, path, part)
     except sqlite3.Error as error:
         raise _explained(path, error) from error
+
+
+def require_header(path: Path) -> None:
+    """Raise `WrongStoreError` for another kind of file: SQLite takes one that is shorter than its header for an empty one."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(len(HEADER))
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be read: {error.strerror}") from None
+    if head not in {b"", HEADER}:
+        raise WrongStoreError(f"{path}: is not an SQLite database; set store.url to another file")
 
 
 def _identify(connection: sqlite3.Connection, path: Path, part: Part) -> None:

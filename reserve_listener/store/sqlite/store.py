@@ -20,6 +20,7 @@ from reserve_listener.model import (
     PENDING,
     Claimed,
     Outcome,
+    Pruned,
     SinkFilter,
     Verdict,
 )
@@ -59,7 +60,6 @@ if TYPE_CHECKING:
     from reserve_listener.protocols import Complete
     from reserve_listener.store.sqlite.appending import Appended, SinkFilters
     from reserve_listener.store.sqlite.inbox import Batch
-    from reserve_listener.store.sqlite.operations import Pruned
 
 log = structlog.get_logger("store")
 
@@ -89,7 +89,7 @@ def as_it_is(_event: IncomingEvent, _previous: Known | None) -> Completed | None
 
 
 class SqliteStore:
-    """See `protocols.Store`.
+    """See `protocols.store.Store`.
 
     `on_commit` is called on the loop after each commit that added deliveries, `on_requeue` when deliveries that had been
     settled, or held back, are pending again.
@@ -109,6 +109,7 @@ class SqliteStore:
         directory: Directory | None = None,
     ) -> None:
         self.path = path
+        self.name = str(path)
         self.max_bytes = max_bytes
         self.on_commit: Callable[[], None] = lambda: None
         self.on_requeue: Callable[[], None] = lambda: None
@@ -275,7 +276,7 @@ class SqliteStore:
     def receive(
         self, events: Sequence[IncomingEvent], done: Callable[[int, StoreError | None], None]
     ) -> None:
-        """See `protocols.Store.receive`."""
+        """See `StoreIntake.receive`."""
         size = _size(events)
         if self._is_full(size):
             done(0, StoreError(self._full_text()))
@@ -291,7 +292,7 @@ class SqliteStore:
         done(number, error)
 
     async def left(self) -> list[Batch]:
-        """See `protocols.Store.left`."""
+        """See `StoreIntake.left`."""
         batches = await self._inbox.left()
         self._coming_bytes += sum(_size(batch.events) for batch in batches)
         return batches
@@ -299,7 +300,7 @@ class SqliteStore:
     def project(
         self, events: Sequence[IncomingEvent], *, number: int | None = None
     ) -> asyncio.Future[list[Verdict]]:
-        """See `protocols.Store.project`."""
+        """See `StoreIntake.project`."""
         position = None if number is None else Position(self._inbox.id, number)
         appending = Appending(self._specs, self._scopes, self._complete, unbuilt=self._unbuilt)
         work = partial(projecting.project, appending, events, position)
@@ -370,7 +371,7 @@ class SqliteStore:
         skipping: Collection[int],
         raw: bool = False,
     ) -> Claimed:
-        """See `protocols.Store.claim`."""
+        """See `StoreQueue.claim`."""
         claim = claiming.Claim(
             sink=self._sinks[sink],
             limit=limit,
@@ -390,7 +391,7 @@ class SqliteStore:
     async def claim_scopes(
         self, sink: str, scopes: Sequence[int], *, limit: int, per_scope: int, now_ms: int, raw: bool = False
     ) -> Claimed:
-        """See `protocols.Store.claim_scopes`."""
+        """See `StoreQueue.claim_scopes`."""
         claim = claiming.Claim(
             sink=self._sinks[sink], limit=limit, per_scope=per_scope, now_ms=now_ms, raw=raw
         )
@@ -399,7 +400,7 @@ class SqliteStore:
         return claimed
 
     async def settle(self, sink: str, outcomes: Sequence[Outcome]) -> None:
-        """See `protocols.Store.settle`."""
+        """See `StoreQueue.settle`."""
         now, number = self._now_ms(), self._sinks[sink]
         if number in self._recent:
             self._recent[number].settled(outcome.seq for outcome in outcomes)
@@ -417,16 +418,16 @@ class SqliteStore:
             self._grow(len(kept) * ATTEMPT_BYTES)
 
     async def release(self, sink: str) -> None:
-        """See `protocols.Store.release`."""
+        """See `StoreQueue.release`."""
         await self._writer.submit(partial(_execute, sql.RELEASE, (self._sinks[sink],)), writes=True)
 
     async def bring_forward(self, sink: str, *, latest_ms: int) -> None:
-        """See `protocols.Store.bring_forward`."""
+        """See `StoreQueue.bring_forward`."""
         values = {"sink": self._sinks[sink], "latest_ms": latest_ms}
         await self._writer.submit(partial(_execute, sql.BRING_FORWARD, values), writes=True)
 
     async def dead_letter_expired(self, sink: str, *, before_ms: int, error: str) -> int:
-        """See `protocols.Store.dead_letter_expired`."""
+        """See `StoreQueue.dead_letter_expired`."""
         number = self._sinks[sink]
         self._forget_recent()
         dead_lettered = 0
@@ -497,7 +498,7 @@ class SqliteStore:
     async def prune(self, after_seq: int, before_ms: int, *, strip: bool) -> Pruned:
         """One chunk of retention; see `operations.prune`. Nothing as long as the history is not made of it."""
         if self._unbuilt:
-            return operations.Pruned(events=0, after_seq=None)
+            return Pruned(events=0, after_seq=None)
         pruned: Pruned = await self._writer.submit(
             lambda connection: operations.prune(after_seq, before_ms, strip=strip, connection=connection),
             writes=True,

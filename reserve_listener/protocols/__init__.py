@@ -1,4 +1,4 @@
-"""The three seams of the daemon: transport, store, sink; and what a kind of sink is.
+"""The seams of the daemon: transport, sink, and what a kind of sink is; `protocols.store` has the roles of the store.
 
 Each says what its implementations promise about idempotence, blocking, cancellation and errors. Fakes and later
 implementations pass the same contract tests.
@@ -15,17 +15,7 @@ if TYPE_CHECKING:
 
     from pydantic import BaseModel
 
-    from reserve_listener.errors import StoreError
-    from reserve_listener.model import (
-        Claimed,
-        Completed,
-        Delivery,
-        IncomingEvent,
-        Known,
-        Outcome,
-        State,
-        Verdict,
-    )
+    from reserve_listener.model import Completed, Delivery, IncomingEvent, Known, State, Verdict
 
 
 class Accept(Protocol):
@@ -158,68 +148,3 @@ class SinkKinds(Protocol):
 
         Raises `ConfigError` for one that cannot be used: it does not load, is no kind, or is offered twice.
         """
-
-
-class Store(Protocol):
-    """Keeps events and their deliveries on stable storage. One writer; every method is safe to cancel.
-
-    Errors of the medium (disk full, I/O) reach the caller as `StoreError`; nothing of the call is then stored.
-    """
-
-    def receive(
-        self, events: Sequence[IncomingEvent], done: Callable[[int, StoreError | None], None]
-    ) -> None:
-        """Make a batch durable, to be projected later. Does not block.
-
-        `done` is called on the loop once that is committed, with the number of the batch, or with why it is not.
-        """
-
-    async def left(self) -> Sequence[tuple[int, Sequence[IncomingEvent]]]:
-        """What was received and is not projected: number and events of each batch, in the order in which it came."""
-
-    def project(
-        self, events: Sequence[IncomingEvent], *, number: int | None = None
-    ) -> Awaitable[list[Verdict]]:
-        """Store events with a delivery for each sink that wants them, and that batches are projected up to this number.
-
-        All in one transaction; a verdict for each: STORED, DUPLICATE or UNREADABLE. Idempotent by (tenant_key, event_id).
-        """
-
-    async def claim(
-        self,
-        sink: str,
-        *,
-        limit: int,
-        per_scope: int,
-        now_ms: int,
-        after_seq: int | None,
-        skipping: Collection[int],
-        raw: bool = False,
-    ) -> Claimed:
-        """Due deliveries of events after this one (None: from the first that is pending), oldest first.
-
-        Changes nothing: what is claimed and not settled is claimed again after a restart. At most `per_scope` of one
-        scope, none of those in `skipping` and of those whose oldest delivery waits; the answer names them. Looks at a
-        bounded number of rows: it may return nothing and not be at the end. An age (`Delivery.received_ms`) leaves out
-        the times during which the sink was disabled.
-        """
-
-    async def claim_scopes(
-        self, sink: str, scopes: Sequence[int], *, limit: int, per_scope: int, now_ms: int, raw: bool = False
-    ) -> Claimed:
-        """The same of these scopes, wherever their deliveries stand. `seen_seq` and `at_end` mean nothing then."""
-
-    async def settle(self, sink: str, outcomes: Sequence[Outcome]) -> None:
-        """Persist outcomes, all or none. Idempotent."""
-
-    async def release(self, sink: str) -> None:
-        """Make everything that waits for its time due now."""
-
-    async def bring_forward(self, sink: str, *, latest_ms: int) -> None:
-        """Deliveries that wait for a later time wait until then."""
-
-    async def dead_letter_expired(self, sink: str, *, before_ms: int, error: str) -> int:
-        """Make dead letters of what is pending and older than that; how many. Nothing of the sink may be in hand."""
-
-    async def disable_sink(self, sink: str, reason: str) -> bool:
-        """Remember that the sink gets nothing until a person enables it. Whether it was enabled before."""

@@ -22,7 +22,7 @@ from reserve_listener.model import MIB
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from reserve_listener.store.sqlite.store import SqliteStore
+    from reserve_listener.protocols.store import StoreUpkeep
 
 KNOWN_MS: Final = 48 * 3600 * 1000
 ROUND_S: Final = 600.0
@@ -48,7 +48,7 @@ class Retention:
 
     def __init__(
         self,
-        store: SqliteStore,
+        store: StoreUpkeep,
         *,
         keep_ms: int,
         history_ms: int | None = None,

@@ -1,0 +1,329 @@
+"""The store by its roles: who uses it asks for the one it needs, and no backend is known to anybody.
+
+Every method that is awaited may be cancelled and never blocks the loop. Errors of the medium (the disk is full, the
+server does not answer) reach the caller as `StoreError`; nothing of the call is then stored. tests/store holds every
+backend to what is said here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, Self, TypedDict
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+    from pathlib import Path
+    from types import TracebackType
+    from typing import Literal, Unpack
+
+    from reserve_listener.ages import Ages
+    from reserve_listener.errors import StoreError
+    from reserve_listener.model import (
+        Claimed,
+        DeadLetter,
+        EventQuery,
+        HistoryEntry,
+        IncomingEvent,
+        Insight,
+        KnownScope,
+        Outcome,
+        Pruned,
+        SinkFilter,
+        SinkState,
+        StoredEvent,
+        Verdict,
+    )
+    from reserve_listener.protocols import Complete
+
+
+class StoreIntake(Protocol):
+    """Events in: durable first, projected into events and deliveries behind the answer. For intake."""
+
+    def receive(
+        self, events: Sequence[IncomingEvent], done: Callable[[int, StoreError | None], None]
+    ) -> None:
+        """Make a batch durable, to be projected later. Does not block.
+
+        `done` is called on the loop once that is committed, with the number of the batch, or with why it is not.
+        """
+
+    async def left(self) -> Sequence[tuple[int, Sequence[IncomingEvent]]]:
+        """What was received and is not projected: number and events of each batch, in the order in which it came."""
+
+    def project(
+        self, events: Sequence[IncomingEvent], *, number: int | None = None
+    ) -> Awaitable[list[Verdict]]:
+        """Store events with a delivery for each sink that wants them, and that batches are projected up to this number.
+
+        All in one transaction; a verdict for each: STORED, DUPLICATE or UNREADABLE. Idempotent by (tenant_key, event_id).
+        It is queued when this returns, and done even if nobody waits for it.
+        """
+
+
+class StoreQueue(Protocol):
+    """Deliveries out: claimed, carried, settled. For the workers."""
+
+    async def claim(
+        self,
+        sink: str,
+        *,
+        limit: int,
+        per_scope: int,
+        now_ms: int,
+        after_seq: int | None,
+        skipping: Collection[int],
+        raw: bool = False,
+    ) -> Claimed:
+        """Due deliveries of events after this one (None: from the first that is pending), oldest first.
+
+        Changes nothing: what is claimed and not settled is claimed again after a restart. At most `per_scope` of one
+        scope, none of those in `skipping` and of those whose oldest delivery waits; the answer names them. Looks at a
+        bounded number of rows: it may return nothing and not be at the end. An age (`Delivery.received_ms`) leaves out
+        the times during which the sink was disabled.
+        """
+
+    async def claim_scopes(
+        self, sink: str, scopes: Sequence[int], *, limit: int, per_scope: int, now_ms: int, raw: bool = False
+    ) -> Claimed:
+        """The same of these scopes, wherever their deliveries stand. `seen_seq` and `at_end` mean nothing then."""
+
+    async def settle(self, sink: str, outcomes: Sequence[Outcome]) -> None:
+        """Persist outcomes, all or none. Idempotent."""
+
+    async def release(self, sink: str) -> None:
+        """Make everything that waits for its time due now. Idempotent."""
+
+    async def bring_forward(self, sink: str, *, latest_ms: int) -> None:
+        """Deliveries that wait for a later time wait until then. Idempotent."""
+
+    async def dead_letter_expired(self, sink: str, *, before_ms: int, error: str) -> int:
+        """Make dead letters of what is pending and older than that; how many. Nothing of the sink may be in hand.
+
+        A chunk at a time: broken off, what is done stays done.
+        """
+
+    async def disable_sink(self, sink: str, reason: str) -> bool:
+        """The sink gets nothing until a person enables it; what waits for it stays. Whether it was enabled before."""
+
+
+class StoreAdmin(Protocol):
+    """What people do to sinks and deliveries. For the operator's actions and a reload."""
+
+    async def set_sinks(
+        self, names: Sequence[str], filters_by_sink: Mapping[str, SinkFilter] | None = None
+    ) -> None:
+        """From now on these sinks get deliveries, each of what its filter takes; without one, of everything. Idempotent."""
+
+    async def dead_letter_removed(self) -> None:
+        """What sinks that are no longer configured have not got becomes dead letters. Their workers have ended. Idempotent."""
+
+    async def operate(self, operation: str, filters: EventQuery) -> int:
+        """`retry` or `drop` dead letters, or `replay` events, all that match; how many deliveries it concerned.
+
+        A chunk at a time: broken off, what is done stays done, and `Store.on_requeue` is called for it.
+        """
+
+    async def disable_sink(self, sink: str, reason: str) -> bool:
+        """See `StoreQueue.disable_sink`."""
+
+    async def enable_sink(self, sink: str) -> bool:
+        """Undo `disable_sink`. The time between does not count for the age of what waited. Whether it was disabled."""
+
+
+class StoreHealth(Protocol):
+    """How the store is and what is in it. For `status`; changes nothing."""
+
+    max_bytes: int | None
+    """The size at which pushes are refused."""
+
+    @property
+    def name(self) -> str:
+        """What messages call it: its file, or its URL without the password."""
+
+    @property
+    def problem(self) -> str | None:
+        """Why pushes are answered 500 now; None while they are taken. Does not ask the medium."""
+
+    async def sinks(self) -> list[SinkState]:
+        """All sinks that the store knows, with what is in it for them."""
+
+    async def insight(self, app_id: str, *, gaps_since_ms: int) -> Insight:
+        """What `status` shows of the store; gaps of this app that ended since."""
+
+    async def backlog(self) -> dict[str, int]:
+        """Deliveries that are not settled yet, for each configured sink; counted up to a bound."""
+
+
+class StoreUpkeep(Protocol):
+    """Dropping what is old, a chunk at a time. For `Retention`."""
+
+    max_bytes: int | None
+    """The size at which pushes are refused."""
+    grown: asyncio.Event
+    """Set when the store has grown so much that its size should be looked at."""
+
+    @property
+    def full(self) -> bool:
+        """Whether the size bound is reached."""
+
+    async def measure(self) -> int:
+        """The bytes that are in use."""
+
+    async def free_inbox(self) -> None:
+        """What is projected and still kept as it was received goes; else it does with the next push."""
+
+    async def prune(self, after_seq: int, before_ms: int, *, strip: bool) -> Pruned:
+        """Drop a chunk of events stored before this time and delivered everywhere, oldest first.
+
+        `strip`: of those that are delivered and younger, the content; they are still known.
+        """
+
+    async def prune_history(self, before_ms: int) -> tuple[int, bool]:
+        """Drop a chunk of the history that was stored before that time: how many events', and whether that was all."""
+
+
+class StorePresence(Protocol):
+    """Which app was connected, and when: what a restart has to know. For the connection."""
+
+    async def last_connected_ms(self, app_id: str) -> int | None:
+        """When this app was last seen connected with this store; None: never."""
+
+    async def know_app(
+        self, app_id: str, *, gap_since_ms: int | None = None, longer_than_ms: int = 0
+    ) -> int | None:
+        """Remember that this app is connected now. A gap that is longer than that is recorded, and its length returned."""
+
+    async def touch(self, app_id: str) -> None:
+        """Write something small: after a failure it tells whether the store works again."""
+
+
+class Store(StoreIntake, StoreQueue, StoreAdmin, StoreHealth, StoreUpkeep, StorePresence, Protocol):
+    """All roles, of a store that this process holds. Made by `store.open_store`; only the daemon's root has it whole."""
+
+    on_commit: Callable[[], None]
+    """Called on the loop after each commit that added deliveries."""
+    on_requeue: Callable[[], None]
+    """Called on the loop when deliveries that had been settled, or held back, are pending again."""
+
+    async def ended(self) -> None:
+        """Returns when the store was closed; raises why it ended by itself."""
+
+    async def close(self) -> None:
+        """Commit what is queued and give everything back. May be called twice."""
+
+
+class StoreOptions(TypedDict, total=False):
+    """How a store is opened; each may be left out."""
+
+    max_bytes: int | None
+    """The size at which pushes are refused; `Retention` keeps the store below it if it can. None: never."""
+    now_ms: Callable[[], int]
+    """The time of day."""
+    ages: Ages | None
+    """The clock by which ages count, if it is the daemon's; else one of `now_ms`."""
+    complete: Complete
+    """Says last what sinks receive; without it a body stays as it is."""
+
+
+class StoreReader(Protocol):
+    """A read-only view of a store, also of one that a daemon is writing; for the commands. Use as a context manager.
+
+    Blocks. Raises `StoreError` when there is no store or it cannot be read.
+    """
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def events(self, filters: EventQuery = ..., *, limit: int, unreadable: bool = False) -> list[StoredEvent]:
+        """The newest events first, at most `limit`, each with how far it has come with every sink."""
+
+    def events_after(self, after_seq: int, filters: EventQuery = ..., *, limit: int) -> list[StoredEvent]:
+        """Those that were stored after that one, in order, at most `limit`."""
+
+    def dead_letters(self, filters: EventQuery, *, limit: int) -> list[DeadLetter]:
+        """The dead letters, those first that were given up first; at most `limit`."""
+
+    def sinks(self) -> list[SinkState]:
+        """All sinks that the store ever knew, with what is in it for them."""
+
+    def insight(self, *, gaps_since_ms: int) -> Insight:
+        """What `status` shows of a store without a daemon."""
+
+    def ids_that_begin(self, kind: Literal["event", "scope"], start: str, *, limit: int) -> list[str]:
+        """Ids with this beginning, at most `limit`; only the id itself if there is one that is exactly this."""
+
+    def history(
+        self, scope_id: str, *, since_ms: int | None = None, until_ms: int | None = None
+    ) -> Iterator[HistoryEntry]:
+        """What happened to the rooms and levels of this id, the newest first; a page at a time, so that nothing waits."""
+
+    def known_scopes(self, scope_id: str | None = None) -> list[KnownScope]:
+        """All rooms and levels of which something is known, or those of this id, the one last heard of first."""
+
+    def known_at(self, scope_id: str, at_ms: int) -> HistoryEntry | None:
+        """What was known of the room or level of this id at that time; None: nothing that is still kept."""
+
+    def is_rebuilding(self) -> bool:
+        """Whether the daemon still works at the history of an older store."""
+
+
+class Backend(Protocol):
+    """One store as those reach it who have its URL: to open it, or to see to it while no daemon holds it.
+
+    Making one touches nothing. All but `open` block; errors are `StoreError`.
+    """
+
+    @property
+    def name(self) -> str:
+        """What messages call the store: its file, or its URL without the password."""
+
+    @property
+    def files(self) -> Sequence[Path]:
+        """The store's files, its own first; none for a store on a server."""
+
+    @property
+    def control_socket(self) -> Path:
+        """Where the daemon of this store listens for the commands on this machine."""
+
+    async def open(
+        self,
+        sinks: Sequence[str],
+        filters_by_sink: Mapping[str, SinkFilter] | None,
+        **options: Unpack[StoreOptions],
+    ) -> Store:
+        """See `store.open_store`."""
+
+    def reader(self) -> StoreReader:
+        """To read it, also beside a running daemon."""
+
+    def holder(self) -> str | None:
+        """The process that holds the store, "unknown" if it left no number; None: nobody does, or there is no store."""
+
+    def look_over(self) -> None:
+        """Whether what is there is a store that this version takes. Changes nothing, and leaves nothing behind."""
+
+    def operate(
+        self, operation: str, filters: EventQuery, filters_by_sink: Mapping[str, SinkFilter] | None
+    ) -> int:
+        """What `StoreAdmin.operate` does, here and now; `StoreInUseError` when a daemon holds the store.
+
+        `filters_by_sink` is None when the configuration cannot be read: a replay then repeats the deliveries that there
+        have been.
+        """
+
+    def count_matching(
+        self, operation: str, filters: EventQuery, filters_by_sink: Mapping[str, SinkFilter] | None
+    ) -> int:
+        """How many deliveries `operate` would concern now. Only reads, also beside a running daemon."""
+
+    def disable_sink(self, name: str, reason: str) -> bool:
+        """What `StoreQueue.disable_sink` does, on a stopped daemon's store; `StoreInUseError` when a daemon holds it."""
+
+    def enable_sink(self, name: str) -> bool:
+        """What `StoreAdmin.enable_sink` does, on a stopped daemon's store; `StoreInUseError` when a daemon holds it."""
+
+    def back_up(self, folder: Path) -> list[Path]:
+        """Copy the store into the folder, also while its daemon runs: which files. Leaves no copy when it raises."""

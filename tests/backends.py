@@ -1,0 +1,138 @@
+"""A store of each kind, for tests: made, looked into from outside, and hindered as its medium would hinder it."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Self
+
+from reserve_listener.store import open_store
+from reserve_listener.store.sqlite import claiming
+from reserve_listener.store.sqlite.store import SqliteStore
+from tests.helpers import stored, url_of
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+    from pathlib import Path
+    from typing import Protocol, Unpack
+
+    import pytest
+
+    from reserve_listener.model import SinkFilter, StoredEvent
+    from reserve_listener.protocols.store import Store, StoreOptions
+
+    class Ask(Protocol):
+        """Has work done by the thread that owns a file."""
+
+        def __call__(self, work: Callable[[sqlite3.Connection], Any], /) -> Awaitable[Any]: ...
+
+
+MANY_PAGES = 1_073_741_823
+
+
+class Held:
+    """What a store does for pushes or for all else stands still until released."""
+
+    def __init__(self, ask: Ask) -> None:
+        self._released, self._begun = asyncio.Event(), asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def hold(_: sqlite3.Connection) -> None:
+            loop.call_soon_threadsafe(self._begun.set)
+            asyncio.run_coroutine_threadsafe(self._released.wait(), loop).result()
+
+        self._job = ask(hold)
+
+    async def begun(self) -> Self:
+        """When it stands still."""
+        await self._begun.wait()
+        return self
+
+    def let_go(self) -> None:
+        """Release without waiting."""
+        self._released.set()
+
+    async def release(self) -> None:
+        """Until it goes on."""
+        self.let_go()
+        await self._job
+
+
+class OnSqlite:
+    """A store in a file."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "events.db"
+        self.url = url_of(self.path)
+        self._held: list[Held] = []
+
+    async def open(
+        self, *sinks: str, filters: Mapping[str, SinkFilter] | None = None, **options: Unpack[StoreOptions]
+    ) -> Store:
+        """As `open_store` does."""
+        return await open_store(self.url, sinks, filters, **options)
+
+    def stored(self) -> list[StoredEvent]:
+        """What a reader finds, the newest first."""
+        return stored(self.url)
+
+    def hold_receiving(self, store: Store) -> Held:
+        """Nothing becomes durable until released."""
+        return self._hold(_inside(store)._inbox.ask)
+
+    def hold_projecting(self, store: Store) -> Held:
+        """Nothing is projected, claimed or settled until released."""
+        return self._hold(_asking(store))
+
+    def let_go(self) -> None:
+        """At the end, also of a test that failed: nothing stands still."""
+        for held in self._held:
+            held.let_go()
+
+    @asynccontextmanager
+    async def no_room_to_receive(self, store: Store) -> AsyncIterator[None]:
+        """The disk is full for pushes."""
+        async with _full(_inside(store)._inbox.ask):
+            yield
+
+    @asynccontextmanager
+    async def no_room_to_project(self, store: Store) -> AsyncIterator[None]:
+        """The disk is full for all that comes after the answer."""
+        async with _full(_asking(store)):
+            yield
+
+    def claim_little(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A claim has room for one body only."""
+        monkeypatch.setattr(claiming, "CLAIM_BYTES", 1)
+
+    async def set_right(self, store: Store) -> None:
+        """Until it is written down that the clock was set."""
+        inside = _inside(store)
+        while inside._setting_right is None:
+            await asyncio.sleep(0.002)
+        await asyncio.wait([inside._setting_right])
+
+    def _hold(self, ask: Ask) -> Held:
+        self._held.append(Held(ask))
+        return self._held[-1]
+
+
+def _inside(store: Store) -> SqliteStore:
+    assert isinstance(store, SqliteStore)
+    return store
+
+
+def _asking(store: Store) -> Ask:
+    return lambda work: _inside(store)._writer.submit(work, writes=False)
+
+
+@asynccontextmanager
+async def _full(ask: Ask) -> AsyncIterator[None]:
+    await ask(lambda connection: connection.execute("PRAGMA max_page_count = 1").fetchone())
+    yield
+    await ask(lambda connection: connection.execute(f"PRAGMA max_page_count = {MANY_PAGES}").fetchone())
+
+
+Backend = OnSqlite
+BACKENDS = {"sqlite": OnSqlite}
