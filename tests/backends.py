@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
+import shutil
+import sqlite3
+from contextlib import asynccontextmanager, closing
 from typing import TYPE_CHECKING, Any, Self
 
 from reserve_listener.store import open_store
-from reserve_listener.store.sqlite import claiming
-from reserve_listener.store.sqlite.store import SqliteStore
+from reserve_listener.store.sqlite import claiming, operations
+from reserve_listener.store.sqlite.appending import Appending
+from reserve_listener.store.sqlite.store import SqliteStore, as_it_is
 from tests.helpers import stored, url_of
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
     from pathlib import Path
     from typing import Protocol, Unpack
 
     import pytest
 
-    from reserve_listener.model import SinkFilter, StoredEvent
+    from reserve_listener.model import IncomingEvent, SinkFilter, StoredEvent
     from reserve_listener.protocols.store import Store, StoreOptions
 
     class Ask(Protocol):
@@ -63,6 +65,7 @@ class OnSqlite:
     """A store in a file."""
 
     def __init__(self, folder: Path) -> None:
+        self._folder, self._lives = folder, 0
         self.path = folder / "events.db"
         self.url = url_of(self.path)
         self._held: list[Held] = []
@@ -76,6 +79,16 @@ class OnSqlite:
     def stored(self) -> list[StoredEvent]:
         """What a reader finds, the newest first."""
         return stored(self.url)
+
+    def rows(self, statement: str) -> list[tuple[Any, ...]]:
+        """What another connection reads or changes, by SQL that every backend understands."""
+        with closing(sqlite3.connect(self.path, isolation_level=None)) as connection:
+            return connection.execute(statement).fetchall()
+
+    def require_sound(self) -> None:
+        """What the medium itself can check is as it should be."""
+        assert self.rows("PRAGMA integrity_check") == [("ok",)]
+        assert self.rows("PRAGMA foreign_key_check") == []
 
     def hold_receiving(self, store: Store) -> Held:
         """Nothing becomes durable until released."""
@@ -102,9 +115,45 @@ class OnSqlite:
         async with _full(_asking(store)):
             yield
 
-    def claim_little(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A claim has room for one body only."""
-        monkeypatch.setattr(claiming, "CLAIM_BYTES", 1)
+    @staticmethod
+    def tune(
+        monkeypatch: pytest.MonkeyPatch,
+        *,
+        chunk_rows: int | None = None,
+        window: int | None = None,
+        claim_bytes: int | None = None,
+    ) -> None:
+        """Small bounds, so that a handful of events is many chunks of an operation, many windows of a claim, many claims."""
+        for module, name, value in (
+            (operations, "CHUNK_ROWS", chunk_rows),
+            (operations, "WINDOW_SEQS", chunk_rows and chunk_rows + 1),
+            (claiming, "WINDOW_SEQS", window),
+            (claiming, "CLAIM_BYTES", claim_bytes),
+        ):
+            if value is not None:
+                monkeypatch.setattr(module, name, value)
+
+    async def crash(self, store: Store, event: IncomingEvent) -> None:
+        """Dies in the middle of the transaction that stores the event. What `open` finds then is what this has left."""
+        inside = _inside(store)
+        self._lives += 1
+        left = self._folder / f"life-{self._lives}"
+        left.mkdir()
+
+        def die(connection: sqlite3.Connection) -> None:
+            Appending(tuple(inside._filters.values()), {}, as_it_is).one(event, connection)
+            for file in self.path.parent.glob("events.db*"):
+                if not file.name.endswith("-shm"):
+                    shutil.copy(file, left)
+
+        await inside._writer.submit(die, writes=True)
+        await store.close()
+        self.path = left / "events.db"
+        self.url = url_of(self.path)
+
+    def coming_bytes(self, store: Store) -> int:
+        """Of what is received and not projected, as the store counts them for its bound."""
+        return _inside(store)._coming_bytes
 
     async def set_right(self, store: Store) -> None:
         """Until it is written down that the clock was set."""

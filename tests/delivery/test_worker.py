@@ -641,7 +641,7 @@ async def test_older_events_of_a_scope_go_first_when_a_claim_had_no_place_for_th
     backend: Backend, base: Store, store: CountingStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With bodies so large that a claim of scopes is full before its time, no newer event overtakes."""
-    backend.claim_little(monkeypatch)
+    backend.tune(monkeypatch, claim_bytes=1)
     dice = random.Random(4)
 
     async def dawdle(_: Sequence[Delivery]) -> None:

@@ -1,4 +1,4 @@
-"""The store against a model of it: whatever happens in whatever order, the file holds what the model says."""
+"""The store against a model of it: whatever happens in whatever order, it holds what the model says."""
 
 from __future__ import annotations
 
@@ -24,17 +24,16 @@ from reserve_listener.ages import LONGEST_WAIT_MS
 from reserve_listener.delivery.pending import Pending
 from reserve_listener.model import EventQuery, IncomingEvent, Outcome, Scope, SinkFilter, Verdict
 from reserve_listener.simulator import patience
-from reserve_listener.store.sqlite import claiming, operations, store as sqlite_store
-from reserve_listener.store.sqlite.appending import Appending
-from reserve_listener.store.sqlite.reader import SqliteReader
-from reserve_listener.store.sqlite.store import SqliteStore, as_it_is
+from reserve_listener.store import open_reader
+from tests.backends import BACKENDS
 from tests.helpers import Clock, append
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Iterable
 
     from reserve_listener.model import Delivery
+    from reserve_listener.protocols.store import Store
+    from tests.backends import Backend
 
 HOUR_MS = 3_600_000
 KNOWN_MS = 48 * HOUR_MS
@@ -101,14 +100,16 @@ class ModelSink:
 class StoreMachine(RuleBasedStateMachine):
     """Does to a store what a daemon, its people and the world do to it."""
 
+    kind: type[Backend]
+    monkeypatch: pytest.MonkeyPatch
+
     def __init__(self) -> None:
         super().__init__()
         self.loop = asyncio.new_event_loop()
         self.folder = Path(tempfile.mkdtemp(prefix="store-model-"))
-        self.lives = 0
         self.clock = Clock()
-        self.path = self.folder / "0" / "events.db"
-        self.store: SqliteStore
+        self.backend = self.kind(self.folder)
+        self.store: Store
         self.configured: list[str] = []
         self.sinks: dict[str, ModelSink] = {}
         self.events: dict[tuple[str, str], Known] = {}
@@ -125,15 +126,10 @@ class StoreMachine(RuleBasedStateMachine):
 
         return self.loop.run_until_complete(awaited())
 
-    def rows(self, statement: str) -> list[tuple[Any, ...]]:
-        work = partial(sqlite_store._all, statement, ())
-        return list(self.run(lambda: self.store._writer.submit(work, writes=False)))
-
     def open(self, names: list[str]) -> None:
-        self.store = SqliteStore(self.path, now_ms=self.clock)
+        self.store = self.run(partial(self.backend.open, *names, filters=ROUTES, now_ms=self.clock))
         self.store.on_commit = self.woken
         self.store.on_requeue = self.requeued
-        self.run(lambda: self.store.open(names, ROUTES))
         self.configure(names, keeping=())
 
     def configure(self, names: list[str], *, keeping: Iterable[str]) -> None:
@@ -195,9 +191,7 @@ class StoreMachine(RuleBasedStateMachine):
         names=SOME_SINKS, claim_bytes=st.sampled_from([5, 12, 1_000]), window=st.sampled_from([4, 100])
     )
     def begin(self, names: list[str], claim_bytes: int, window: int) -> None:
-        vars(claiming)["CLAIM_BYTES"] = claim_bytes  # put back by the test
-        vars(claiming)["WINDOW_SEQS"] = window
-        self.path.parent.mkdir()
+        self.backend.tune(self.monkeypatch, chunk_rows=3, window=window, claim_bytes=claim_bytes)
         self.open(names)
 
     @rule(pushes=st.lists(st.tuples(TENANTS, IDS, SCOPES | st.none()), min_size=1, max_size=12))
@@ -218,7 +212,7 @@ class StoreMachine(RuleBasedStateMachine):
             self.answered[key] = self.clock.now_ms if verdict is not Verdict.DUPLICATE else self.answered[key]
 
     def stored(self, event: IncomingEvent, key: tuple[str, str]) -> None:
-        (newest,) = self.rows(
+        (newest,) = self.backend.rows(
             f"SELECT seq FROM events WHERE tenant_key = '{key[0]}' AND event_id = '{key[1]}'"
         )
         assert newest[0] > self.newest
@@ -443,26 +437,16 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(names=SOME_SINKS, tenant=TENANTS, event_id=IDS)
     def crash(self, names: list[str], tenant: str, event_id: str) -> None:
         """In the middle of a transaction: what is in it was answered to nobody, and is gone."""
-        self.lives += 1
-        target = self.folder / str(self.lives)
-        event = self.incoming(tenant, event_id, "omm_0")
-
-        def die(connection: sqlite3.Connection) -> None:
-            Appending(tuple(self.store._filters.values()), {}, as_it_is).one(event, connection)
-            shutil.copytree(self.path.parent, target, ignore=shutil.ignore_patterns("*-shm"))
-
-        self.run(lambda: self.store._writer.submit(die, writes=True))
-        self.run(self.store.close)
-        self.path = target / "events.db"
+        self.run(partial(self.backend.crash, self.store, self.incoming(tenant, event_id, "omm_0")))
         self.open(names)
 
     # -- what must be true -----------------------------------------------------------------------------------------------------
 
     @invariant()
-    def the_file_is_the_model(self) -> None:
+    def the_store_is_the_model(self) -> None:
         known = sorted(self.events.values(), key=lambda one: one.seq)
-        assert self.rows(EVENT_ROWS) == [(one.seq, *one.key, int(one.stripped)) for one in known]
-        assert sorted(self.rows(DELIVERY_ROWS)) == [
+        assert self.backend.rows(EVENT_ROWS) == [(one.seq, *one.key, int(one.stripped)) for one in known]
+        assert sorted(self.backend.rows(DELIVERY_ROWS)) == [
             (seq, name, due.state, due.attempts, due.due_ms)
             for (seq, name), due in sorted(self.deliveries.items())
         ]
@@ -476,7 +460,7 @@ class StoreMachine(RuleBasedStateMachine):
             scopes: dict[tuple[str, str, str], int] = {}
             if worker.cursor is None or not self.pending(name):
                 continue
-            for number, *key in self.rows("SELECT id, tenant_key, scope_type, scope_id FROM scopes"):
+            for number, *key in self.backend.rows("SELECT id, tenant_key, scope_type, scope_id FROM scopes"):
                 scopes[key[0], key[1], key[2]] = number
             for due in self.pending(name):
                 scope = due.known.scope
@@ -488,7 +472,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule()
     def read(self) -> None:
-        with SqliteReader(self.path) as reader:
+        with open_reader(self.backend.url) as reader:
             listed = {one.seq for one in reader.events(limit=1_000)}
             states = {one.name: one for one in reader.sinks()}
         assert listed == {one.seq for one in self.events.values() if not one.stripped}
@@ -502,9 +486,8 @@ class StoreMachine(RuleBasedStateMachine):
             if hasattr(self, "store"):
                 for name in list(self.configured):
                     self.drain(name)
-                self.the_file_is_the_model()
-                assert self.rows("PRAGMA integrity_check") == [("ok",)]
-                assert self.rows("PRAGMA foreign_key_check") == []
+                self.the_store_is_the_model()
+                self.backend.require_sound()
         finally:
             if hasattr(self, "store"):
                 self.run(self.store.close)
@@ -525,12 +508,13 @@ class StoreMachine(RuleBasedStateMachine):
         assert self.pending(name) == []
 
 
-def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that a handful of events is many chunks and windows."""
-    monkeypatch.setattr(operations, "CHUNK_ROWS", 3)
-    monkeypatch.setattr(operations, "WINDOW_SEQS", 4)
-    monkeypatch.setattr(claiming, "WINDOW_SEQS", 4)
-    monkeypatch.setattr(claiming, "CLAIM_BYTES", 5)
+def machine(backend: type[Backend], undone: pytest.MonkeyPatch) -> type[StoreMachine]:
+    """The machine over stores of this kind."""
+
+    class Machine(StoreMachine):
+        kind, monkeypatch = backend, undone
+
+    return Machine
 
 
 COMMON: dict[str, Any] = {
@@ -541,19 +525,22 @@ COMMON: dict[str, Any] = {
 
 
 @pytest.mark.slow
-def test_the_store_does_what_the_model_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pushes, claims, outcomes, crashes, reloads, operations and retention in any order, on real files."""
-    small_chunks(monkeypatch)
+@pytest.mark.parametrize("kind", BACKENDS.values(), ids=BACKENDS)
+def test_the_store_does_what_the_model_does(kind: type[Backend], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pushes, claims, outcomes, crashes, reloads, operations and retention in any order, over every backend."""
     run_state_machine_as_test(
-        StoreMachine,
+        machine(kind, monkeypatch),
         settings=settings(max_examples=80, stateful_step_count=50, derandomize=True, **COMMON),
     )
 
 
 @pytest.mark.long
-def test_the_store_does_what_the_model_does_for_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", BACKENDS.values(), ids=BACKENDS)
+def test_the_store_does_what_the_model_does_for_minutes(
+    kind: type[Backend], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The same with other dice each time, longer lives and more of them."""
-    small_chunks(monkeypatch)
     run_state_machine_as_test(
-        StoreMachine, settings=settings(max_examples=400, stateful_step_count=80, **COMMON)
+        machine(kind, monkeypatch),
+        settings=settings(max_examples=400, stateful_step_count=80, **COMMON),
     )

@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
-from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 import pytest
 
+from reserve_listener import store as stores
 from reserve_listener.errors import StoreError, StoreInUseError
 from reserve_listener.model import EventQuery, Outcome, SinkFilter, Verdict
-from reserve_listener.store.sqlite import operations, sql
-from reserve_listener.store.sqlite.stopped import disable_sink, enable_sink, operate
-from reserve_listener.store.sqlite.store import SqliteStore
 from tests.helpers import NOW_MS, Clock, append, event, small_event
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from pathlib import Path
+
+    from reserve_listener.protocols.store import Store
+    from tests.backends import Backend
 
 HOUR_MS = 3_600_000
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "events.db"
 
 
 @pytest.fixture
@@ -34,14 +28,13 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-async def store(path: Path, clock: Clock) -> AsyncIterator[SqliteStore]:
-    store = SqliteStore(path, now_ms=clock)
-    await store.open(["a", "b"])
+async def store(backend: Backend, clock: Clock) -> AsyncIterator[Store]:
+    store = await backend.open("a", "b", now_ms=clock)
     yield store
     await store.close()
 
 
-async def fill(store: SqliteStore, count: int, *, scopes: int = 10) -> None:
+async def fill(store: Store, count: int, *, scopes: int = 10) -> None:
     """Events e0, e1 and so on, a second apart, in turn for omm_0, omm_1 and so on."""
     verdicts = await asyncio.gather(
         *(
@@ -52,27 +45,18 @@ async def fill(store: SqliteStore, count: int, *, scopes: int = 10) -> None:
     assert set(verdicts) == {Verdict.STORED}
 
 
-async def kill(store: SqliteStore, sink: str, count: int) -> None:
+async def kill(store: Store, sink: str, count: int) -> None:
     outcomes = [Outcome(seq=seq, state="dead", attempts=3, error="no") for seq in range(1, count + 1)]
     await store.settle(sink, outcomes)
 
 
-async def query(store: SqliteStore, statement: str) -> list[Any]:
-    def work(connection: sqlite3.Connection) -> list[Any]:
-        return connection.execute(statement).fetchall()
-
-    rows: list[Any] = await store._writer.submit(work, writes=False)
-    return rows
+def by_state(backend: Backend, sink: str) -> dict[int, int]:
+    """How many deliveries of a sink are in each state."""
+    whose = f"JOIN sinks AS k ON k.id = d.sink WHERE k.name = '{sink}'"
+    return dict(backend.rows(f"SELECT d.state, count(*) FROM deliveries AS d {whose} GROUP BY d.state"))
 
 
-async def by_state(store: SqliteStore, sink: str) -> dict[int, int]:
-    number = store._sinks[sink]
-    return dict(
-        await query(store, f"SELECT state, count(*) FROM deliveries WHERE sink = {number} GROUP BY state")
-    )
-
-
-async def counted_requeues(store: SqliteStore) -> list[None]:
+async def counted_requeues(store: Store) -> list[None]:
     calls: list[None] = []
     store.on_requeue = lambda: calls.append(None)
     return calls
@@ -80,7 +64,7 @@ async def counted_requeues(store: SqliteStore) -> list[None]:
 
 @pytest.mark.parametrize(("operation", "after"), [("retry", {0: 2_500}), ("drop", {})])
 async def test_more_than_a_chunk_of_dead_letters(
-    store: SqliteStore, operation: str, after: dict[int, int]
+    backend: Backend, store: Store, operation: str, after: dict[int, int]
 ) -> None:
     """All of 2,500 dead letters are retried or dropped, counted once, and nothing of the other sink is touched."""
     await fill(store, 2_500)
@@ -88,7 +72,7 @@ async def test_more_than_a_chunk_of_dead_letters(
     await kill(store, "b", 1_000)
     requeues = await counted_requeues(store)
     assert await store.operate(operation, EventQuery(sink="a")) == 2_500
-    assert (await by_state(store, "a"), await by_state(store, "b")) == (after, {0: 1_500, 2: 1_000})
+    assert (by_state(backend, "a"), by_state(backend, "b")) == (after, {0: 1_500, 2: 1_000})
     assert requeues == [None]
     assert await store.operate(operation, EventQuery(sink="a")) == 0
     assert requeues == [None]
@@ -107,19 +91,21 @@ async def test_more_than_a_chunk_of_dead_letters(
         (EventQuery(sink="no such sink"), set()),
     ],
 )
-async def test_filters(store: SqliteStore, operation: str, filters: EventQuery, matching: set[int]) -> None:
+async def test_filters(
+    backend: Backend, store: Store, operation: str, filters: EventQuery, matching: set[int]
+) -> None:
     """Every filter that is given has to fit, also beyond the first chunk, where nothing matched."""
     await fill(store, 2_200)
     await kill(store, "a", 2_200)
     await kill(store, "b", 2_200)
     assert await store.operate(operation, filters) == 2 * len(matching)
-    rows = await query(store, "SELECT seq FROM deliveries WHERE state = 2 AND sink = 1")
+    rows = backend.rows("SELECT seq FROM deliveries WHERE state = 2 AND sink = 1")
     assert {seq - 1 for (seq,) in rows} == set(range(2_200)) - matching
     untouched = EventQuery(sink="a", scope_id=filters.scope_id)
     assert filters.sink or await store.operate("drop", untouched) >= 0
 
 
-async def test_replay_respects_routes(store: SqliteStore) -> None:
+async def test_replay_respects_routes(backend: Backend, store: Store) -> None:
     """Each sink gets again what its route takes (type, scopes, tenants), and what is pending stays as it is."""
     await store.close()
     filters_by_sink = {
@@ -130,8 +116,7 @@ async def test_replay_respects_routes(store: SqliteStore) -> None:
             scope_type="room", scope_ids=frozenset({"omm_1", "omm_2"}), tenants=frozenset({"t1"})
         ),
     }
-    store._writer = None  # type: ignore[assignment]
-    await store.open(list(filters_by_sink))
+    store = await backend.open(*filters_by_sink)
     for n, (scope, tenant) in enumerate([("omm_1", "t1"), ("omm_2", "t1"), ("omm_1", "t2"), ("omm_3", "t2")]):
         await append(store, event(f"e{n}", scope, tenant=tenant))
     outcomes = [Outcome(seq=seq, state="delivered", attempts=1) for seq in range(1, 5)]
@@ -142,16 +127,19 @@ async def test_replay_respects_routes(store: SqliteStore) -> None:
     assert await store.backlog() == {"a": 0, "b": 2, "c": 2, "d": 2}
     assert await store.operate("replay", EventQuery()) == 0
     assert await store.operate("replay", EventQuery(sink="a")) == 0
+    await store.close()
 
 
-async def test_an_unreadable_event_is_not_replayed(store: SqliteStore) -> None:
+async def test_an_unreadable_event_is_not_replayed(backend: Backend, store: Store) -> None:
     """There is nothing that a sink could get of it."""
     await append(store, small_event("e1"))
-    await store._writer.submit(lambda c: c.execute("UPDATE events SET body = NULL"), writes=True)
+    backend.rows("UPDATE events SET body = NULL")
     assert await store.operate("replay", EventQuery()) == 0
 
 
-async def test_what_dies_again_meanwhile_is_not_retried_once_more(store: SqliteStore, clock: Clock) -> None:
+async def test_what_dies_again_meanwhile_is_not_retried_once_more(
+    backend: Backend, store: Store, clock: Clock
+) -> None:
     """A worker that gives up between two chunks does not keep the operation going, whatever its clock says."""
     await fill(store, 2_500)
     await kill(store, "a", 2_500)
@@ -166,10 +154,10 @@ async def test_what_dies_again_meanwhile_is_not_retried_once_more(store: SqliteS
         deaths += len(found.deliveries)
     assert await retrying == 2_500
     assert deaths > 0
-    assert (await by_state(store, "a")).get(2, 0) == deaths
+    assert by_state(backend, "a").get(2, 0) == deaths
 
 
-async def test_a_dead_letter_of_the_future_is_retried(store: SqliteStore, clock: Clock) -> None:
+async def test_a_dead_letter_of_the_future_is_retried(store: Store, clock: Clock) -> None:
     """What was given up while the clock was ahead does not have to wait until that time has come."""
     await fill(store, 3)
     clock.advance(86_400)
@@ -178,7 +166,7 @@ async def test_a_dead_letter_of_the_future_is_retried(store: SqliteStore, clock:
     assert await store.operate("retry", EventQuery(sink="a")) == 3
 
 
-async def test_an_age_begins_anew_with_a_retry_or_a_replay(store: SqliteStore, clock: Clock) -> None:
+async def test_an_age_begins_anew_with_a_retry_or_a_replay(store: Store, clock: Clock) -> None:
     """What a person puts in again is not given up at once for being old."""
     await fill(store, 2)
     await store.settle(
@@ -195,10 +183,10 @@ async def test_an_age_begins_anew_with_a_retry_or_a_replay(store: SqliteStore, c
 
 @pytest.mark.parametrize("operation", ["retry", "drop", "replay"])
 async def test_pushes_are_answered_between_chunks(
-    store: SqliteStore, operation: str, monkeypatch: pytest.MonkeyPatch
+    backend: Backend, store: Store, operation: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An operation on 2,000 rows is many commits, and pushes of that time do not wait for its end."""
-    monkeypatch.setattr(operations, "CHUNK_ROWS", 50)
+    backend.tune(monkeypatch, chunk_rows=50)
     await fill(store, 2_000)
     await kill(store, "a", 2_000)
     working = asyncio.create_task(store.operate(operation, EventQuery(sink="a")))
@@ -210,67 +198,21 @@ async def test_pushes_are_answered_between_chunks(
     assert answered >= 10
 
 
-async def test_an_operation_that_breaks_off_wakes_the_workers(
-    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What the chunks before the failure put in again is not left lying until the next restart."""
-    monkeypatch.setattr(operations, "CHUNK_ROWS", 10)
-    await fill(store, 30)
-    await kill(store, "a", 30)
-    requeues = await counted_requeues(store)
-    real = operations.Operation.step
-    steps: list[None] = []
-
-    def step(self: Any, *args: Any) -> Any:
-        steps.append(None)
-        if len(steps) == 2:
-            raise ZeroDivisionError("a defect")
-        return real(self, *args)
-
-    monkeypatch.setattr(operations.Operation, "step", step)
-    with pytest.raises(StoreError, match="a defect"):
-        await store.operate("retry", EventQuery())
-    assert await by_state(store, "a") == {0: 10, 2: 20}
-    assert requeues == [None]
-
-
-async def test_the_dead_of_a_sink_that_is_gone(store: SqliteStore, path: Path) -> None:
+async def test_the_dead_of_a_sink_that_is_gone(backend: Backend, store: Store) -> None:
     """They are not retried, since nobody would deliver them, but they can be dropped."""
     await fill(store, 1_500)
     await store.close()
-    again = SqliteStore(path, now_ms=Clock())
-    await again.open(["a"])
+    again = await backend.open("a", now_ms=Clock())
     assert await again.operate("retry", EventQuery()) == 0
     assert await again.operate("drop", EventQuery(sink="b")) == 1_500
     await again.close()
-
-
-@pytest.mark.parametrize("analyzed", [False, True])
-@pytest.mark.parametrize("name", ["DEAD_TO_RETRY", "DEAD_TO_DROP", "TO_REPLAY", "RETRY_DEAD", "DROP_DEAD"])
-async def test_plans(store: SqliteStore, name: str, *, analyzed: bool) -> None:
-    """No chunk sorts or scans from the beginning: each goes on where the last one ended."""
-    await fill(store, 50)
-    await kill(store, "a", 50)
-    values: Any = dict.fromkeys(("sink", "scope_id", "event_id", "since_ms", "until_ms"))
-    values |= {"after": 0, "after_sink": 0, "top": 9, "limit": 9}
-    if name in ("RETRY_DEAD", "DROP_DEAD"):
-        values = (1, 1, 1) if name == "RETRY_DEAD" else (1, 1)
-
-    def explain(connection: sqlite3.Connection) -> list[str]:
-        if analyzed:
-            connection.execute("ANALYZE")
-        rows = connection.execute(f"EXPLAIN QUERY PLAN {getattr(sql, name)}", values).fetchall()
-        return [row[3] for row in rows]
-
-    plan = await store._writer.submit(explain, writes=False)
-    assert not [line for line in plan if line.startswith("SCAN") or "ORDER BY" in line], plan
 
 
 # -- what has become too old ------------------------------------------------------------------------------------------------
 
 
 async def test_what_is_too_old_is_buried_behind_what_was_put_in_again(
-    store: SqliteStore, clock: Clock
+    backend: Backend, store: Store, clock: Clock
 ) -> None:
     """A young one at the front (replayed by hand), with whole windows of delivered ones behind it, hides nothing."""
     await fill(store, 12_000)
@@ -279,10 +221,10 @@ async def test_what_is_too_old_is_buried_behind_what_was_put_in_again(
     assert await store.operate("replay", EventQuery(sink="a", event_id="e0")) == 1
     before_ms = clock.now_ms - 3 * 24 * HOUR_MS
     assert await store.dead_letter_expired("a", before_ms=before_ms, error="down") == 11
-    assert (await by_state(store, "a"))[0] == 1
+    assert by_state(backend, "a")[0] == 1
 
 
-async def test_burying_ends_with_the_first_young_window(store: SqliteStore, clock: Clock) -> None:
+async def test_burying_ends_with_the_first_young_window(store: Store, clock: Clock) -> None:
     """What came within the age is left alone, and a pause moves the beginning of the age."""
     await fill(store, 100)
     clock.advance(50)
@@ -293,7 +235,7 @@ async def test_burying_ends_with_the_first_young_window(store: SqliteStore, cloc
     assert await store.dead_letter_expired("b", before_ms=NOW_MS + 50_000, error="down") == 50
 
 
-async def test_two_pauses_of_one_moment_are_one(store: SqliteStore, clock: Clock) -> None:
+async def test_two_pauses_of_one_moment_are_one(store: Store, clock: Clock) -> None:
     """Disabled, enabled and disabled again within a millisecond, the long time counts."""
     await fill(store, 1)
     for seconds in (0, 3600):
@@ -310,54 +252,50 @@ async def test_two_pauses_of_one_moment_are_one(store: SqliteStore, clock: Clock
 
 
 @pytest.mark.parametrize(("operation", "dead"), [("retry", 0), ("drop", 0), ("replay", 0)])
-async def test_the_same_on_a_stopped_store(store: SqliteStore, path: Path, operation: str, dead: int) -> None:
+async def test_the_same_on_a_stopped_store(backend: Backend, store: Store, operation: str, dead: int) -> None:
     """Under the lock, in chunks, with filters and routes; while a daemon runs it is refused."""
+    stopped = stores.backend(backend.url)
     await fill(store, 2_500)
     await kill(store, "a", 2_500)
     with pytest.raises(StoreInUseError):
-        operate(path, operation, EventQuery(), {})
+        stopped.operate(operation, EventQuery(), {})
     await store.close()
-    assert operate(path, operation, EventQuery(sink="a", event_id="e7"), {}) == 1
-    assert operate(path, operation, EventQuery(sink="a"), {"a": SinkFilter(tenants=frozenset())}) == (
+    assert stopped.operate(operation, EventQuery(sink="a", event_id="e7"), {}) == 1
+    assert stopped.operate(operation, EventQuery(sink="a"), {"a": SinkFilter(tenants=frozenset())}) == (
         0 if operation == "replay" else 2_499
     )
     if operation == "replay":
-        assert operate(path, operation, EventQuery(sink="a"), {}) == 2_499
-    with closing(sqlite3.connect(path)) as connection:
-        (found,) = connection.execute("SELECT count(*) FROM deliveries WHERE state = 2").fetchone()
-    assert found == dead
+        assert stopped.operate(operation, EventQuery(sink="a"), {}) == 2_499
+    assert backend.rows("SELECT count(*) FROM deliveries WHERE state = 2") == [(dead,)]
 
 
-async def test_disabling_on_a_stopped_store(store: SqliteStore, path: Path, clock: Clock) -> None:
+async def test_disabling_on_a_stopped_store(backend: Backend, store: Store, clock: Clock) -> None:
     """A daemon that starts afterwards finds the sink disabled, keeps its rows, and the time between does not count."""
+    stopped = stores.backend(backend.url)
     await fill(store, 1)
     await store.close()
-    assert disable_sink(path, "a", "by hand")
-    assert not disable_sink(path, "a", "twice")
-    again = SqliteStore(path, now_ms=clock)
-    await again.open(["a", "b"])
+    assert stopped.disable_sink("a", "by hand")
+    assert not stopped.disable_sink("a", "twice")
+    again = await backend.open("a", "b", now_ms=clock)
     (first, _) = await again.sinks()
     assert first.disabled_ms is not None
     assert (first.disabled_reason, first.pending) == ("by hand", 1)
     with pytest.raises(StoreInUseError):
-        enable_sink(path, "a")
+        stopped.enable_sink("a")
     await again.close()
-    with closing(sqlite3.connect(path)) as connection:
-        connection.execute("UPDATE sinks SET disabled_ms = disabled_ms - 3600000 WHERE name = 'a'")
-        connection.commit()
-    assert enable_sink(path, "a")
-    assert not enable_sink(path, "a")
-    third = SqliteStore(path, now_ms=clock)
-    await third.open(["a", "b"])
-    ages = third._pauses[third._sinks["a"]]
-    assert len(ages) == 1
-    assert ages[0][1] - ages[0][0] >= HOUR_MS
+    backend.rows("UPDATE sinks SET disabled_ms = disabled_ms - 3600000 WHERE name = 'a'")
+    assert stopped.enable_sink("a")
+    assert not stopped.enable_sink("a")
+    third = await backend.open("a", "b", now_ms=clock)
+    found = await third.claim("a", limit=5, per_scope=5, now_ms=clock.now_ms, after_seq=None, skipping=())
+    assert [one.received_ms >= NOW_MS + HOUR_MS for one in found.deliveries] == [True]
     await third.close()
 
 
-@pytest.mark.parametrize("act", [disable_sink, enable_sink])
-def test_nothing_to_act_on(path: Path, act: Any) -> None:
+def test_nothing_to_act_on(backend: Backend) -> None:
     """Without a store they say so and make none."""
-    with pytest.raises(StoreError, match="no store"):
-        act(path, "a", *(["why"] if act is disable_sink else []))
-    assert not path.exists()
+    stopped = stores.backend(backend.url)
+    for act in (partial(stopped.disable_sink, "a", "why"), partial(stopped.enable_sink, "a")):
+        with pytest.raises(StoreError, match="no store"):
+            act()
+    assert not any(file.exists() for file in stopped.files)

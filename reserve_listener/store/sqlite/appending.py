@@ -2,7 +2,7 @@
 
 Python gives up its lock around each step of SQLite and has to wait for it again while the loop is busy; with five
 statements an event that wait is what a burst mostly costs. So one statement puts in many rows. Both ways do the same:
-`tests/store/test_appending.py` holds them against each other.
+`tests/store/sqlite/test_appending.py` holds them against each other.
 
 An event's body is sealed here, once it is known to be a new one: `complete` gets the event and what is known of its scope,
 and what it makes of them becomes the scope's state and part of its history in the same transaction.

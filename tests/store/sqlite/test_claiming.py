@@ -7,7 +7,6 @@ from collections import defaultdict
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 import pytest
 
 from benchmarks import backlog
@@ -206,33 +205,3 @@ async def test_a_claim_leaves_no_cursor_open(tmp_path: Path) -> None:
             return row
 
         assert await store._writer.submit(checkpoint, writes=False) == (0, 0, 0)
-
-
-ODD_TEXTS = ["plain", 'a "quoted" \\ text', "new\nline", "\U0001f600", "nul\0inside", "1", "{}"]
-
-
-@pytest.mark.parametrize("raw", [False, True])
-@pytest.mark.parametrize("sizes", [[3], [0, 1, 70_000, 2], [claiming.CLAIM_BYTES, 5, 5]])
-async def test_a_claim_hands_out_what_was_stored(tmp_path: Path, sizes: list[int], *, raw: bool) -> None:
-    """Ids of any text, bodies and payloads of any length: each delivery holds its own, byte for byte."""
-    stored = {
-        f"{text}{size}": (b'{"body":"' + "\u00fc".encode() * size + b'"}', b'{"raw":"' + b"x" * size + b'"}')
-        for size in sizes
-        for text in ODD_TEXTS
-    }
-    if len(stored) * max(sizes) > 100_000_000:
-        stored = dict(list(stored.items())[:: len(ODD_TEXTS)])
-    store = SqliteStore(tmp_path / "events.db")
-    await store.open(["a"])
-    for number, (event_id, (body, payload)) in enumerate(stored.items()):
-        await append(store, msgspec.structs.replace(event(event_id, f"omm_{number}"), body=body, raw=payload))
-    claimed: dict[str, tuple[bytes, bytes | None]] = {}
-    seen, at_end = None, False
-    while not at_end:
-        found = await store.claim(
-            "a", limit=1_000, per_scope=10, now_ms=NOW_MS, after_seq=seen, skipping=(), raw=raw
-        )
-        seen, at_end = found.seen_seq, found.at_end
-        claimed |= {each.event_id: (each.body, each.raw) for each in found.deliveries}
-    assert claimed == {key: (body, payload if raw else None) for key, (body, payload) in stored.items()}
-    await store.close()
