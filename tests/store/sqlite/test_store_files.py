@@ -347,3 +347,13 @@ async def test_a_path_with_signs_of_a_uri(tmp_path: Path) -> None:
     path = tmp_path / "what? 100%25 #1.db"
     await filled(path, "e1")
     assert read_ids(path) == ["e1"]
+
+
+def test_a_command_loads_no_more_of_the_store_than_it_uses() -> None:
+    """Commands are to start fast: to know where the control socket is, neither the writer nor sqlite3 is loaded."""
+    script = (
+        "import sys; from reserve_listener.store import backend; backend('sqlite:////x/events.db').control_socket\n"
+        "print([name for name in sys.modules if name == 'sqlite3' or name.endswith('.sqlite.store')])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
