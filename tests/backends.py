@@ -8,7 +8,7 @@ import sqlite3
 from contextlib import asynccontextmanager, closing
 from typing import TYPE_CHECKING, Any, Self
 
-from reserve_listener.store import open_store
+from reserve_listener.store import open_reader, open_store
 from reserve_listener.store.sqlite import claiming, operations
 from reserve_listener.store.sqlite.appending import Appending
 from reserve_listener.store.sqlite.store import SqliteStore, as_it_is
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import pytest
 
     from reserve_listener.model import IncomingEvent, SinkFilter, StoredEvent
-    from reserve_listener.protocols.store import Store, StoreOptions
+    from reserve_listener.protocols.store import Directory, Store, StoreOptions
 
     class Ask(Protocol):
         """Has work done by the thread that owns a file."""
@@ -76,9 +76,14 @@ class OnSqlite:
         """As `open_store` does."""
         return await open_store(self.url, sinks, filters, **options)
 
-    def stored(self) -> list[StoredEvent]:
+    def stored(self, *, unreadable: bool = False) -> list[StoredEvent]:
         """What a reader finds, the newest first."""
-        return stored(self.url)
+        return stored(self.url, unreadable=unreadable)
+
+    def directory(self) -> Directory:
+        """The names that a reader finds."""
+        with open_reader(self.url) as reader:
+            return reader.directory()
 
     def rows(self, statement: str) -> list[tuple[Any, ...]]:
         """What another connection reads or changes, by SQL that every backend understands."""

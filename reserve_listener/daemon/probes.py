@@ -14,7 +14,7 @@ from reserve_listener.web.health import FAILING, OK
 
 if TYPE_CHECKING:
     from reserve_listener.protocols import Transport
-    from reserve_listener.store import SqliteStore
+    from reserve_listener.protocols.store import StoreHealth
 
 STUCK_S: Final = 30.0
 """A commit waits for a lock for 5 s; what takes six times that hangs in the system, on a disk that is away."""
@@ -23,7 +23,7 @@ STUCK_S: Final = 30.0
 class Probes:
     """See `web.health.Probes`. `connects`: whether events come over a connection of ours, not by push."""
 
-    def __init__(self, store: SqliteStore, transport: Transport, *, connects: bool) -> None:
+    def __init__(self, store: StoreHealth, transport: Transport, *, connects: bool) -> None:
         self._store = store
         self._transport = transport
         self._connects = connects

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol, Self, TypedDict
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
     from types import TracebackType
     from typing import Literal, Unpack
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         HistoryEntry,
         IncomingEvent,
         Insight,
+        KnownPlace,
         KnownScope,
         Outcome,
         Pruned,
@@ -34,6 +35,33 @@ if TYPE_CHECKING:
         Verdict,
     )
     from reserve_listener.protocols import Complete
+
+
+class Directory(Protocol):
+    """What is known by name, in memory: `intake.directory.Directory`. Changed on the loop, read in any thread."""
+
+    @property
+    def places(self) -> Mapping[tuple[str, str], KnownPlace]:
+        """All rooms and levels, by scope_type and scope_id."""
+
+    @property
+    def people(self) -> Mapping[str, str]:
+        """Names by open_id."""
+
+    def take(self, places: Iterable[KnownPlace]) -> None:
+        """These are known, or known better, from now on."""
+
+    def take_people(self, names: Mapping[str, str]) -> None:
+        """The same of people."""
+
+    def name(self, scope_type: str, scope_id: str) -> str | None:
+        """The name of a room or level, also of one that is gone; None: not known."""
+
+    def path(self, scope_type: str, scope_id: str) -> list[str] | None:
+        """The names of the levels above, from the top, without the organisation's root; None: not all are known."""
+
+    def is_gone(self, scope_type: str, scope_id: str) -> bool:
+        """Whether it is known that there is no such room or level any more."""
 
 
 class StoreIntake(Protocol):
@@ -144,6 +172,10 @@ class StoreHealth(Protocol):
     def problem(self) -> str | None:
         """Why pushes are answered 500 now; None while they are taken. Does not ask the medium."""
 
+    @property
+    def stuck_s(self) -> float:
+        """For how long a write has been under way that does not come back. Does not ask the medium."""
+
     async def sinks(self) -> list[SinkState]:
         """All sinks that the store knows, with what is in it for them."""
 
@@ -197,7 +229,34 @@ class StorePresence(Protocol):
         """Write something small: after a failure it tells whether the store works again."""
 
 
-class Store(StoreIntake, StoreQueue, StoreAdmin, StoreHealth, StoreUpkeep, StorePresence, Protocol):
+class StoreNames(Protocol):
+    """Rooms, levels and people by name, as the API told them. What is kept is in `directory` at once, too."""
+
+    async def keep_places(self, places: Sequence[KnownPlace]) -> None:
+        """What the API told of rooms and levels, each as of its `seen_ms`: what is known as of later stays. Idempotent."""
+
+    async def mark_unseen(self, places: Sequence[KnownPlace]) -> int:
+        """They were not among all that there are: gone, unless something was heard of them meanwhile. How many are."""
+
+    async def mark_gone(self, scope_type: str, scope_id: str) -> None:
+        """There is no such room or level any more, whether or not its name is known. Idempotent."""
+
+    async def keep_people(self, names: Mapping[str, str]) -> None:
+        """What the API told of people, by open_id. Idempotent."""
+
+    async def configs_after(self, scope: int, *, limit: int) -> list[tuple[int, str]]:
+        """What is known of the scopes after this number, as JSON; each with its number."""
+
+    async def last_look(self, app_id: str, what: str) -> int | None:
+        """When all names of this kind (`places`, `people`) were last asked for to the end; None: never."""
+
+    async def looked(self, app_id: str, what: str, at_ms: int) -> None:
+        """Remember that they were. Idempotent."""
+
+
+class Store(
+    StoreIntake, StoreQueue, StoreAdmin, StoreHealth, StoreUpkeep, StorePresence, StoreNames, Protocol
+):
     """All roles, of a store that this process holds. Made by `store.open_store`; only the daemon's root has it whole."""
 
     on_commit: Callable[[], None]
@@ -223,6 +282,8 @@ class StoreOptions(TypedDict, total=False):
     """The clock by which ages count, if it is the daemon's; else one of `now_ms`."""
     complete: Complete
     """Says last what sinks receive; without it a body stays as it is."""
+    directory: Directory | None
+    """What the store knows by name is kept there, too."""
 
 
 class StoreReader(Protocol):
@@ -265,6 +326,9 @@ class StoreReader(Protocol):
 
     def known_at(self, scope_id: str, at_ms: int) -> HistoryEntry | None:
         """What was known of the room or level of this id at that time; None: nothing that is still kept."""
+
+    def directory(self) -> Directory:
+        """What is known by name now."""
 
     def is_rebuilding(self) -> bool:
         """Whether the daemon still works at the history of an older store."""

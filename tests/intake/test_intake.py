@@ -201,16 +201,15 @@ async def test_another_type_is_not_stored_and_logged_once(
     ]
 
 
-async def test_an_event_about_a_room_itself_is_taken(store: SqliteStore) -> None:
+async def test_an_event_about_a_room_itself_is_taken(backend: Backend, store: Store) -> None:
     """Such an event is durable before its answer like any other, counted as stored, and never listed or delivered."""
     intake = Intake(store, knows=lambda _: True)
     await intake.start()
     raw = json.dumps(room_event("vc.room.created_v1", room={"room_id": "omm_1", "name": "Ada"})).encode()
     assert await verdict(intake, raw) is Verdict.STORED
     assert await verdict(intake, raw) is Verdict.DUPLICATE
-    with StoreReader(store.path) as reader:
-        assert reader.directory().name("room", "omm_1") == "Ada"
-    assert stored(store) == []
+    assert backend.directory().name("room", "omm_1") == "Ada"
+    assert backend.stored() == []
 
 
 @pytest.mark.parametrize("event_type", room_events.TYPES)
@@ -226,7 +225,7 @@ async def test_an_event_about_a_room_itself_is_taken(store: SqliteStore) -> None
     ids=["all", "event", "kinds", "ids", "header"],
 )
 async def test_a_broken_event_about_a_room_costs_nothing(
-    store: SqliteStore, event_type: str, broken: dict[str, Any]
+    backend: Backend, store: Store, event_type: str, broken: dict[str, Any]
 ) -> None:
     """Whatever is wrong with it, it is taken, known again, and said once; nothing is kept of it and no name changes."""
     intake = Intake(store, knows=lambda _: True)
@@ -237,9 +236,8 @@ async def test_a_broken_event_about_a_room_costs_nothing(
         assert await verdict(intake, raw) is Verdict.STORED
         assert await verdict(intake, raw) is Verdict.DUPLICATE
     assert [line["event"] for line in logs] == ["room_event.unreadable"]
-    assert (stored(store), helpers.stored(store.path, unreadable=True)) == ([], [])
-    with StoreReader(store.path) as reader:
-        assert not reader.directory().places
+    assert (backend.stored(), backend.stored(unreadable=True)) == ([], [])
+    assert not backend.directory().places
 
 
 async def test_other_types_do_not_fill_memory_or_log(

@@ -44,7 +44,7 @@ async def test_a_store_has_one_holder_and_any_number_of_readers(backend: Backend
     found.look_over()
 
 
-async def test_asking_for_a_backend_touches_nothing(backend: Backend, tmp_path: Path) -> None:
+def test_asking_for_a_backend_touches_nothing(backend: Backend, tmp_path: Path) -> None:
     """Its name, its files and its control socket are known before there is a store, and making one is left to `open`."""
     found = stores.backend(backend.url)
     assert found.name

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-import threading
 import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -16,7 +15,6 @@ from reserve_listener.daemon import probes
 from reserve_listener.daemon.probes import Probes
 from reserve_listener.model import State
 from reserve_listener.simulator import patience, sample_event
-from reserve_listener.store import SqliteStore
 from reserve_listener.web.answers import Check
 from tests.daemon_process import Daemon, running, until, write_config
 from tests.helpers import append, small_event
@@ -26,7 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
+    from reserve_listener.protocols.store import Store
     from reserve_listener.simulator import HttpServer, Simulator
+    from tests.backends import Backend
 
 BAD = Check(status="failing", since="2026-11-26T08:00:00.000Z", reason="it hangs")
 
@@ -65,15 +65,14 @@ class Connection:
 
 
 @pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
+async def store(backend: Backend) -> AsyncIterator[Store]:
     """A store that is open."""
-    store = SqliteStore(tmp_path / "events.db")
-    await store.open([])
+    store = await backend.open()
     yield store
     await store.close()
 
 
-def of(store: SqliteStore, state: str = "connected", *, connects: bool = True) -> Probes:
+def of(store: Store, state: str = "connected", *, connects: bool = True) -> Probes:
     return Probes(store, Connection(state), connects=connects)  # type: ignore[arg-type]  # as far as it is asked
 
 
@@ -82,44 +81,35 @@ def statuses(checks: dict[str, Check]) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("state", ["starting", "connecting", "lost", "waiting"])
-async def test_the_platform_is_no_matter_of_life(store: SqliteStore, state: str) -> None:
+async def test_the_platform_is_no_matter_of_life(store: Store, state: str) -> None:
     """Not connected is not ready, and alive: a restart would not mend it."""
     assert statuses(of(store, state).live()) == {"loop": "ok", "writer": "ok"}
     assert statuses(of(store, state).ready()) == {"connection": "failing", "store": "ok"}
 
 
-async def test_with_the_webhook_ready_is_a_store_that_takes_events(store: SqliteStore) -> None:
+async def test_with_the_webhook_ready_is_a_store_that_takes_events(store: Store) -> None:
     """Out of traffic nothing would come in by which it could get ready."""
     assert statuses(of(store, "starting", connects=False).ready()) == {"store": "ok"}
 
 
-@pytest.mark.parametrize("part", ["_writer", "_inbox"])
+@pytest.mark.parametrize("part", ["hold_projecting", "hold_receiving"])
 async def test_a_thread_that_does_not_come_back_is_found(
-    store: SqliteStore, monkeypatch: pytest.MonkeyPatch, part: str
+    backend: Backend, store: Store, monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:
     """Either of the two that write; the reason holds no path, and it is over when the thread is back."""
     monkeypatch.setattr(probes, "STUCK_S", 0.05)
-    hanging, go_on = threading.Event(), threading.Event()
-    ask = store._inbox.ask if part == "_inbox" else lambda work: store._writer.submit(work, writes=False)
-
-    def hang(_connection: object) -> None:
-        hanging.set()
-        go_on.wait()
-
-    job = ask(hang)
+    held = await getattr(backend, part)(store).begun()
     try:
         await until(lambda: of(store).live()["writer"].status == "failing")
-        assert hanging.is_set()
         said = of(store).live()["writer"]
         assert (said.reason or "").startswith("a write has been under way for")
         assert said.since is not None
     finally:
-        go_on.set()
-    await job
+        await held.release()
     await until(lambda: of(store).live()["writer"].status == "ok")
 
 
-async def test_a_store_that_takes_nothing_is_not_ready_and_alive(store: SqliteStore) -> None:
+async def test_a_store_that_takes_nothing_is_not_ready_and_alive(store: Store) -> None:
     """It fails, and its thread comes back each time: a restart would not mend it. The reason holds no path."""
     await append(store, small_event("one"))
     store.max_bytes = 1

@@ -57,7 +57,7 @@ if TYPE_CHECKING:
         Scope,
         SinkState,
     )
-    from reserve_listener.protocols import Complete
+    from reserve_listener.protocols import Complete, store as protocols
     from reserve_listener.store.sqlite.appending import Appended, SinkFilters
     from reserve_listener.store.sqlite.inbox import Batch
 
@@ -106,7 +106,7 @@ class SqliteStore:
         now_ms: Callable[[], int] = now_ms,
         ages: Ages | None = None,
         complete: Complete = as_it_is,
-        directory: Directory | None = None,
+        directory: protocols.Directory | None = None,
     ) -> None:
         self.path = path
         self.name = str(path)

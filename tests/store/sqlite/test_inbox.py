@@ -8,15 +8,17 @@ import sqlite3
 from contextlib import closing
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 
 from reserve_listener.errors import StoreError
-from reserve_listener.model import Verdict
+from reserve_listener.model import PlaceNews, Verdict
 from reserve_listener.simulator import patience
 from reserve_listener.store.sqlite import schema
+from reserve_listener.store.sqlite.inbox import _decode, _encode
 from reserve_listener.store.sqlite.places import inbox_path
 from reserve_listener.store.sqlite.store import SqliteStore
-from tests.helpers import append, event, push, stored, unreadable_event
+from tests.helpers import append, event, push, small_event, stored, unreadable_event
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -287,3 +289,13 @@ async def test_an_event_of_another_source_leaves_the_position_alone(store: Sqlit
     await receive(store, event("answered"))
     assert await append(store, event("found by asking")) is Verdict.STORED
     assert await left(store) == [["answered"]]
+
+
+def test_an_older_inbox_is_read() -> None:
+    """An event that waits since before there was news has none: it is about limits."""
+    news = (PlaceNews(scope_type="room", scope_id="omm_1", name="Ada"),)
+    named = msgspec.structs.replace(small_event("e2"), news=news)
+    (array,) = msgspec.msgpack.decode(_encode([small_event("e1")]))
+    older = msgspec.msgpack.encode([array[:8]])
+    assert _decode(older) == [small_event("e1")]
+    assert _decode(_encode([named])) == [named]
