@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any, Final
 
 from reserve_listener.simulator import limits
@@ -21,10 +22,19 @@ class Administrator:
     """Changes the estate. `push=False`: nobody hears of it, as when the daemon is away for longer than the retries.
 
     A place is given by its id or itself; `KeyError` if there is none with this id. Returns the pushes that were made.
+    `clock` tells the events' time in seconds.
     """
 
-    def __init__(self, estate: Estate, *, app_id: str, push: Callable[[dict[str, Any]], Push]) -> None:
+    def __init__(
+        self,
+        estate: Estate,
+        *,
+        app_id: str,
+        push: Callable[[dict[str, Any]], Push],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._estate = estate
+        self._clock = clock
         self._app_id = app_id
         self._push = push
 
@@ -111,4 +121,5 @@ class Administrator:
         return forms.room(place) if place.scope_type == ROOM else forms.level(place)
 
     def _send(self, event_type: str, event: dict[str, Any]) -> Push:
-        return self._push(envelope(event, event_type, app_id=self._app_id))
+        created_ms = int(self._clock() * 1000)
+        return self._push(envelope(event, event_type, app_id=self._app_id, create_time_ms=created_ms))

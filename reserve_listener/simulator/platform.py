@@ -59,8 +59,8 @@ class Simulator:
     there are retries) and `answer_timeout` (seconds) are multiplied by `time_scale`; with a small scale give a
     longer `answer_timeout`. `port` is the endpoint's, 0 takes a free one. `OSError` when it is in use.
 
-    The API answers from `estate` (None: 40 rooms), and `admin` changes it. `clock` tells the API's time in seconds:
-    its `Date`, the lives of tokens and the rate limits, whose minutes are multiplied by `time_scale`, too.
+    The API answers from `estate` (None: 40 rooms), and `admin` changes it. `clock` tells the time of both in seconds:
+    `Date`, the lives of tokens, the rate limits, whose minutes are multiplied by `time_scale`, too, and when events were made.
     """
 
     def __init__(
@@ -125,7 +125,7 @@ class Simulator:
         )
         self.estate = estate or Estate()
         """What the API answers from; changed by `admin`."""
-        self.admin = Administrator(self.estate, app_id=app_id, push=self._pusher.push)
+        self.admin = Administrator(self.estate, app_id=app_id, push=self._pusher.push, clock=clock)
         self._api = OpenApi(
             app_id=app_id,
             app_secret=app_secret,

@@ -20,6 +20,7 @@ from reserve_listener.simulator import (
     patience,
     realistic_events,
 )
+from reserve_listener.simulator.openapi import app
 from tests.whole_sdk import whole_sdk
 
 if TYPE_CHECKING:
@@ -546,6 +547,25 @@ async def test_events_and_answers_agree(client: Bare, simulator: Simulator) -> N
         for section in ("time_config", "reserve_scope_config"):
             assert answer[section].pop("if_cover_child_scope") is False
         assert answer == {section: told[section] for section in answer}
+
+
+async def test_an_event_of_the_administrator_has_the_time_of_the_answers() -> None:
+    """One clock goes for the events that the administrator's changes make and for the API's `Date`."""
+    clock = Clock()
+    async with Simulator(clock=clock) as simulator:
+        (push,) = simulator.admin.change_at_random()
+        assert msgspec.json.decode(push.payload)["header"]["create_time"] == f"{clock.now * 1000:.0f}"
+
+
+async def test_calls_are_kept_within_a_bound(
+    client: Bare, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of many calls the oldest are forgotten, half at a time."""
+    monkeypatch.setattr(app, "CALLS_KEPT", 10)
+    for number in range(30):
+        await client.get(f"{VC}/rooms", page_size=number + 1)
+        assert len(simulator.calls) <= 10
+    assert [call.query["page_size"] for call in simulator.calls][-5:] == ["26", "27", "28", "29", "30"]
 
 
 async def test_a_change_is_pushed_or_not(client: Bare, simulator: Simulator) -> None:

@@ -44,6 +44,8 @@ READ: Final = "vc:room:readonly"
 PEOPLE: Final = "contact:user.basic_profile:readonly"
 GRANTED: Final = frozenset({READ, PEOPLE, USER_ID})
 """What an app that only listens asks for."""
+CALLS_KEPT: Final = 100_000
+"""Nine looks at 10,000 rooms. One that is left running for weeks must not grow."""
 OK: Final = 200
 JSON: Final = "application/json; charset=utf-8"
 GATEWAY: Final = b"<html><head><title>%d</title></head><body><center>nginx</center></body></html>"
@@ -146,7 +148,7 @@ class OpenApi:
             ids=dict(request.path_params),
             content=_content(body),
         )
-        self.calls.append(call)
+        self._keep(call)
         self._on_call(call)
         fault = self._faults.of_call(call.path)
         response = self._response(method, call, request.headers.get("authorization", ""), fault)
@@ -154,6 +156,11 @@ class OpenApi:
         response.headers["Date"] = formatdate(self._clock(), usegmt=True)
         self._on_answer(call)
         return response
+
+    def _keep(self, call: Call) -> None:
+        if len(self.calls) >= CALLS_KEPT:
+            del self.calls[: CALLS_KEPT // 2]
+        self.calls.append(call)
 
     def _response(self, method: Method, call: Call, authorization: str, fault: ApiFault | None) -> Response:
         log_id, headers = _log_id(call), dict[str, str]()
