@@ -77,7 +77,8 @@ def simulate(
         typer.Option(
             metavar="FACTOR",
             min=0.0001,
-            help="Multiply the delays between the platform's retries (15 s, 5 min, 1 h, 6 h) by this.",
+            help="Multiply the delays between the platform's retries (15 s, 5 min, 1 h, 6 h), and the "
+            "minute in which limits may be read 100 times, by this.",
         ),
     ] = 1.0,
     seed: Annotated[
@@ -95,7 +96,7 @@ def simulate(
         typer.Option(
             metavar="NUMBER",
             min=0,
-            help="While no client is connected, change the limits of this many rooms, and push nothing.",
+            help="Each time the last client has gone, change the limits of this many rooms, and push nothing.",
         ),
     ] = 0,
     away_rename: Annotated[
@@ -141,6 +142,11 @@ def simulate(
     """
     from reserve_listener.simulator.console import Console, Plan  # --help must not wait for it
 
+    if webhook is not None and (away_change or away_rename or away_delete):
+        raise typer.BadParameter(
+            "with --webhook there is no connection whose end could be seen; on a terminal, press E, N or X",
+            param_hint="--away-…",
+        )
     plan = Plan(
         rate=rate,
         events=events,

@@ -270,7 +270,7 @@ class Console(Watcher):
             before = room.limits
             self._simulator.admin.change_at_random(room, push=False)
             changed = ", ".join(name for name, section in room.limits.items() if section != before[name])
-            self._tell(f"{_described(room)}  another {changed}; nobody is told")
+            self._tell(f"{_described(room)}  has other limits ({changed}) now; nobody is told")
 
     def _rename(self, *, push: bool) -> None:
         if room := self._some_room():

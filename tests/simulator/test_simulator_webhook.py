@@ -132,3 +132,14 @@ async def test_simulate_says_what_it_cannot_read(tmp_path: Path) -> None:
     _, err = await asyncio.wait_for(process.communicate(), patience(30))
     assert process.returncode == 2
     assert b"--encrypt-key-file" in err
+
+
+async def test_simulate_knows_of_no_absence_without_a_connection() -> None:
+    """With --webhook nobody sees when the daemon is away, so what would be done then is an error of usage."""
+    process = await asyncio.create_subprocess_exec(
+        *COMMAND, "simulate", "--webhook", "http://127.0.0.1:1/", "--away-change", "1",
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, env=environment(),
+    )  # fmt: skip
+    _, err = await asyncio.wait_for(process.communicate(), patience(30))
+    assert process.returncode == 2
+    assert b"press E, N or X" in err
