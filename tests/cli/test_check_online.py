@@ -180,13 +180,51 @@ async def test_through_a_proxy(tmp_path: Path, certificate: Path, refusal: str) 
 
 
 @pytest.mark.parametrize(
+    ("missing", "found"),
+    [
+        ((), {"names of rooms": "ok", "reconciling": "ok", "names of people": "ok"}),
+        (
+            ("contact:user.basic_profile:readonly",),
+            {"names of rooms": "ok", "reconciling": "ok", "names of people": "warn"},
+        ),
+        (("vc:room:readonly",), {"names of rooms": "warn", "names of people": "ok"}),
+    ],
+)
+async def test_what_the_app_may_ask(tmp_path: Path, missing: tuple[str, ...], found: dict[str, str]) -> None:
+    """Each kind of call is tried once; a permission that is missing is named, with what is lost and where to add it. It is no failure."""
+    async with Simulator() as platform, HttpServer(Receiver()) as server:
+        platform.faults.missing_permissions.update(missing)
+        code, told = await check(
+            write_config(tmp_path, platform, server.url, more="[rooms]\npeople_names = true\n")
+        )
+        calls = len(platform.calls)
+    assert code == 0
+    asked = {
+        where: told[where] for where in ("names of rooms", "reconciling", "names of people") if where in told
+    }
+    assert {where: text.split()[0] for where, text in asked.items()} == found
+    for text in (text for text in asked.values() if text.startswith("warn")):
+        assert all(word in text for word in (*missing, "IDs only", "Permissions & Scopes"))
+    assert calls <= 6
+
+
+async def test_nothing_is_asked_that_is_not_wanted(tmp_path: Path) -> None:
+    """Without names and reconciling, no room is asked about."""
+    more = "[rooms]\nnames = false\nreconcile = false\n"
+    async with Simulator() as platform, HttpServer(Receiver()) as server:
+        _, told = await check(write_config(tmp_path, platform, server.url, more=more))
+        assert [call.path for call in platform.calls if "/vc/" in call.path or "/contact/" in call.path] == []
+    assert "names of rooms" not in told
+
+
+@pytest.mark.parametrize(
     ("secret", "code", "expected"),
     [
         ('app_secret = "simulated0secret0simulated0secret"', 0, "ok accepts lark.app_id and the secret"),
         (
             'app_secret = "wr0ng"',
             77,
-            "FAIL refuses the app or its secret: code 10014: app secret invalid; check lark.app_id",
+            "FAIL refuses the app or its secret: code 10014: app secret invalid (log id",
         ),
         ("", 0, "ok not asked, because there is no secret"),
     ],
@@ -201,6 +239,12 @@ async def test_with_the_webhook(tmp_path: Path, secret: str, code: int, expected
         assert platform.endpoint_calls == 0
     assert found == code
     assert told["the platform"].startswith(expected)
+    assert ("rooms" in told) == (not secret)
+    if not secret:
+        assert told["rooms"].startswith(
+            "warn off, because there is no secret to ask the platform with: names of rooms, reconciling"
+        )
+    assert told.get("names of rooms") == ("ok the app may ask for them" if code == 0 and secret else None)
 
 
 async def test_the_simulators_api() -> None:

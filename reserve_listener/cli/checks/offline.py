@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from reserve_listener.cli.checks import exposure, places
+from reserve_listener.cli.checks import exposure, places, rooms
 from reserve_listener.cli.checks.findings import Finding, look
 from reserve_listener.net import proxies
 
@@ -27,6 +27,8 @@ def findings(loaded: Loaded, *, online: bool = False) -> Iterator[Finding]:
         yield Finding(where="lark.app_secret", what=_app_secret(loaded.config.lark))
         yield look("lark.domain", lambda: _platform(loaded.config.lark))
     yield from _blanks(loaded.config.lark)
+    if (off := rooms.without_secret(loaded.config)) is not None:
+        yield off
     yield look("store", lambda: places.store(loaded.config.store.url))
     for sink in loaded.config.sinks:
         yield look(f'sink "{sink.name}"', partial(_of_sink, sink, online=online))

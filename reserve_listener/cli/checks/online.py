@@ -43,7 +43,7 @@ def _run(config: Config) -> list[Finding]:
 
 async def _ask_all(config: Config) -> list[Finding]:
     sinks = [sink for sink in config.sinks if hasattr(sink.sink_kind, "target")]
-    found = await asyncio.gather(platform.look(config.lark, config.store.url), *map(_sink, sinks))
+    found = await asyncio.gather(platform.look(config), *map(_sink, sinks))
     return [finding for each in found for finding in each]
 
 

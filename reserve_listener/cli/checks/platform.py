@@ -1,86 +1,90 @@
-"""What the platform says of the app: whether it accepts the secret, and who else is connected. Nothing connects."""
+"""What the platform says of the app: whether it accepts the secret, what it may ask, and who else is connected. Nothing connects."""
 
 from __future__ import annotations
 
 import asyncio
 import ssl
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-import httpx2
-import msgspec
-
+from reserve_listener.cli.checks import rooms
 from reserve_listener.cli.checks.findings import Finding
 from reserve_listener.cli.checks.reach import reach
 from reserve_listener.config import certificates
 from reserve_listener.errors import ConfigError, RefusedAtStartError, ReserveListenerError
+from reserve_listener.lark.api.client import Client
+from reserve_listener.lark.api.codes import WRONG_APP
+from reserve_listener.lark.api.errors import ApiError, AppRefusedError
 from reserve_listener.net import proxies
-from reserve_listener.net.reaching import Reaching, UnreachableError
+from reserve_listener.net.reaching import UnreachableError
 from reserve_listener.net.target import Target
-from reserve_listener.redact import redact
-from reserve_listener.text import visible
 from reserve_listener.transports.long_connection import endpoint, failures
 from reserve_listener.web import client
 from reserve_listener.web.answers import Status
 
 if TYPE_CHECKING:
-    from reserve_listener.config import LarkConfig
+    from reserve_listener.config import Config, LarkConfig
 
-TOKEN_PATH: Final = "/open-apis/auth/v3/tenant_access_token/internal"  # noqa: S105  # a path
-CONNECTIONS_PATH: Final = "/open-apis/event/v1/connection"
+PLATFORM: Final = "the platform"
 CALL_TIMEOUT_S: Final = 15.0
 """A check does not wait longer, whatever `lark.endpoint_timeout` allows the daemon."""
-WRONG_CREDENTIALS: Final = frozenset({10003, 10014, 99991543})
-SHOWN_CHARS: Final = 200
-ANSWER_BYTES: Final = 64 * 1024
-"""The platform's answers have some hundred bytes; a page of something on the way may have more."""
 UNREACHED: Final = 1
 """The exit code of what may pass by itself."""
+AGAIN: Final = "try again; if the problem persists, look at what is between this machine and the platform"
 
 
-class ApiError(Exception):
-    """The platform's API refused, with this code, or answered what is none. The text is for people."""
-
-    def __init__(self, message: str, *, code: object = None) -> None:
-        super().__init__(message)
-        self.code = code
-
-
-async def look(lark: LarkConfig, store: str) -> list[Finding]:
-    """Ask with the real secret. Each call has `lark.endpoint_timeout`."""
-    where = "the platform"
+async def look(config: Config) -> list[Finding]:
+    """Ask with the real secret. Each call has `lark.endpoint_timeout`, and is made once."""
+    timeout_s = min(config.lark.endpoint_timeout, CALL_TIMEOUT_S)
+    lark = config.lark.model_copy(update={"endpoint_timeout": timeout_s})
     try:
         secret = (await asyncio.to_thread(lark.read_app_secret)).get_secret_value()
     except ConfigError as error:  # that it is missing the configuration has said, for the long connection
-        return [Finding(where=where, what=f"not asked, because there is no secret: {error}")]
-    api = _Api(lark, secret)
+        return [Finding(where=PLATFORM, what=f"not asked, because there is no secret: {error}")]
+    api = Client(lark, attempts=1, hide=lambda _secret, _instead_of: None)
     try:
-        if lark.transport == "webhook":
-            await api.token()
-            return [Finding(where=where, what="accepts lark.app_id and the secret")]
-        place = await endpoint.fetch(
-            domain=lark.domain,
-            app_id=lark.app_id,
-            app_secret=secret,
-            timeout_s=min(lark.endpoint_timeout, CALL_TIMEOUT_S),
-            proxy=api.proxy,
-        )
+        return await _ask(config.model_copy(update={"lark": lark}), secret, api)
     except ConfigError:
         return []  # the proxy: said before
     except ApiError as error:
-        return [_refused_by_api(where, error)]
+        return [_refused_by_api(error)]
     except Exception as error:  # noqa: BLE001  # `classify` knows them all, and what is new to it is shown, too
-        return [_refused(where, error)]
-    accepted = Finding(where=where, what="accepts lark.app_id and the secret")
-    return [accepted, *await asyncio.gather(_gateway(place.url, api.proxy), _others(api, store))]
+        return [_refused(PLATFORM, error)]
+    finally:
+        await api.close()
 
 
-def _refused_by_api(where: str, error: ApiError) -> Finding:
+async def _ask(config: Config, secret: str, api: Client) -> list[Finding]:
+    accepted = Finding(where=PLATFORM, what="accepts lark.app_id and the secret")
+    if config.lark.transport == "webhook":
+        await api.prove()
+        return [accepted, *await rooms.look(api, config.rooms)]
+    place = await endpoint.fetch(
+        domain=config.lark.domain,
+        app_id=config.lark.app_id,
+        app_secret=secret,
+        timeout_s=config.lark.endpoint_timeout,
+        proxy=_proxy(config.lark),
+    )
+    gateway, others, asked = await asyncio.gather(
+        _gateway(place.url, _proxy(config.lark)),
+        _others(api, config.store.url),
+        rooms.look(api, config.rooms),
+    )
+    return [accepted, gateway, others, *asked]
+
+
+def _proxy(lark: LarkConfig) -> str | None:
+    return None if lark.proxy is None else lark.proxy.get_secret_value()
+
+
+def _refused_by_api(error: ApiError) -> Finding:
+    refused = isinstance(error, AppRefusedError) and error.code is not None
     return Finding(
-        where=where,
+        where=PLATFORM,
         level="fail",
-        what=f"refuses the app or its secret: {error}",
-        do="check lark.app_id and lark.app_secret against Credentials & Basic Info in the developer console",
-        exit_code=RefusedAtStartError.exit_code if error.code in WRONG_CREDENTIALS else UNREACHED,
+        what=f"refuses the app or its secret: {error}" if refused else str(error),
+        do=error.hint or AGAIN,
+        exit_code=RefusedAtStartError.exit_code if error.code in WRONG_APP else UNREACHED,
     )
 
 
@@ -91,8 +95,7 @@ def _refused(where: str, error: Exception) -> Finding:
         where=where,
         level="fail",
         what=failure.reason,
-        do=failure.hint
-        or "try again; if the problem persists, look at what is between this machine and the platform",
+        do=failure.hint or AGAIN,
         exit_code=RefusedAtStartError.exit_code if credentials else UNREACHED,
     )
 
@@ -112,11 +115,11 @@ async def _gateway(url: str, proxy: str | None) -> Finding:
         return _refused(where, error)
 
 
-async def _others(api: _Api, store: str) -> Finding:
+async def _others(api: Client, store: str) -> Finding:
     where = "other clients"
     try:
-        count = await api.connected()
-    except (ApiError, UnreachableError) as error:
+        count = await api.connections()
+    except ApiError as error:
         advice = "if events are missing, look at Event Subscriptions in the developer console instead"
         return Finding(where=where, level="warn", what=f"cannot be counted: {error}", do=advice)
     try:
@@ -138,74 +141,3 @@ def _is_connected(store: str) -> bool:
     """Whether a daemon runs on this store and is connected. Raises `ReserveListenerError` when it does not say."""
     status = client.get(store, "/status", Status, timeout_s=client.STATUS_TIMEOUT_S)
     return status is not None and status.connection is not None and status.connection.state == "connected"
-
-
-class _Api:
-    """The two calls of the platform's API that a check makes."""
-
-    def __init__(self, lark: LarkConfig, secret: str) -> None:
-        self.proxy = None if lark.proxy is None else lark.proxy.get_secret_value()
-        self._lark = lark
-        self._secret = secret
-
-    async def token(self) -> str:
-        """A tenant token. Raises as `_call`."""
-        credentials = {"app_id": self._lark.app_id, "app_secret": self._secret}
-        answer = await self._call("POST", TOKEN_PATH, json=credentials)
-        token = answer.get("tenant_access_token")
-        if not isinstance(token, str) or not token:
-            raise ApiError("the answer contains no token")
-        return token
-
-    async def connected(self) -> int:
-        """How many clients of the app are connected now."""
-        headers = {"authorization": f"Bearer {await self.token()}"}
-        answer = await self._call("GET", CONNECTIONS_PATH, headers=headers)
-        data = answer.get("data")
-        count = data.get("online_instance_cnt") if isinstance(data, dict) else None
-        if type(count) is not int:
-            raise ApiError("the answer contains no number")
-        return count
-
-    async def _call(self, method: str, path: str, **more: Any) -> dict[str, Any]:
-        """The answer, once its `code` is 0. Raises ApiError, ConfigError or UnreachableError."""
-        way = proxies.decide(self._lark.domain, setting=self.proxy, key="lark.proxy")
-        reaching = Reaching(self._lark.domain, proxy=way, setting="lark.domain")
-        with reaching.explained():
-            async with asyncio.timeout(min(self._lark.endpoint_timeout, CALL_TIMEOUT_S)):
-                options = await asyncio.to_thread(self._options, way)
-                async with httpx2.AsyncClient(**options) as client:
-                    body = await self._body(
-                        client, method, path, extensions={"trace": reaching.trace}, **more
-                    )
-        return self._understood(body)
-
-    def _options(self, way: proxies.Proxy | None) -> dict[str, Any]:
-        tls = self._lark.domain.startswith("https:")
-        return {
-            "verify": certificates.trusted() if tls else False,
-            "proxy": proxies.for_httpx(way, certificates.trusted),
-            "trust_env": False,
-            "timeout": CALL_TIMEOUT_S,
-        }
-
-    async def _body(self, client: httpx2.AsyncClient, method: str, path: str, **more: Any) -> bytes:
-        body = b""
-        async with client.stream(method, self._lark.domain + path, **more) as response:
-            async for piece in response.aiter_bytes():
-                body += piece
-                if len(body) > ANSWER_BYTES:
-                    raise ValueError("the answer is too long")
-        return body
-
-    def _understood(self, body: bytes) -> dict[str, Any]:
-        try:
-            answer = msgspec.json.decode(body, type=dict[str, Any])
-        except (ValueError, RecursionError):
-            raise ApiError("the answer is not the platform's JSON") from None
-        if answer.get("code") != 0:
-            message = redact(str(answer.get("msg", "no reason given")), (self._secret,))
-            raise ApiError(
-                visible(f"code {answer.get('code')}: {message}", SHOWN_CHARS), code=answer.get("code")
-            )
-        return answer

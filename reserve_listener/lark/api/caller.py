@@ -32,11 +32,13 @@ class Caller:
         self,
         lark: LarkConfig,
         *,
+        attempts: int,
         hide: Callable[[str, str], None],
         clock: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]],
     ) -> None:
         self._lark = lark
+        self._attempts = attempts
         self._hide = hide
         self._sleep = sleep
         self._exchange = Exchange(lark, clock=clock)
@@ -90,7 +92,7 @@ class Caller:
         return tenacity.AsyncRetrying(
             sleep=self._sleep,
             retry=tenacity.retry_if_exception(_passes_soon),
-            stop=tenacity.stop_after_attempt(ATTEMPTS),
+            stop=tenacity.stop_after_attempt(self._attempts),
             wait=tenacity.wait_exponential(multiplier=FIRST_WAIT_S),
             reraise=True,
         )

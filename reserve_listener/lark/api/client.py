@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from reserve_listener.lark.api import reading, walk
-from reserve_listener.lark.api.caller import Caller
+from reserve_listener.lark.api.caller import ATTEMPTS, Caller
 from reserve_listener.lark.api.errors import ApiError, GoneError, TryAgainError
 from reserve_listener.lark.api.pace import Pace
 
@@ -52,12 +52,13 @@ class Client:
         lark: LarkConfig,
         *,
         requests_per_minute: int = 80,
+        attempts: int = ATTEMPTS,
         hide: Callable[[str, str], None],
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._language = lark.tells_in
-        self._caller = Caller(lark, hide=hide, clock=clock, sleep=sleep)
+        self._caller = Caller(lark, attempts=attempts, hide=hide, clock=clock, sleep=sleep)
         burst = min(LIMITS_BURST, LIMITS_PER_MINUTE - requests_per_minute)
         self._limits = Pace(requests_per_minute, burst=burst, clock=clock, sleep=sleep)
         self._others = Pace(OTHERS_PER_MINUTE, burst=OTHERS_BURST, clock=clock, sleep=sleep)
@@ -96,6 +97,13 @@ class Client:
         for at in range(0, len(asked), PEOPLE_AT_ONCE):
             names |= await self._names(asked[at : at + PEOPLE_AT_ONCE])
         return names
+
+    async def sample(self) -> Place | None:
+        """A room, or else the root: asks one call for levels and one for rooms. Raises as the others."""
+        root = await self._find_root()
+        page = await self._list(walk.PATHS["room"], {"page_size": "1"})
+        rooms = (reading.place_of("room", item) for item in reading.objects_of(page.get("rooms")))
+        return next(filter(None, rooms), root)
 
     async def connections(self) -> int:
         """How many clients of the app are connected now, over long connections. Raises as the others."""
