@@ -9,13 +9,13 @@ from contextlib import asynccontextmanager, closing
 from typing import TYPE_CHECKING, Any, Self
 
 from reserve_listener.store import open_reader, open_store
-from reserve_listener.store.sqlite import claiming, operations
+from reserve_listener.store.sqlite import claiming, operations, projecting
 from reserve_listener.store.sqlite.appending import Appending
-from reserve_listener.store.sqlite.store import SqliteStore, as_it_is
-from tests.helpers import stored, url_of
+from reserve_listener.store.sqlite.store import SqliteStore
+from tests.helpers import stored, until, url_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
     from pathlib import Path
     from typing import Protocol, Unpack
 
@@ -138,15 +138,30 @@ class OnSqlite:
             if value is not None:
                 monkeypatch.setattr(module, name, value)
 
-    async def crash(self, store: Store, event: IncomingEvent) -> None:
-        """Dies in the middle of the transaction that stores the event. What `open` finds then is what this has left."""
+    def lose_history(self) -> None:
+        """A closed store becomes one of an older version, which kept no history."""
+        for statement in (
+            "DELETE FROM states",
+            "DELETE FROM history",
+            "INSERT INTO unbuilt SELECT scope, seq FROM events WHERE body IS NOT NULL",
+        ):
+            self.rows(statement)
+
+    async def rebuilt(self) -> None:
+        """Until the open store has made the history again."""
+        with open_reader(self.url) as reader:
+            await until(lambda: not reader.is_rebuilding())
+
+    async def crash(self, store: Store, events: Sequence[IncomingEvent]) -> None:
+        """Dies in the middle of the transaction that stores events. What `open` finds then is what this has left."""
         inside = _inside(store)
         self._lives += 1
         left = self._folder / f"life-{self._lives}"
         left.mkdir()
 
         def die(connection: sqlite3.Connection) -> None:
-            Appending(tuple(inside._filters.values()), {}, as_it_is).one(event, connection)
+            appending = Appending(inside._specs, {}, inside._complete)
+            projecting.project(appending, events, None, connection)
             for file in self.path.parent.glob("events.db*"):
                 if not file.name.endswith("-shm"):
                     shutil.copy(file, left)

@@ -168,8 +168,8 @@ def append(store: StoreIntake, event: IncomingEvent) -> asyncio.Future[Verdict]:
     return asyncio.ensure_future(verdict())
 
 
-async def push(store: StoreIntake, event: IncomingEvent) -> Verdict:
-    """The whole way of an event: durable in the inbox, then projected. Raises `StoreError`."""
+async def receive(store: StoreIntake, *events: IncomingEvent) -> int:
+    """Make a batch durable; its number. Raises `StoreError`."""
     received: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
     def done(number: int, error: StoreError | None) -> None:
@@ -178,8 +178,14 @@ async def push(store: StoreIntake, event: IncomingEvent) -> Verdict:
         else:
             received.set_exception(error)
 
-    store.receive([event], done)
-    (verdict,) = await store.project([event], number=await received)
+    store.receive(events, done)
+    return await received
+
+
+async def push(store: StoreIntake, event: IncomingEvent) -> Verdict:
+    """The whole way of an event: durable in the inbox, then projected. Raises `StoreError`."""
+    number = await receive(store, event)
+    (verdict,) = await store.project([event], number=number)
     return verdict
 
 

@@ -437,7 +437,7 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(names=SOME_SINKS, tenant=TENANTS, event_id=IDS)
     def crash(self, names: list[str], tenant: str, event_id: str) -> None:
         """In the middle of a transaction: what is in it was answered to nobody, and is gone."""
-        self.run(partial(self.backend.crash, self.store, self.incoming(tenant, event_id, "omm_0")))
+        self.run(partial(self.backend.crash, self.store, [self.incoming(tenant, event_id, "omm_0")]))
         self.open(names)
 
     # -- what must be true -----------------------------------------------------------------------------------------------------

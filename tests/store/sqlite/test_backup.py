@@ -22,8 +22,8 @@ from reserve_listener.store.sqlite.places import inbox_path
 from reserve_listener.store.sqlite.store import SqliteStore
 from tests.cli.test_operate import cli
 from tests.daemon_process import running, write_config
-from tests.helpers import append, event, push, stored
-from tests.store.sqlite.test_inbox import ids, left, opened, project_left, receive
+from tests.helpers import append, event, push, receive, stored
+from tests.store.sqlite.test_inbox import ids, left, opened, project_left
 
 if TYPE_CHECKING:
     from pathlib import Path

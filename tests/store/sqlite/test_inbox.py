@@ -18,13 +18,11 @@ from reserve_listener.store.sqlite import schema
 from reserve_listener.store.sqlite.inbox import _decode, _encode
 from reserve_listener.store.sqlite.places import inbox_path
 from reserve_listener.store.sqlite.store import SqliteStore
-from tests.helpers import append, event, push, small_event, stored, unreadable_event
+from tests.helpers import append, event, push, receive, small_event, stored, unreadable_event
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
-
-    from reserve_listener.model import IncomingEvent
 
 
 @pytest.fixture
@@ -43,19 +41,6 @@ async def store(path: Path) -> AsyncIterator[SqliteStore]:
     store = await opened(path)
     yield store
     await store.close()
-
-
-async def receive(store: SqliteStore, *events: IncomingEvent) -> int:
-    received: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-
-    def done(number: int, error: StoreError | None) -> None:
-        if error is None:
-            received.set_result(number)
-        else:
-            received.set_exception(error)
-
-    store.receive(events, done)
-    return await received
 
 
 async def left(store: SqliteStore) -> list[list[str]]:
