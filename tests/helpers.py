@@ -11,7 +11,7 @@ import msgspec
 from reserve_listener.intake import normalize
 from reserve_listener.model import SQLITE_URL, Delivery, EventQuery, IncomingEvent, Scope, StoredEvent
 from reserve_listener.simulator import patience, sample_event
-from reserve_listener.store import open_reader
+from reserve_listener.store import open_reader, open_store
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -147,6 +147,15 @@ class ScriptedSink:
 def url_of(file: Path) -> str:
     """The URL of a store in this file."""
     return f"{SQLITE_URL}{file}"
+
+
+def make_store(url: str) -> None:
+    """A store with nothing in it, that no daemon holds."""
+
+    async def made() -> None:
+        await (await open_store(url, [])).close()
+
+    asyncio.run(made())
 
 
 def stored(

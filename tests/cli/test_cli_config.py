@@ -21,7 +21,7 @@ from reserve_listener.cli.check import check
 from reserve_listener.cli.checks import findings
 from reserve_listener.cli.config import config_app
 from reserve_listener.errors import ConfigError
-from reserve_listener.store.sqlite import schema
+from tests.helpers import make_store, url_of
 
 if TYPE_CHECKING:
     from typer.testing import Result
@@ -174,14 +174,15 @@ def test_check_of_what_is_well(tmp_path: Path) -> None:
 
 def test_check_of_files_that_are_there() -> None:
     """Files in place are looked at and left as they are."""
-    schema.open_writer(Path("events.db")).close()
+    make_store(url_of(Path("events.db")))
     Path("audit.jsonl").write_text("{}\n", encoding="utf-8")
+    there = set(Path().iterdir())
     sink = '[[sinks]]\nname = "audit"\ntype = "file"\npath = "audit.jsonl"\n'
     result = call("check", text=LARK + STORE + sink)
     assert result.exit_code == 0
     assert items(result.output)["store"] == "ok events.db: exists"
     assert items(result.output)['sink "audit"'] == "ok audit.jsonl: exists; events will be appended"
-    assert sorted(path.name for path in Path().iterdir()) == ["audit.jsonl", "config.toml", "events.db"]
+    assert set(Path().iterdir()) == {*there, Path("config.toml")}
 
 
 def test_check_of_a_secret_file() -> None:
