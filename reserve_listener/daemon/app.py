@@ -17,11 +17,13 @@ from reserve_listener.config.files import ours
 from reserve_listener.daemon import runtime
 from reserve_listener.daemon.actions import OperatorActions
 from reserve_listener.daemon.heartbeat import Heartbeat
+from reserve_listener.daemon.rooms import Rooms
 from reserve_listener.daemon.snapshot import Health
 from reserve_listener.daemon.systemd import Notifier
 from reserve_listener.delivery import Workers
 from reserve_listener.errors import ConfigError, StoreError
 from reserve_listener.intake.complete import completing
+from reserve_listener.intake.directory import Directory
 from reserve_listener.intake.intake import Intake
 from reserve_listener.model import MIB, State
 from reserve_listener.net import proxies
@@ -93,9 +95,11 @@ class App:
         self._reload = reload
         self._notifier = notifier or Notifier()
         self._ages = Ages()
+        self._directory = Directory()
         self._started = self._seen_at = time.monotonic()
         self._reloading = False
         self._store: Store
+        self._rooms: Rooms
         self._transport: Transport
         self._intake: Intake
         self._workers: Workers
@@ -115,8 +119,10 @@ class App:
             filters,
             max_bytes=round(self._config.store.max_size_mb * MIB),
             ages=self._ages,
-            complete=completing(self._config.lark.tells_in),
+            complete=completing(self._config.lark.tells_in, self._directory),
+            directory=self._directory,
         )
+        self._rooms = Rooms(self._config, self._store, self._directory, hide=self._logs.hide)
         self._control = ControlServer(backend(url).control_socket)
         try:
             if await _came_before(signals.stop, self._build()):
@@ -140,6 +146,7 @@ class App:
             asyncio.create_task(self._intake.ended(), name="intake"),
             asyncio.create_task(self._heartbeat().run(), name="heartbeat"),
             asyncio.create_task(self._retention().run(), name="retention"),
+            asyncio.create_task(self._rooms.run(), name="rooms"),
             asyncio.create_task(self._handle_reloads(signals.reload), name="reload"),
         ]
         try:
@@ -169,7 +176,12 @@ class App:
         self._notifier.extend(lark.endpoint_timeout + ATTEMPT_TIMEOUT_S + STOP_MARGIN_S)
         specs = await asyncio.to_thread(self._specs, self._config)
         dispatcher = build_dispatcher(self._accept_typed)
-        self._intake = Intake(self._store, knows=is_registered(dispatcher), tokens=_tokens(self._config))
+        self._intake = Intake(
+            self._store,
+            knows=is_registered(dispatcher),
+            tokens=_tokens(self._config),
+            on_stored=self._rooms.heard,
+        )
         self._transport = (
             self._listener() if lark.transport == "webhook" else self._long_connection(dispatcher)
         )
@@ -233,6 +245,7 @@ class App:
     async def _stop(self, now: asyncio.Event) -> None:
         """Stop receiving, answer what is committed, deliver what is due; the rest stays in the store."""
         self._transport.stop_accepting()
+        await self._rooms.close()
         await self._intake.close()
         await self._transport.close()
         await self._intake.project_rest()

@@ -1,7 +1,9 @@
 """Rooms, levels and people by name, in memory: a sentence about an event looks here, and waits for nothing.
 
 What must stay true: nothing is guessed. A path with a level in it that is not known, or that is gone while the room is not,
-is no path. The daemon changes it on its loop and reads it in the store's thread: each step is one of a dictionary's own.
+is no path. The store's thread changes it, in the order in which events are stored, and seals them with what it holds; others
+only look. Each step is one of a dictionary's own, so nobody waits for anybody. Should the commit fail, it knows what the
+platform told, and is told so again.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 DEEPEST: Final = 32
 """Levels above a room that are followed: the platform has up to 10, and a circle must end."""
 
+ROOM: Final = "room"
 LEVEL: Final = "level"
 
 LONGEST_ID: Final = 200
@@ -59,6 +62,10 @@ class Directory:
     def take_people(self, names: Mapping[str, str]) -> None:
         """The same of people."""
         self._people.update(names)
+
+    def forget_people(self) -> None:
+        """Nobody's name is known any more."""
+        self._people.clear()
 
     def name(self, scope_type: str, scope_id: str) -> str | None:
         """The name of a room or level, also of one that is gone; None: not known."""

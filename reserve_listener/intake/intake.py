@@ -47,7 +47,8 @@ log = structlog.get_logger("intake")
 class Intake:
     """Takes payloads, answers with verdicts.
 
-    `knows` says whether a handler is registered for a type; `tokens` are the configured ones, blanked wherever they stand.
+    `knows` says whether a handler is registered for a type; `tokens` are the configured ones, blanked wherever they stand;
+    `on_stored` hears of each new event once it is in the store.
     """
 
     def __init__(
@@ -56,11 +57,13 @@ class Intake:
         *,
         knows: Callable[[str], bool],
         tokens: Sequence[str] = (),
+        on_stored: Callable[[IncomingEvent], None] = lambda _event: None,
         now_ms: Callable[[], int] = now_ms,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._knows = knows
         self._tokens = tokens
+        self._on_stored = on_stored
         self._knows_ours = knows(f"p2.{EVENT_TYPE}")
         self._now_ms = now_ms
         self._refusals = _Refusals(clock)
@@ -202,6 +205,8 @@ class Intake:
     def _projected(self, event: IncomingEvent, verdict: Verdict) -> None:
         if self._late.pop(id(event), None) is None:
             self.counts[verdict] += 1
+        if verdict is Verdict.STORED:
+            self._on_stored(event)
         if verdict is Verdict.UNREADABLE:
             self._refusals.tell(
                 log.warning,

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 class Directory(Protocol):
-    """What is known by name, in memory: `intake.directory.Directory`. Changed on the loop, read in any thread."""
+    """What is known by name, in memory: `intake.directory.Directory`. Changed in the order in which events are stored, read in any thread."""
 
     @property
     def places(self) -> Mapping[tuple[str, str], KnownPlace]:
@@ -53,6 +53,9 @@ class Directory(Protocol):
 
     def take_people(self, names: Mapping[str, str]) -> None:
         """The same of people."""
+
+    def forget_people(self) -> None:
+        """Nobody's name is known any more."""
 
     def name(self, scope_type: str, scope_id: str) -> str | None:
         """The name of a room or level, also of one that is gone; None: not known."""
@@ -243,6 +246,9 @@ class StoreNames(Protocol):
 
     async def keep_people(self, names: Mapping[str, str]) -> None:
         """What the API told of people, by open_id. Idempotent."""
+
+    async def forget_people(self) -> None:
+        """Nobody's name is kept any more. Idempotent."""
 
     async def configs_after(self, scope: int, *, limit: int) -> list[tuple[int, str]]:
         """What is known of the scopes after this number, as JSON; each with its number."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -234,6 +235,22 @@ async def test_an_event_is_sealed_with_the_name_that_an_event_told(backend: Back
     await push(store, helpers.event("e1", "omm_1"))
     (one,) = backend.stored()
     assert b'"scope_name":"Lovelace"' in (one.body or b"")
+
+
+async def test_a_rename_is_known_to_the_next_event_of_the_same_transaction(
+    backend: Backend, store: Store
+) -> None:
+    """Events are sealed with the names of the events before them, however many are stored at once."""
+    events = [
+        helpers.event("e1", "omm_1"),
+        news("omm_1", "Ada", at_ms=1),
+        helpers.event("e2", "omm_1"),
+        news("omm_1", "Bo", at_ms=2),
+        helpers.event("e3", "omm_1"),
+    ]
+    await store.project(events)
+    bodies = [json.loads(one.body or b"")["data"] for one in backend.stored()]
+    assert [body.get("scope_name") for body in bodies] == ["Bo", "Ada", None]
 
 
 async def test_many_at_once_are_as_one_after_the_other(

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
-    from reserve_listener.model import Completed, IncomingEvent, KnownPlace, Scope
+    from reserve_listener.model import Completed, IncomingEvent, Scope
     from reserve_listener.protocols import Complete
+    from reserve_listener.protocols.store import Directory
 
 _encode = msgspec.json.Encoder().encode
 
@@ -57,14 +58,13 @@ class Appended(msgspec.Struct, frozen=True, gc=False):
     """In bytes, payload and body."""
     told_bytes: int = 0
     """What the history and the state of its scope take."""
-    places: tuple[KnownPlace, ...] = ()
-    """Rooms and levels that are known differently since."""
 
 
 class Appending:
     """Puts events in. `scopes`: numbers that are known already; each has been committed.
 
-    `unbuilt`: there may be scopes whose history is not made yet.
+    `unbuilt`: there may be scopes whose history is not made yet. `directory`: what `complete` takes names from; it knows
+    what an event tells of a room before the next event is sealed.
     """
 
     def __init__(
@@ -74,8 +74,10 @@ class Appending:
         complete: Complete,
         *,
         unbuilt: bool = False,
+        directory: Directory | None = None,
     ) -> None:
         self._specs = specs
+        self._directory = directory
         self._scopes = scopes
         self._complete = complete
         self._unbuilt = unbuilt
@@ -89,7 +91,7 @@ class Appending:
         event, completed = self._sealed(event, scope, remembered)
         seq = connection.execute(sql.APPEND_EVENT, _columns(event, None, scope)).lastrowid or 0
         if event.news is not None:
-            return _heard(event, seq, connection)
+            return self._heard(event, seq, connection)
         takers = self._takers(event, completed)
         for sink in takers:
             connection.execute(sql.ADD_DELIVERY, (seq, sink, scope))
@@ -115,7 +117,7 @@ class Appending:
                 seq += 1
                 rows.append(_columns(event, seq, scope))
                 if event.news is not None:
-                    appended[place] = _heard(event, seq, connection)
+                    appended[place] = self._heard(event, seq, connection)
                     continue
                 takers = self._takers(event, completed)
                 deliveries += [(seq, sink, scope) for sink in takers]
@@ -126,6 +128,13 @@ class Appending:
             insert(connection, sql.ADD_DELIVERIES, deliveries)
             remembered.write()
         return appended
+
+    def _heard(self, event: IncomingEvent, seq: int, connection: sqlite3.Connection) -> Appended:
+        """An event about a room or level itself: names change, and nothing is delivered."""
+        places = naming.hear(event, connection)
+        if self._directory is not None:
+            self._directory.take(places)
+        return Appended(Verdict.STORED, event, seq, size=sum(len(one.name or "") for one in places))
 
     def _remembered(self, scopes: Collection[int], connection: sqlite3.Connection) -> Remembered:
         if self._unbuilt:
@@ -170,13 +179,6 @@ class Appending:
             if scope is not None and scope not in numbers:
                 numbers[scope] = self._scopes.get(scope) or self._scope_number(scope, connection)
         return numbers
-
-
-def _heard(event: IncomingEvent, seq: int, connection: sqlite3.Connection) -> Appended:
-    """An event about a room or level itself: names change, and nothing is delivered."""
-    places = naming.hear(event, connection)
-    size = sum(len(one.name or "") for one in places)
-    return Appended(Verdict.STORED, event, seq, size=size, places=tuple(places))
 
 
 def _appended(

@@ -86,6 +86,8 @@ INSERT INTO people (open_id, name, seen_ms) SELECT key, value, :now_ms FROM json
 ON CONFLICT (open_id) DO UPDATE SET name = excluded.name, seen_ms = excluded.seen_ms
 """
 
+FORGET_PEOPLE: Final = "DELETE FROM people"
+
 CONFIGS_AFTER: Final = "SELECT scope, config FROM states WHERE scope > ? ORDER BY scope LIMIT ?"
 
 LAST_LOOK: Final = "SELECT ended_ms FROM looks WHERE app_id = ? AND what = ?"

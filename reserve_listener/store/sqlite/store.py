@@ -302,7 +302,9 @@ class SqliteStore:
     ) -> asyncio.Future[list[Verdict]]:
         """See `StoreIntake.project`."""
         position = None if number is None else Position(self._inbox.id, number)
-        appending = Appending(self._specs, self._scopes, self._complete, unbuilt=self._unbuilt)
+        appending = Appending(
+            self._specs, self._scopes, self._complete, unbuilt=self._unbuilt, directory=self._directory
+        )
         work = partial(projecting.project, appending, events, position)
         future: asyncio.Future[list[Verdict]] = asyncio.get_running_loop().create_future()
         done = partial(self._projected, future, number, _size(events))
@@ -328,8 +330,6 @@ class SqliteStore:
 
     def _take_in(self, new: Sequence[Appended]) -> None:
         self._grow(sum(one.size + one.told_bytes for one in new), len(new))
-        for one in new:
-            self._directory.take(one.places)
         stored = [one for one in new if one.verdict is Verdict.STORED]
         if not stored:
             return
@@ -545,8 +545,13 @@ class SqliteStore:
 
     async def _take_places(self, work: Callable[[sqlite3.Connection], list[KnownPlace]]) -> int:
         """Write, and know it; how many of them are gone."""
-        places: list[KnownPlace] = await self._writer.submit(work, writes=True)
-        self._directory.take(places)
+
+        def write(connection: sqlite3.Connection) -> list[KnownPlace]:
+            places = work(connection)
+            self._directory.take(places)
+            return places
+
+        places: list[KnownPlace] = await self._writer.submit(write, writes=True)
         self._grow(sum(len(one.name or "") for one in places), len(places))
         return sum(one.gone_ms is not None for one in places)
 
@@ -555,6 +560,11 @@ class SqliteStore:
         await self._writer.submit(partial(naming.keep_people, names, self._now_ms()), writes=True)
         self._directory.take_people(names)
         self._grow(sum(map(len, names.values())), len(names))
+
+    async def forget_people(self) -> None:
+        """Nobody's name is kept any more. Idempotent."""
+        self._directory.forget_people()
+        await self._writer.submit(partial(_execute, naming.FORGET_PEOPLE, ()), writes=True)
 
     async def configs_after(self, scope: int, *, limit: int) -> list[tuple[int, str]]:
         """What is known of the scopes after this number, as JSON; each with its number."""

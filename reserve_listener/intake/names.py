@@ -1,0 +1,302 @@
+"""Names of rooms, levels and people, asked of the platform's API: all of them each day, and one when its id turns up.
+
+What must stay true: nothing waits for a name, neither a push nor a delivery, and whatever goes wrong here goes no further.
+Only a look at everything that came to its end says of what it has not seen that it is gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import structlog
+
+from reserve_listener.clock import now_ms
+from reserve_listener.errors import StoreError
+from reserve_listener.intake.directory import LEVEL, ROOM, is_id, shown
+from reserve_listener.intake.wanted import Wanted
+from reserve_listener.lark.api.errors import (
+    ApiError,
+    AppRefusedError,
+    GoneError,
+    PermissionMissingError,
+    TryAgainError,
+)
+from reserve_listener.model import KnownPlace
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+
+    from reserve_listener.intake.directory import Directory
+    from reserve_listener.lark.api.answers import Place, RoomsApi, ScopeType
+    from reserve_listener.model import IncomingEvent
+    from reserve_listener.protocols.store import StoreNames
+
+PLACES: Final = "places"
+PEOPLE: Final = "people"
+
+DAY_S: Final = 86_400.0
+"""How old names may be."""
+MENDED_S: Final = 600.0
+"""How often it is tried whether a permission has been given, or a secret corrected: a call costs nothing."""
+BACKOFF_S: Final = 5.0
+BACKOFF_CAP_S: Final = 600.0
+"""Between attempts at what may pass; the client has tried for some seconds by then."""
+
+CHUNK: Final = 200
+"""Rooms that are written at once: some milliseconds of the store's thread."""
+PEOPLE_CHUNK: Final = 50
+CONFIGS_CHUNK: Final = 500
+
+_OPEN_ID: Final = re.compile(rb'"open_id":"([!-~]{1,200}?)"')
+
+log = structlog.get_logger("names")
+
+T = TypeVar("T")
+
+
+class Names:
+    """Keeps the store's names, and with them the directory, up to date. `run` as a task; see `heard`.
+
+    `places`, `people`: whose names are asked for.
+    """
+
+    def __init__(
+        self,
+        store: StoreNames,
+        api: RoomsApi,
+        directory: Directory,
+        *,
+        app_id: str,
+        places: bool = True,
+        people: bool = False,
+        now_ms: Callable[[], int] = now_ms,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._store = store
+        self._api = api
+        self._directory = directory
+        self._app_id = app_id
+        self._asks_places = places
+        self._asks_people = people
+        self._now_ms = now_ms
+        self._sleep = sleep
+        self._troubles = _Troubles()
+        self._places: Wanted[tuple[str, str]] = Wanted(clock)
+        self._strangers: Wanted[str] = Wanted(clock)
+
+    def heard(self, event: IncomingEvent) -> None:
+        """An event is stored: whoever in it has no name yet is asked for. Does not block."""
+        if self._asks_places and event.scope is not None:
+            self._want(event.scope.scope_type, event.scope.scope_id)
+        if self._asks_people and event.body is not None:
+            for open_id in _open_ids(event.body) - self._directory.people.keys():
+                self._strangers.add(open_id)
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            if self._asks_places:
+                tasks.create_task(self._daily(PLACES, self._all_places), name="names-places")
+                tasks.create_task(self._one_by_one(), name="names-wanted")
+            if self._asks_people:
+                tasks.create_task(self._daily(PEOPLE, self._all_people), name="names-people")
+                tasks.create_task(self._introduced(), name="names-strangers")
+
+    # -- rooms and levels ---------------------------------------------------------------------------------------------------
+
+    async def _all_places(self) -> None:
+        began_ms = self._now_ms()
+        counts = {ROOM: 0, LEVEL: 0}
+        known_now = list(self._directory.places.values())  # at once: the store's thread may add to them
+        unseen = {(one.scope_type, one.scope_id): one for one in known_now if one.gone_ms is None}
+        chunk: list[KnownPlace] = []
+        async for place in self._api.places():
+            if (known := _known(place, began_ms)) is None:
+                continue
+            unseen.pop((known.scope_type, known.scope_id), None)
+            counts[known.scope_type] += 1
+            chunk.append(known)
+            if len(chunk) == CHUNK:
+                await self._store.keep_places(chunk)
+                chunk = []
+        await self._store.keep_places(chunk)
+        gone = await self._mark_unseen(unseen.values()) if any(counts.values()) else 0
+        await self._store.looked(self._app_id, PLACES, began_ms)
+        log.info("names.read", rooms=counts[ROOM], levels=counts[LEVEL], gone=gone)
+
+    async def _mark_unseen(self, places: Iterable[KnownPlace]) -> int:
+        return sum([await self._store.mark_unseen(some) for some in _in_chunks(places, CHUNK)])
+
+    def _want(self, scope_type: str, scope_id: str) -> None:
+        if scope_type not in (ROOM, LEVEL) or not is_id(scope_id):
+            return
+        unknown = self._directory.name(scope_type, scope_id) is None
+        if unknown or self._directory.is_gone(scope_type, scope_id):
+            self._places.add((scope_type, scope_id))
+
+    async def _one_by_one(self) -> None:
+        while True:
+            wanted = await self._places.next()
+            pause_s = await self._attempt("wanted", partial(self._find, *wanted))
+            if pause_s:
+                await self._sleep(pause_s)
+                self._places.again(wanted)
+
+    async def _find(self, scope_type: str, scope_id: str) -> None:
+        asked_ms = self._now_ms()
+        kind: ScopeType = "room" if scope_type == ROOM else "level"
+        try:
+            place = await self._api.place(kind, scope_id)
+        except ApiError as error:
+            if type(error) in (ApiError, GoneError):
+                return  # an event has just named it, so it is rather hidden from this app: the daily look tells
+            raise
+        if (known := _known(place, asked_ms)) is not None:
+            await self._store.keep_places([known])
+        for level in {*place.path, place.parent or ""} - {scope_id}:
+            self._want(LEVEL, level)
+
+    # -- people -------------------------------------------------------------------------------------------------------------
+
+    async def _all_people(self) -> None:
+        began_ms = self._now_ms()
+        found = 0
+        for some in _in_chunks(sorted(await self._everybody()), PEOPLE_CHUNK):
+            found += await self._ask_for(some)
+        await self._store.looked(self._app_id, PEOPLE, began_ms)
+        log.info("names.people_read", people=found)
+
+    async def _everybody(self) -> set[str]:
+        people = set(self._directory.people)
+        after = 0
+        while configs := await self._store.configs_after(after, limit=CONFIGS_CHUNK):
+            after = configs[-1][0]
+            for _, config in configs:
+                people |= _open_ids(config.encode())
+        return people
+
+    async def _introduced(self) -> None:
+        while True:
+            strangers = [await self._strangers.next()]
+            while len(strangers) < PEOPLE_CHUNK and (another := self._strangers.pop()) is not None:
+                strangers.append(another)
+            pause_s = await self._attempt("strangers", partial(self._ask_for, strangers))
+            if pause_s:
+                await self._sleep(pause_s)
+                for stranger in strangers:
+                    self._strangers.again(stranger)
+
+    async def _ask_for(self, open_ids: Sequence[str]) -> int:
+        """How many of them have a name."""
+        told = await self._api.people(open_ids)
+        names = {open_id: name for open_id in open_ids if (name := shown(told.get(open_id)))}
+        if names:
+            await self._store.keep_people(names)
+        return len(names)
+
+    # -- when, and what goes wrong ------------------------------------------------------------------------------------------
+
+    async def _daily(self, what: str, look: Callable[[], Awaitable[object]]) -> None:
+        while True:
+            pause_s = await self._attempt(what, partial(self._if_due, what, look))
+            await self._sleep(pause_s or await self._due_s(what))
+
+    async def _if_due(self, what: str, look: Callable[[], Awaitable[object]]) -> None:
+        if not await self._due_s(what):
+            await look()
+
+    async def _due_s(self, what: str) -> float:
+        """How long they are still good for. A time that lies ahead was written while the clock was wrong."""
+        try:
+            last_ms = await self._store.last_look(self._app_id, what)
+        except StoreError:
+            return BACKOFF_CAP_S
+        age_s = (self._now_ms() - (last_ms or 0)) / 1000
+        return DAY_S - age_s if 0 <= age_s < DAY_S else 0
+
+    async def _attempt(self, what: str, work: Callable[[], Awaitable[object]]) -> float:
+        """Do it; what goes wrong is told, and how long to wait then is returned: 0 when it is done."""
+        try:
+            await work()
+        except Exception as error:  # noqa: BLE001  # whatever it is, the events go on without names
+            return self._troubles.pause_s(what, error)
+        self._troubles.over(what)
+        return 0
+
+
+def _in_chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    rest = iter(items)
+    while chunk := list(islice(rest, size)):
+        yield chunk
+
+
+def _known(place: Place, seen_ms: int) -> KnownPlace | None:
+    if place.scope_type not in (ROOM, LEVEL) or not is_id(place.scope_id):
+        return None
+    return KnownPlace(
+        scope_type=place.scope_type,
+        scope_id=place.scope_id,
+        name=shown(place.name),
+        parent=place.parent if is_id(place.parent) else None,
+        top=not place.path,
+        seen_ms=seen_ms,
+    )
+
+
+def _open_ids(document: bytes) -> set[str]:
+    return {found.decode() for found in _OPEN_ID.findall(document)}
+
+
+class _Troubles:
+    """Says once what is wrong, and how long to wait."""
+
+    def __init__(self) -> None:
+        self._failed: dict[str, int] = {}
+        self._told: set[tuple[str, ...]] = set()
+
+    def pause_s(self, what: str, error: Exception) -> float:
+        """What has failed, and why."""
+        if isinstance(error, PermissionMissingError):
+            self._once(error.permissions, what, error)
+            return MENDED_S
+        if isinstance(error, AppRefusedError):
+            self._once(("app",), what, error)
+            return MENDED_S
+        before = self._failed.get(what, 0)
+        self._failed[what] = before + 1
+        if not before:
+            defect = None if isinstance(error, (ApiError, StoreError)) else error
+            log.warning(
+                "names.interrupted", what=what, error=str(error), hint=_hint_of(error), exc_info=defect
+            )
+        asked_s = error.after_s if isinstance(error, TryAgainError) else None
+        return min(asked_s or BACKOFF_S * 2 ** min(before, 10), BACKOFF_CAP_S)
+
+    def over(self, what: str) -> None:
+        """It works."""
+        self._failed.pop(what, None)
+
+    def _once(self, key: tuple[str, ...], what: str, error: PermissionMissingError | AppRefusedError) -> None:
+        if key in self._told:
+            return
+        self._told.add(key)
+        missing = error.permissions if isinstance(error, PermissionMissingError) else None
+        log.warning(
+            "names.unavailable",
+            what=what,
+            error=str(error),
+            **({} if missing is None else {"permissions": missing}),
+            hint=_hint_of(error),
+        )
+
+
+def _hint_of(error: Exception) -> str:
+    meanwhile = "events are delivered all the same, with the names that are known; it is tried again"
+    hint = error.hint if isinstance(error, ApiError) else None
+    return f"{hint}; {meanwhile}" if hint else meanwhile
