@@ -9,7 +9,7 @@ Times are milliseconds since the epoch (UTC) where a name ends in `_ms`; duratio
 from __future__ import annotations
 
 from enum import Enum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -106,6 +106,8 @@ class IncomingEvent(msgspec.Struct, frozen=True, kw_only=True, array_like=True, 
     """Why it is unreadable."""
     news: tuple[PlaceNews, ...] | None = None
     """What it tells of rooms and levels themselves, if anything could be read; None: it is about limits."""
+    origin: str | None = None
+    """How it came to be known, if it was not pushed: `reconcile`."""
 
     @property
     def is_unreadable(self) -> bool:
@@ -153,6 +155,17 @@ class Known(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """The configuration, as JSON."""
 
 
+class Window(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A time, both ends part of it."""
+
+    from_ms: int
+    until_ms: int
+
+    def may_hold(self, created_ms: int | None) -> bool:
+        """Whether something was created then; of what has no time that cannot be ruled out."""
+        return created_ms is None or self.from_ms <= created_ms <= self.until_ms
+
+
 class Completed(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An event once it is compared with what was known of its scope."""
 
@@ -174,6 +187,86 @@ class Completed(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     def known(self) -> Known | None:
         """The state of the scope after it; None: as it was."""
         return None if self.revision is None else Known(self.revision, self.created_ms, self.config)
+
+
+class Reading(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """The limits of a room or level as the platform's API answered them; see `lark.api.answers.Limits` for its two times."""
+
+    app_id: str
+    scope_type: str
+    scope_id: str
+    as_of_ms: int
+    until_ms: int
+    received_ms: int
+    told: dict[str, Any]
+    """The configuration, normalised; a key that is absent was not told."""
+
+    @property
+    def asked_for(self) -> Scope:
+        """The scope, under the app's id: the API knows no tenant."""
+        return Scope(tenant_key=self.app_id, scope_type=self.scope_type, scope_id=self.scope_id)
+
+    @property
+    def window(self) -> Window:
+        """Of a push from then nobody can say whether the answer has it."""
+        return Window(self.as_of_ms, self.until_ms)
+
+
+class Finding(Enum):
+    """What a reading comes to, compared with what is known of its scope."""
+
+    BASELINE = "baseline"
+    """Nothing was known of it: now it is."""
+    SAME = "same"
+    """It is as it was known."""
+    CHANGED = "changed"
+    """It is not, and nothing was heard of that: an event."""
+    OUTDATED = "outdated"
+    """Something newer was heard meanwhile: the reading says nothing."""
+    SEVERAL_TENANTS = "several_tenants"
+    """The API tells the limits of one tenant, and nobody knows which: the reading says nothing."""
+
+
+class Compared(msgspec.Struct, frozen=True, gc=False):
+    """A reading, compared."""
+
+    finding: Finding
+    known: Known | None = None
+    """What is known of the scope after it; None: as before."""
+    event: IncomingEvent | None = None
+    """Of a change, with what it is `completed` to."""
+    completed: Completed | None = None
+
+
+class Found(msgspec.Struct, frozen=True, gc=False):
+    """What came of a reading in the store; of a change its entry in the history."""
+
+    finding: Finding
+    entry: HistoryEntry | None = None
+
+
+class Pass(msgspec.Struct, frozen=True, gc=False):
+    """A pass over all rooms and levels there are."""
+
+    number: int
+    """0: there was none yet."""
+    started_ms: int
+    ended_ms: int | None
+    """None: it is under way, or was broken off and is to be finished."""
+    differences: int
+
+
+class Asked(msgspec.Struct, frozen=True, gc=False):
+    """A room or level of which something is known, or that was asked for."""
+
+    scope_type: str
+    scope_id: str
+    looked_ms: int
+    """When it was last asked for; 0: never."""
+    in_pass: int
+    """The last pass that is done with it; 0: none."""
+    was_read: bool
+    """Whether it was ever answered."""
 
 
 class HistoryEntry(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -27,7 +27,9 @@ class _Body(msgspec.Struct, gc=False):
     data: dict[str, Any]
 
 
-class _Telling(NamedTuple):
+class Telling(NamedTuple):
+    """In which language, and with whose names."""
+
     language: str
     directory: Directory
 
@@ -49,25 +51,22 @@ def complete(
     if event.body is None:
         return None
     told = config_of(_decode_body(event.body).data)
-    telling = _Telling(language, directory)
+    telling = Telling(language, directory)
     if previous is None:
-        return _completed(event, told, None, telling, revision=1, created_ms=event.created_ms)
-    if _is_late(event, previous):
-        return _completed(event, told, None, telling, revision=None, created_ms=previous.created_ms)
+        return seal(event, told, None, telling, revision=1, created_ms=event.created_ms)
+    if is_late(event.created_ms, previous):
+        return seal(event, told, None, telling, revision=None, created_ms=previous.created_ms)
     return _compared(event, told, previous, telling)
 
 
-def _is_late(event: IncomingEvent, previous: Known) -> bool:
-    return (
-        event.created_ms is not None
-        and previous.created_ms is not None
-        and event.created_ms < previous.created_ms
-    )
+def is_late(created_ms: int | None, previous: Known) -> bool:
+    """Whether what is known rests on something newer."""
+    return created_ms is not None and previous.created_ms is not None and created_ms < previous.created_ms
 
 
-def _compared(event: IncomingEvent, told: Config, previous: Known, telling: _Telling) -> Completed:
+def _compared(event: IncomingEvent, told: Config, previous: Known, telling: Telling) -> Completed:
     before = _decode_config(previous.config)
-    return _completed(
+    return seal(
         event,
         merge(before, told),
         diff(before, told),
@@ -77,15 +76,16 @@ def _compared(event: IncomingEvent, told: Config, previous: Known, telling: _Tel
     )
 
 
-def _completed(
+def seal(
     event: IncomingEvent,
     after: Config,
     changes: list[Change] | None,
-    telling: _Telling,
+    telling: Telling,
     *,
     revision: int | None,
     created_ms: int | None,
 ) -> Completed:
+    """The event with what is to be said of it; `revision` is None if it was superseded."""
     summary = summarise(changes, after, telling.language, telling.directory.people)
     said = _named(event, telling.directory)
     if revision is not None:
@@ -93,6 +93,8 @@ def _completed(
     said |= {"changes": changes, "summary": summary}
     if revision is None:
         said["superseded"] = True
+    if event.origin is not None:
+        said["origin"] = event.origin
     paths = tuple([str(change["path"]) for change in changes]) if changes is not None else None
     return Completed(
         body=_sealed(event.body or b"", said),

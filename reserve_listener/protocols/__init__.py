@@ -15,7 +15,16 @@ if TYPE_CHECKING:
 
     from pydantic import BaseModel
 
-    from reserve_listener.model import Completed, Delivery, IncomingEvent, Known, State, Verdict
+    from reserve_listener.model import (
+        Compared,
+        Completed,
+        Delivery,
+        IncomingEvent,
+        Known,
+        Reading,
+        State,
+        Verdict,
+    )
 
 
 class Accept(Protocol):
@@ -35,6 +44,16 @@ class Complete(Protocol):
         """An event that is not stored yet, compared with what is known of its scope; None: there is nothing to say.
 
         Pure, and called in the store's thread, in the order in which events are stored.
+        """
+
+
+class Compare(Protocol):
+    """Says what a reading of limits comes to."""
+
+    def __call__(self, reading: Reading, tenant_key: str, previous: Known | None, /) -> Compared:
+        """A reading, compared with what is known of its scope. Pure, and called in the store's thread, as `Complete` is.
+
+        The same reading with the same state makes an event with the same id.
         """
 
 

@@ -19,22 +19,27 @@ if TYPE_CHECKING:
     from reserve_listener.ages import Ages
     from reserve_listener.errors import StoreError
     from reserve_listener.model import (
+        Asked,
         Claimed,
         DeadLetter,
         EventQuery,
+        Found,
         HistoryEntry,
         IncomingEvent,
         Insight,
         KnownPlace,
         KnownScope,
         Outcome,
+        Pass,
         Pruned,
+        Reading,
+        Scope,
         SinkFilter,
         SinkState,
         StoredEvent,
         Verdict,
     )
-    from reserve_listener.protocols import Complete
+    from reserve_listener.protocols import Compare, Complete
 
 
 class Directory(Protocol):
@@ -260,8 +265,55 @@ class StoreNames(Protocol):
         """Remember that they were. Idempotent."""
 
 
+class StoreReadings(Protocol):
+    """What the platform's API told of limits, and how far it was asked. For the reconciler.
+
+    A scope is asked for under the app's id; the store knows the tenant: that of its events, the first of which takes over
+    what was asked for before it.
+    """
+
+    def compare(
+        self, reading: Reading, compare: Compare, *, number: int = 0, dry_run: bool = False
+    ) -> Awaitable[Found]:
+        """Compare a reading with what is known of its scope and write what it comes to, all in one transaction.
+
+        A change is an event with deliveries, like one that was heard. Idempotent: what was written is the same the next
+        time. An outdated reading has its scope read again. It is queued when this returns, and done even if nobody waits
+        for it. `number`: the pass that is done with the scope by this. `dry_run` only says what it would come to.
+        """
+
+    async def asked_in_vain(self, asked_for: Scope, *, number: int) -> None:
+        """This pass is done with the scope, although there was no answer. Idempotent."""
+
+    async def asked(self, app_id: str) -> list[Asked]:
+        """Every scope of which something is known or that was asked for."""
+
+    async def in_doubt(self, app_id: str, *, limit: int) -> list[tuple[str, str]]:
+        """Scopes (type, id) to be read again: a push came, and nobody can say if the last reading has what it tells."""
+
+    async def last_pass(self, app_id: str) -> Pass | None:
+        """The pass over all there is that is under way or ended last."""
+
+    async def begin_pass(self, app_id: str) -> Pass:
+        """A new one. No scope is done with by it yet."""
+
+    async def end_pass(self, app_id: str) -> Pass | None:
+        """It has come to its end. What it found is the result of the gaps that ended before it began. Idempotent."""
+
+    async def may_reconcile(self) -> bool:
+        """Whether this daemon is the one that asks: of several that share a store one does. To be asked every few seconds."""
+
+
 class Store(
-    StoreIntake, StoreQueue, StoreAdmin, StoreHealth, StoreUpkeep, StorePresence, StoreNames, Protocol
+    StoreIntake,
+    StoreQueue,
+    StoreAdmin,
+    StoreHealth,
+    StoreUpkeep,
+    StorePresence,
+    StoreNames,
+    StoreReadings,
+    Protocol,
 ):
     """All roles, of a store that this process holds. Made by `store.open_store`; only the daemon's root has it whole."""
 
@@ -269,6 +321,8 @@ class Store(
     """Called on the loop after each commit that added deliveries."""
     on_requeue: Callable[[], None]
     """Called on the loop when deliveries that had been settled, or held back, are pending again."""
+    on_doubt: Callable[[], None]
+    """Called on the loop when a scope is to be read again (`in_doubt`)."""
 
     async def ended(self) -> None:
         """Returns when the store was closed; raises why it ended by itself."""

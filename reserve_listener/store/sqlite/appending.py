@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from reserve_listener.model import SinkFilter, Verdict
-from reserve_listener.store.sqlite import naming, rebuilding, sql
+from reserve_listener.store.sqlite import naming, readings, rebuilding, sql
 from reserve_listener.store.sqlite.history import Remembered
 from reserve_listener.store.sqlite.rows import insert
 
@@ -58,6 +58,8 @@ class Appended(msgspec.Struct, frozen=True, gc=False):
     """In bytes, payload and body."""
     told_bytes: int = 0
     """What the history and the state of its scope take."""
+    in_doubt: bool = False
+    """Whether its scope is to be read again: see `Window`."""
 
 
 class Appending:
@@ -86,19 +88,31 @@ class Appending:
         """Store one event."""
         if connection.execute(sql.FIND_EVENT, (event.tenant_key, event.event_id)).fetchone() is not None:
             return Appended(Verdict.DUPLICATE, event)
-        scope = None if event.scope is None else self._scope_number(event.scope, connection)
-        remembered = self._remembered(() if scope is None else (scope,), connection)
+        scope = None if event.scope is None else self.scope_number(event.scope, connection)
+        remembered = self.remembered(() if scope is None else (scope,), connection)
         event, completed = self._sealed(event, scope, remembered)
+        return self.put(event, scope, completed, remembered, connection)
+
+    def put(
+        self,
+        event: IncomingEvent,
+        scope: int | None,
+        completed: Completed | None,
+        remembered: Remembered,
+        connection: sqlite3.Connection,
+    ) -> Appended:
+        """Store one event that is sealed and new, and what is known after it."""
         seq = connection.execute(sql.APPEND_EVENT, _columns(event, None, scope)).lastrowid or 0
         if event.news is not None:
             return self._heard(event, seq, connection)
         takers = self._takers(event, completed)
         for sink in takers:
             connection.execute(sql.ADD_DELIVERY, (seq, sink, scope))
+        in_doubt = False
         if scope is not None and completed is not None:
-            remembered.take(seq, scope, event, completed)
+            in_doubt = remembered.take(seq, scope, event, completed)
             remembered.write()
-        return _appended(event, seq, scope, takers, completed)
+        return _appended(event, seq, scope, takers, completed, in_doubt=in_doubt)
 
     def all(self, events: Sequence[IncomingEvent], connection: sqlite3.Connection) -> list[Appended]:
         """Store many, in their order."""
@@ -106,7 +120,7 @@ class Appending:
         numbers = self._scope_numbers((events[place] for place in new), connection)
         appended = [Appended(Verdict.DUPLICATE, event) for event in events]
         seq: int = (connection.execute(sql.NEWEST_EVER).fetchone() or (0,))[0]
-        remembered = self._remembered(numbers.values(), connection)
+        remembered = self.remembered(numbers.values(), connection)
         for portion in _portions(events, new):
             rows: list[tuple[Any, ...]] = []
             deliveries: list[tuple[int, int, int | None]] = []
@@ -121,9 +135,10 @@ class Appending:
                     continue
                 takers = self._takers(event, completed)
                 deliveries += [(seq, sink, scope) for sink in takers]
+                in_doubt = False
                 if scope is not None and completed is not None:
-                    remembered.take(seq, scope, event, completed)
-                appended[place] = _appended(event, seq, scope, takers, completed)
+                    in_doubt = remembered.take(seq, scope, event, completed)
+                appended[place] = _appended(event, seq, scope, takers, completed, in_doubt=in_doubt)
             insert(connection, sql.APPEND_EVENTS, rows)
             insert(connection, sql.ADD_DELIVERIES, deliveries)
             remembered.write()
@@ -136,7 +151,8 @@ class Appending:
             self._directory.take(places)
         return Appended(Verdict.STORED, event, seq, size=sum(len(one.name or "") for one in places))
 
-    def _remembered(self, scopes: Collection[int], connection: sqlite3.Connection) -> Remembered:
+    def remembered(self, scopes: Collection[int], connection: sqlite3.Connection) -> Remembered:
+        """What is known of these scopes."""
         if self._unbuilt:
             rebuilding.finish(scopes, self._complete, connection)
         return Remembered(scopes, connection)
@@ -162,12 +178,14 @@ class Appending:
             ]
         )
 
-    def _scope_number(self, scope: Scope, connection: sqlite3.Connection) -> int:
+    def scope_number(self, scope: Scope, connection: sqlite3.Connection) -> int:
+        """The scope's number; a new one if it has none."""
         key = (scope.tenant_key, scope.scope_type, scope.scope_id)
-        row = (
-            connection.execute(sql.FIND_SCOPE, key).fetchone()
-            or connection.execute(sql.ADD_SCOPE, key).fetchone()
-        )
+        row = connection.execute(sql.FIND_SCOPE, key).fetchone()
+        if row is None and readings.adopt(scope.tenant_key, connection):
+            row = connection.execute(sql.FIND_SCOPE, key).fetchone()
+        if row is None:
+            row = connection.execute(sql.ADD_SCOPE, key).fetchone()
         return int(row[0])
 
     def _scope_numbers(
@@ -177,7 +195,7 @@ class Appending:
         for event in events:
             scope = event.scope
             if scope is not None and scope not in numbers:
-                numbers[scope] = self._scopes.get(scope) or self._scope_number(scope, connection)
+                numbers[scope] = self._scopes.get(scope) or self.scope_number(scope, connection)
         return numbers
 
 
@@ -187,12 +205,14 @@ def _appended(
     scope: int | None,
     takers: tuple[int, ...],
     completed: Completed | None,
+    *,
+    in_doubt: bool,
 ) -> Appended:
     size = len(event.raw) + len(event.body or b"")
     if scope is None:
         return Appended(Verdict.UNREADABLE, event, size=size)
     told_bytes = 0 if completed is None else len(completed.config) + HISTORY_BYTES
-    return Appended(Verdict.STORED, event, seq, scope, takers, size, told_bytes)
+    return Appended(Verdict.STORED, event, seq, scope, takers, size, told_bytes, in_doubt=in_doubt)
 
 
 def _new(events: Sequence[IncomingEvent], connection: sqlite3.Connection) -> list[int]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from reserve_listener.model import Known
+from reserve_listener.model import Known, Window
 from reserve_listener.store.sqlite.rows import insert
 
 if TYPE_CHECKING:
@@ -23,8 +23,8 @@ CHUNK_ROWS: Final = 100
 """History that is dropped at once: at the bound no more than makes room."""
 
 KNOWN: Final = """
-SELECT json_group_array(json_array(scope, json_array(revision, created_ms, config)))
-FROM states WHERE scope IN (SELECT value FROM json_each(?))
+SELECT json_group_array(json_array(t.scope, json_array(t.revision, t.created_ms, t.config), r.from_ms, r.until_ms))
+FROM states AS t LEFT JOIN readings AS r ON r.scope = t.scope WHERE t.scope IN (SELECT value FROM json_each(?))
 """
 
 KEEP_STATES: Final = """
@@ -34,8 +34,11 @@ ON CONFLICT (scope) DO UPDATE SET revision = excluded.revision, created_ms = exc
 """
 
 ADD_HISTORY: Final = """
-INSERT INTO history (seq, scope, event_id, created_ms, received_ms, revision, changes, config, summary) VALUES
+INSERT INTO history (seq, scope, event_id, created_ms, received_ms, revision, changes, config, summary, origin) VALUES
 """
+
+# Some later read counts; until then it is the first attempt again.
+DOUBT: Final = "UPDATE readings SET doubt = max(doubt, 1) WHERE scope = ?"
 
 CHANGES_OF: Final = """
 SELECT json_group_array(json_array(seq, revision, changes)) FROM history
@@ -74,7 +77,7 @@ DELETE FROM history WHERE seq IN (SELECT seq FROM history ORDER BY seq LIMIT ?) 
 
 _Paths = tuple[str, ...] | None
 
-_decode_known = msgspec.json.Decoder(list[tuple[int, Known]]).decode
+_decode_known = msgspec.json.Decoder(list[tuple[int, Known, int | None, int | None]]).decode
 _decode_changes = msgspec.json.Decoder(list[tuple[int, int | None, str | None]]).decode
 
 
@@ -90,7 +93,14 @@ class Remembered:
 
     def __init__(self, scopes: Collection[int], connection: sqlite3.Connection) -> None:
         self._connection = connection
-        self._known = known_of(scopes, connection)
+        found = _found(scopes, connection)
+        self._known = {scope: known for scope, known, _, _ in found}
+        self._windows = {
+            scope: Window(start, end)
+            for scope, _, start, end in found
+            if start is not None and end is not None
+        }
+        self._doubted: set[int] = set()
         self._states: dict[int, tuple[Any, ...]] = {}
         self._history: list[tuple[Any, ...]] = []
 
@@ -98,8 +108,11 @@ class Remembered:
         """What is known of it by now."""
         return self._known.get(scope)
 
-    def take(self, seq: int, scope: int, event: IncomingEvent, completed: Completed) -> None:
-        """The event with this number is part of the history; the next one is compared with what it tells."""
+    def take(self, seq: int, scope: int, event: IncomingEvent, completed: Completed) -> bool:
+        """The event with this number is part of the history; the next one is compared with what it tells.
+
+        Whether the scope is to be read again: nobody can say if its last reading has what this event tells.
+        """
         if (known := completed.known) is not None:
             self._known[scope] = known
             self._states[scope] = (
@@ -120,21 +133,39 @@ class Remembered:
                 completed.changes,
                 completed.config,
                 completed.summary,
+                event.origin,
             )
         )
+        window = self._windows.get(scope)
+        in_doubt = window is not None and event.origin is None and window.may_hold(event.created_ms)
+        if in_doubt:
+            self._doubted.add(scope)
+        return in_doubt
+
+    def keep(self, scope: int, known: Known, received_ms: int) -> None:
+        """The scope is known to be so, without an event."""
+        self._states[scope] = (scope, known.revision, known.created_ms, received_ms, known.config)
 
     def write(self) -> None:
-        """Both tables."""
+        """What is known, how it came to be, and what is to be read again."""
         insert(self._connection, KEEP_STATES, list(self._states.values()))
         insert(self._connection, ADD_HISTORY, self._history)
+        if self._doubted:
+            self._connection.executemany(DOUBT, [(scope,) for scope in self._doubted])
 
 
 def known_of(scopes: Collection[int], connection: sqlite3.Connection) -> dict[int, Known]:
     """The states of these scopes, as far as there are any."""
+    return {scope: known for scope, known, _, _ in _found(scopes, connection)}
+
+
+def _found(
+    scopes: Collection[int], connection: sqlite3.Connection
+) -> list[tuple[int, Known, int | None, int | None]]:
     if not scopes:
-        return {}
+        return []
     (found,) = connection.execute(KNOWN, (msgspec.json.encode(list(scopes)).decode(),)).fetchone()
-    return dict(_decode_known(found))
+    return _decode_known(found)
 
 
 def paths_of(seqs: Sequence[int], connection: sqlite3.Connection) -> Mapping[int, _Paths]:

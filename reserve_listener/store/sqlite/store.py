@@ -31,6 +31,7 @@ from reserve_listener.store.sqlite import (
     naming,
     operations,
     projecting,
+    readings,
     rebuilding,
     sql,
 )
@@ -48,16 +49,20 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from reserve_listener.model import (
+        Asked,
         Completed,
         EventQuery,
+        Found,
         IncomingEvent,
         Insight,
         Known,
         KnownPlace,
+        Pass,
+        Reading,
         Scope,
         SinkState,
     )
-    from reserve_listener.protocols import Complete, store as protocols
+    from reserve_listener.protocols import Compare, Complete, store as protocols
     from reserve_listener.store.sqlite.appending import Appended, SinkFilters
     from reserve_listener.store.sqlite.inbox import Batch
 
@@ -113,6 +118,7 @@ class SqliteStore:
         self.max_bytes = max_bytes
         self.on_commit: Callable[[], None] = lambda: None
         self.on_requeue: Callable[[], None] = lambda: None
+        self.on_doubt: Callable[[], None] = lambda: None
         self.grown = asyncio.Event()
         """Set when the store has grown so much that its size should be looked at."""
         self._ages = ages or Ages(now_ms, now_ms)
@@ -302,10 +308,7 @@ class SqliteStore:
     ) -> asyncio.Future[list[Verdict]]:
         """See `StoreIntake.project`."""
         position = None if number is None else Position(self._inbox.id, number)
-        appending = Appending(
-            self._specs, self._scopes, self._complete, unbuilt=self._unbuilt, directory=self._directory
-        )
-        work = partial(projecting.project, appending, events, position)
+        work = partial(projecting.project, self._appending(), events, position)
         future: asyncio.Future[list[Verdict]] = asyncio.get_running_loop().create_future()
         done = partial(self._projected, future, number, _size(events))
         self._writer.submit_item(each, work, done, writes=True)
@@ -328,6 +331,80 @@ class SqliteStore:
             self._take_in([one for one in appended if one.verdict is not Verdict.DUPLICATE])
         resolve(future, None if error is not None else [one.verdict for one in appended], error)
 
+    # -- what was asked for -----------------------------------------------------------------------------------------------
+
+    def compare(
+        self, reading: Reading, compare: Compare, *, number: int = 0, dry_run: bool = False
+    ) -> asyncio.Future[Found]:
+        """See `StoreReadings.compare`."""
+        future: asyncio.Future[Found] = asyncio.get_running_loop().create_future()
+        if self.full:
+            future.set_exception(StoreError(self._full_text()))
+            return future
+        comparing = readings.Comparing(reading, compare, number=number, now_ms=self._now_ms())
+        work = partial(comparing.try_out if dry_run else comparing.take, self._appending())
+        done = partial(self._compared, future, comparing)
+        self._writer.submit_item(each, work, done, writes=not dry_run)
+        return future
+
+    def _compared(
+        self,
+        future: asyncio.Future[Found],
+        comparing: readings.Comparing,
+        found: Found | None,
+        error: StoreError | None,
+    ) -> None:
+        if error is None:
+            if comparing.told_bytes:
+                self._grow(comparing.told_bytes)
+            self._take_in([] if comparing.appended is None else [comparing.appended])
+        resolve(future, found, error)
+
+    async def asked_in_vain(self, asked_for: Scope, *, number: int) -> None:
+        """See `StoreReadings.asked_in_vain`."""
+        work = partial(readings.asked_in_vain, asked_for, number, self._now_ms(), self._appending())
+        await self._writer.submit(work, writes=True)
+
+    async def asked(self, app_id: str) -> list[Asked]:
+        """See `StoreReadings.asked`."""
+        found: list[Asked] = []
+        after = 0
+        while True:
+            page = await self._writer.submit(partial(readings.asked, app_id, after), writes=False)
+            found += [one for _, one in page]
+            if len(page) < readings.PAGE:
+                return found
+            after = page[-1][0]
+
+    async def in_doubt(self, app_id: str, *, limit: int) -> list[tuple[str, str]]:
+        """See `StoreReadings.in_doubt`."""
+        work = partial(readings.in_doubt, app_id, limit)
+        return await self._writer.submit(work, writes=False)  # type: ignore[no-any-return]
+
+    async def last_pass(self, app_id: str) -> Pass | None:
+        """See `StoreReadings.last_pass`."""
+        work = partial(readings.last_pass, app_id)
+        return await self._writer.submit(work, writes=False)  # type: ignore[no-any-return]
+
+    async def begin_pass(self, app_id: str) -> Pass:
+        """See `StoreReadings.begin_pass`."""
+        work = partial(readings.begin_pass, app_id, self._now_ms())
+        return await self._writer.submit(work, writes=True)  # type: ignore[no-any-return]
+
+    async def end_pass(self, app_id: str) -> Pass | None:
+        """See `StoreReadings.end_pass`."""
+        work = partial(readings.end_pass, app_id, self._now_ms())
+        return await self._writer.submit(work, writes=True)  # type: ignore[no-any-return]
+
+    async def may_reconcile(self) -> bool:
+        """See `StoreReadings.may_reconcile`: there is but one daemon."""
+        return True
+
+    def _appending(self) -> Appending:
+        return Appending(
+            self._specs, self._scopes, self._complete, unbuilt=self._unbuilt, directory=self._directory
+        )
+
     def _take_in(self, new: Sequence[Appended]) -> None:
         self._grow(sum(one.size + one.told_bytes for one in new), len(new))
         stored = [one for one in new if one.verdict is Verdict.STORED]
@@ -342,6 +419,8 @@ class SqliteStore:
         for sink, recent in self._recent.items():
             recent.add([one for one in stored if sink in one.takers], self._newest_seq)
         self.on_commit()
+        if any(one.in_doubt for one in stored):
+            self.on_doubt()
 
     def _grow(self, size: int, rows: int = 1) -> None:
         self._grown_bytes += round(size * ROW_FACTOR) + rows * ROW_BYTES

@@ -1,0 +1,155 @@
+"""What the platform's API answers is compared with what is known, and a difference becomes an event. Pure.
+
+What must stay true: a difference that is found by asking is an event like any other: applied in its turn, its changes lead
+from what was known to what is. Its id follows from its scope, the limits and the revision, so that a reading that is
+repeated after a kill, or by another replica, makes the same event. And nothing that the API does not tell changes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from reserve_listener.intake import normalize
+from reserve_listener.intake.changes import IDS, NOT_COMPARED, Config, completed, diff, merge
+from reserve_listener.intake.complete import Telling, is_late, seal
+from reserve_listener.intake.directory import Directory
+from reserve_listener.model import EVENT_TYPE, SECTIONS, Compared, Finding, IncomingEvent, Known, Reading
+
+if TYPE_CHECKING:
+    from reserve_listener.lark.api.answers import Limits
+    from reserve_listener.protocols import Compare
+
+ORIGIN: Final = "reconcile"
+
+ID_DIGITS: Final = 32
+"""Of the hash: 128 bits, so that no two events of a store will ever share an id."""
+
+_SCOPE_TYPES: Final = {name: number for number, name in normalize.SCOPE_TYPES.items()}
+_CONDITIONS: Final = {name: number for number, name in normalize.APPROVAL_CONDITIONS.items()}
+_SECONDS: Final = frozenset({"opening_hour", "start_time", "end_time"})
+
+_encode = msgspec.json.Encoder().encode
+_encode_sorted = msgspec.json.Encoder(order="sorted").encode
+_decode_config = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+def comparing(language: str, directory: Directory | None = None) -> Compare:
+    """The function for sentences in this language, with the names of that directory."""
+    return partial(compare, telling=Telling(language, directory or Directory()))
+
+
+def reading_of(limits: Limits, *, app_id: str, received_ms: int) -> Reading:
+    """An answer of the API as an event would have told it, as far as it tells anything."""
+    return Reading(
+        app_id=app_id,
+        scope_type=limits.scope_type,
+        scope_id=limits.scope_id,
+        as_of_ms=limits.as_of_ms,
+        until_ms=limits.until_ms,
+        received_ms=received_ms,
+        told=normalize.normalize(_told(limits.config), _silent),
+    )
+
+
+def compare(reading: Reading, tenant_key: str, previous: Known | None, *, telling: Telling) -> Compared:
+    """See `protocols.Compare`."""
+    if previous is None:
+        return Compared(Finding.BASELINE, _baseline(reading))
+    if is_late(reading.as_of_ms, previous):
+        return Compared(Finding.OUTDATED)
+    before = _decode_config(previous.config)
+    told = completed(before, reading.told)
+    changes = diff(before, told)
+    if not changes:
+        return Compared(Finding.SAME, Known(previous.revision, reading.as_of_ms, previous.config))
+    after = merge(before, told)
+    revision = previous.revision + 1
+    event = _event(reading, tenant_key, after, revision)
+    sealed = seal(event, after, changes, telling, revision=revision, created_ms=reading.as_of_ms)
+    return Compared(Finding.CHANGED, sealed.known, event, sealed)
+
+
+def _silent(_path: str, _value: Any, _problem: str) -> None:
+    """What is of an unknown kind stays as it came; an event that is made of it warns."""
+
+
+def _told(config: dict[str, Any]) -> dict[str, Any]:
+    """Of the sections the keys that events have, too: another would come and go with each event and each reading."""
+    return {
+        section: {key: told[key] for key in keys if told.get(key) is not None}
+        for section, keys in SECTIONS.items()
+        if isinstance(told := config.get(section), dict)
+    }
+
+
+def _baseline(reading: Reading) -> Known | None:
+    """Nothing is known by an answer that tells nothing."""
+    if not any(reading.told.values()):
+        return None
+    return Known(0, reading.as_of_ms, _encode(reading.told).decode())
+
+
+def _event(reading: Reading, tenant_key: str, after: Config, revision: int) -> IncomingEvent:
+    """As if the platform had pushed it: what it was asked, with what else is known of these sections."""
+    scope = {"scope_id": reading.scope_id, "scope_type": _SCOPE_TYPES[reading.scope_type]}
+    envelope = {
+        "schema": "2.0",
+        "header": {
+            "event_id": _event_id(reading, tenant_key, after, revision),
+            "event_type": EVENT_TYPE,
+            "create_time": str(reading.as_of_ms),
+            "token": "",
+            "app_id": reading.app_id,
+            "tenant_key": tenant_key,
+        },
+        "event": scope
+        | {section: _pushed(after[section]) for section in SECTIONS if section in reading.told},
+    }
+    event = normalize.incoming(_encode(envelope), envelope, received_ms=reading.received_ms)
+    return msgspec.structs.replace(event, origin=ORIGIN)
+
+
+def _event_id(reading: Reading, tenant_key: str, after: Config, revision: int) -> str:
+    content = [tenant_key, reading.scope_type, reading.scope_id, _in_order(after), revision]
+    return f"reconcile-{hashlib.sha256(_encode_sorted(content)).hexdigest()[:ID_DIGITS]}"
+
+
+def _in_order(config: Config) -> Config:
+    """With the lists in one order, whatever the answer's was."""
+    return {
+        section: {
+            key: sorted(value, key=_encode_sorted) if key in IDS and isinstance(value, list) else value
+            for key, value in told.items()
+            if key != NOT_COMPARED
+        }
+        if isinstance(told, dict)
+        else told
+        for section, told in config.items()
+    }
+
+
+# -- from our words back into the platform's, for receivers that were built for its pushes --------------------------------
+
+
+def _pushed(section: Any) -> Any:
+    return (
+        {key: _pushed_value(key, value) for key, value in section.items()}
+        if isinstance(section, dict)
+        else section
+    )
+
+
+def _pushed_value(key: str, value: Any) -> Any:
+    if isinstance(value, bool):
+        return int(value)
+    if key == "approval_condition":
+        return _CONDITIONS.get(value, value) if isinstance(value, str) else value
+    if key in _SECONDS and isinstance(value, int):
+        return str(value)
+    if key in ("approvers", "allow_users") and isinstance(value, list):
+        return [{"user_id": person} if isinstance(person, dict) else person for person in value]
+    return value
