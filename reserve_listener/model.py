@@ -467,8 +467,9 @@ class Insight(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What the store knows of how things are."""
 
     sinks: list[SinkState] = []
-    gaps: list[tuple[int, int]] = []
-    """Times without a connection, from and to (ms), of which events may be lost."""
+    gaps: list[tuple[int, int, int | None]] = []
+    """Times without a connection, from and to (ms), of which events may be lost; and how many changes reconciling found
+    after it, None: it has not ended."""
     size_bytes: int | None = None
     last_event_ms: int | None = None
     first_dead_ms: int | None = None

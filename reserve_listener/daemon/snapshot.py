@@ -243,7 +243,9 @@ def attempt_shown(attempt: AttemptRecord, redact: Callable[[str], str] = str) ->
 
 def gaps_shown(insight: Insight) -> list[Gap]:
     """Times of which events may be lost."""
-    return [Gap(from_=rfc3339(from_ms), to=rfc3339(to_ms)) for from_ms, to_ms in insight.gaps]
+    return [
+        Gap(from_=rfc3339(from_ms), to=rfc3339(to_ms), found=found) for from_ms, to_ms, found in insight.gaps
+    ]
 
 
 def store_status(path: str, insight: Insight, max_bytes: int | None) -> StoreStatus:

@@ -136,6 +136,8 @@ class Gap(msgspec.Struct, frozen=True, kw_only=True, rename={"from_": "from"}):
 
     from_: str
     to: str
+    found: int | None = None
+    """How many changes were found by asking for all limits after it; null: that has not ended."""
 
 
 class StoreStatus(msgspec.Struct, frozen=True, kw_only=True):
