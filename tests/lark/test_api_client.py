@@ -441,6 +441,31 @@ async def test_a_long_text_is_cut_after_it_is_masked(there: World) -> None:
     assert SECRET[:4] not in text
 
 
+async def test_of_a_text_that_is_too_long_the_end_is_not_looked_at(there: World) -> None:
+    """A secret that stands across the end of what is looked through does not come out by half."""
+    blanks = " " * (exchange.SEEN_CHARS - 5)
+    there.platform.answers[LIMITS_PATH] = [refused(1, "a" + blanks + SECRET)]
+    assert SECRET[:4] not in (await failure(there)).message
+
+
+async def test_every_error_has_the_platforms_log_id() -> None:
+    """Also of an answer that lacks what it should have."""
+    for path, answer in (
+        (LIMITS_PATH, told({"code": 0}, x_tt_logid="20261126A")),
+        (LIMITS_PATH, told({"code": 0, "data": LIMITS}, x_tt_logid="20261126A", date="")),
+        (LIMITS_PATH, Response("<html>", 502, {"x-tt-logid": "20261126A"})),
+        (LIMITS_PATH, refused(121005, x_tt_logid="20261126A")),
+        (LIMITS_PATH, refused(99991672, x_tt_logid="20261126A")),
+        (TOKEN_PATH, told({"code": 0}, x_tt_logid="20261126A")),
+    ):
+        async with world() as another:
+            another.platform.answers = {LIMITS_PATH: [LIMITS], path: [answer]}
+            with pytest.raises(ApiError) as caught:
+                await another.client.limits("room", "omm_1")
+        assert caught.value.log_id == "20261126A"
+        assert str(caught.value).endswith("(log id 20261126A)")
+
+
 # -- limits -------------------------------------------------------------------------------------------------------------
 
 

@@ -151,6 +151,16 @@ async def test_a_missing_permission_ends_the_walk() -> None:
     assert caught.value.permissions == ("vc:room", "vc:room:readonly")
 
 
+async def test_tokens_that_die_early() -> None:
+    """The platform forgets its tokens, as after a new secret: the next call gets a new one and succeeds."""
+    async with Simulator() as simulator, client_of(simulator) as client:
+        room = simulator.estate.rooms[0]
+        await client.limits("room", room.id)
+        simulator.expire_tokens()
+        await client.limits("room", room.id)
+        assert [call.code for call in simulator.calls if "reserve_scope" in call.path] == [0, 99991663, 0]
+
+
 async def test_the_walk_survives_a_bad_day() -> None:
     """Each list fails once, is too often, or breaks off, and a token dies: everything is found all the same."""
     async with Simulator() as simulator, client_of(simulator) as client:

@@ -27,7 +27,7 @@ from reserve_listener.observability.log_writer import LogWriter
 from reserve_listener.observability.logs import LEVELS, LINE_BYTES, Logs
 from reserve_listener.simulator import patience, sample_event
 from reserve_listener.sinks.log import LogSink
-from reserve_listener.text import visible_lines
+from reserve_listener.text import MASK, visible_lines
 from tests.helpers import delivery, event, until
 
 if TYPE_CHECKING:
@@ -249,6 +249,15 @@ def test_a_library_that_repeats_itself_is_one_line_a_second(
         ("websockets.client", "bad frame from 0", 999),
         ("asyncio", "another trouble", None),
     ]
+
+
+def test_a_secret_that_has_ended_makes_room(output: Output) -> None:
+    """A token that takes the place of another is masked from now on, and the other is looked for no more."""
+    logs = output.logs()
+    logs.hide("t-first-token")
+    logs.hide("t-second-token", "t-first-token")
+    logs.hide("t-second-token", "")
+    assert logs.redact("t-first-token t-second-token") == f"t-first-token {MASK}"
 
 
 def test_different_errors_from_one_place_are_different_lines(output: Output) -> None:

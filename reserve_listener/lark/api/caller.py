@@ -64,7 +64,7 @@ class Caller:
             await pace.turn()
             answer = await self._exchange.ask(method, path, token=token, params=params, content=content)
             try:
-                return _data(self._understood(answer, needs)), answer
+                return self._data(answer, needs), answer
             except TryAgainError as error:
                 pace.hold(error.after_s or 0)
                 raise
@@ -105,13 +105,14 @@ class Caller:
         self._exchange.hide(secret)
         self._hide(secret, "")
         content = {"app_id": self._lark.app_id, "app_secret": secret}
-        answer = self._understood(await self._exchange.ask("POST", TOKEN_PATH, content=content), ())
-        token, life_s = answer.get("tenant_access_token"), answer.get("expire")
+        answer = await self._exchange.ask("POST", TOKEN_PATH, content=content)
+        told = self._understood(answer, ())
+        token, life_s = told.get("tenant_access_token"), told.get("expire")
         if not isinstance(token, str) or not _is_header_value(token):
-            raise TryAgainError("the answer has no token")
+            raise odd(answer, "the answer has no token")
         self._hide_token(token)
         if type(life_s) is not int or life_s <= 0:
-            raise TryAgainError("the answer does not say how long the token lives")
+            raise odd(answer, "the answer does not say how long the token lives")
         return Given(token, life_s)
 
     def _hide_token(self, token: str) -> None:
@@ -121,21 +122,25 @@ class Caller:
             self._hide(token, "".join(self._hidden[1:]))
             self._hidden = (token, *self._hidden[:1])
 
+    def _data(self, answer: Answer, needs: tuple[str, ...]) -> dict[str, Any]:
+        data = self._understood(answer, needs).get("data")
+        if not isinstance(data, dict):  # nobody may take it for an empty list
+            raise odd(answer, "the answer has no data")
+        return data
+
     def _understood(self, answer: Answer, needs: tuple[str, ...]) -> dict[str, Any]:
         return codes.data_of(
             answer.status, answer.headers, answer.body, shown=self._exchange.shown, needs=needs
         )
 
 
+def odd(answer: Answer, text: str) -> TryAgainError:
+    """An answer that should not be: the next one may be better."""
+    return TryAgainError(text, log_id=codes.log_id_of(answer.headers))
+
+
 def _is_header_value(token: str) -> bool:
     return token.isascii() and token.isprintable() and " " not in token and token != ""
-
-
-def _data(answer: dict[str, Any]) -> dict[str, Any]:
-    data = answer.get("data")
-    if not isinstance(data, dict):  # nobody may take it for an empty list
-        raise TryAgainError("the answer has no data")
-    return data
 
 
 def _passes_soon(error: BaseException) -> bool:

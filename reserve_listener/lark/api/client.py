@@ -7,8 +7,8 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from reserve_listener.lark.api import reading, walk
-from reserve_listener.lark.api.caller import ATTEMPTS, Caller
-from reserve_listener.lark.api.errors import ApiError, GoneError, TryAgainError
+from reserve_listener.lark.api.caller import ATTEMPTS, Caller, odd
+from reserve_listener.lark.api.errors import ApiError, GoneError
 from reserve_listener.lark.api.pace import Pace
 
 if TYPE_CHECKING:
@@ -87,8 +87,7 @@ class Client:
         """See `answers.RoomsApi`."""
         params = {"scope_id": scope_id, "scope_type": SCOPE_TYPES[scope_type], "user_id_type": "open_id"}
         data, answer = await self._caller.call(self._limits, "GET", LIMITS_PATH, params=params, needs=ROOMS)
-        date = answer.headers.get("date")
-        return reading.limits_of(scope_type, scope_id, data, date=date, took_s=answer.took_s)
+        return reading.limits_of(scope_type, scope_id, data, headers=answer.headers, took_s=answer.took_s)
 
     async def people(self, open_ids: Collection[str]) -> dict[str, str]:
         """See `answers.RoomsApi`."""
@@ -107,10 +106,10 @@ class Client:
 
     async def connections(self) -> int:
         """How many clients of the app are connected now, over long connections. Raises as the others."""
-        data, _ = await self._caller.call(self._others, "GET", CONNECTIONS_PATH)
+        data, answer = await self._caller.call(self._others, "GET", CONNECTIONS_PATH)
         count = data.get("online_instance_cnt")
         if type(count) is not int:
-            raise TryAgainError("the answer has no number of connections")
+            raise odd(answer, "the answer has no number of connections")
         return count
 
     async def prove(self) -> None:

@@ -67,7 +67,7 @@ def data_of(
     `shown` makes a foreign text safe to show (without our secrets). `needs`: the permissions that the documentation names
     for the call, should the answer name none.
     """
-    log_id = visible(headers.get(LOG_ID, ""), LOG_ID_CHARS) or None
+    log_id = log_id_of(headers)
     answer = _decode(body)
     code = answer.get("code") if answer is not None else None
     if answer is None or type(code) is not int:
@@ -79,6 +79,11 @@ def data_of(
     if code == NO_PERMISSION:
         raise _without_permission(answer, text, log_id, needs)
     raise _meaning(code, text, log_id, _wish_s(status, code, headers))
+
+
+def log_id_of(headers: Mapping[str, str]) -> str | None:
+    """What the platform's support asks for."""
+    return visible(headers.get(LOG_ID, ""), LOG_ID_CHARS) or None
 
 
 def _meaning(code: int, text: str, log_id: str | None, after_s: float | None) -> ApiError:

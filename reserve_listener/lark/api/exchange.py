@@ -16,6 +16,7 @@ import msgspec
 from reserve_listener import __version__
 from reserve_listener.config import certificates
 from reserve_listener.errors import ConfigError
+from reserve_listener.lark.api.codes import log_id_of
 from reserve_listener.lark.api.errors import AppRefusedError, TryAgainError
 from reserve_listener.net import proxies
 from reserve_listener.net.reaching import Reaching, UnreachableError
@@ -34,6 +35,10 @@ ANSWER_BYTES: Final = 4 * 1024 * 1024
 CONNECTIONS: Final = 8
 """More than are asked side by side."""
 SHOWN_CHARS: Final = 300
+SEEN_CHARS: Final = 16 * 1024
+"""What is looked through for secrets of a text that is foreign: megabytes would hold the loop up."""
+LONGEST_SECRET: Final = 4 * 1024
+"""What the platform says a token may come to. Of a text that is cut, so much is dropped: half a secret is not masked."""
 SECRETS: Final = 4
 """How many secrets are remembered to be masked: the last two app secrets and the last two tokens. An older one is dead."""
 
@@ -67,8 +72,8 @@ class Exchange:
 
     def shown(self, text: str) -> str:
         """Somebody else's text as one short line without our credentials."""
-        line = redact(" ".join(text[:ANSWER_BYTES].split()), (*self._secrets, *self._logins))
-        return visible(line, SHOWN_CHARS)  # cut last: half a secret is not masked
+        line = redact(" ".join(text[:SEEN_CHARS].split()), (*self._secrets, *self._logins))
+        return visible(line if len(text) <= SEEN_CHARS else line[:-LONGEST_SECRET], SHOWN_CHARS)
 
     async def ask(
         self,
@@ -114,7 +119,8 @@ class Exchange:
             async for piece in response.aiter_raw():  # never unpacked: a small answer could become a huge one
                 body += piece
                 if len(body) > ANSWER_BYTES:
-                    raise TryAgainError(f"the answer is longer than {ANSWER_BYTES} bytes")
+                    text = f"the answer is longer than {ANSWER_BYTES} bytes"
+                    raise TryAgainError(text, log_id=log_id_of(response.headers))
         finally:
             await response.aclose()
         return Answer(

@@ -10,6 +10,7 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from reserve_listener.lark.api.answers import Limits, Place, ScopeType
+from reserve_listener.lark.api.codes import log_id_of
 from reserve_listener.lark.api.errors import TryAgainError
 from reserve_listener.model import SECTIONS
 
@@ -62,10 +63,15 @@ def objects_of(value: Any) -> list[dict[str, Any]]:
 
 
 def limits_of(
-    scope_type: ScopeType, scope_id: str, data: Mapping[str, Any], *, date: str | None, took_s: float
+    scope_type: ScopeType,
+    scope_id: str,
+    data: Mapping[str, Any],
+    *,
+    headers: Mapping[str, str],
+    took_s: float,
 ) -> Limits:
     """What may be booked, and when that was so. Raises `TryAgainError` when the answer does not say when."""
-    date_ms = _date_ms(date)
+    date_ms = _date_ms(headers)
     return Limits(
         scope_type=scope_type,
         scope_id=scope_id,
@@ -75,17 +81,18 @@ def limits_of(
     )
 
 
-def _date_ms(date: str | None) -> int:
+def _date_ms(headers: Mapping[str, str]) -> int:
     """When the answer was made, on the platform's clock.
 
     Ours is no substitute: if it were wrong by a minute, a change would be lost or an old one taken for news.
     """
     try:
-        moment = parsedate_to_datetime(date or "")
+        moment = parsedate_to_datetime(headers.get("date", ""))
         return round(moment.replace(tzinfo=moment.tzinfo or UTC).timestamp() * 1000)
     except (ValueError, OverflowError):
         text = "the answer has no usable Date header, so nobody knows when its limits were in force"
-        raise TryAgainError(text, hint="check whether a proxy in between removes the header") from None
+        hint = "check whether a proxy in between removes the header"
+        raise TryAgainError(text, log_id=log_id_of(headers), hint=hint) from None
 
 
 def _section(name: str, data: Mapping[str, Any]) -> Any:
