@@ -1,84 +1,26 @@
-"""`reserve-listener demo`: the real daemon against the local platform, watched from outside.
-
-The daemon is a process of its own, started with the command line a person would use; what the demo says has arrived was
-read where it arrived: in the daemon's log, in the file, at the HTTP receiver.
-"""
+"""`reserve-listener demo`: the real daemon against the local platform, watched from outside."""
 
 import asyncio
 import json
-import os
-import secrets
-import socket
 import sys
-import tempfile
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass, field
-from enum import StrEnum
-from pathlib import Path
+from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from reserve_listener.cli import stage as stages
 from reserve_listener.cli.called import called
 from reserve_listener.cli.options import UnusedConfigOption
-from reserve_listener.errors import ReserveListenerError
+from reserve_listener.cli.stage import START_TIMEOUT_S, Stage, Transport
 from reserve_listener.text import colourful
 
 if TYPE_CHECKING:
-    from reserve_listener.simulator import HttpServer, Push, Receiver, Simulator, WebhookPlatform
-
-    Platform = Simulator | WebhookPlatform
+    from reserve_listener.simulator import Push
 
 ARRIVAL_TIMEOUT_S = 10.0
-START_TIMEOUT_S = 30.0
-STOP_TIMEOUT_S = 15.0
 PAUSE_S = 0.6
-
-LONG_CONNECTION = """\
-[lark]
-app_id = "{app_id}"
-app_secret_file = "{folder}/app_secret"
-domain = "{domain}"
-"""
-
-WEBHOOK = """\
-[lark]
-app_id = "{app_id}"
-transport = "webhook"
-
-[webhook]
-listen = "{listen}"
-encrypt_key_file = "{folder}/encrypt_key"
-verification_token_file = "{folder}/verification_token"
-"""
-
-SINKS = """
-[store]
-url = "sqlite:///{folder}/events.db"
-
-[[sinks]]
-name = "console"
-type = "log"
-
-[[sinks]]
-name = "audit"
-type = "file"
-path = "{folder}/events.jsonl"
-
-[[sinks]]
-name = "booking"
-type = "http"
-url = "{receiver}/hooks/rooms"
-"""
-
-
-class Transport(StrEnum):
-    """How events come in."""
-
-    long_connection = "long_connection"
-    webhook = "webhook"
 
 
 def demo(
@@ -102,141 +44,80 @@ def demo(
             raise typer.Exit(1)
 
 
-@dataclass
-class Daemon:
-    """The daemon's process, and the event ids that its log sink has written."""
-
-    process: asyncio.subprocess.Process
-    logged: set[str] = field(default_factory=set)
-    lines: list[dict[str, Any]] = field(default_factory=list)
-
-    async def follow(self) -> None:
-        """Read its log to the end."""
-        assert self.process.stdout is not None  # noqa: S101  # it was asked for
-        async for line in self.process.stdout:
-            with suppress(ValueError):
-                entry = json.loads(line)
-                self.lines.append(entry)
-                if entry["event"] == "reserve_config.updated":
-                    self.logged.add(entry["event_id"])
-
-
 async def _demo(events: int, transport: Transport) -> bool:
-    from reserve_listener.simulator import HttpServer, Receiver, realistic_events
-
     began = time.monotonic()
-    async with AsyncExitStack() as stack:
-        _say(_dim("Starting a local platform and an HTTP receiver …"))
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="reserve-listener-demo-")))
-        receiver = Receiver()
-        server = await stack.enter_async_context(HttpServer(receiver))
-        platform = await stack.enter_async_context(_configured(folder, transport, server))
+    _say(_dim("Starting a local platform and an HTTP receiver …"))
+    async with stages.set_up(transport) as stage:
         _say(_dim(f"Starting the daemon, and waiting for it to connect (up to {START_TIMEOUT_S:.0f} s) …"))
-        daemon = await stack.enter_async_context(_daemon(folder))
-        await _connected(platform, daemon)
-        _say(_dim(f"Connected after {time.monotonic() - began:.1f} s.\n"))
-        _introduce(folder, platform, server, daemon)
-        sent = arrived = 0
-        changes = realistic_events(rooms=1, levels=0)  # one room, so that each change has one before it
-        while not events or sent < events:
-            sent += 1
-            push = platform.push(next(changes))
-            arrived += await _show(
-                f"{sent}/{events}" if events else str(sent), push, folder, receiver, daemon
-            )
-            await asyncio.sleep(PAUSE_S)
-        await _history(folder)
-        _conclude(folder, sent, arrived, time.monotonic() - began)
-    return sent == arrived
+        async with stage.running():
+            _say(_dim(f"Connected after {time.monotonic() - began:.1f} s.\n"))
+            _introduce(stage)
+            await _arrives(lambda: stage.daemon.has_said("names.read"))
+            arrived = await _pushed(stage, events)
+            await _history(stage)
+        _conclude(stage, events, arrived, time.monotonic() - began)
+    return events == arrived
 
 
-@asynccontextmanager
-async def _configured(folder: Path, transport: Transport, server: "HttpServer") -> AsyncIterator["Platform"]:
-    """The local platform, and a configuration that fits it."""
-    from reserve_listener.simulator import Simulator, WebhookPlatform
-    from reserve_listener.simulator.events import APP_ID, TOKEN
-    from reserve_listener.simulator.platform import APP_SECRET
-
-    if transport is Transport.webhook:
-        listen = f"127.0.0.1:{_free_port()}"
-        key = secrets.token_urlsafe(24)
-        platform: Platform = WebhookPlatform(f"http://{listen}/webhook/event", encrypt_key=key)
-        lark = WEBHOOK.format(app_id=APP_ID, folder=folder, listen=listen)
-        files = {"encrypt_key": key, "verification_token": TOKEN}
-    else:
-        platform = Simulator()
-        lark, files = "", {"app_secret": APP_SECRET}
-    async with platform:
-        if isinstance(platform, Simulator):
-            lark = LONG_CONNECTION.format(app_id=APP_ID, folder=folder, domain=platform.domain)
-        for name, secret in files.items():
-            (folder / name).touch(mode=0o600)
-            (folder / name).write_text(f"{secret}\n")
-        (folder / "config.toml").write_text(lark + SINKS.format(folder=folder, receiver=server.url))
-        yield platform
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@asynccontextmanager
-async def _daemon(folder: Path) -> AsyncIterator[Daemon]:
-    command = [sys.executable, "-m", "reserve_listener", "run", "--log-format", "json"]
-    process = await asyncio.create_subprocess_exec(
-        *command,
-        "-c",
-        str(folder / "config.toml"),
-        stdout=asyncio.subprocess.PIPE,
-        env={name: value for name, value in os.environ.items() if not name.startswith("RESERVE_LISTENER_")},
-        start_new_session=True,  # Ctrl-C is ours; the daemon is stopped as systemd would, with SIGTERM
-        limit=16 * 1024 * 1024,
+def _introduce(stage: Stage) -> None:
+    _say(
+        _bold("reserve-listener, live: every change of a room's reservation limits, delivered to three sinks")
     )
-    daemon = Daemon(process)
-    follower = asyncio.create_task(daemon.follow(), name="demo-follow")
-    try:
-        yield daemon
-    finally:
-        with suppress(ProcessLookupError):
-            process.terminate()
-        try:
-            await asyncio.wait_for(process.wait(), STOP_TIMEOUT_S)
-        except TimeoutError:
-            process.kill()
-            await process.wait()
-        await follower
+    long = stage.platform is stage.api
+    how = "a local one: real frames" if long else "is pushed to by a local one: encrypted, signed"
+    estate = stage.estate
+    _say(f"""
+  platform  {stage.platform.domain}   {how}, no account needed
+  rooms     {len(estate.rooms)} on {len(estate.levels)} levels; the daemon asks the platform for their names
+  daemon    reserve-listener run -c {stage.folder}/config.toml   (process {stage.daemon.process.pid}, {"connected" if long else "listening"})
+  sinks     console (log) · audit (file {stage.folder.name}/events.jsonl) · booking (http {stage.receiver_url})""")
 
 
-async def _connected(platform: "Platform", daemon: Daemon) -> None:
-    connecting = asyncio.create_task(platform.connected(START_TIMEOUT_S), name="demo-connected")
-    ended = asyncio.create_task(daemon.process.wait(), name="demo-ended")
-    await asyncio.wait([connecting, ended], return_when=asyncio.FIRST_COMPLETED)
-    ended.cancel()
-    if connecting.done() and connecting.exception() is None:
-        return
-    connecting.cancel()
-    said = "\n".join(json.dumps(line, ensure_ascii=False) for line in daemon.lines[-5:])
-    raise ReserveListenerError(f"the daemon did not connect to the local platform. Its last words:\n{said}")
+# -- changes that are pushed ------------------------------------------------------------------------------------------------
 
 
-async def _show(number: str, push: "Push", folder: Path, receiver: "Receiver", daemon: Daemon) -> bool:
+async def _pushed(stage: Stage, events: int) -> int:
+    """How many of so many changes arrived in all sinks; 0 goes on until Ctrl-C."""
+    from reserve_listener.simulator import realistic_events
+
+    changes = realistic_events(
+        estate=stage.estate, rooms=1, levels=0
+    )  # one room, so that each change has one before it
+    sent = arrived = 0
+    while not events or sent < events:
+        sent += 1
+        push = stage.platform.push(next(changes))
+        arrived += await _show(f"{sent}/{events}" if events else str(sent), push, stage)
+        await asyncio.sleep(PAUSE_S)
+    return arrived
+
+
+async def _show(number: str, push: "Push", stage: Stage) -> bool:
     event = json.loads(push.payload)
     code = await push.answered(ARRIVAL_TIMEOUT_S)
-    kind = "room" if event["event"]["scope_type"] == 2 else "level"  # noqa: PLR2004  # the platform's number
     took = f" in {push.attempts[-1].elapsed * 1000:.0f} ms" if push.attempts else ""
     _say(
-        f"\n{number}  {_bold(kind + ' ' + event['event']['scope_id'])}  → answered {code}{took}, after the commit"
+        f"\n{number}  {_bold('room ' + event['event']['scope_id'])}  → answered {code}{took}, after the commit"
     )
+    return await _arrived(stage, str(push.event_id)) and code == 200  # noqa: PLR2004  # the platform's answer for success
+
+
+async def _arrived(stage: Stage, event_id: str) -> bool:
+    """Whether the event is in all sinks; shows where, and what it says."""
     arrived = [
-        await _report("log ", "a line of the daemon's log", lambda: push.event_id in daemon.logged),
-        await _report("file", "a line of events.jsonl", lambda: _in_file(folder, push.event_id)),
-        await _report("http", "POST /hooks/rooms", lambda: _at_receiver(receiver, push.event_id)),
+        await _report("log ", "a line of the daemon's log", lambda: stage.in_log(event_id)),
+        await _report("file", "a line of events.jsonl", lambda: stage.in_file(event_id)),
+        await _report("http", "POST /hooks/rooms", lambda: stage.at_receiver(event_id)),
     ]
-    if line := _in_file(folder, push.event_id):
-        _say(f"     {_bold(line['data']['summary'])}")
-    return code == 200 and all(arrived)  # noqa: PLR2004  # the platform's answer for success
+    if event := stage.in_file(event_id):
+        _say(f"     {_bold(_sentence(event['data']))}")
+    return all(arrived)
+
+
+def _sentence(data: dict[str, Any]) -> str:
+    """`Tower A / 3F / Ada: at most 1 h → 2 h per booking`, with the names as far as the daemon knows them."""
+    named = " / ".join([*data.get("scope_path", []), data.get("scope_name", "")])
+    return f"{named}: {data['summary']}" if named else str(data["summary"])
 
 
 async def _report(what: str, place: str, arrived: Callable[[], Any]) -> bool:
@@ -257,53 +138,20 @@ async def _arrives(arrived: Callable[[], Any]) -> bool:
     return False
 
 
-def _in_file(folder: Path, event_id: str | None) -> dict[str, Any] | None:
-    path = folder / "events.jsonl"
-    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
-    whole = (json.loads(line) for line in lines if line.endswith(b"\n"))
-    return next((event for event in whole if event["id"] == event_id), None)
-
-
-def _at_receiver(receiver: "Receiver", event_id: str | None) -> bool:
-    return any(request.headers.get("webhook-id") == event_id for request in receiver.received)
-
-
-def _introduce(folder: Path, platform: "Platform", server: "HttpServer", daemon: Daemon) -> None:
-    _say(
-        _bold("reserve-listener, live: every change of a room's reservation limits, delivered to three sinks")
-    )
-    from reserve_listener.simulator import Simulator
-
-    long = isinstance(platform, Simulator)
-    how = "a local one: real frames" if long else "is pushed to by a local one: encrypted, signed"
-    _say(f"""
-  platform  {platform.domain}   {how}, no account needed
-  daemon    reserve-listener run -c {folder}/config.toml   (process {daemon.process.pid}, {"connected" if long else "listening"})
-  sinks     console (log) · audit (file {folder.name}/events.jsonl) · booking (http {server.url})""")
-
-
-async def _history(folder: Path) -> None:
-    """What the store now knows of the room, by the command that a person would use."""
-    line = _last_line(folder)
-    if line is None:
-        return
-    _say(f"\n{_bold('What changed')} (reserve-listener history {line['subject']}):\n")
+async def _history(stage: Stage) -> None:
+    """What the store now knows of a room, by the command that a person would use."""
+    room = stage.estate.rooms[0].id
+    _say(f"\n{_bold('What changed')} (reserve-listener history {room}):\n")
     sys.stdout.flush()
-    command = [sys.executable, "-m", "reserve_listener", "history", line["subject"]]
-    process = await asyncio.create_subprocess_exec(*command, "-c", str(folder / "config.toml"))
+    command = [sys.executable, "-m", "reserve_listener", "history", room]
+    process = await asyncio.create_subprocess_exec(*command, "-c", str(stage.folder / "config.toml"))
     await process.wait()
 
 
-def _last_line(folder: Path) -> dict[str, Any] | None:
-    path = folder / "events.jsonl"
-    lines = path.read_text().splitlines()[-1:] if path.exists() else []
-    return json.loads(lines[0]) if lines else None
-
-
-def _conclude(folder: Path, sent: int, arrived: int, took_s: float) -> None:
-    if line := _last_line(folder):
+def _conclude(stage: Stage, sent: int, arrived: int, took_s: float) -> None:
+    if events := stage.events():
         _say(f"\n{_bold('What a sink receives')} (CloudEvents 1.0; the last line of events.jsonl):\n")
-        _say(json.dumps(line, indent=2, ensure_ascii=False))
+        _say(json.dumps(events[-1], indent=2, ensure_ascii=False))
     if sent != arrived:
         _say(_red(f"\n{sent - arrived} of {sent} changes did not arrive everywhere."))
         return
@@ -312,7 +160,7 @@ def _conclude(folder: Path, sent: int, arrived: int, took_s: float) -> None:
 
   your own app       README.md, "Connect a real app": create the app, then
                      {called()} config init && {called()} run
-  play the platform  {called()} simulate   (drops, stalls, refusals, duplicates at the press of a key)
+  play the platform  {called()} simulate   (drops, stalls, refusals, duplicates, changes of rooms at the press of a key)
 """)
 
 

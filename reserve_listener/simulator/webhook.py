@@ -119,9 +119,12 @@ class WebhookPlatform:
         await self._signal.until(condition, timeout)
 
     async def connected(self, timeout: float | None = 5.0) -> None:  # noqa: ASYNC109
-        """Send the challenge, again and again, until the address answers it; `TimeoutError`."""
+        """Send the challenge, again and again, until the address answers it; `TimeoutError`.
+
+        Also if it has answered one before: it may have been stopped since.
+        """
         async with asyncio.timeout(None if timeout is None else patience(timeout)):
-            while not self.connections and not await self.challenge():  # noqa: ASYNC110  # nobody tells when somebody listens
+            while not await self.challenge():  # noqa: ASYNC110  # nobody tells when somebody listens
                 await asyncio.sleep(0.1)
         if not self.connections:
             self.connections = 1

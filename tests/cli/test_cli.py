@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from reserve_listener import __version__
-from reserve_listener.cli import demo
+from reserve_listener.cli import demo, stage
 from reserve_listener.intake import normalize
 from reserve_listener.simulator import patience, sample_event
 from reserve_listener.store import open_store
@@ -167,6 +167,7 @@ def test_the_demo_ends_by_itself_with_0(transport: str) -> None:
     done = cli("demo", "--events", "2", "--transport", transport)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("✓") == 6
+    assert done.stdout.count("A 座 / 1F / 西湖: ") == 2, "the daemon has asked for names"
     assert "All 2 changes arrived" in done.stdout
     assert done.stderr == ""
 
@@ -175,10 +176,10 @@ def test_the_demo_fails_when_a_sink_gets_nothing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """With the http sink pointed at a closed port, the demo says which arrival is missing and does not succeed."""
-    monkeypatch.setattr(demo, "SINKS", demo.SINKS.replace("{receiver}", "http://127.0.0.1:9"))
+    monkeypatch.setattr(stage, "SINKS", stage.SINKS.replace("{receiver}", "http://127.0.0.1:9"))
     monkeypatch.setattr(demo, "ARRIVAL_TIMEOUT_S", 2.0)
-    monkeypatch.setattr(demo, "STOP_TIMEOUT_S", 5.0)
-    assert asyncio.run(demo._demo(1, demo.Transport.long_connection)) is False
+    monkeypatch.setattr(stage, "STOP_TIMEOUT_S", 5.0)
+    assert asyncio.run(demo._demo(1, stage.Transport.long_connection)) is False
     shown = capsys.readouterr().out
     assert shown.count("✓") == 2
     assert "✗ http" in shown
