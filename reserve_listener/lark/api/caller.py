@@ -60,22 +60,24 @@ class Caller:
         Raises `ApiError`; what may pass soon is tried again before. Each attempt takes a turn of `pace`.
         """
 
-        async def once(token: str) -> tuple[dict[str, Any], Answer]:
+        async def once() -> tuple[dict[str, Any], Answer]:
             await pace.turn()
+            token = await self.token()  # after the turn, which may be a minute away
             answer = await self._exchange.ask(method, path, token=token, params=params, content=content)
             try:
                 return self._data(answer, needs), answer
+            except codes.TokenRefusedError:
+                self._token.refused(token)
+                raise
             except TryAgainError as error:
                 pace.hold(error.after_s or 0)
                 raise
 
         async def attempt() -> tuple[dict[str, Any], Answer]:
-            token = await self.token()
             try:
-                return await once(token)
+                return await once()
             except codes.TokenRefusedError:
-                self._token.refused(token)
-                return await once(await self.token())
+                return await once()  # with a new token
 
         return await self._retrying(attempt)
 
