@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     import pytest
 
     from reserve_listener.model import IncomingEvent, SinkFilter, StoredEvent
-    from reserve_listener.protocols.store import Directory, Store, StoreOptions
+    from reserve_listener.protocols.backend import StoreOptions
+    from reserve_listener.protocols.store import Directory, Store
 
     class Ask(Protocol):
         """Has work done by the thread that owns a file."""

@@ -7,16 +7,14 @@ backend to what is said here.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, Self, TypedDict
+from typing import TYPE_CHECKING, Protocol, Self
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
-    from pathlib import Path
     from types import TracebackType
-    from typing import Literal, Unpack
+    from typing import Literal
 
-    from reserve_listener.ages import Ages
     from reserve_listener.errors import StoreError
     from reserve_listener.model import (
         Asked,
@@ -39,7 +37,7 @@ if TYPE_CHECKING:
         StoredEvent,
         Verdict,
     )
-    from reserve_listener.protocols import Compare, Complete
+    from reserve_listener.protocols import Compare
 
 
 class Directory(Protocol):
@@ -331,21 +329,6 @@ class Store(
         """Commit what is queued and give everything back. May be called twice."""
 
 
-class StoreOptions(TypedDict, total=False):
-    """How a store is opened; each may be left out."""
-
-    max_bytes: int | None
-    """The size at which pushes are refused; `Retention` keeps the store below it if it can. None: never."""
-    now_ms: Callable[[], int]
-    """The time of day."""
-    ages: Ages | None
-    """The clock by which ages count, if it is the daemon's; else one of `now_ms`."""
-    complete: Complete
-    """Says last what sinks receive; without it a body stays as it is."""
-    directory: Directory | None
-    """What the store knows by name is kept there, too."""
-
-
 class StoreReader(Protocol):
     """A read-only view of a store, also of one that a daemon is writing; for the commands. Use as a context manager.
 
@@ -392,62 +375,3 @@ class StoreReader(Protocol):
 
     def is_rebuilding(self) -> bool:
         """Whether the daemon still works at the history of an older store."""
-
-
-class Backend(Protocol):
-    """One store as those reach it who have its URL: to open it, or to see to it while no daemon holds it.
-
-    Making one touches nothing. All but `open` block; errors are `StoreError`.
-    """
-
-    @property
-    def name(self) -> str:
-        """What messages call the store: its file, or its URL without the password."""
-
-    @property
-    def files(self) -> Sequence[Path]:
-        """The store's files, its own first; none for a store on a server."""
-
-    @property
-    def control_socket(self) -> Path:
-        """Where the daemon of this store listens for the commands on this machine."""
-
-    async def open(
-        self,
-        sinks: Sequence[str],
-        filters_by_sink: Mapping[str, SinkFilter] | None,
-        **options: Unpack[StoreOptions],
-    ) -> Store:
-        """See `store.open_store`."""
-
-    def reader(self) -> StoreReader:
-        """To read it, also beside a running daemon."""
-
-    def holder(self) -> str | None:
-        """The process that holds the store, "unknown" if it left no number; None: nobody does, or there is no store."""
-
-    def look_over(self) -> None:
-        """Whether what is there is a store that this version takes. Changes nothing, and leaves nothing behind."""
-
-    def operate(
-        self, operation: str, filters: EventQuery, filters_by_sink: Mapping[str, SinkFilter] | None
-    ) -> int:
-        """What `StoreAdmin.operate` does, here and now; `StoreInUseError` when a daemon holds the store.
-
-        `filters_by_sink` is None when the configuration cannot be read: a replay then repeats the deliveries that there
-        have been.
-        """
-
-    def count_matching(
-        self, operation: str, filters: EventQuery, filters_by_sink: Mapping[str, SinkFilter] | None
-    ) -> int:
-        """How many deliveries `operate` would concern now. Only reads, also beside a running daemon."""
-
-    def disable_sink(self, name: str, reason: str) -> bool:
-        """What `StoreQueue.disable_sink` does, on a stopped daemon's store; `StoreInUseError` when a daemon holds it."""
-
-    def enable_sink(self, name: str) -> bool:
-        """What `StoreAdmin.enable_sink` does, on a stopped daemon's store; `StoreInUseError` when a daemon holds it."""
-
-    def back_up(self, folder: Path) -> list[Path]:
-        """Copy the store into the folder, also while its daemon runs: which files. Leaves no copy when it raises."""

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from reserve_listener.model import SinkFilter
-    from reserve_listener.protocols.store import Backend, Store, StoreOptions, StoreReader
+    from reserve_listener.protocols.backend import Backend, StoreOptions
+    from reserve_listener.protocols.store import Store, StoreReader
 
 __all__ = ["backend", "open_reader", "open_store"]
 

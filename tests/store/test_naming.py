@@ -23,11 +23,6 @@ ROOT = "omb_root"
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
 def directory() -> Directory:
     return Directory()
 

@@ -26,11 +26,6 @@ DAY_MS = 24 * 3600 * 1000
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
 async def store(backend: Backend, clock: Clock) -> AsyncIterator[Store]:
     store = await backend.open("a", now_ms=clock, max_bytes=4 * MIB)
     yield store

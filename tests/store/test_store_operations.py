@@ -23,11 +23,6 @@ HOUR_MS = 3_600_000
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
 async def store(backend: Backend, clock: Clock) -> AsyncIterator[Store]:
     store = await backend.open("a", "b", now_ms=clock)
     yield store

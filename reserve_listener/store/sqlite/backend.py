@@ -1,4 +1,4 @@
-"""A store in a file, by its URL: see `protocols.store.Backend`. Each part is loaded when it is used."""
+"""A store in a file, by its URL: see `protocols.backend.Backend`. Each part is loaded when it is used."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from reserve_listener.model import EventQuery, SinkFilter
-    from reserve_listener.protocols.store import StoreOptions
+    from reserve_listener.protocols.backend import StoreOptions
     from reserve_listener.store.sqlite.reader import SqliteReader
     from reserve_listener.store.sqlite.store import SqliteStore
 
 
 class SqliteBackend:
-    """See `protocols.store.Backend`."""
+    """See `protocols.backend.Backend`."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

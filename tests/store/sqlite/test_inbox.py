@@ -25,11 +25,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "events.db"
-
-
 async def opened(path: Path, sinks: Sequence[str] = ("a",)) -> SqliteStore:
     store = SqliteStore(path)
     await store.open(sinks)

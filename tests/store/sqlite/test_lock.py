@@ -41,11 +41,6 @@ sys.stdin.read()
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "events.db"
-
-
-@pytest.fixture
 def other(path: Path) -> Iterator[subprocess.Popen[bytes]]:
     """Another process that holds the lock."""
     with subprocess.Popen(

@@ -23,16 +23,6 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "events.db"
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
 async def store(path: Path, clock: Clock) -> AsyncIterator[SqliteStore]:
     store = SqliteStore(path, now_ms=clock, max_bytes=4 * MIB)
     await store.open(["a"])

@@ -29,11 +29,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "events.db"
-
-
 async def filled(path: Path, *event_ids: str) -> None:
     store = SqliteStore(path)
     await store.open(["a"])
