@@ -149,13 +149,15 @@ class Estate:
         return place
 
     def move(self, place: Place, parent: Place) -> None:
-        """Put it under another level."""
+        """Put it under another level; `ValueError` if that is a room, or below the place itself."""
+        if parent.scope_type != LEVEL or place in (parent, *parent.above):
+            raise ValueError(f"{place.name} cannot be put under {parent.name}")
         _siblings(place).remove(place)
         place.parent = parent
         _siblings(place).append(place)
 
     def remove(self, place: Place) -> None:
-        """Delete it, and all below it."""
+        """Delete it, and all below it; `ValueError` for the root."""
         _siblings(place).remove(place)
         for each in (place, *place.below()):
             del self._places[each.id]
@@ -195,7 +197,8 @@ class Estate:
 
 
 def _siblings(place: Place) -> list[Place]:
-    assert place.parent is not None, "the root stays where it is"  # noqa: S101
+    if place.parent is None:
+        raise ValueError("the root stays where it is")
     return place.parent.rooms if place.scope_type == ROOM else place.parent.levels
 
 

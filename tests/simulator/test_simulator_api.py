@@ -582,6 +582,62 @@ async def test_a_change_is_pushed_or_not(client: Bare, simulator: Simulator) -> 
     assert room.limits != before
 
 
+def change_something(simulator: Simulator, chance: random.Random) -> None:
+    """What an administrator may do, and nobody is told."""
+    estate, admin = simulator.estate, simulator.admin
+    place, level = chance.choice(estate.places), chance.choice([estate.root, *estate.levels])
+    match chance.choice(["add", "add", "rename", "move", "remove"]):
+        case "add":
+            admin.add(f"new {chance.random()}", level, scope_type=chance.choice([1, 2]), push=False)
+        case "rename":
+            admin.rename(place, f"other {chance.random()}", push=False)
+        case "move" if place is not estate.root and place not in {level, *level.above}:
+            admin.move(place, level, push=False)
+        case "remove" if place is not estate.root and not place.levels:
+            admin.remove(place, push=False)
+
+
+async def walk(client: Bare, level: str) -> dict[str, tuple[str, list[str]]]:
+    """Names and paths by id, of all below a level."""
+    query = {"room_level_id": level, "page_size": "100"}
+    found = (await client.get(f"{VC}/rooms", **query)).json()["data"]["rooms"]
+    met = {each["room_id"]: (each["name"], each["path"]) for each in found}
+    for each in (await client.get(f"{VC}/room_levels", **query)).json()["data"]["items"]:
+        met[each["room_level_id"]] = (each["name"], each["path"])
+        met |= await walk(client, each["room_level_id"])
+    return met
+
+
+async def test_the_api_tells_of_the_estate_after_any_changes() -> None:
+    """After a thousand places were added, renamed, moved and deleted, a walk meets what the estate has, and where."""
+    seconds, chance = itertools.count(1_790_000_000), random.Random(3)
+    async with Simulator(clock=lambda: next(seconds)) as simulator:  # no rate limit is in the way
+        client, estate = Bare(simulator), simulator.estate
+        await client.token()
+        for _ in range(1_000):
+            change_something(simulator, chance)
+        assert len(estate.places) > 200
+        assert await walk(client, "0") == {
+            each.id: (each.name, [level.id for level in each.above])
+            for each in estate.places
+            if each is not estate.root
+        }
+        await client.http.aclose()
+
+
+async def test_an_estate_stays_a_tree() -> None:
+    """Nothing is put under a room or under itself, and the root can neither be moved nor deleted."""
+    estate = Estate()
+    site, floor, room = estate.levels[0], estate.levels[-1], estate.rooms[0]
+    before = [(each.id, [level.id for level in each.above]) for each in estate.places]
+    for place, parent in [(site, floor), (site, site), (floor, room), (estate.root, site)]:
+        with pytest.raises(ValueError, match="cannot be put under"):
+            estate.move(place, parent)
+    with pytest.raises(ValueError, match="stays where it is"):
+        estate.remove(estate.root)
+    assert [(each.id, [level.id for level in each.above]) for each in estate.places] == before
+
+
 @pytest.mark.parametrize("unset", [False, True])
 async def test_what_nobody_states_can_be_turned_round(*, unset: bool) -> None:
     """A place without limits of its own answers those of the level above, or none; paths with the root or without."""
