@@ -6,15 +6,16 @@ one that is known; a late push turns nothing back; and a body is only added to, 
 
 from __future__ import annotations
 
-from functools import partial
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
+from msgspec import Raw
 
 from reserve_listener.intake.changes import Change, Config, config_of, diff, merge
 from reserve_listener.intake.directory import Directory
 from reserve_listener.intake.summary import summarise
-from reserve_listener.model import Completed, IncomingEvent, Known
+from reserve_listener.model import SECTIONS, Completed, IncomingEvent, Known
 
 if TYPE_CHECKING:
     from reserve_listener.protocols import Complete
@@ -22,9 +23,10 @@ if TYPE_CHECKING:
 END: Final = b"}}"
 """`data` is the last attribute of a body, and never empty (`normalize`): what is said of it goes in before this."""
 
-
-class _Body(msgspec.Struct, gc=False):
-    data: dict[str, Any]
+REMEMBERED: Final = 256
+REMEMBERED_BYTES: Final = 4 * 1024
+"""A bulk change sets many rooms from a few configurations to one: what was compared is not compared anew for each. So many
+comparisons are kept, each of no more than this (several times the usual), which is less than 8 MiB whatever is pushed."""
 
 
 class Telling(NamedTuple):
@@ -34,29 +36,97 @@ class Telling(NamedTuple):
     directory: Directory
 
 
-_decode_body = msgspec.json.Decoder(_Body).decode
+class _Any(msgspec.Struct, gc=False):
+    data: dict[str, Any]
+
+
+class _UsualData(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """The sections as they stand there; empty: absent."""
+
+    scope_id: Raw
+    scope_type: Raw
+    approve_config: Raw = Raw()
+    time_config: Raw = Raw()
+    reserve_scope_config: Raw = Raw()
+
+
+class _Usual(msgspec.Struct, gc=False):
+    data: _UsualData
+
+
+class Comparison(msgspec.Struct, frozen=True, gc=False):
+    """What is the same for every scope of which the same was known, and that was told the same."""
+
+    config: str
+    changes: str | None
+    paths: tuple[str, ...] | None
+    summary: str
+    said: bytes
+    """`changes` and `summary` as a body has them, without the braces."""
+
+
+_decode_any = msgspec.json.Decoder(_Any).decode
+_decode_usual = msgspec.json.Decoder(_Usual).decode
+_decode = msgspec.json.Decoder().decode
 _decode_config = msgspec.json.Decoder(dict[str, Any]).decode
 _encode = msgspec.json.Encoder().encode
 
 
 def completing(language: str, directory: Directory | None = None) -> Complete:
     """The function for sentences in this language, with the names of that directory: those that it has at the time."""
-    return partial(complete, language=language, directory=directory or Directory())
+    return _Completing(Telling(language, directory or Directory()))
 
 
-def complete(
-    event: IncomingEvent, previous: Known | None, *, language: str, directory: Directory
-) -> Completed | None:
-    """See `protocols.Complete`; None of an event that cannot be read."""
-    if event.body is None:
-        return None
-    told = config_of(_decode_body(event.body).data)
-    telling = Telling(language, directory)
-    if previous is None:
-        return seal(event, told, None, telling, revision=1, created_ms=event.created_ms)
-    if is_late(event.created_ms, previous):
-        return seal(event, told, None, telling, revision=None, created_ms=previous.created_ms)
-    return _compared(event, told, previous, telling)
+class _Completing:
+    """See `protocols.Complete`. Used in one thread."""
+
+    def __init__(self, telling: Telling) -> None:
+        self._telling = telling
+        self._people = telling.directory.people
+        self._remembered = lru_cache(REMEMBERED)(self._compare_usual)
+
+    def __call__(self, event: IncomingEvent, previous: Known | None) -> Completed | None:
+        """None of an event that cannot be read."""
+        if event.body is None:
+            return None
+        created_ms, directory = event.created_ms, self._telling.directory
+        if previous is None:
+            comparison = self._compared(None, event.body)
+            return seal(event, comparison, directory, revision=1, created_ms=created_ms)
+        if is_late(created_ms, previous):
+            comparison = self._compared(None, event.body)
+            return seal(event, comparison, directory, revision=None, created_ms=previous.created_ms)
+        comparison = self._compared(previous.config, event.body)
+        return seal(
+            event,
+            comparison,
+            directory,
+            revision=previous.revision + 1,
+            created_ms=previous.created_ms if created_ms is None else created_ms,
+        )
+
+    def _compared(self, before: str | None, body: bytes) -> Comparison:
+        if self._people is not self._telling.directory.people:  # somebody's name is another by now
+            self._people = self._telling.directory.people
+            self._remembered.cache_clear()
+        try:
+            data = _decode_usual(body).data
+        except msgspec.ValidationError:  # more in it than the page has
+            return self._compare(before, config_of(_decode_any(body).data))
+        told = (bytes(data.approve_config), bytes(data.time_config), bytes(data.reserve_scope_config))
+        if len(before or "") + sum(map(len, told)) > REMEMBERED_BYTES:
+            return self._compare_usual(before, told)
+        return self._remembered(before, told)
+
+    def _compare_usual(self, before: str | None, sections: tuple[bytes, ...]) -> Comparison:
+        told = {name: _decode(section) for name, section in zip(SECTIONS, sections, strict=True) if section}
+        return self._compare(before, config_of(told))
+
+    def _compare(self, before: str | None, told: Config) -> Comparison:
+        if before is None:
+            return in_words(told, None, self._telling)
+        known = _decode_config(before)
+        return in_words(merge(known, told), diff(known, told), self._telling)
 
 
 def is_late(created_ms: int | None, previous: Known) -> bool:
@@ -64,46 +134,42 @@ def is_late(created_ms: int | None, previous: Known) -> bool:
     return created_ms is not None and previous.created_ms is not None and created_ms < previous.created_ms
 
 
-def _compared(event: IncomingEvent, told: Config, previous: Known, telling: Telling) -> Completed:
-    before = _decode_config(previous.config)
-    return seal(
-        event,
-        merge(before, told),
-        diff(before, told),
-        telling,
-        revision=previous.revision + 1,
-        created_ms=previous.created_ms if event.created_ms is None else event.created_ms,
+def in_words(after: Config, changes: list[Change] | None, telling: Telling) -> Comparison:
+    """What a comparison came to."""
+    summary = summarise(changes, after, telling.language, telling.directory.people)
+    return Comparison(
+        config=_encode(after).decode(),
+        changes=None if changes is None else _encode(changes).decode(),
+        paths=None if changes is None else tuple([str(change["path"]) for change in changes]),
+        summary=summary,
+        said=_members({"changes": changes, "summary": summary}),
     )
 
 
 def seal(
     event: IncomingEvent,
-    after: Config,
-    changes: list[Change] | None,
-    telling: Telling,
+    comparison: Comparison,
+    directory: Directory,
     *,
     revision: int | None,
     created_ms: int | None,
 ) -> Completed:
     """The event with what is to be said of it; `revision` is None if it was superseded."""
-    summary = summarise(changes, after, telling.language, telling.directory.people)
-    said = _named(event, telling.directory)
-    if revision is not None:
-        said["revision"] = revision
-    said |= {"changes": changes, "summary": summary}
+    first, last = _named(event, directory), dict[str, Any]()
     if revision is None:
-        said["superseded"] = True
+        last["superseded"] = True
+    else:
+        first["revision"] = revision
     if event.origin is not None:
-        said["origin"] = event.origin
-    paths = tuple([str(change["path"]) for change in changes]) if changes is not None else None
+        last["origin"] = event.origin
     return Completed(
-        body=_sealed(event.body or b"", said),
+        body=_sealed(event.body or b"", _members(first), comparison.said, _members(last)),
         revision=revision,
         created_ms=created_ms,
-        config=_encode(after).decode(),
-        changes=None if changes is None else _encode(changes).decode(),
-        paths=() if revision is None else paths,
-        summary=summary,
+        config=comparison.config,
+        changes=comparison.changes,
+        paths=() if revision is None else comparison.paths,
+        summary=comparison.summary,
     )
 
 
@@ -119,7 +185,12 @@ def _named(event: IncomingEvent, directory: Directory) -> dict[str, Any]:
     return {key: value for key, value in names.items() if value is not None}
 
 
-def _sealed(body: bytes, said: dict[str, Any]) -> bytes:
+def _members(said: dict[str, Any]) -> bytes:
+    """As JSON, without the braces."""
+    return _encode(said)[1:-1]
+
+
+def _sealed(body: bytes, *members: bytes) -> bytes:
     if not body.endswith(END):
         raise ValueError("the body does not end with its data")
-    return b"%b,%b}" % (body[: -len(END)], _encode(said)[1:])
+    return b",".join((body[: -len(END)], *filter(None, members))) + END

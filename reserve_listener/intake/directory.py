@@ -47,7 +47,7 @@ class Directory:
 
     @property
     def people(self) -> Mapping[str, str]:
-        """Names by open_id."""
+        """Names by open_id: the same object as long as they are the same."""
         return self._people
 
     def take(self, places: Iterable[KnownPlace]) -> None:
@@ -61,7 +61,8 @@ class Directory:
 
     def take_people(self, names: Mapping[str, str]) -> None:
         """The same of people."""
-        self._people.update(names)
+        if not names.items() <= self._people.items():
+            self._people = self._people | dict(names)
 
     def forget_people(self) -> None:
         """Nobody's name is known any more."""

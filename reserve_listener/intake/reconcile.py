@@ -15,7 +15,7 @@ import msgspec
 
 from reserve_listener.intake import normalize
 from reserve_listener.intake.changes import IDS, NOT_COMPARED, Config, completed, diff, merge
-from reserve_listener.intake.complete import Telling, is_late, seal
+from reserve_listener.intake.complete import Telling, in_words, is_late, seal
 from reserve_listener.intake.directory import Directory
 from reserve_listener.model import EVENT_TYPE, SECTIONS, Compared, Finding, IncomingEvent, Known, Reading
 
@@ -69,7 +69,8 @@ def compare(reading: Reading, tenant_key: str, previous: Known | None, *, tellin
     after = merge(before, told)
     revision = previous.revision + 1
     event = _event(reading, tenant_key, after, revision)
-    sealed = seal(event, after, changes, telling, revision=revision, created_ms=reading.as_of_ms)
+    comparison = in_words(after, changes, telling)
+    sealed = seal(event, comparison, telling.directory, revision=revision, created_ms=reading.as_of_ms)
     return Compared(Finding.CHANGED, sealed.known, event, sealed)
 
 

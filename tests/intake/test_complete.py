@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import random
+import tracemalloc
+from itertools import islice
 from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given, settings, strategies as st
 
 from reserve_listener.intake import fast_path, normalize
 from reserve_listener.intake.complete import completing
 from reserve_listener.intake.directory import Directory
-from reserve_listener.model import Completed, IncomingEvent, Known
-from reserve_listener.simulator import sample_event
+from reserve_listener.model import MIB, Completed, IncomingEvent, Known
+from reserve_listener.simulator import realistic_events, sample_event
 
 NOW_MS = 1_790_000_000_000
 complete = completing("en")
@@ -149,3 +153,62 @@ def test_one_person_is_named() -> None:
     assert second is not None
     assert data(second)["summary"] == "approver Ada added"
     assert data(second)["changes"][0]["added"] == [{"open_id": "ou_ada"}]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32))
+def test_what_was_compared_before_is_told_as_if_compared_anew(seed: int) -> None:
+    """Rooms that come from the same limits to the same ones, early or late, as usual or not: byte for byte the same."""
+    dice = random.Random(seed)
+    directory = Directory()
+    remembering = completing("zh", directory)
+    known: list[Known | None] = [None, None, None]
+    for number, envelope in enumerate(islice(realistic_events(dice, rooms=2, levels=1), 30)):
+        if dice.random() < 0.1:
+            envelope["event"]["time_config"][dice.choice(["new", "time_switch"])] = dice.choice([None, 1, []])
+        if dice.random() < 0.1:
+            del envelope["event"][dice.choice(["approve_config", "time_config", "reserve_scope_config"])]
+        if dice.random() < 0.1:
+            person = f"ou_{number}"
+            envelope["event"]["approve_config"] = {"approvers": [{"user_id": {"open_id": person}}]}
+            directory.take_people({person: dice.choice(["Ada", "李雷"])})
+        envelope["header"]["create_time"] = str(NOW_MS + dice.randrange(100))
+        raw = msgspec.json.encode(envelope)
+        event = normalize.incoming(raw, envelope, received_ms=NOW_MS)
+        for scope, previous in enumerate(known):
+            completed = remembering(event, previous)
+            assert completed == completing("zh", directory)(event, previous)
+            assert completed is not None
+            assert json.loads(completed.body)["data"]["summary"] == completed.summary
+            known[scope] = completed.known or previous
+
+
+def test_a_name_that_is_learned_is_said_from_then_on() -> None:
+    """Also of a change that was made before, when nobody knew it."""
+    directory = Directory()
+    seal = completing("en", directory)
+    first = told(push(approve_config={"approval_switch": 1, "approvers": []}))
+    ada = {"approval_switch": 1, "approvers": [{"user_id": {"open_id": "ou_ada"}}]}
+    summaries: list[str] = []
+    for _ in range(2):
+        completed = seal(push(NOW_MS + 1, approve_config=ada), first.known)
+        assert completed is not None
+        summaries.append(completed.summary)
+        directory.take_people({"ou_ada": "Ada"})
+    assert summaries == ["1 approver added", "approver Ada added"]
+
+
+@pytest.mark.parametrize(("changes", "id_chars"), [(2_000, 20), (200, 2_000)])
+def test_what_is_remembered_is_bounded(changes: int, id_chars: int) -> None:
+    """Many changes, each another, usual ones or large ones, take no more than some megabytes."""
+    seal = completing("en")
+    tracemalloc.start()
+    try:
+        for number in range(changes):
+            ids = [f"{number}_{person}".ljust(id_chars, "x") for person in range(20)]
+            users = [{"user_id": {"open_id": one}} for one in ids]
+            event = push(reserve_scope_config={"allow_all_users": 0, "allow_users": users})
+            assert seal(event, None) is not None
+        assert tracemalloc.get_traced_memory()[0] < 3 * MIB
+    finally:
+        tracemalloc.stop()
