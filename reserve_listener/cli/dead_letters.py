@@ -1,6 +1,6 @@
 """`reserve-listener dead-letters`: deliveries that were given up."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -26,9 +26,6 @@ from reserve_listener.cli.listing import Column, print_list
 from reserve_listener.cli.options import ConfigOption, JsonOption
 from reserve_listener.cli.stores import locate_store
 
-if TYPE_CHECKING:
-    from reserve_listener.model import DeadLetter
-
 dead_letters_app = typer.Typer(
     help="List, retry or drop failed deliveries. Dead letters are deliveries that the daemon gave up on.",
     epilog="Example: reserve-listener dead-letters list --sink booking",
@@ -40,7 +37,7 @@ COLUMNS = (
     Column("sink", lambda row: row["sink"]),
     Column("event", lambda row: row["event_id"], "id"),
     Column("type", lambda row: row["scope_type"]),
-    Column("scope", lambda row: row["scope_id"], "id"),
+    Column("scope", lambda row: row["scope_id"], "id", person=lambda row: row["scope_name"]),
     Column("attempts", lambda row: str(row["attempts"])),
     Column("last error", lambda row: row["last_error"]),
 )
@@ -82,12 +79,14 @@ def list_dead_letters(
     Example: reserve-listener dead-letters list --sink booking --since 2d
     """
     from reserve_listener.store import open_reader
+    from reserve_listener.web.rows import dead_letter_row
 
     store = locate_store(config).store.url
     asked = Asked(sink=sink, scope=scope, since=since, until=until, event_ids=(event_id,) if event_id else ())
     (filters,) = asked.filters(store)
     with open_reader(store) as reader:
-        rows = [_row(letter) for letter in reader.dead_letters(filters, limit=limit)]
+        directory = reader.directory()
+        rows = [dead_letter_row(letter, directory) for letter in reader.dead_letters(filters, limit=limit)]
     print_list(rows, COLUMNS, as_json=as_json, nothing="No dead letters.")
 
 
@@ -143,19 +142,3 @@ def drop_dead_letters(
     events = (*(ids or ()), *(event_id or ()))
     asked = Asked(sink=sink, scope=scope, since=since, until=until, event_ids=events)
     act(DROP, asked, Consent(everything=everything, yes=yes, dry_run=dry_run), config)
-
-
-def _row(letter: "DeadLetter") -> dict[str, Any]:
-    from reserve_listener.clock import rfc3339
-
-    return {
-        "sink": letter.sink,
-        "sink_configured": letter.configured,
-        "event_id": letter.event_id,
-        "tenant_key": letter.scope.tenant_key,
-        "scope_type": letter.scope.scope_type,
-        "scope_id": letter.scope.scope_id,
-        "attempts": letter.attempts,
-        "given_up": rfc3339(letter.settled_ms),
-        "last_error": letter.last_error,
-    }

@@ -1,7 +1,7 @@
 """`reserve-listener events`: looking at what the store holds, and delivering it once more."""
 
 import json
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from reserve_listener.model import EventQuery, StoredEvent
+    from reserve_listener.protocols.store import Directory
 
 FOLLOW_S = 0.5
 FOLLOWED_AT_ONCE = 1_000
@@ -42,7 +43,7 @@ COLUMNS = (
     Column("received", lambda row: row["received"], "time"),
     Column("event", lambda row: row["event_id"], "id"),
     Column("type", lambda row: row["scope_type"] or "unreadable"),
-    Column("scope", lambda row: row["scope_id"], "id"),
+    Column("scope", lambda row: row["scope_id"], "id", person=lambda row: row["scope_name"]),
     Column("deliveries", lambda row: row["problem"] or _deliveries(row)),
     Column("summary", lambda row: row["summary"]),
 )
@@ -87,7 +88,7 @@ def list_events(
     asked = Asked(sink=sink, scope=scope, since=since, until=until, event_ids=(event_id,) if event_id else ())
     found = _read(store, asked.filters(store)[0], limit=limit, unreadable=unreadable)
     nothing = "No unreadable pushes." if unreadable else "No events."
-    print_list([_summary(event) for event in found], COLUMNS, as_json=as_json, nothing=nothing)
+    print_list(found.rows(), COLUMNS, as_json=as_json, nothing=nothing)
 
 
 @events_app.command("show")
@@ -106,23 +107,25 @@ def show_event(
 
     Example: reserve-listener events show 5e3702a84e
     """
+    from reserve_listener.web.rows import event_row, event_shown
+
     store = locate_store(config).store.url
+
     found = _read(store, Asked(event_ids=(event_id,)).filters(store)[0], limit=2)
-    if not found:
+    if not found.events:
         raise ReserveListenerError(
             f"the store has no event {event_id}. `events list` shows the events that it has."
         )
-    event = found[-1]
-    if len(found) > 1:
+    event = found.events[-1]
+    if len(found.events) > 1:
         typer.echo(
             f"note: other tenants have an event with this ID, too; this one is of tenant {event.tenant_key}",
             err=True,
         )
-    row = _summary(event)
     if as_json:
-        typer.echo(json_text(row | {"event": _parsed(event.body), "raw": _parsed(event.raw)}))
+        typer.echo(json_text(event_shown(event, found.directory)))
         return
-    for line in _shown(row, event):
+    for line in _shown(event_row(event, found.directory), event):
         typer.echo(line)
 
 
@@ -148,15 +151,16 @@ def tail_events(
     store = locate_store(config).store.url
     (filters,) = Asked(sink=sink, scope=scope).filters(store)
     if as_json and not follow:
-        bodies = [_body(event) for event in _read(store, filters, limit=limit)]
+        bodies = [_body(event) for event in _read(store, filters, limit=limit).events]
         typer.echo(json_text([body for body in bodies if body is not None]))
         return
     with until_interrupted():
-        for event in _newest(store, filters, limit=limit, follow=follow):
-            if not as_json:
-                print_line(_summary(event), COLUMNS)
-            elif (body := _body(event)) is not None:
-                typer.echo(json_text(body, indent=None))
+        for found in _newest(store, filters, limit=limit, follow=follow):
+            for row in () if as_json else found.rows():
+                print_line(row, COLUMNS)
+            for event in found.events if as_json else ():
+                if (body := _body(event)) is not None:
+                    typer.echo(json_text(body, indent=None))
 
 
 def _body(event: "StoredEvent") -> Any:
@@ -195,8 +199,21 @@ def replay_events(
     act(REPLAY, asked, Consent(everything=everything, yes=yes, dry_run=dry_run), config)
 
 
-def _newest(store: str, filters: "EventQuery", *, limit: int, follow: bool) -> "Iterator[StoredEvent]":
-    """The newest events, oldest first; with `follow` also those to come. Looks at the store twice a second."""
+class _Found(NamedTuple):
+    """Events, the oldest first, and what rooms are called when they are shown."""
+
+    events: "list[StoredEvent]"
+    directory: "Directory"
+
+    def rows(self) -> list[dict[str, Any]]:
+        """As they are listed."""
+        from reserve_listener.web.rows import event_row
+
+        return [event_row(event, self.directory) for event in self.events]
+
+
+def _newest(store: str, filters: "EventQuery", *, limit: int, follow: bool) -> "Iterator[_Found]":
+    """The newest events; with `follow` also those to come. Looks at the store twice a second."""
     import time
 
     from reserve_listener.store import open_reader
@@ -204,64 +221,22 @@ def _newest(store: str, filters: "EventQuery", *, limit: int, follow: bool) -> "
     found = _read(store, filters, limit=limit)
     after_seq = 0
     while True:
-        yield from found
+        yield found
         if not follow:
             return
-        after_seq = found[-1].seq if found else after_seq
+        after_seq = found.events[-1].seq if found.events else after_seq
         time.sleep(FOLLOW_S)
         with open_reader(store) as reader:
-            found = reader.events_after(after_seq, filters, limit=FOLLOWED_AT_ONCE)
+            events = reader.events_after(after_seq, filters, limit=FOLLOWED_AT_ONCE)
+            found = _Found(events, reader.directory() if events else found.directory)
 
 
-def _read(store: str, filters: "EventQuery", *, limit: int, unreadable: bool = False) -> "list[StoredEvent]":
-    """The newest events that match, the oldest of them first."""
+def _read(store: str, filters: "EventQuery", *, limit: int, unreadable: bool = False) -> _Found:
+    """The newest events that match."""
     from reserve_listener.store import open_reader
 
     with open_reader(store) as reader:
-        return reader.events(filters, limit=limit, unreadable=unreadable)[::-1]
-
-
-def _summary(event: "StoredEvent") -> dict[str, Any]:
-    from msgspec import to_builtins
-
-    from reserve_listener.clock import rfc3339
-    from reserve_listener.daemon.snapshot import attempt_shown
-
-    return {
-        "seq": event.seq,
-        "event_id": event.event_id,
-        "state": "unreadable" if event.body is None else "readable",
-        "problem": event.problem,
-        "summary": event.summary,
-        "tenant_key": event.tenant_key,
-        "scope_type": event.scope.scope_type if event.scope else None,
-        "scope_id": event.scope.scope_id if event.scope else None,
-        "time": rfc3339(event.created_ms) if event.created_ms is not None else None,
-        "received": rfc3339(event.received_ms),
-        "deliveries": [
-            {
-                "sink": delivery.sink,
-                "state": delivery.state,
-                "attempts": delivery.attempts,
-                "next_attempt": rfc3339(delivery.due_ms)
-                if delivery.due_ms and not delivery.settled_ms
-                else None,
-                "settled": rfc3339(delivery.settled_ms) if delivery.settled_ms else None,
-                "last_error": delivery.last_error,
-                "last_attempts": [to_builtins(attempt_shown(attempt)) for attempt in delivery.history],
-            }
-            for delivery in event.deliveries
-        ],
-    }
-
-
-def _parsed(raw: bytes | None) -> Any:
-    if raw is None:
-        return None
-    try:
-        return json.loads(raw)
-    except (ValueError, RecursionError):
-        return raw.decode("utf-8", "backslashreplace")
+        return _Found(reader.events(filters, limit=limit, unreadable=unreadable)[::-1], reader.directory())
 
 
 def _deliveries(row: dict[str, Any]) -> str:
@@ -283,6 +258,8 @@ def _attempt(attempt: dict[str, Any], *, person: bool) -> str:
 
 def _shown(row: dict[str, Any], event: "StoredEvent") -> "Iterator[str]":
     """For a person, name and value side by side and then the JSON; for a program, fields divided by tabs."""
+    from reserve_listener.web.rows import parsed
+
     person = at_terminal()
     for name in (
         "event_id",
@@ -291,6 +268,7 @@ def _shown(row: dict[str, Any], event: "StoredEvent") -> "Iterator[str]":
         "tenant_key",
         "scope_type",
         "scope_id",
+        "scope_name",
         "state",
         "summary",
         "problem",
@@ -319,6 +297,6 @@ def _shown(row: dict[str, Any], event: "StoredEvent") -> "Iterator[str]":
         ("raw", "What the platform sent:", event.raw),
     ):
         if raw is not None and person:
-            yield f"\n{title}\n{json_text(_parsed(raw))}"
+            yield f"\n{title}\n{json_text(parsed(raw))}"
         elif raw is not None:
-            yield f"{name}\t{escaped_json(json_text(_parsed(raw), indent=None))}"
+            yield f"{name}\t{escaped_json(json_text(parsed(raw), indent=None))}"

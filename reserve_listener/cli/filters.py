@@ -2,14 +2,14 @@
 
 # No `from __future__ import annotations`: Typer reads the types when they run.
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from reserve_listener.errors import ReserveListenerError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from reserve_listener.model import EventQuery
     from reserve_listener.protocols.store import StoreReader
@@ -19,8 +19,8 @@ ScopeOption = Annotated[
     str | None,
     typer.Option(
         "--scope",
-        metavar="ID",
-        help="Only this room or level: its scope_id, or an unambiguous beginning of it.",
+        metavar="SCOPE",
+        help="Only this room or level: its name or scope_id, or an unambiguous beginning of either.",
     ),
 ]
 SinceOption = Annotated[
@@ -61,20 +61,21 @@ class Asked:
     def filters(self, store: str) -> "list[EventQuery]":
         """One for each event that is named, or one for all. Looks ids up in the store of this URL.
 
-        A time that cannot be read is an error of usage (exit 2); a sink that the store never knew, or a beginning that
-        several ids have, is an error: something else than what was meant would match.
+        A time that cannot be read is an error of usage (exit 2); a sink that the store never knew, or what several have
+        for a name or beginning, is an error: something else than what was meant would match.
         """
         from msgspec.structs import replace
 
+        from reserve_listener.cli.known import scope_id_of
         from reserve_listener.model import EventQuery
         from reserve_listener.store import open_reader
 
         since_ms, until_ms = moment(self.since, "--since"), moment(self.until, "--until")
         with open_reader(store) as reader:
             require_sink(reader, self.sink)
-            scope_id = whole_id(reader, "scope", self.scope) if self.scope else None
+            scope_id = scope_id_of(reader, self.scope) if self.scope else None
             one = EventQuery(sink=self.sink, scope_id=scope_id, since_ms=since_ms, until_ms=until_ms)
-            ids = dict.fromkeys(whole_id(reader, "event", event_id) for event_id in self.event_ids)
+            ids = dict.fromkeys(event_id_of(reader, event_id) for event_id in self.event_ids)
         return [replace(one, event_id=event_id) for event_id in ids] or [one]
 
 
@@ -85,16 +86,26 @@ def require_sink(reader: "StoreReader", name: str | None) -> None:
         raise ReserveListenerError(f'the store has no sink "{name}"; it has {", ".join(names) or "none"}.')
 
 
-def whole_id(reader: "StoreReader", kind: Literal["event", "scope"], text: str) -> str:
-    """The id that begins so; the text itself when none does, which then matches nothing."""
-    start = text.removesuffix("…").removesuffix("...")
-    found = reader.ids_that_begin(kind, start, limit=MORE_THAN_ONE)
+def event_id_of(reader: "StoreReader", text: str) -> str:
+    """The id of the event that begins so; the text itself when none does, which then matches nothing."""
+    start = unshortened(text)
+    found = reader.ids_that_begin("event", start, limit=MORE_THAN_ONE)
     if len(found) > 1:
-        shown = ", ".join(found[: MORE_THAN_ONE - 1]) + (" and more" if len(found) == MORE_THAN_ONE else "")
         raise ReserveListenerError(
-            f'"{start}" is the beginning of several IDs ({shown}). Type more of the one you mean.'
+            f'"{start}" is the beginning of several IDs ({some_of(found)}). Type more of the one you mean.'
         )
     return found[0] if found else text
+
+
+def unshortened(text: str) -> str:
+    """As it stands on a terminal, where an id may end in dots."""
+    return text.removesuffix("…").removesuffix("...")
+
+
+def some_of(found: "Sequence[str]") -> str:
+    """The first of several."""
+    more = " and more" if len(found) >= MORE_THAN_ONE else ""
+    return ", ".join(found[: MORE_THAN_ONE - 1]) + more
 
 
 def described(asked: Asked) -> "Iterator[str]":

@@ -1,6 +1,6 @@
 """`reserve-listener history`: what changed of a room or level, and when."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Annotated, Any
 
@@ -15,7 +15,8 @@ from reserve_listener.text import visible
 ScopeArgument = Annotated[
     str,
     typer.Argument(
-        metavar="SCOPE", help="The room or level: its scope_id, or an unambiguous beginning of it."
+        metavar="SCOPE",
+        help="The room or level: its name or scope_id, or an unambiguous beginning of either.",
     ),
 ]
 
@@ -44,34 +45,38 @@ def history(
 
     Example: reserve-listener history omm_3c5dd7e09b --since 30d
     """
-    from reserve_listener.cli.known import history_row, mention_rebuilding, nothing_known, scope_id_of
+    from reserve_listener.cli.known import called, mention_rebuilding, nothing_known, scope_id_of
     from reserve_listener.store import open_reader
+    from reserve_listener.web.rows import history_row
 
     located = locate_store(config)
     since_ms, until_ms = moment(since, "--since"), moment(until, "--until")
     with open_reader(located.store.url) as reader:
         scope_id = scope_id_of(reader, scope)
         entries = reader.history(scope_id, since_ms=since_ms, until_ms=until_ms)
-        rows = [history_row(entry, located.language) for entry in islice(entries, limit)]
+        directory = reader.directory()
+        rows = [history_row(entry, located.language, directory) for entry in islice(entries, limit)]
         if not rows and not reader.known_scopes(scope_id):
             raise nothing_known(reader, scope)
         mention_rebuilding(reader)
     if rows and at_terminal() and not as_json:
+        if title := called(directory, rows[0]["scope_type"], rows[0]["scope_id"]):
+            typer.echo(_style(title, bold=True))
         for row in rows:
-            for line in _told(row, located.language):
+            for line in _told(row, located.language, directory.people):
                 typer.echo(line)
     else:
         print_list(rows, COLUMNS, as_json=as_json, nothing="Nothing in that time.")
 
 
-def _told(row: dict[str, Any], language: str) -> Iterator[str]:
+def _told(row: dict[str, Any], language: str, names: Mapping[str, str]) -> Iterator[str]:
     """For a person: the sentence, and below it each value before and after."""
     late = " (late, superseded)" if row["superseded"] else f" #{row['revision']}"
     found = "" if row["origin"] is None else " (found by asking)"
     yield f"{_style(local_time(row['time'] or row['received']), dim=True)}{late}{found}  {_style(row['summary'], bold=True)}"
     for change in row["changes"] or ():
         moot = "" if change.get("effective", True) else _style("  (no effect now)", dim=True)
-        yield f"    {_name(change['path'], language)}: {_sides(change, language)}{moot}"
+        yield f"    {_name(change['path'], language)}: {_sides(change, language, names)}{moot}"
 
 
 def _name(path: str, language: str) -> str:
@@ -80,15 +85,14 @@ def _name(path: str, language: str) -> str:
     return BY_PATH[path].names[language] if path in BY_PATH else visible(path)
 
 
-def _sides(change: dict[str, Any], language: str) -> str:
+def _sides(change: dict[str, Any], language: str, names: Mapping[str, str]) -> str:
     from reserve_listener.cli.terms import BY_PATH
 
     if "added" in change:
         term = BY_PATH[change["path"]]
-        added = [_style(f"+ {visible(term.entry(entry))}", fg="green") for entry in change["added"]]
-        return "  ".join(
-            added + [_style(f"- {visible(term.entry(entry))}", fg="red") for entry in change["removed"]]
-        )
+        added = [_style(f"+ {visible(term.entry(entry, names))}", fg="green") for entry in change["added"]]
+        removed = [_style(f"- {visible(term.entry(entry, names))}", fg="red") for entry in change["removed"]]
+        return "  ".join(added + removed)
     before, after = (_value(change, side, language) for side in ("before", "after"))
     return f"{_style(before, fg='red')} → {_style(after, fg='green')}"
 

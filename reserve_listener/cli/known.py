@@ -1,23 +1,62 @@
-"""What the commands say of rooms and levels: which one is meant, and its row."""
+"""Which room or level a person means, and what to say when nothing is known of it."""
 
-import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
-from reserve_listener.cli.filters import whole_id
+from reserve_listener.cli.filters import MORE_THAN_ONE, some_of, unshortened
 from reserve_listener.errors import ReserveListenerError
 
 if TYPE_CHECKING:
-    from reserve_listener.model import HistoryEntry, Known, Scope
-    from reserve_listener.protocols.store import StoreReader
+    from collections.abc import Iterable
 
-Row = dict[str, Any]
+    from reserve_listener.protocols.store import Directory, StoreReader
+
+PATH = " / "
+"""Between the names of levels."""
 
 
 def scope_id_of(reader: "StoreReader", text: str) -> str:
-    """The id of the room or level that a person means: the id, or an unambiguous beginning of it."""
-    return whole_id(reader, "scope", text)
+    """The id of the room or level that a person means: by its id, its name, or an unambiguous beginning of either.
+
+    The text itself when there is none, which then matches nothing.
+    """
+    from reserve_listener.intake import directory as naming
+
+    start = unshortened(text)
+    heard = reader.ids_that_begin("scope", start, limit=MORE_THAN_ONE)
+    if heard == [start]:
+        return start
+    directory = reader.directory()
+    places = list(directory.places.values())
+    ids = [place.scope_id for place in places if place.scope_id.startswith(start)]
+    if start in ids:
+        return start
+    exactly, begin_so = naming.called(places, text)
+    if exactly:
+        return _only(directory, text, (place.scope_id for place in exactly), "the name of several")
+    begin_so = begin_so or naming.called(places, start)[1]
+    found = [*heard, *ids, *(place.scope_id for place in begin_so)]
+    return _only(directory, start, found, "the beginning of several names or IDs") if found else text
+
+
+def _only(directory: "Directory", text: str, found: "Iterable[str]", what: str) -> str:
+    first, *others = ids = list(dict.fromkeys(found))
+    if others:
+        shown = some_of([_label(directory, scope_id) for scope_id in ids])
+        raise ReserveListenerError(f'"{text}" is {what}: {shown}. Give more of it, or the ID.')
+    return first
+
+
+def _label(directory: "Directory", scope_id: str) -> str:
+    name = called(directory, "room", scope_id) or called(directory, "level", scope_id)
+    return f"{name} ({scope_id})" if name else scope_id
+
+
+def called(directory: "Directory", scope_type: str, scope_id: str) -> str | None:
+    """The name with those of the levels above it, as far as they are known."""
+    name = directory.name(scope_type, scope_id)
+    return None if name is None else PATH.join([*(directory.path(scope_type, scope_id) or ()), name])
 
 
 def nothing_known(reader: "StoreReader", text: str) -> ReserveListenerError:
@@ -36,41 +75,3 @@ def mention_rebuilding(reader: "StoreReader") -> None:
             "note: the daemon is still going through the events of the older store; there is more to come",
             err=True,
         )
-
-
-def scope_row(scope: "Scope", known: "Known", language: str) -> Row:
-    """A row of `scopes list`."""
-    from reserve_listener.clock import rfc3339
-    from reserve_listener.intake.summary import limits
-
-    return {
-        "scope_id": scope.scope_id,
-        "scope_type": scope.scope_type,
-        "tenant_key": scope.tenant_key,
-        "name": None,
-        "path": None,
-        "revision": known.revision,
-        "time": None if known.created_ms is None else rfc3339(known.created_ms),
-        "summary": limits(json.loads(known.config), language),
-    }
-
-
-def history_row(entry: "HistoryEntry", language: str) -> Row:
-    """A row of `history`, its sentence in this language."""
-    from reserve_listener.clock import rfc3339
-    from reserve_listener.intake.summary import summarise
-
-    changes = None if entry.changes is None else json.loads(entry.changes)
-    return {
-        "event_id": entry.event_id,
-        "time": None if entry.created_ms is None else rfc3339(entry.created_ms),
-        "received": rfc3339(entry.received_ms),
-        "scope_id": entry.scope.scope_id,
-        "scope_type": entry.scope.scope_type,
-        "scope_name": None,
-        "revision": entry.revision,
-        "changes": changes,
-        "summary": summarise(changes, json.loads(entry.config), language),
-        "superseded": entry.revision is None,
-        "origin": entry.origin,
-    }

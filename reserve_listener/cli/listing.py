@@ -31,11 +31,19 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Column:
-    """A field of each row. `read` gives its text, as programs want it; None and "" are an empty cell."""
+    """A field of each row. `read` gives its text, as programs want it; None and "" are an empty cell.
+
+    `person` gives what a person sees in its place, where there is something: a room's name instead of its id.
+    """
 
     title: str
     read: Callable[[Row], str | None]
     kind: Literal["text", "id", "time"] = "text"
+    person: Callable[[Row], str | None] | None = None
+
+    def kind_of(self, rows: Sequence[Row]) -> str:
+        """What a person sees in it: a name is a text, and may wrap."""
+        return "text" if self.person is not None and any(map(self.person, rows)) else self.kind
 
     def for_program(self, row: Row) -> str:
         """The cell, whole."""
@@ -43,6 +51,8 @@ class Column:
 
     def for_person(self, row: Row) -> str:
         """The cell, as short as it can be."""
+        if self.person is not None and (shown := self.person(row)):
+            return visible(shown)
         text = self.read(row) or ""
         if self.kind == "time" and text:
             return local_time(text)
@@ -102,7 +112,8 @@ def _print_table(rows: Sequence[Row], columns: Sequence[Column]) -> None:
     cells = [[column.for_person(row) for column in columns] for row in rows]
     longest = [max(map(cell_len, one)) for one in zip(titles, *cells, strict=True)]
     beneath = _room_for_last(longest, width) < min(longest[-1], WIDE_ENOUGH)
-    widths = _widths(columns, longest[:-1] if beneath else longest, width)
+    kinds = [column.kind_of(rows) for column in columns]
+    widths = _widths(kinds, longest[:-1] if beneath else longest, width)
     heading = _lines(titles, widths, width, beneath=beneath)
     bold = colourful(sys.stdout)
     typer.echo("\n".join(f"\x1b[1m{line}\x1b[0m" if bold else line for line in heading))
@@ -114,13 +125,11 @@ def _room_for_last(longest: Sequence[int], width: int) -> int:
     return width - sum(longest[:-1]) - len(GAP) * (len(longest) - 1)
 
 
-def _widths(columns: Sequence[Column], longest: Sequence[int], width: int) -> list[int]:
+def _widths(kinds: Sequence[str], longest: Sequence[int], width: int) -> list[int]:
     """As wide as their longest cell, while there is room. Texts make room first, then times, then all; the widest first."""
     widths = list(longest)
     missing = sum(widths) + len(GAP) * (len(widths) - 1) - width
-    texts, times = (
-        [at for at in range(len(widths)) if columns[at].kind == kind] for kind in ("text", "time")
-    )
+    texts, times = ([at for at in range(len(widths)) if kinds[at] == kind] for kind in ("text", "time"))
     for giving, least in ((texts, 10), (times, len("04:17:51 CEST")), (range(len(widths)), 2)):
         while missing > 0 and giving and widths[widest := max(giving, key=widths.__getitem__)] > least:
             widths[widest] -= 1

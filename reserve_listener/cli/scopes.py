@@ -7,6 +7,7 @@ import typer
 
 from reserve_listener.cli.filters import moment
 from reserve_listener.cli.history import ScopeArgument
+from reserve_listener.cli.known import PATH
 from reserve_listener.cli.listing import Column, at_terminal, json_text, local_time, print_list
 from reserve_listener.cli.options import ConfigOption, JsonOption
 from reserve_listener.cli.stores import locate_store
@@ -17,10 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from reserve_listener.model import Known, KnownScope, Scope
-    from reserve_listener.protocols.store import StoreReader
+    from reserve_listener.protocols.store import Directory, StoreReader
 
 COLUMNS = (
-    Column("scope", lambda row: row["scope_id"], "id"),
+    Column("scope", lambda row: row["scope_id"], "id", person=lambda row: row["name"]),
     Column("type", lambda row: row["scope_type"]),
     Column("revision", lambda row: str(row["revision"])),
     Column("time", lambda row: row["time"], "time"),
@@ -43,10 +44,10 @@ def list_scopes(config: ConfigOption = None, as_json: JsonOption = False) -> Non
 
     Example: reserve-listener scopes list
     """
-    from reserve_listener.cli.known import scope_row
+    from reserve_listener.web.rows import scope_row
 
-    language, scopes = _all(config)
-    rows = [scope_row(one.scope, one.known, language) for one in scopes]
+    language, scopes, directory = _all(config)
+    rows = [scope_row(one.scope, one.known, language, directory) for one in scopes]
     print_list(rows, COLUMNS, as_json=as_json, nothing="Nothing is known yet.")
 
 
@@ -66,18 +67,20 @@ def show_scope(
 
     Example: reserve-listener scopes show omm_3c5dd7e09b --at 30d
     """
-    from reserve_listener.cli.known import scope_id_of, scope_row
+    from reserve_listener.cli.known import scope_id_of
     from reserve_listener.store import open_reader
+    from reserve_listener.web.rows import scope_shown
 
     located = locate_store(config)
     at_ms = moment(at, "--at")
     with open_reader(located.store.url) as reader:
         whose, known = _known(reader, scope_id_of(reader, scope), at, at_ms)
-    row = scope_row(whose, known, located.language) | {"config": json.loads(known.config)}
+        directory = reader.directory()
+    row = scope_shown(whose, known, located.language, directory)
     if as_json:
         typer.echo(json_text(row))
         return
-    for name, text in _facts(row, located.language):
+    for name, text in _facts(row, located.language, directory):
         typer.echo(f"{name:<28}{visible(text)}" if at_terminal() else f"{name}\t{visible(text)}")
 
 
@@ -94,22 +97,21 @@ def export_scopes(
     """
     if not as_csv:
         raise typer.BadParameter("say in which form; there is --csv", param_hint="--csv")
-    language, scopes = _all(config)
-    _write_csv(_table(scopes, language))
+    language, scopes, directory = _all(config)
+    _write_csv(_table(scopes, language, directory))
 
 
-def _all(config: Any) -> "tuple[str, list[KnownScope]]":
-    """Rooms before levels, each by id."""
+def _all(config: Any) -> "tuple[str, list[KnownScope], Directory]":
+    """Rooms before levels, each by id; and what they are called."""
     from reserve_listener.cli.known import mention_rebuilding
     from reserve_listener.store import open_reader
 
     located = locate_store(config)
     with open_reader(located.store.url) as reader:
         mention_rebuilding(reader)
-        scopes = reader.known_scopes()
-    return located.language, sorted(
-        scopes, key=lambda one: (one.scope.scope_type != "room", one.scope.scope_id, one.scope.tenant_key)
-    )
+        scopes, directory = reader.known_scopes(), reader.directory()
+    scopes.sort(key=lambda one: (one.scope.scope_type != "room", one.scope.scope_id, one.scope.tenant_key))
+    return located.language, scopes, directory
 
 
 def _known(reader: "StoreReader", scope_id: str, at: str | None, at_ms: int | None) -> "tuple[Scope, Known]":
@@ -136,18 +138,21 @@ def _known(reader: "StoreReader", scope_id: str, at: str | None, at_ms: int | No
     return entry.scope, Known(entry.revision, entry.created_ms, entry.config)
 
 
-def _facts(row: dict[str, Any], language: str) -> "Iterator[tuple[str, str]]":
+def _facts(row: dict[str, Any], language: str, directory: "Directory") -> "Iterator[tuple[str, str]]":
     """Name and value, the limits in the terms of the console; what is in the configuration beside them as it is."""
     from reserve_listener.cli.terms import TERMS
     from reserve_listener.intake.changes import FIELDS, path_of
 
     person = at_terminal()
-    for name in ("scope_id", "scope_type", "tenant_key", "revision", "time", "summary"):
+    for name in ("scope_id", "scope_type", "name", "path", "tenant_key", "revision", "time", "summary"):
         if row[name] is not None:
-            yield name, local_time(row[name]) if person and name == "time" else str(row[name])
+            yield name, _fact(row[name], as_time=person and name == "time")
+    if row["gone"]:
+        yield "gone", "true"
     config = row["config"]
     for term in TERMS:
-        yield term.names[language] if person else term.path, term.read(config, language)
+        names = directory.people if person else None
+        yield term.names[language] if person else term.path, term.read(config, language, names)
     for key, value in config.items():
         beside = {key: value} if key not in FIELDS or not isinstance(value, dict) else None
         for name, other in (beside or value).items():
@@ -156,7 +161,13 @@ def _facts(row: dict[str, Any], language: str) -> "Iterator[tuple[str, str]]":
                 yield path, json_text(other, indent=None)
 
 
-def _table(scopes: "Iterable[KnownScope]", language: str) -> "Iterator[list[str]]":
+def _fact(value: Any, *, as_time: bool) -> str:
+    if isinstance(value, list):
+        return PATH.join(value)
+    return local_time(value) if as_time else str(value)
+
+
+def _table(scopes: "Iterable[KnownScope]", language: str, directory: "Directory") -> "Iterator[list[str]]":
     from reserve_listener.cli.terms import ABOUT, SCOPE_TYPES, TERMS
     from reserve_listener.clock import rfc3339
 
@@ -169,9 +180,12 @@ def _table(scopes: "Iterable[KnownScope]", language: str) -> "Iterator[list[str]
     for one in scopes:
         config = json.loads(one.known.config)
         time = "" if one.known.created_ms is None else rfc3339(one.known.created_ms)
-        kind = SCOPE_TYPES[language].get(one.scope.scope_type, one.scope.scope_type)
+        scope = one.scope
+        kind = SCOPE_TYPES[language].get(scope.scope_type, scope.scope_type)
+        name = directory.name(scope.scope_type, scope.scope_id) or ""
+        path = PATH.join(directory.path(scope.scope_type, scope.scope_id) or ())
         yield [
-            *(one.scope.scope_id, kind, "", ""),
+            *(scope.scope_id, kind, name, path),
             *(term.read(config, language) for term in TERMS),
             *(str(one.known.revision), time),
         ]

@@ -176,7 +176,8 @@ def _sink(sink: "SinkStatus") -> str:
 
 def _failure(failure: "FailedDelivery") -> "Iterator[str]":
     ending = f", next attempt {_when(failure.next_attempt)}" if failure.next_attempt else ""
-    where = f"{failure.scope_type} {_id(failure.scope_id)}"
+    name = failure.scope_name if at_terminal() else None
+    where = f"{failure.scope_type} {name or _id(failure.scope_id)}"
     yield _line(
         "failure", f"{failure.sink}: event {_id(failure.event_id)} of {where}: {failure.state}{ending}"
     )

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from reserve_listener.intake.changes import IDS
+from reserve_listener.intake.summary import name_of
 from reserve_listener.intake.words import SECOND_OF_DAY, clock
 
 if TYPE_CHECKING:
     from reserve_listener.intake.changes import Config
+    from reserve_listener.intake.summary import Names
 
 
 @dataclass(frozen=True)
@@ -28,25 +30,27 @@ class Term:
         """As in `changes`."""
         return f"{self.section}.{self.key}"
 
-    def read(self, config: Config, language: str) -> str:
-        """The value in this configuration, "" when it is not known."""
+    def read(self, config: Config, language: str, names: Names | None = None) -> str:
+        """The value in this configuration, "" when it is not known; with `names` people by name."""
         section = config.get(self.section)
         if not isinstance(section, dict) or self.key not in section:
             return ""
-        return self.show(section[self.key], language)
+        return self.show(section[self.key], language, names)
 
-    def show(self, value: Any, language: str) -> str:
+    def show(self, value: Any, language: str, names: Names | None = None) -> str:
         """A value as people write it."""
         if self.is_time and type(value) is int and 0 <= value <= SECOND_OF_DAY:
             return clock(value)
         if self.values is not None and isinstance(value, bool | str):
             return self.values[language].get(value, _as_it_is(value))
         if self.key in IDS and isinstance(value, list):
-            return " ".join(map(self.entry, value))
+            return (", " if names else " ").join(self.entry(entry, names) for entry in value)
         return _as_it_is(value)
 
-    def entry(self, entry: Any) -> str:
-        """A person or department by the id that is known best."""
+    def entry(self, entry: Any, names: Names | None = None) -> str:
+        """A person or department by name if that is known, else by the id that is known best."""
+        if names and (name := name_of(self.key, entry, names)):
+            return name
         ids = [entry.get(kind) for kind in IDS[self.key]] if isinstance(entry, dict) else []
         return next((known for known in ids if isinstance(known, str) and known), _as_it_is(entry))
 

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import os
 import time
-from collections import Counter, deque
+from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from reserve_listener import __version__
@@ -22,12 +22,13 @@ from reserve_listener.web.answers import (
     Status,
     StoreStatus,
 )
+from reserve_listener.web.rows import attempt_shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from reserve_listener.delivery import SinkHealth, Workers
-    from reserve_listener.model import AttemptRecord, FailedDelivery, SinkState
+    from reserve_listener.model import FailedDelivery, SinkState
     from reserve_listener.protocols import Transport
     from reserve_listener.protocols.store import StoreHealth
     from reserve_listener.web.answers import Reason
@@ -62,13 +63,9 @@ class Health:
         self._silent_since_ms = now_ms()
         self._connected_ms: deque[int] = deque(maxlen=RECONNECTS_KEPT)
         self._noticed_ms: dict[str, int] = {}
-        self.changes: Counter[str] = Counter()
-        """What happened to the connection, by `State.change`."""
 
     def on_state(self, state: State) -> None:
         """The connection's state has changed."""
-        if state.change is not None:
-            self.changes[state.change] += 1
         if state.name == "connected":
             self._connected_ms.append(now_ms())
         elif state.name == "lost":
@@ -228,20 +225,10 @@ def failure_shown(failure: FailedDelivery, redact: Callable[[str], str] = str) -
         event_id=failure.event_id,
         scope_type=failure.scope.scope_type,
         scope_id=failure.scope.scope_id,
+        scope_name=failure.scope_name,
         state=failure.state,
         attempts=[attempt_shown(attempt, redact) for attempt in failure.attempts],
         next_attempt=rfc3339(failure.due_ms) if failure.state == PENDING and failure.due_ms else None,
-    )
-
-
-def attempt_shown(attempt: AttemptRecord, redact: Callable[[str], str] = str) -> answers.Attempt:
-    """One attempt, for people and scripts."""
-    return answers.Attempt(
-        time=rfc3339(attempt.at_ms),
-        outcome=attempt.outcome,
-        status=attempt.status,
-        duration_s=attempt.took_ms / 1000,
-        error=None if attempt.error is None else redact(attempt.error),
     )
 
 

@@ -96,6 +96,19 @@ class Directory:
         return place is not None and place.gone_ms is not None
 
 
+def called(places: Iterable[KnownPlace], text: str) -> tuple[list[KnownPlace], list[KnownPlace]]:
+    """Rooms and levels with this name, whatever the case, and those whose names begin so. What is gone only if nothing else is."""
+    text = text.strip().casefold()
+    named = [(place, place.name.casefold()) for place in places if place.name is not None]
+    exactly = [place for place, name in named if name == text]
+    begin_so = [place for place, name in named if name.startswith(text)]
+    return _rather_there(exactly), _rather_there(begin_so)
+
+
+def _rather_there(places: list[KnownPlace]) -> list[KnownPlace]:
+    return [place for place in places if place.gone_ms is None] or places
+
+
 def shown(name: object) -> str | None:
     """A name as it is kept and shown; None: the platform told none."""
     return visible(name.strip(), LONGEST_NAME) or None if isinstance(name, str) else None

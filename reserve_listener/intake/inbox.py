@@ -7,7 +7,6 @@ is taken while the store cannot be projected into, nor more than it can catch up
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from reserve_listener.intake.projector import Projector
-    from reserve_listener.meters import IntakeMeter
     from reserve_listener.model import IncomingEvent
     from reserve_listener.protocols.store import StoreIntake
 
@@ -44,9 +42,8 @@ class _Push(NamedTuple):
 class Inbox:
     """Used on the loop."""
 
-    def __init__(self, store: StoreIntake, projector: Projector, meter: IntakeMeter) -> None:
+    def __init__(self, store: StoreIntake, projector: Projector) -> None:
         self._store = store
-        self._meter = meter
         self._projector = projector
         self._coming: deque[_Push] = deque()
         self._waiting_events = 0
@@ -83,8 +80,7 @@ class Inbox:
         while self._coming and self._projector.has_room:
             some, size = self._next_batch()
             self._projector.expect(len(some), size)
-            told = partial(self._received, some, size, time.monotonic())
-            self._store.receive([push.event for push in some], told)
+            self._store.receive([push.event for push in some], partial(self._received, some, size))
 
     def _next_batch(self) -> tuple[list[_Push], int]:
         coming, some = self._coming, [self._coming.popleft()]
@@ -102,16 +98,7 @@ class Inbox:
             self._waiting_bytes -= push.size
             push.done(StoreError(problem))
 
-    def _received(
-        self,
-        pushes: Sequence[_Push],
-        size: int,
-        began_s: float,
-        number: int,
-        error: StoreError | None,
-    ) -> None:
-        self._meter.commits_s.observe(time.monotonic() - began_s)
-        self._meter.batches.observe(len(pushes))
+    def _received(self, pushes: Sequence[_Push], size: int, number: int, error: StoreError | None) -> None:
         self._waiting_events -= len(pushes)
         self._waiting_bytes -= size
         if error is not None:

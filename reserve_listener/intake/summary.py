@@ -41,7 +41,7 @@ def summarise(
     """
     words = LANGUAGES[language]
     if changes is None:
-        clauses = _limits(words, after)
+        clauses = _limits(words, after, names or {})
     elif changes:
         clauses = _Telling(words, changes, after, names or {}).clauses()
     else:
@@ -49,9 +49,9 @@ def summarise(
     return visible(_joined(words, clauses), LONGEST)
 
 
-def limits(config: Config, language: str) -> str:
+def limits(config: Config, language: str, names: Names | None = None) -> str:
     """The limits in words."""
-    return summarise(None, config, language)
+    return summarise(None, config, language, names)
 
 
 def _joined(words: Words, clauses: list[str]) -> str:
@@ -164,7 +164,8 @@ class _Telling:
             if switch.get("after") is True:
                 self._say(self._words.all_members_now, told)
             else:
-                self._say(_selected(self._words, self._words.selected_members_now, self._after), told)
+                clause = self._words.selected_members_now
+                self._say(_selected(self._words, clause, self._after, self._names), told)
         elif switch is not None:
             self._say(self._odd(switch), [switch])
         self._list("reserve_scope_config", "allow_users")
@@ -217,15 +218,9 @@ class _Telling:
         self._say(fill(self._words.kinds[key].told, self._words.both.join(told)), [change])
 
     def _entries(self, key: str, entries: list[Any]) -> str:
-        if len(entries) == 1 and (name := self._name(key, entries[0])):
+        if len(entries) == 1 and (name := name_of(key, entries[0], self._names)):
             return fill(self._words.kinds[key].named, visible(name, LONGEST_NAME))
         return _counted(self._words, key, entries)
-
-    def _name(self, key: str, entry: Any) -> str | None:
-        ids = [entry.get(kind) for kind in IDS[key]] if isinstance(entry, dict) else []
-        return next(
-            (name for known in ids if isinstance(known, str) and (name := self._names.get(known))), None
-        )
 
     @staticmethod
     def _before(after: Config, told: list[Change]) -> Config:
@@ -239,7 +234,7 @@ class _Telling:
 # -- what is ------------------------------------------------------------------------------------------------------------
 
 
-def _limits(words: Words, config: Config) -> list[str]:
+def _limits(words: Words, config: Config, names: Names) -> list[str]:
     told = [_approval_limits(words, _section(config, "approve_config"))]
     times = _section(config, "time_config")
     if times.get("time_switch") is False:
@@ -250,7 +245,7 @@ def _limits(words: Words, config: Config) -> list[str]:
     if everybody is True:
         told.append(words.all_members)
     elif everybody is False:
-        told.append(_selected(words, words.selected_members, config))
+        told.append(_selected(words, words.selected_members, config, names))
     return [clause for clause in told if clause] or [words.nothing_known]
 
 
@@ -278,17 +273,19 @@ def _time_limits(words: Words, section: Config) -> list[str]:
     return told
 
 
-def _selected(words: Words, clause: str, config: Config) -> str:
+def _selected(words: Words, clause: str, config: Config, names: Names) -> str:
     """Whoever is selected, counted. A group of users is in neither list: two empty ones do not mean nobody."""
     section = _section(config, "reserve_scope_config")
     counts = [(key, section.get(key)) for key in ("allow_users", "allow_depts")]
-    told = [_alone(words, key, items) for key, items in counts if isinstance(items, list) and items]
+    told = [_alone(words, key, items, names) for key, items in counts if isinstance(items, list) and items]
     return fill(words.detail, clause, words.comma.join(told)) if told else clause
 
 
-def _alone(words: Words, key: str, entries: list[Any]) -> str:
-    counted = words.kinds[key].counted
-    return fill(counted, len(entries)) if counted else _counted(words, key, entries)
+def _alone(words: Words, key: str, entries: list[Any], names: Names) -> str:
+    kind = words.kinds[key]
+    if len(entries) == 1 and (name := name_of(key, entries[0], names)):
+        return fill(kind.named_alone or kind.named, visible(name, LONGEST_NAME))
+    return fill(kind.counted, len(entries)) if kind.counted else _counted(words, key, entries)
 
 
 def _counted(words: Words, key: str, entries: list[Any]) -> str:
@@ -302,6 +299,12 @@ def _rule(words: Words, section: Config) -> str | bool | None:
     if condition == "all":
         return True
     return _hours(words, duration) if condition == "conditional" else None
+
+
+def name_of(key: str, entry: Any, names: Names) -> str | None:
+    """What this person or department in a list is called; None: not known."""
+    ids = [entry.get(kind) for kind in IDS[key]] if isinstance(entry, dict) else []
+    return next((name for known in ids if isinstance(known, str) and (name := names.get(known))), None)
 
 
 # -- values -------------------------------------------------------------------------------------------------------------

@@ -25,7 +25,9 @@ class Kind:
     counted: str | None = None
     """The same where it stands alone; None when it is no different."""
     named: str
-    """`{}` is the name."""
+    """`{}` is the name, beside `told`."""
+    named_alone: str | None = None
+    """The same where it stands alone; None when it is no different."""
     told: str
     """`{}` is what was added and removed."""
 
@@ -183,8 +185,12 @@ CHINESE: Final = Words(
     both="、",
     kinds={
         "approvers": Kind(one="{}人", many="{}人", counted="审批人{}人", named="{}", told="审批人{}"),
-        "allow_users": Kind(one="{}人", many="{}人", counted="成员{}人", named="{}", told="可预定成员{}"),
-        "allow_depts": Kind(one="{}个", many="{}个", counted="部门{}个", named="{}", told="可预定部门{}"),
+        "allow_users": Kind(
+            one="{}人", many="{}人", counted="成员{}人", named="{}", named_alone="成员{}", told="可预定成员{}"
+        ),
+        "allow_depts": Kind(
+            one="{}个", many="{}个", counted="部门{}个", named="{}", named_alone="部门{}", told="可预定部门{}"
+        ),
     },
 )
 

@@ -129,6 +129,7 @@ class FailedDelivery(msgspec.Struct, frozen=True, kw_only=True):
     state: str
     attempts: list[Attempt]
     next_attempt: str | None = None
+    scope_name: str | None = None
 
 
 class Gap(msgspec.Struct, frozen=True, kw_only=True, rename={"from_": "from"}):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -110,3 +111,25 @@ def test_a_value_out_of_all_bounds(value: Any) -> None:
     }
     assert 0 < len(limits(now, "en")) <= LONGEST
     assert 0 < len(summarise(None, now, "zh")) <= LONGEST
+
+
+@pytest.mark.parametrize(
+    ("language", "told"),
+    [
+        ("en", ["selected members may book", "member Ada", "department 销售部"]),
+        ("zh", ["部分成员可预定", "成员 Ada", "部门销售部"]),
+    ],
+)
+def test_one_alone_is_named_in_the_limits(language: str, told: list[str]) -> None:
+    """Where the limits are told: exactly one person, and one department, whose name is known; of several the number."""
+    one = {
+        "allow_all_users": False,
+        "allow_users": [{"open_id": "ou_ada"}],
+        "allow_depts": [{"department_id": "od-sales"}],
+    }
+    sentence = limits({"reserve_scope_config": one}, language, NAMES)
+    clauses = re.split("[(),\uff08-\uff0c]", sentence)  # brackets and commas, full-width ones, too
+    assert [clause.strip() for clause in clauses if clause] == told
+    several = one | {"allow_users": [{"open_id": "ou_ada"}, {"open_id": "ou_zhang"}]}
+    assert "Ada" not in limits({"reserve_scope_config": several}, language, NAMES)
+    assert "Ada" not in limits({"reserve_scope_config": one}, language)

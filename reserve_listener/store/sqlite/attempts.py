@@ -73,8 +73,9 @@ def last_failures(states: dict[int, str], connection: sqlite3.Connection) -> lis
             state=states[state],
             due_ms=due_ms,
             attempts=of_event(seq, connection)[sink],
+            scope_name=name,
         )
-        for seq, sink, event_id, tenant_key, scope_type, scope_id, state, due_ms in found
+        for seq, sink, event_id, tenant_key, scope_type, scope_id, state, due_ms, name in found
     ]
 
 

@@ -134,9 +134,10 @@ WITH failed AS (
     SELECT seq, sink, at_ms FROM attempts INDEXED BY attempts_failed
     WHERE outcome <> 'delivered' ORDER BY at_ms DESC LIMIT :looked_at)
   GROUP BY seq, sink ORDER BY max(at_ms) DESC LIMIT :shown)
-SELECT d.seq, k.name, e.event_id, c.tenant_key, c.scope_type, c.scope_id, d.state, d.due_ms
+SELECT d.seq, k.name, e.event_id, c.tenant_key, c.scope_type, c.scope_id, d.state, d.due_ms, p.name
 FROM failed AS f JOIN deliveries AS d ON d.seq = f.seq AND d.sink = f.sink
 JOIN events AS e ON e.seq = d.seq JOIN scopes AS c ON c.id = d.scope JOIN sinks AS k ON k.id = d.sink
+LEFT JOIN places AS p ON p.scope_type = c.scope_type AND p.scope_id = c.scope_id
 ORDER BY f.at_ms DESC
 """
 
@@ -166,18 +167,6 @@ SELECT name, configured,
   (SELECT count(*) FROM deliveries INDEXED BY deliveries_dead WHERE sink = s.id AND state = 2),
   disabled_ms, disabled_reason
 FROM sinks AS s ORDER BY id
-"""
-
-# The first that is pending is the oldest. What is due in the future has failed before.
-WAITING: Final = """
-SELECT name,
-  (SELECT count(*) FROM deliveries INDEXED BY deliveries_pending WHERE sink = s.id AND state = 0),
-  (SELECT count(*) FROM deliveries INDEXED BY deliveries_due
-   WHERE sink = s.id AND state = 0 AND due_ms > 0 AND due_ms > :now_ms),
-  (SELECT count(*) FROM deliveries INDEXED BY deliveries_dead WHERE sink = s.id AND state = 2),
-  (SELECT received_ms FROM events WHERE seq =
-    (SELECT min(seq) FROM deliveries INDEXED BY deliveries_pending WHERE sink = s.id AND state = 0))
-FROM sinks AS s WHERE configured ORDER BY id
 """
 
 LAST_RECEIVED: Final = "SELECT received_ms FROM events ORDER BY seq DESC LIMIT 1"
