@@ -18,14 +18,9 @@ import structlog
 from reserve_listener.clock import now_ms
 from reserve_listener.errors import StoreError
 from reserve_listener.intake.directory import LEVEL, ROOM, is_id, shown
+from reserve_listener.intake.troubles import BACKOFF_CAP_S, Troubles
 from reserve_listener.intake.wanted import Wanted
-from reserve_listener.lark.api.errors import (
-    ApiError,
-    AppRefusedError,
-    GoneError,
-    PermissionMissingError,
-    TryAgainError,
-)
+from reserve_listener.lark.api.errors import ApiError, GoneError
 from reserve_listener.model import KnownPlace
 
 if TYPE_CHECKING:
@@ -41,11 +36,8 @@ PEOPLE: Final = "people"
 
 DAY_S: Final = 86_400.0
 """How old names may be."""
-MENDED_S: Final = 600.0
-"""How often it is tried whether a permission has been given, or a secret corrected: a call costs nothing."""
-BACKOFF_S: Final = 5.0
-BACKOFF_CAP_S: Final = 600.0
-"""Between attempts at what may pass; the client has tried for some seconds by then."""
+MEANWHILE: Final = "events are delivered all the same, with the names that are known; it is tried again"
+"""What still works when names cannot be asked for."""
 
 CHUNK: Final = 200
 """Rooms that are written at once: some milliseconds of the store's thread."""
@@ -74,6 +66,7 @@ class Names:
         app_id: str,
         places: bool = True,
         people: bool = False,
+        troubles: Troubles | None = None,
         now_ms: Callable[[], int] = now_ms,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -86,7 +79,7 @@ class Names:
         self._asks_people = people
         self._now_ms = now_ms
         self._sleep = sleep
-        self._troubles = _Troubles()
+        self._troubles = troubles or Troubles("names", MEANWHILE)
         self._places: Wanted[tuple[str, str]] = Wanted(clock)
         self._strangers: Wanted[str] = Wanted(clock)
 
@@ -251,52 +244,3 @@ def _known(place: Place, seen_ms: int) -> KnownPlace | None:
 
 def _open_ids(document: bytes) -> set[str]:
     return {found.decode() for found in _OPEN_ID.findall(document)}
-
-
-class _Troubles:
-    """Says once what is wrong, and how long to wait."""
-
-    def __init__(self) -> None:
-        self._failed: dict[str, int] = {}
-        self._told: set[tuple[str, ...]] = set()
-
-    def pause_s(self, what: str, error: Exception) -> float:
-        """What has failed, and why."""
-        if isinstance(error, PermissionMissingError):
-            self._once(error.permissions, what, error)
-            return MENDED_S
-        if isinstance(error, AppRefusedError):
-            self._once(("app",), what, error)
-            return MENDED_S
-        before = self._failed.get(what, 0)
-        self._failed[what] = before + 1
-        if not before:
-            defect = None if isinstance(error, (ApiError, StoreError)) else error
-            log.warning(
-                "names.interrupted", what=what, error=str(error), hint=_hint_of(error), exc_info=defect
-            )
-        asked_s = error.after_s if isinstance(error, TryAgainError) else None
-        return min(asked_s or BACKOFF_S * 2 ** min(before, 10), BACKOFF_CAP_S)
-
-    def over(self, what: str) -> None:
-        """It works."""
-        self._failed.pop(what, None)
-
-    def _once(self, key: tuple[str, ...], what: str, error: PermissionMissingError | AppRefusedError) -> None:
-        if key in self._told:
-            return
-        self._told.add(key)
-        missing = error.permissions if isinstance(error, PermissionMissingError) else None
-        log.warning(
-            "names.unavailable",
-            what=what,
-            error=str(error),
-            **({} if missing is None else {"permissions": missing}),
-            hint=_hint_of(error),
-        )
-
-
-def _hint_of(error: Exception) -> str:
-    meanwhile = "events are delivered all the same, with the names that are known; it is tried again"
-    hint = error.hint if isinstance(error, ApiError) else None
-    return f"{hint}; {meanwhile}" if hint else meanwhile

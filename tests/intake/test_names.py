@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import structlog
@@ -12,7 +12,8 @@ import structlog
 from reserve_listener.config import LarkConfig
 from reserve_listener.intake.complete import completing
 from reserve_listener.intake.directory import Directory
-from reserve_listener.intake.names import CHUNK, DAY_S, MENDED_S, Names
+from reserve_listener.intake.names import CHUNK, DAY_S, Names
+from reserve_listener.intake.troubles import MENDED_S
 from reserve_listener.intake.wanted import AGAIN_S, TRIES, WANTED, Wanted
 from reserve_listener.lark.api.client import Client
 from reserve_listener.model import IncomingEvent, PlaceNews
@@ -65,7 +66,7 @@ class World:
         self._api_s = 0.0
         self.client = Client(lark, hide=lambda *_: None, clock=lambda: self._api_s, sleep=self._pass)
 
-    async def open(self, folder: Path, **wanted: bool) -> None:
+    async def open(self, folder: Path, **wanted: Any) -> None:
         """Take the store; names are asked for by `names.run`."""
         self.store = await open_store(
             url_of(folder / "events.db"),
