@@ -255,6 +255,11 @@ class Pass(msgspec.Struct, frozen=True, gc=False):
     """None: it is under way, or was broken off and is to be finished."""
     differences: int
 
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether it is to be gone on with."""
+        return self.number > 0 and self.ended_ms is None
+
 
 class Asked(msgspec.Struct, frozen=True, gc=False):
     """A room or level of which something is known, or that was asked for."""

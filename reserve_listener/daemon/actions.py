@@ -9,16 +9,18 @@ import structlog
 from reserve_listener.clock import now_ms
 from reserve_listener.daemon.trial import sample_delivery, send_test_event
 from reserve_listener.errors import NotFoundError, ReserveListenerError
+from reserve_listener.web.answers import Reconciling
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from reserve_listener.daemon.rooms import Rooms
     from reserve_listener.daemon.snapshot import Health
     from reserve_listener.delivery import Worker, Workers
     from reserve_listener.model import EventQuery
     from reserve_listener.protocols import Transport
     from reserve_listener.protocols.store import StoreAdmin
-    from reserve_listener.web.answers import SampleResult, Status
+    from reserve_listener.web.answers import Comparison, SampleResult, Status
 
 BY_HAND: Final = "disabled by hand"
 
@@ -29,9 +31,17 @@ class OperatorActions:
     """Acts on the parts of one daemon."""
 
     def __init__(
-        self, app_id: str, store: StoreAdmin, transport: Transport, workers: Workers, health: Health
+        self,
+        app_id: str,
+        store: StoreAdmin,
+        *,
+        transport: Transport,
+        workers: Workers,
+        health: Health,
+        rooms: Rooms,
     ) -> None:
         self._app_id = app_id
+        self._rooms = rooms
         self._store = store
         self._transport = transport
         self._workers = workers
@@ -74,6 +84,16 @@ class OperatorActions:
             )
         log.info("control.done", operation="reconnect", was=was)
         return was
+
+    async def reconcile(self, scope_ids: Sequence[str] | None, *, dry_run: bool) -> Reconciling:
+        """See `web.api.Actions`."""
+        job = await self._rooms.ask(scope_ids, dry_run=dry_run)
+        log.info("control.done", operation="reconcile", scopes=scope_ids or "all", dry_run=dry_run)
+        return Reconciling(status="reconciling" if job.total else "waiting", id=job.id)
+
+    def comparison(self, comparison_id: str, after: int) -> Comparison:
+        """See `web.api.Actions`."""
+        return self._rooms.comparison(comparison_id, after)
 
     def _worker(self, name: str) -> Worker:
         worker = self._workers.worker(name)

@@ -122,7 +122,14 @@ class App:
             complete=completing(self._config.lark.tells_in, self._directory),
             directory=self._directory,
         )
-        self._rooms = Rooms(self._config, self._store, self._directory, hide=self._logs.hide)
+        self._rooms = Rooms(
+            self._config,
+            self._store,
+            self._directory,
+            hide=self._logs.hide,
+            flush=self._flush,
+        )
+        self._store.on_doubt = self._rooms.doubt
         self._control = ControlServer(backend(url).control_socket)
         try:
             if await _came_before(signals.stop, self._build()):
@@ -192,10 +199,20 @@ class App:
         self._store.on_requeue = self._workers.requeue
         self._workers.start(specs, disabled=await self._disabled())
         self._health = Health(
-            lark.app_id, self._store, self._transport, self._workers, redact=self._logs.redact
+            lark.app_id,
+            self._store,
+            self._transport,
+            self._workers,
+            redact=self._logs.redact,
+            reconciling=self._rooms.reconcile_status,
         )
         self._actions = OperatorActions(
-            lark.app_id, self._store, self._transport, self._workers, self._health
+            lark.app_id,
+            self._store,
+            transport=self._transport,
+            workers=self._workers,
+            health=self._health,
+            rooms=self._rooms,
         )
         runtime.started()
 
@@ -237,6 +254,9 @@ class App:
             accept=self._intake.accept,
             timing=timing,
         )
+
+    async def _flush(self) -> None:
+        await self._intake.flush()
 
     def _accept_typed(self, raw: bytes) -> None:
         """What the handler registered with the SDK does; see `build_dispatcher`."""
@@ -335,8 +355,9 @@ class App:
             log.error(
                 "connection.gap",
                 offline_s=gap_ms // 1000,
-                hint="longer than the platform keeps retrying: changes from that time may be lost",
+                hint=f"longer than the platform keeps retrying: {self._rooms.after_gap}",
             )
+        self._rooms.connected(after_gap=gap_ms is not None)
 
     # -- reload -------------------------------------------------------------------------------------------------------------
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from reserve_listener.model import FailedDelivery, SinkState
     from reserve_listener.protocols import Transport
     from reserve_listener.protocols.store import StoreHealth
-    from reserve_listener.web.answers import Reason
+    from reserve_listener.web.answers import Reason, ReconcileStatus
 
 GAPS_SHOWN_MS: Final = 30 * 24 * 3600 * 1000
 HOUR_MS: Final = 3600 * 1000
@@ -53,8 +53,10 @@ class Health:
         workers: Workers,
         *,
         redact: Callable[[str], str],
+        reconciling: Callable[[], ReconcileStatus | None] = lambda: None,
     ) -> None:
         self._app_id = app_id
+        self._reconciling = reconciling
         self._store = store
         self._transport = transport
         self._workers = workers
@@ -120,6 +122,7 @@ class Health:
             sinks=sinks,
             failures=[failure_shown(failure, self._redact) for failure in insight.failures],
             gaps=gaps_shown(insight),
+            reconcile=self._reconciling(),
             store=store_status(self._store.name, insight, self._store.max_bytes),
         )
 

@@ -67,6 +67,79 @@ class Reconnecting(msgspec.Struct, frozen=True, kw_only=True):
     was: str
 
 
+class ReconcileRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Which rooms and levels to compare with the platform: these ids, or all."""
+
+    scope: str | None = None
+    scopes: list[str] = []
+    all: bool = False
+    dry_run: bool = False
+    """Only say what would be found; nothing is stored or delivered."""
+
+
+class Reconciling(msgspec.Struct, frozen=True, kw_only=True):
+    """It is under way; `GET /reconcile/{id}` tells how far it is. `waiting`: something else comes first."""
+
+    status: str
+    id: str
+
+
+class Difference(msgspec.Struct, frozen=True, kw_only=True):
+    """A change that was found by asking: a row as of `history`."""
+
+    event_id: str
+    time: str | None
+    received: str
+    scope_id: str
+    scope_type: str
+    scope_name: str | None
+    revision: int | None
+    changes: msgspec.Raw
+    summary: str
+    superseded: bool
+    origin: str | None
+
+
+class Comparison(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a comparison is, and what it found. `state`: waiting, running, done or failed.
+
+    `problem`: why it does not go on at the moment; of one that is done or failed: what could not be read. `more`: there are
+    further differences now, after those in `found`.
+    """
+
+    id: str
+    state: str
+    dry_run: bool
+    total: int
+    done: int
+    differences: int
+    gone: int
+    not_read: int
+    problem: str | None
+    hint: str | None
+    found: list[Difference]
+    more: bool
+
+
+class ReconcileStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """The last pass over all rooms and levels. `state`: off, waiting, running, done or failed; `reason`: why it is not running.
+
+    `total` and `done` count scopes. `differences`: changes that nobody had heard of; `not_read`: scopes without an answer.
+    """
+
+    state: str
+    reason: str | None = None
+    hint: str | None = None
+    total: int = 0
+    done: int = 0
+    differences: int = 0
+    gone: int = 0
+    not_read: int = 0
+    started: str | None = None
+    ended: str | None = None
+    next: str | None = None
+
+
 class SampleResult(msgspec.Struct, frozen=True, kw_only=True):
     """What came of a sample event."""
 
@@ -166,3 +239,4 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     sinks: list[SinkStatus] = []
     failures: list[FailedDelivery] = []
     gaps: list[Gap] = []
+    reconcile: ReconcileStatus | None = None

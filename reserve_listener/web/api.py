@@ -24,7 +24,10 @@ from reserve_listener.errors import NotFoundError, ReserveListenerError, StoreEr
 from reserve_listener.model import EventQuery
 from reserve_listener.web.answers import (
     Changed,
+    Comparison,
     Count,
+    ReconcileRequest,
+    Reconciling,
     Reconnecting,
     SampleResult,
     Selection,
@@ -64,6 +67,12 @@ class Actions(Protocol):
 
     async def reconnect(self) -> str:
         """Connect anew, at once; what the connection did when asked."""
+
+    async def reconcile(self, scope_ids: Sequence[str] | None, *, dry_run: bool) -> Reconciling:
+        """Compare these rooms and levels, or all (None), with the platform. Does not wait for the result."""
+
+    def comparison(self, comparison_id: str, after: int) -> Comparison:
+        """How far that is, and what it found from that difference on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +121,7 @@ def endpoints(actions: Actions) -> list[Endpoint]:
             handle=reconnect,
             answer=Reconnecting,
         ),
+        *_reconciling(actions),
     ]
 
 
@@ -165,6 +175,37 @@ def _switches(actions: Actions) -> Iterator[Endpoint]:
             answer=answer,
             is_local=path == "test",
         )
+
+
+def _reconciling(actions: Actions) -> Iterator[Endpoint]:
+    async def reconcile(request: Request) -> msgspec.Struct:
+        asked = await _read(request, ReconcileRequest)
+        scope_ids = [*asked.scopes, *([] if asked.scope is None else [asked.scope])]
+        if not scope_ids and not asked.all:
+            raise HTTPException(400, 'nothing is selected: give a scope, scopes or "all": true')
+        return await actions.reconcile(scope_ids or None, dry_run=asked.dry_run)
+
+    async def comparison(request: Request) -> msgspec.Struct:
+        after = request.query_params.get("after", "0")
+        if not (after.isascii() and after.isdecimal()):
+            raise HTTPException(400, "after: not a whole number")
+        return actions.comparison(request.path_params["id"], int(after[:18]))
+
+    yield Endpoint(
+        method="POST",
+        path="/reconcile",
+        summary="Compare limits with the platform's.",
+        handle=reconcile,
+        answer=Reconciling,
+        body=ReconcileRequest,
+    )
+    yield Endpoint(
+        method="GET",
+        path="/reconcile/{id}",
+        summary="How far that is, and what it found.",
+        handle=comparison,
+        answer=Comparison,
+    )
 
 
 def route(endpoint: Endpoint) -> Route:

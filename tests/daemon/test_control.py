@@ -20,7 +20,9 @@ from reserve_listener.store import backend
 from reserve_listener.web import api, server
 from reserve_listener.web.answers import (
     Changed,
+    Comparison,
     Count,
+    Reconciling,
     Reconnecting,
     SampleResult,
     Selection,
@@ -72,6 +74,27 @@ class Notebook:
     async def reconnect(self) -> str:
         await self._note("reconnect")
         return "connected"
+
+    async def reconcile(self, scope_ids: Sequence[str] | None, *, dry_run: bool) -> Reconciling:
+        await self._note("reconcile", scope_ids, dry_run)
+        return Reconciling(status="reconciling", id="c1")
+
+    def comparison(self, comparison_id: str, after: int) -> Comparison:
+        self.asked.append(("comparison", comparison_id, after))
+        return Comparison(
+            id=comparison_id,
+            state="done",
+            dry_run=False,
+            total=1,
+            done=1,
+            differences=0,
+            gone=0,
+            not_read=0,
+            problem=None,
+            hint=None,
+            found=[],
+            more=False,
+        )
 
 
 @pytest.fixture

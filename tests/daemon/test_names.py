@@ -220,7 +220,7 @@ async def test_a_webhook_without_the_apps_secret(
     config = write_webhook_config(tmp_path, server.url)
     async with running(tmp_path, config) as daemon, httpx2.AsyncClient(trust_env=False) as client:
         await until(lambda: any(line["event"] == "webhook.listening" for line in daemon.log()))
-        await until(lambda: any(line["event"] == "names.off" for line in daemon.log()))
+        await until(lambda: any(line["event"] == "rooms.off" for line in daemon.log()))
         (port,) = [line["port"] for line in daemon.log() if line["event"] == "webhook.listening"]
         room = platform.estate.rooms[0]
         for event_type, told in (
@@ -233,6 +233,6 @@ async def test_a_webhook_without_the_apps_secret(
             assert answer.status_code == 200
         await until(lambda: directory(daemon) == {room.id: (room.name, True)})
         assert await daemon.stop() == 0
-        (off,) = [line for line in daemon.log() if line["event"] == "names.off"]
+        (off,) = [line for line in daemon.log() if line["event"] == "rooms.off"]
         assert (off["level"], "secret" in off["reason"]) == ("warning", True)
         assert not [line for line in daemon.log() if line["event"] == "event.other_type"]

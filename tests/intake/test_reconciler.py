@@ -1,0 +1,493 @@
+"""Reconciling over the simulator's API, our own client and a real store: what is read, when, and what goes wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+import structlog
+
+from reserve_listener.config import LarkConfig
+from reserve_listener.errors import NotFoundError, ReserveListenerError
+from reserve_listener.intake import normalize, troubles
+from reserve_listener.intake.complete import completing
+from reserve_listener.intake.directory import Directory
+from reserve_listener.intake.jobs import TRIES
+from reserve_listener.intake.reconcile import comparing
+from reserve_listener.intake.reconciler import Reconciler
+from reserve_listener.lark.api.client import Client
+from reserve_listener.simulator import ApiFault, Estate, Simulator, sample_event
+from reserve_listener.store import open_reader, open_store
+from tests.helpers import push, until, url_of
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from reserve_listener.intake.jobs import Job
+    from reserve_listener.model import HistoryEntry, IncomingEvent
+    from reserve_listener.protocols.store import Store
+    from reserve_listener.simulator import Call, Place
+
+LIMITS = "/reserve_scope"
+TENANT = "t1"
+BEGAN_S = 1_790_000_000.0
+
+
+class Seconds:
+    """Time that passes only when somebody waits for it, or a call is made; the platform's and ours are the same."""
+
+    def __init__(self) -> None:
+        self.now_s = BEGAN_S
+
+    def __call__(self) -> float:
+        return self.now_s
+
+    def ms(self) -> int:
+        return round(self.now_s * 1000)
+
+    async def sleep(self, seconds: float) -> None:
+        self.now_s += seconds
+        await asyncio.sleep(0)
+
+
+class World:
+    """A platform, a store, and who compares the two."""
+
+    def __init__(self, simulator: Simulator, time: Seconds, folder: Path) -> None:
+        self.simulator = simulator
+        self.time = time
+        self.url = url_of(folder / "events.db")
+        self.directory = Directory()
+        self.store: Store
+        self.reconciler: Reconciler
+        lark = LarkConfig(app_id=simulator.app_id, app_secret=simulator.app_secret, domain=simulator.domain)
+        self.client = Client(lark, hide=lambda *_: None, clock=time, sleep=time.sleep)
+
+    async def open(self) -> None:
+        self.store = await open_store(
+            self.url,
+            ["a"],
+            now_ms=self.time.ms,
+            directory=self.directory,
+            complete=completing("en", self.directory),
+        )
+        self.reconciler = Reconciler(
+            self.store,
+            self.client,
+            self.directory,
+            app_id=self.simulator.app_id,
+            compare=comparing("en", self.directory),
+            every_s=86_400,
+            flush=self._flush,
+            now_ms=self.time.ms,
+            clock=self.time,
+            doubt_s=0.01,
+        )
+        self.store.on_doubt = self.reconciler.doubt
+
+    async def _flush(self) -> None:
+        pass
+
+    @property
+    def reads(self) -> list[Call]:
+        """The calls for limits."""
+        return [call for call in self.simulator.calls if call.path.endswith(LIMITS)]
+
+    @property
+    def read_ids(self) -> list[str]:
+        return [call.query["scope_id"] for call in self.reads]
+
+    async def pass_over(self, why: str = "start") -> Job:
+        """A pass from its beginning to its end."""
+        self.time.now_s += 60
+        self.reconciler.begin(why)
+        job = self.reconciler._next
+        assert job is not None
+        await self.over(job)
+        return job
+
+    async def over(self, job: Job) -> None:
+        await until(lambda: job.ended_ms is not None)
+
+    async def heard(self, place: Place, *, seconds_ago: float = 60.0, **event: Any) -> None:
+        """A push of this place's limits as they are."""
+        created_ms = self.time.ms() - round(seconds_ago * 1000)
+        await push(self.store, pushed(place, created_ms, **event))
+
+    def history(self, place: Place) -> list[HistoryEntry]:
+        with open_reader(self.url) as reader:
+            return list(reader.history(place.id))
+
+    def known(self) -> dict[str, dict[str, Any]]:
+        """The limits by id, as the store knows them."""
+        with open_reader(self.url) as reader:
+            return {one.scope.scope_id: json.loads(one.known.config) for one in reader.known_scopes()}
+
+
+def pushed(place: Place, created_ms: int, tenant: str = TENANT) -> IncomingEvent:
+    envelope = sample_event(
+        scope_id=place.id,
+        scope_type=place.scope_type,
+        tenant_key=tenant,
+        create_time_ms=created_ms,
+        **place.limits,
+    )
+    return normalize.incoming(msgspec.json.encode(envelope), envelope, received_ms=created_ms)
+
+
+@pytest.fixture
+def time() -> Seconds:
+    return Seconds()
+
+
+@pytest.fixture
+async def simulator(time: Seconds) -> AsyncIterator[Simulator]:
+    async with Simulator(estate=Estate(rooms=12, depth=2), clock=time) as simulator:
+        yield simulator
+
+
+@asynccontextmanager
+async def asking(folder: Path, simulator: Simulator, time: Seconds) -> AsyncIterator[World]:
+    """The reconciler runs while this lasts; it is asked for nothing yet."""
+    world = World(simulator, time, folder)
+    await world.open()
+    running = asyncio.create_task(world.reconciler.run())
+    try:
+        yield world
+        assert not running.done()
+    finally:
+        running.cancel()
+        await asyncio.wait([running])
+        await world.client.close()
+        await world.store.close()
+
+
+def change(simulator: Simulator, place: Place, hours: int) -> None:
+    """Nobody hears of it."""
+    simulator.admin.change(place, push=False, time_config={"max_duration": hours})
+
+
+def hours(before: int, after: int) -> list[dict[str, Any]]:
+    return [{"path": "time_config.max_duration", "before": before, "after": after}]
+
+
+def said(logs: list[Any]) -> list[str]:
+    return [line["event"] for line in logs if line["log_level"] != "debug"]
+
+
+async def test_the_first_pass_is_the_baseline_and_the_next_finds_what_was_missed(
+    tmp_path: Path, time: Seconds
+) -> None:
+    """Of 40 rooms 3 were changed while away: three events with the right changes, to be delivered, and nothing else."""
+    with structlog.testing.capture_logs() as logs:
+        async with (
+            Simulator(estate=Estate(rooms=40), clock=time) as simulator,
+            asking(tmp_path, simulator, time) as world,
+        ):
+            first = await world.pass_over()
+            places = simulator.estate.places
+            assert sorted(world.read_ids) == sorted(place.id for place in places)
+            assert world.known().keys() == {place.id for place in places}
+            assert (first.total, first.done, first.differences) == (len(places), len(places), 0)
+            assert await world.store.backlog() == {"a": 0}
+            changed = simulator.estate.rooms[3:6]
+            for number, room in enumerate(changed):
+                change(simulator, room, 2 + number)
+            job = await world.pass_over("gap")
+            assert {entry.scope.scope_id for entry in job.found} == {room.id for room in changed}
+            for number, room in enumerate(changed):
+                (entry,) = world.history(room)
+                (told,) = json.loads(entry.changes or "")
+                assert (entry.origin, entry.revision, told["after"]) == ("reconcile", 1, 2 + number)
+            assert await world.store.backlog() == {"a": 3}
+            assert (await world.pass_over()).differences == 0
+    done = [line for line in logs if line["event"] == "reconcile.done"]
+    assert [(line["why"], line["differences"]) for line in done] == [("start", 0), ("gap", 3), ("start", 0)]
+    assert sorted(done[1]["changed"]) == sorted(room.id for room in changed)
+
+
+async def test_calls_keep_to_the_pace(tmp_path: Path, time: Seconds) -> None:
+    """In no minute more than ten above 80, by the platform's own count; and it is used."""
+    async with (
+        Simulator(estate=Estate(rooms=250), clock=time) as simulator,
+        asking(tmp_path, simulator, time) as world,
+    ):
+        await world.pass_over()
+        times = [call.at for call in world.reads]
+        assert len(times) > 250
+        busiest = max(sum(at <= one < at + 60 for one in times) for at in times)
+        assert 75 <= busiest <= 90
+        assert {call.code for call in world.reads} == {0}
+
+
+async def test_a_restart_goes_on_where_it_was(tmp_path: Path, simulator: Simulator, time: Seconds) -> None:
+    """What is read is not read again, until the pass is over; since some of it was read before the start, a new one follows."""
+    places = {place.id for place in simulator.estate.places}
+    with structlog.testing.capture_logs() as logs:
+        async with asking(tmp_path, simulator, time) as world:
+            held = stopping_after(simulator, 5)
+            world.reconciler.begin("start")
+            await held.wait()
+        simulator.faults.before_answer = None
+        read_before = set(world.read_ids)
+        async with asking(tmp_path, simulator, time) as world:
+            job = await world.pass_over()
+            reads = world.read_ids
+        assert job.why == "start"
+    once = Counter(reads)
+    assert set(once) == places
+    assert sum(once.values()) == 2 * len(places) + 1  # and the one that was cut off
+    assert len(read_before) == 5
+    started = [line for line in logs if line["event"] == "reconcile.started"]
+    assert [(line["why"], line["done"]) for line in started] == [("start", 0), ("resume", 4), ("start", 0)]
+
+
+def stopping_after(simulator: Simulator, reads: int) -> asyncio.Event:
+    """The answer to this one never comes; the event says that it is waited for."""
+    count, held = 0, asyncio.Event()
+
+    async def hold(call: Call) -> None:
+        nonlocal count
+        count += call.path.endswith(LIMITS)
+        if count >= reads:
+            held.set()
+            await asyncio.sleep(30)
+
+    simulator.faults.before_answer = hold
+    return held
+
+
+async def test_a_pass_that_has_read_nothing_begins_again(
+    tmp_path: Path, simulator: Simulator, time: Seconds
+) -> None:
+    """After a restart as well as after a gap: it need not be made twice."""
+    with structlog.testing.capture_logs() as logs:
+        async with asking(tmp_path, simulator, time) as world:
+            held = stopping_after(simulator, 1)
+            world.reconciler.begin("start")
+            await held.wait()
+        simulator.faults.before_answer = None
+        async with asking(tmp_path, simulator, time) as world:
+            await world.pass_over()
+        assert len(world.read_ids) == len(simulator.estate.places) + 1
+    assert [line["why"] for line in logs if line["event"] == "reconcile.started"] == ["start", "start"]
+
+
+async def test_the_oldest_look_comes_first(tmp_path: Path, simulator: Simulator, time: Seconds) -> None:
+    """A room that was asked for lately is the last of the next pass, a new one the first."""
+    async with asking(tmp_path, simulator, time) as world:
+        await world.pass_over()
+        time.now_s += 60
+        room = simulator.estate.rooms[4]
+        await world.over(await world.reconciler.ask([room.id], dry_run=False))
+        simulator.admin.add("new", simulator.estate.root, push=False)
+        before = len(world.read_ids)
+        await world.pass_over()
+        order = world.read_ids[before:]
+    assert (order[0], order[-1]) == (simulator.estate.rooms[-1].id, room.id)
+
+
+async def test_a_push_while_its_scope_is_read(tmp_path: Path, simulator: Simulator, time: Seconds) -> None:
+    """The answer is from before it, and does not turn it back: the scope is read again, and the two agree."""
+    async with asking(tmp_path, simulator, time) as world:
+        await world.pass_over()
+        room = simulator.estate.rooms[0]
+
+        async def push_now(call: Call) -> None:
+            if call.query.get("scope_id") == room.id:
+                simulator.faults.before_answer = None
+                change(simulator, room, 3)
+                await world.heard(room, seconds_ago=0)
+                time.now_s += 10
+
+        simulator.faults.before_answer = push_now
+        before = len(world.read_ids)
+        job = await world.pass_over()
+        assert Counter(world.read_ids[before:])[room.id] == 2
+        assert (job.differences, job.failed) == (0, 0)
+        assert [entry.origin for entry in world.history(room)] == [None]
+        assert world.known()[room.id]["time_config"]["max_duration"] == 3
+
+
+async def test_a_push_just_after_the_read_has_it_read_again(
+    tmp_path: Path, simulator: Simulator, time: Seconds
+) -> None:
+    """By itself, and soon; of a change that was made since and is not heard of, that tells."""
+    async with asking(tmp_path, simulator, time) as world:
+        await world.pass_over()
+        room = simulator.estate.rooms[0]
+        before = len(world.read_ids)
+        change(simulator, room, 3)
+        await world.over(await world.reconciler.ask([room.id], dry_run=False))
+        change(simulator, room, 4)
+        await world.heard(room, seconds_ago=0)
+        change(simulator, room, 5)
+        time.now_s += 10
+        await until(lambda: len(world.read_ids) == before + 2)
+        await until(lambda: world.known()[room.id]["time_config"]["max_duration"] == 5)
+        assert [entry.origin for entry in world.history(room)] == ["reconcile", None, "reconcile"]
+
+
+async def test_what_was_heard_before_its_first_read_is_compared(
+    tmp_path: Path, simulator: Simulator, time: Seconds
+) -> None:
+    """A difference is delivered, also in the first pass; what agrees is not."""
+    changed, same = simulator.estate.rooms[:2]
+    async with asking(tmp_path, simulator, time) as world:
+        await world.heard(changed)
+        await world.heard(same)
+        change(simulator, changed, 3)
+        job = await world.pass_over()
+        assert [entry.scope.scope_id for entry in job.found] == [changed.id]
+        assert [entry.revision for entry in world.history(changed)] == [2, 1]
+        assert [entry.revision for entry in world.history(same)] == [1]
+
+
+async def test_a_room_that_is_gone_is_marked_and_left_alone(
+    tmp_path: Path, simulator: Simulator, time: Seconds
+) -> None:
+    """Its limits stay known. Of an id that was never read under this type the platform's answer says nothing."""
+    async with asking(tmp_path, simulator, time) as world:
+        await world.pass_over()
+        removed, stranger = simulator.estate.rooms[:2]
+        simulator.admin.remove(removed, push=False)
+        await world.heard(stranger)
+        job = await world.pass_over()
+        assert (job.gone, job.failed) == (1, 0)
+        assert world.directory.is_gone("room", removed.id)
+        assert removed.id in world.known()
+        before = len(world.read_ids)
+        await world.pass_over()
+        assert removed.id not in world.read_ids[before:]
+
+
+async def test_an_id_that_was_never_answered_is_not_gone(
+    tmp_path: Path, simulator: Simulator, time: Seconds
+) -> None:
+    """126001 may also say that id and type do not match: it is said once, and asked for again in the next pass."""
+    hidden = Estate(rooms=1, seed=9).rooms[0]
+    with structlog.testing.capture_logs() as logs:
+        async with asking(tmp_path, simulator, time) as world:
+            await world.heard(hidden)
+            job = await world.pass_over()
+            assert (job.gone, job.failed) == (0, 1)
+            assert not world.directory.is_gone("room", hidden.id)
+            assert (await world.pass_over()).failed == 1
+    assert said(logs).count("reconcile.not_read") == 1
+    (line,) = [line for line in logs if line["event"] == "reconcile.not_read"]
+    assert (line["scope_id"], "126001" in line["error"]) == (hidden.id, True)
+
+
+async def test_a_scope_that_fails_holds_no_other_up(
+    tmp_path: Path, simulator: Simulator, time: Seconds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes again after the others, and is given up after some tries; the pass ends."""
+    monkeypatch.setattr(troubles, "BACKOFF_S", 0.01)
+    async with asking(tmp_path, simulator, time) as world:
+        simulator.faults.api.append(ApiFault(path=LIMITS, times=4, status=502))  # the client tries four times
+        job = await world.pass_over()
+        assert (job.failed, job.done) == (0, job.total)
+        assert world.read_ids[0] == world.read_ids[-1]
+        simulator.faults.api.append(ApiFault(path=LIMITS, times=4 * TRIES, status=502))
+        room = simulator.estate.rooms[0]
+        again = await world.reconciler.ask([room.id], dry_run=False)
+        await world.over(again)
+        assert (again.failed, again.done) == (1, 1)
+
+
+async def test_a_missing_permission_ends_what_a_person_waits_for(
+    tmp_path: Path, simulator: Simulator, time: Seconds
+) -> None:
+    """It is said once, with its name; the pass waits, and goes on once it is given."""
+    simulator.faults.missing_permissions.add("vc:room:readonly")
+    with structlog.testing.capture_logs() as logs:
+        async with asking(tmp_path, simulator, time) as world:
+            world.reconciler.begin("start")
+            await until(lambda: said(logs))
+            job = await world.reconciler.ask(None, dry_run=True)
+            await world.over(job)
+            assert job.problem is not None
+            assert "vc:room:readonly" in f"{job.problem} {job.hint}"
+            current = world.reconciler.current
+            assert current is not None
+            assert (current.ended_ms, current.problem) == (None, job.problem)
+            simulator.faults.missing_permissions.clear()
+            assert (
+                await world.reconciler.ask(None, dry_run=False) is current
+            )  # and does not wait for ten minutes
+            await world.over(current)
+            assert (current.problem, current.done) == (None, len(simulator.estate.places))
+    assert said(logs) == ["reconcile.unavailable", "reconcile.started", "reconcile.done"]
+    assert logs[0]["permissions"]
+
+
+async def test_a_person_asks_for_some(tmp_path: Path, simulator: Simulator, time: Seconds) -> None:
+    """These are read at once, beside a pass; what is only tried out is found again; what nobody knows is said."""
+    room, other = simulator.estate.rooms[:2]
+    async with asking(tmp_path, simulator, time) as world:
+        await world.pass_over()
+        change(simulator, room, 3)
+        time.now_s += 60
+        before = len(world.read_ids)
+        tried = await world.reconciler.ask([room.id, other.id], dry_run=True)
+        await world.over(tried)
+        assert world.history(room) == []
+        asked = await world.reconciler.ask([room.id, other.id], dry_run=False)
+        await world.over(asked)
+        assert sorted(world.read_ids[before:]) == sorted([room.id, other.id] * 2)
+        assert [entry.event_id for entry in tried.found] == [entry.event_id for entry in world.history(room)]
+        assert world.reconciler.job(asked.id) is asked
+        with pytest.raises(NotFoundError, match="omm_nobody"):
+            await world.reconciler.ask([room.id, "omm_nobody"], dry_run=False)
+        with pytest.raises(NotFoundError):
+            world.reconciler.job("x")
+
+
+async def test_a_person_who_asks_for_all_joins_the_pass(
+    tmp_path: Path, simulator: Simulator, time: Seconds
+) -> None:
+    """One is enough for both; only trying out has its own."""
+    async with asking(tmp_path, simulator, time) as world:
+        world.reconciler.begin("start")
+        job = await world.reconciler.ask(None, dry_run=False)
+        assert await world.reconciler.ask(None, dry_run=False) is job
+        dry = await world.reconciler.ask(None, dry_run=True)
+        await world.over(job)
+        await world.over(dry)
+        assert (dry.total, dry.differences) == (job.total, 0)
+        assert len(world.read_ids) == 2 * job.total
+        later = await world.reconciler.ask(None, dry_run=False)
+        assert later is not job
+        await world.over(later)
+
+
+async def test_several_tenants_turn_it_off(tmp_path: Path, simulator: Simulator, time: Seconds) -> None:
+    """Nobody could say whose limits the API tells; it is said once, and to whoever asks."""
+    with structlog.testing.capture_logs() as logs:
+        async with asking(tmp_path, simulator, time) as world:
+            await world.heard(simulator.estate.rooms[0])
+            await world.heard(simulator.estate.rooms[0], tenant="t2")
+            world.reconciler.begin("start")
+            await until(lambda: world.reconciler.off)
+            with pytest.raises(ReserveListenerError, match="several tenants"):
+                await world.reconciler.ask(None, dry_run=False)
+            world.reconciler.begin("gap")
+            world.reconciler.doubt()
+    assert said(logs) == ["reconcile.started", "reconcile.off"]
+
+
+async def test_a_pass_comes_about_daily(tmp_path: Path, simulator: Simulator, time: Seconds) -> None:
+    """Counted from the beginning of the last."""
+    async with asking(tmp_path, simulator, time) as world:
+        await world.pass_over()
+        change(simulator, simulator.estate.rooms[0], 3)
+        assert world.reconciler.next_s == pytest.approx(time.now_s + 86_400, abs=120)
+        time.now_s += 86_400
+        world.reconciler.doubt()  # it looks at the clock when something happens
+        await until(lambda: world.history(simulator.estate.rooms[0]))
