@@ -46,6 +46,8 @@ class Verdict(Enum):
     """Committed. The projection, behind the answer, gives it a delivery for each sink, unless it is known already."""
     DUPLICATE = "duplicate"
     """Known already, as the projection found: the platform pushed it again."""
+    SUPERSEDED = "superseded"
+    """As STORED, found by the projection to be a late push: what is known of its scope is newer."""
     UNREADABLE = "unreadable"
     """Committed whole, but it cannot be normalised: no deliveries."""
     OTHER_TYPE = "other_type"
@@ -58,7 +60,10 @@ class Verdict(Enum):
     @property
     def committed(self) -> bool:
         """Whether the push is on stable storage, so that it may be answered with success."""
-        return self in (Verdict.STORED, Verdict.DUPLICATE, Verdict.UNREADABLE)
+        return self in _COMMITTED
+
+
+_COMMITTED: Final = (Verdict.STORED, Verdict.DUPLICATE, Verdict.SUPERSEDED, Verdict.UNREADABLE)
 
 
 class State(msgspec.Struct, frozen=True, gc=False):
@@ -70,6 +75,8 @@ class State(msgspec.Struct, frozen=True, gc=False):
     reason: str | None = None
     hint: str | None = None
     """What a person can do about it."""
+    change: str | None = None
+    """What has just happened to the connection, one of `meters.CONNECTION_CHANGES`; None: nothing that counts."""
 
     @property
     def is_receiving(self) -> bool:
@@ -482,6 +489,25 @@ class Insight(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Since when there are dead letters."""
     failures: list[FailedDelivery] = []
     """Deliveries that failed lately, the latest first."""
+
+
+class SinkBacklog(msgspec.Struct, frozen=True, gc=False):
+    """What a sink has not got."""
+
+    name: str
+    pending: int
+    waiting: int
+    """Of these, those that failed and wait for a later time."""
+    dead: int
+    oldest_ms: int | None
+    """When the oldest that is pending was stored."""
+
+
+class Backlog(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What waits in a store."""
+
+    last_event_ms: int | None
+    sinks: list[SinkBacklog]
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True, gc=False):

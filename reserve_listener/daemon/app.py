@@ -28,7 +28,7 @@ from reserve_listener.intake.intake import Intake
 from reserve_listener.model import MIB, State
 from reserve_listener.net import proxies
 from reserve_listener.sinks.registry import filter_of, make_sink_spec, problem_of
-from reserve_listener.store import backend, open_store
+from reserve_listener.store import backend, open_reader, open_store
 from reserve_listener.store.retention import Retention
 from reserve_listener.transports.long_connection.connection import (
     LongConnection,
@@ -38,6 +38,7 @@ from reserve_listener.transports.long_connection.connection import (
 from reserve_listener.transports.long_connection.supervisor import ATTEMPT_TIMEOUT_S, Backoff, Supervisor
 from reserve_listener.transports.webhook.listener import Listener, make_webhook
 from reserve_listener.web.listener import StatusListener
+from reserve_listener.web.reads import Reads
 from reserve_listener.web.server import ControlServer
 
 if TYPE_CHECKING:
@@ -107,6 +108,7 @@ class App:
         self._actions: OperatorActions
         self._control: ControlServer
         self._status: StatusListener | None = None
+        self._reads = Reads(lambda: open_reader(config.store.url))
 
     async def run(self, signals: Signals) -> None:
         """Start, serve until told to stop, drain, close. Raises `ReserveListenerError` for what a person must mend."""
@@ -140,6 +142,7 @@ class App:
             await self._control.close()
             if self._status is not None:
                 await self._status.close()
+            await self._reads.close()
             pending = await self._backlog()
             await self._store.close()
             log.info("daemon.stopped", pending=pending)
@@ -283,6 +286,7 @@ class App:
 
     def _make_site(self) -> ASGIApp:
         """What `[status]` serves. In a thread: the libraries take some 0.1 s to load."""
+        from reserve_listener.daemon.metrics import Metrics  # noqa: PLC0415
         from reserve_listener.daemon.probes import Probes  # noqa: PLC0415
         from reserve_listener.web.access import Access  # noqa: PLC0415
         from reserve_listener.web.site import Site, make_app  # noqa: PLC0415
@@ -294,6 +298,16 @@ class App:
                 access=Access(token=token, allowed_hosts=settings.allowed_hosts or ()),
                 actions=self._actions,
                 probes=Probes(self._store, self._transport, connects=lark.transport == "long_connection"),
+                metrics=Metrics(
+                    store=self._store,
+                    intake=self._intake,
+                    transport=self._transport,
+                    transport_name=lark.transport,
+                    workers=self._workers,
+                    health=self._health,
+                    reads=self._reads,
+                ),
+                reads=self._reads,
                 language=lark.tells_in,
                 public_url=settings.public_url,
             )

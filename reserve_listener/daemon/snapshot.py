@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import os
 import time
-from collections import deque
+from collections import Counter, deque
 from typing import TYPE_CHECKING, Final
 
 from reserve_listener import __version__
@@ -65,9 +65,13 @@ class Health:
         self._silent_since_ms = now_ms()
         self._connected_ms: deque[int] = deque(maxlen=RECONNECTS_KEPT)
         self._noticed_ms: dict[str, int] = {}
+        self.changes: Counter[str] = Counter()
+        """What happened to the connection, by `State.change`."""
 
     def on_state(self, state: State) -> None:
         """The connection's state has changed."""
+        if state.change is not None:
+            self.changes[state.change] += 1
         if state.name == "connected":
             self._connected_ms.append(now_ms())
         elif state.name == "lost":

@@ -26,7 +26,8 @@ from reserve_listener.delivery.breaker import Breaker
 from reserve_listener.delivery.pending import Pending
 from reserve_listener.delivery.retry import RetryPolicy, decide, is_down
 from reserve_listener.errors import DeliveryError, MisconfiguredSinkError, SinkGoneError, StoreError
-from reserve_listener.model import PENDING, AttemptRecord, Delivery, Outcome
+from reserve_listener.meters import DEAD, RETRY, DeliveryMeter
+from reserve_listener.model import DELIVERED, PENDING, AttemptRecord, Delivery, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -93,8 +94,10 @@ class Worker:
         now_ms: Callable[[], int] = now_ms,
         ages: Ages | None = None,
         jitter: Callable[[], float] = random.random,
+        meter: DeliveryMeter | None = None,
     ) -> None:
         self.sink = sink
+        self.meter = meter or DeliveryMeter()
         self._store = store
         self._policy = policy
         self._ages = ages or Ages(now_ms, now_ms)
@@ -188,6 +191,11 @@ class Worker:
         health.next_attempt_ms = self._next_ms()
         return health
 
+    @property
+    def in_flight(self) -> int:
+        """How many deliveries are under way."""
+        return sum(len(under_way.deliveries) for under_way in self._attempts.values())
+
     async def run(self) -> None:
         """Deliver until drained. Cancelling breaks off attempts; what they came to is found out after a restart."""
         try:
@@ -244,7 +252,17 @@ class Worker:
             probing, self._probe = attempt is self._probe, None if attempt is self._probe else self._probe
             error = asyncio.CancelledError() if attempt.cancelled() else attempt.exception()
             took_s = time.monotonic() - started_s
-            self._unsettled += self._outcomes(deliveries, error, probing=probing, took_s=took_s)
+            outcomes = self._outcomes(deliveries, error, probing=probing, took_s=took_s)
+            self._unsettled += outcomes
+            self._count(deliveries, outcomes, took_s)
+
+    def _count(self, deliveries: list[Delivery], outcomes: list[Outcome], took_s: float) -> None:
+        now_ms, meter = self._now_ms(), self.meter
+        meter.attempts_s.observe(took_s)
+        for delivery, outcome in zip(deliveries, outcomes, strict=True):
+            meter.outcomes[RETRY if outcome.state == PENDING else outcome.state] += 1
+            if outcome.state == DELIVERED:
+                meter.delays_s.observe(max(0, now_ms - delivery.received_ms) / 1000)
 
     def _outcomes(
         self, deliveries: list[Delivery], error: BaseException | None, *, probing: bool, took_s: float
@@ -380,6 +398,7 @@ class Worker:
         text = f"{error} (given up after {self._policy.max_age_s:g} s)"
         dead_lettered = await self._store.dead_letter_expired(self.sink.name, before_ms=before_ms, error=text)
         if dead_lettered:
+            self.meter.outcomes[DEAD] += dead_lettered
             log.error("delivery.expired", sink=self.sink.name, events=dead_lettered, error=text)
             self.requeue()
 

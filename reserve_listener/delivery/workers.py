@@ -10,6 +10,7 @@ import structlog
 
 from reserve_listener.delivery.worker import SinkHealth, Worker
 from reserve_listener.errors import StoreError
+from reserve_listener.meters import DeliveryMeter
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -46,6 +47,7 @@ class Workers:
         self._store = store
         self._ages = ages
         self._workers: dict[str, tuple[Worker, SinkSpec, asyncio.Task[None]]] = {}
+        self._meters: dict[str, DeliveryMeter] = {}
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def start(self, specs: Iterable[SinkSpec], *, disabled: Collection[str] = ()) -> None:
@@ -53,7 +55,12 @@ class Workers:
         for spec in specs:
             name = spec.sink.name
             worker = Worker(
-                spec.sink, self._store, policy=spec.policy, disabled=name in disabled, ages=self._ages
+                spec.sink,
+                self._store,
+                policy=spec.policy,
+                disabled=name in disabled,
+                ages=self._ages,
+                meter=self._meters.setdefault(name, DeliveryMeter()),
             )
             task = asyncio.create_task(worker.run(), name=f"worker-{name}")
             self._workers[name] = (worker, spec, task)
@@ -72,6 +79,10 @@ class Workers:
     def worker(self, name: str) -> Worker | None:
         """The worker of the sink of this name."""
         return self._workers[name][0] if name in self._workers else None
+
+    def all(self) -> list[Worker]:
+        """Those that run."""
+        return [worker for worker, *_ in self._workers.values()]
 
     def health(self) -> dict[str, SinkHealth]:
         """How each sink does."""

@@ -7,6 +7,7 @@ is taken while the store cannot be projected into, nor more than it can catch up
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from reserve_listener.intake.projector import Projector
+    from reserve_listener.meters import IntakeMeter
     from reserve_listener.model import IncomingEvent
     from reserve_listener.protocols.store import StoreIntake
 
@@ -42,8 +44,9 @@ class _Push(NamedTuple):
 class Inbox:
     """Used on the loop."""
 
-    def __init__(self, store: StoreIntake, projector: Projector) -> None:
+    def __init__(self, store: StoreIntake, projector: Projector, meter: IntakeMeter) -> None:
         self._store = store
+        self._meter = meter
         self._projector = projector
         self._coming: deque[_Push] = deque()
         self._waiting_events = 0
@@ -80,7 +83,8 @@ class Inbox:
         while self._coming and self._projector.has_room:
             some, size = self._next_batch()
             self._projector.expect(len(some), size)
-            self._store.receive([push.event for push in some], partial(self._received, some, size))
+            told = partial(self._received, some, size, time.monotonic())
+            self._store.receive([push.event for push in some], told)
 
     def _next_batch(self) -> tuple[list[_Push], int]:
         coming, some = self._coming, [self._coming.popleft()]
@@ -98,7 +102,16 @@ class Inbox:
             self._waiting_bytes -= push.size
             push.done(StoreError(problem))
 
-    def _received(self, pushes: Sequence[_Push], size: int, number: int, error: StoreError | None) -> None:
+    def _received(
+        self,
+        pushes: Sequence[_Push],
+        size: int,
+        began_s: float,
+        number: int,
+        error: StoreError | None,
+    ) -> None:
+        self._meter.commits_s.observe(time.monotonic() - began_s)
+        self._meter.batches.observe(len(pushes))
         self._waiting_events -= len(pushes)
         self._waiting_bytes -= size
         if error is not None:

@@ -20,6 +20,7 @@ from reserve_listener.errors import StoreError
 from reserve_listener.intake import fast_path, normalize, room_events
 from reserve_listener.intake.inbox import Inbox
 from reserve_listener.intake.projector import Projector
+from reserve_listener.meters import IntakeMeter
 from reserve_listener.model import EVENT_TYPE, Verdict
 from reserve_listener.observability.throttle import Throttle
 from reserve_listener.redact import blank_tokens
@@ -73,9 +74,10 @@ class Intake:
         """Committed after they were answered 500, and counted then."""
         self.counts: Counter[Verdict] = Counter()
         """Each push once: what is not taken and other types when they are answered, the rest when it is projected."""
+        self.meter = IntakeMeter()
         self._deadlines = _Deadlines(COMMIT_TIMEOUT_S, self._timed_out)
         self._projector = Projector(store, on_projected=self._projected)
-        self._inbox = Inbox(store, self._projector)
+        self._inbox = Inbox(store, self._projector, self.meter)
 
     async def start(self) -> None:
         """Project what an earlier life has left, before the first push. Raises `StoreError`."""
@@ -95,12 +97,14 @@ class Intake:
             self.counts[Verdict.FAILED] += 1
             answer(Verdict.FAILED)
             return
+        came_s = time.monotonic()
         event = self._read(raw)
         if event is None:
             self.counts[Verdict.OTHER_TYPE] += 1
             answer(Verdict.OTHER_TYPE)
+            self.meter.answers_s.observe(time.monotonic() - came_s)
             return
-        waiting = self._deadlines.watch(answer)
+        waiting = self._deadlines.watch(answer, came_s)
         self._inbox.put(event, partial(self._conclude, waiting, event))
 
     async def close(self) -> None:
@@ -173,6 +177,8 @@ class Intake:
         error = outcome if isinstance(outcome, StoreError) else None
         result = Verdict.FAILED if isinstance(outcome, StoreError) else outcome
         in_time, committed = waiting.tell(result), result.committed
+        if in_time:
+            self.meter.answers_s.observe(time.monotonic() - waiting.came_s)
         if not committed and in_time:
             self.counts[result] += 1
         elif committed and not in_time:
@@ -200,12 +206,13 @@ class Intake:
 
     def _timed_out(self) -> None:
         self.counts[Verdict.FAILED] += 1
+        self.meter.answers_s.observe(self._deadlines.timeout_s)
         self._refusals.tell(log.error, "event.commit_slow", timeout_s=self._deadlines.timeout_s)
 
     def _projected(self, event: IncomingEvent, verdict: Verdict) -> None:
         if self._late.pop(id(event), None) is None:
             self.counts[verdict] += 1
-        if verdict is Verdict.STORED:
+        if verdict in (Verdict.STORED, Verdict.SUPERSEDED):
             self._on_stored(event)
         if verdict is Verdict.UNREADABLE:
             self._refusals.tell(
@@ -244,11 +251,11 @@ class _Refusals:
 class _Waiting:
     """A push that waits for its commit."""
 
-    __slots__ = ("_answer", "due_s")
+    __slots__ = ("_answer", "came_s")
 
-    def __init__(self, answer: Callable[[Verdict], None], due_s: float) -> None:
+    def __init__(self, answer: Callable[[Verdict], None], came_s: float) -> None:
         self._answer: Callable[[Verdict], None] | None = answer
-        self.due_s = due_s
+        self.came_s = came_s
 
     @property
     def told(self) -> bool:
@@ -286,12 +293,12 @@ class _Deadlines:
         self._queue: deque[_Waiting] = deque()
         self._timer: asyncio.TimerHandle | None = None
 
-    def watch(self, answer: Callable[[Verdict], None]) -> _Waiting:
-        """A push whose verdict is FAILED if there is none in time."""
+    def watch(self, answer: Callable[[Verdict], None], came_s: float) -> _Waiting:
+        """A push that came then (monotonic), whose verdict is FAILED if there is none in time."""
         loop, queue = asyncio.get_running_loop(), self._queue
         while queue and queue[0].told:  # kept short: what has its verdict is nobody's memory
             queue.popleft()
-        waiting = _Waiting(answer, loop.time() + self.timeout_s)
+        waiting = _Waiting(answer, came_s)
         queue.append(waiting)
         if self._timer is None:
             self._timer = loop.call_later(self.timeout_s, self._sweep)
@@ -310,8 +317,8 @@ class _Deadlines:
     def _sweep(self) -> None:
         loop = asyncio.get_running_loop()
         self._timer = None
-        while self._queue and (self._queue[0].due_s <= loop.time() or self._queue[0].told):
+        while self._queue and (self._queue[0].came_s + self.timeout_s <= loop.time() or self._queue[0].told):
             if self._queue.popleft().tell(Verdict.FAILED):
                 self._timed_out()
         if self._queue:
-            self._timer = loop.call_at(self._queue[0].due_s, self._sweep)
+            self._timer = loop.call_at(self._queue[0].came_s + self.timeout_s, self._sweep)

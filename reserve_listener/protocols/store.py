@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from reserve_listener.errors import StoreError
     from reserve_listener.model import (
         Asked,
+        Backlog,
         Claimed,
         DeadLetter,
         EventQuery,
@@ -89,7 +90,7 @@ class StoreIntake(Protocol):
     ) -> Awaitable[list[Verdict]]:
         """Store events with a delivery for each sink that wants them, and that batches are projected up to this number.
 
-        All in one transaction; a verdict for each: STORED, DUPLICATE or UNREADABLE. Idempotent by (tenant_key, event_id).
+        All in one transaction; a verdict for each: STORED, SUPERSEDED, DUPLICATE or UNREADABLE. Idempotent by (tenant_key, event_id).
         It is queued when this returns, and done even if nobody waits for it.
         """
 
@@ -181,6 +182,10 @@ class StoreHealth(Protocol):
     @property
     def stuck_s(self) -> float:
         """For how long a write has been under way that does not come back. Does not ask the medium."""
+
+    @property
+    def size_bytes(self) -> int:
+        """The bytes that the store takes, as far as is known. Does not ask the medium."""
 
     async def sinks(self) -> list[SinkState]:
         """All sinks that the store knows, with what is in it for them."""
@@ -349,6 +354,12 @@ class StoreReader(Protocol):
 
     def dead_letters(self, filters: EventQuery, *, limit: int) -> list[DeadLetter]:
         """The dead letters, those first that were given up first; at most `limit`."""
+
+    def until(self, deadline_s: float) -> None:
+        """What is asked from now on is broken off then (monotonic), with a `StoreError`."""
+
+    def backlog(self, now_ms: int) -> Backlog:
+        """What waits for each configured sink."""
 
     def sinks(self) -> list[SinkState]:
         """All sinks that the store ever knew, with what is in it for them."""

@@ -10,7 +10,7 @@ import structlog
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 
-from reserve_listener.web import api, health
+from reserve_listener.web import api, health, metrics
 from reserve_listener.web.access import Guard
 from reserve_listener.web.page import Page
 from reserve_listener.web.replies import problem, refused
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from reserve_listener.web.access import Access
     from reserve_listener.web.api import Actions
     from reserve_listener.web.health import Probes
+    from reserve_listener.web.metrics import Metrics
+    from reserve_listener.web.reads import Reads
 
 log = structlog.get_logger("status")
 
@@ -34,6 +36,8 @@ class Site:
     access: Access
     actions: Actions
     probes: Probes
+    metrics: Metrics
+    reads: Reads
     language: str = "en"
     """Of who names none that we have: `lark.language`."""
     public_url: str | None = None
@@ -46,7 +50,12 @@ def make_app(site: Site) -> ASGIApp:
     endpoints = api.endpoints(site.actions)
     served = [each for each in endpoints if not each.is_local and (each.is_read or site.access.has_token)]
     app = Starlette(
-        routes=[*health.routes(site.probes), *map(api.route, served), *page.routes()],
+        routes=[
+            *health.routes(site.probes),
+            metrics.route(site.metrics),
+            *map(api.route, served),
+            *page.routes(),
+        ],
         exception_handlers={HTTPException: refused, Exception: _failed},
     )
     return Guard(app, site.access, page)

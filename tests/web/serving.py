@@ -40,7 +40,14 @@ class Probed:
 
 def a_site(**parts: Any) -> Site:
     """A site with these parts; the others do nothing of note."""
-    return Site(**{"access": Access(), "actions": Notebook(), "probes": Probed(), **parts})
+    usual: dict[str, Any] = {
+        "access": Access(),
+        "actions": Notebook(),
+        "probes": Probed(),
+        "metrics": None,
+        "reads": None,
+    }
+    return Site(**(usual | parts))
 
 
 @asynccontextmanager

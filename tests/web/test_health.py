@@ -153,10 +153,11 @@ async def test_a_real_daemon_says_how_it_is(tmp_path: Path, platform: Simulator,
 
 @asynccontextmanager
 async def watched(
-    folder: Path, platform: Simulator, server: HttpServer
+    folder: Path, platform: Simulator, server: HttpServer, *, sink: str = "", status: str = ""
 ) -> AsyncIterator[tuple[Daemon, httpx2.AsyncClient]]:
-    """A daemon with `[status]`, and a client that asks it."""
-    config = write_config(folder, platform, server.url, more='[status]\nlisten = "127.0.0.1:0"')
+    """A daemon with `[status]`, and a client that asks it. `sink`: more of its http sink."""
+    more = f'{sink}\n[status]\nlisten = "127.0.0.1:0"\n{status}'
+    config = write_config(folder, platform, server.url, more=more)
     async with running(folder, config) as daemon:
         await until(lambda: _port(daemon))
         url = f"http://127.0.0.1:{_port(daemon)}"

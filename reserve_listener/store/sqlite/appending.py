@@ -212,7 +212,9 @@ def _appended(
     if scope is None:
         return Appended(Verdict.UNREADABLE, event, size=size)
     told_bytes = 0 if completed is None else len(completed.config) + HISTORY_BYTES
-    return Appended(Verdict.STORED, event, seq, scope, takers, size, told_bytes, in_doubt=in_doubt)
+    is_late = completed is not None and completed.revision is None
+    verdict = Verdict.SUPERSEDED if is_late else Verdict.STORED
+    return Appended(verdict, event, seq, scope, takers, size, told_bytes, in_doubt=in_doubt)
 
 
 def _new(events: Sequence[IncomingEvent], connection: sqlite3.Connection) -> list[int]:

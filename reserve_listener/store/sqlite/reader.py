@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 from msgspec.structs import asdict
@@ -10,6 +11,7 @@ from msgspec.structs import asdict
 from reserve_listener.errors import StoreError
 from reserve_listener.intake.directory import Directory
 from reserve_listener.model import (
+    Backlog,
     DeadLetter,
     DeliveryState,
     EventQuery,
@@ -18,6 +20,7 @@ from reserve_listener.model import (
     Known,
     KnownScope,
     Scope,
+    SinkBacklog,
     SinkState,
     StoredEvent,
 )
@@ -30,6 +33,9 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 EVERYTHING = EventQuery()
+
+STEPS: Final = 20_000
+"""Of SQLite's machine between two looks at the clock: less than a millisecond."""
 
 PAGE: Final = 500
 """Rows that are read in one transaction."""
@@ -69,6 +75,16 @@ class SqliteReader:
             return [self._event(row) for row in rows]
         except sqlite3.Error as error:
             raise StoreError(f"the store {self._path} cannot be read: {error}") from error
+
+    def until(self, deadline_s: float) -> None:
+        """What is asked from now on is broken off then (monotonic), with a `StoreError`."""
+        self._connection.set_progress_handler(lambda: time.monotonic() > deadline_s, STEPS)
+
+    def backlog(self, now_ms: int) -> Backlog:
+        """What waits for each configured sink."""
+        last = self._all(sql.LAST_RECEIVED, ())
+        rows = self._all(sql.WAITING, {"now_ms": now_ms})
+        return Backlog(last_event_ms=last[0][0] if last else None, sinks=[SinkBacklog(*row) for row in rows])
 
     def sinks(self) -> list[SinkState]:
         """All sinks that the store ever knew, with what is in it for them."""

@@ -169,6 +169,18 @@ SELECT name, configured,
 FROM sinks AS s ORDER BY id
 """
 
+# The first that is pending is the oldest. What is due in the future has failed before.
+WAITING: Final = """
+SELECT name,
+  (SELECT count(*) FROM deliveries INDEXED BY deliveries_pending WHERE sink = s.id AND state = 0),
+  (SELECT count(*) FROM deliveries INDEXED BY deliveries_due
+   WHERE sink = s.id AND state = 0 AND due_ms > 0 AND due_ms > :now_ms),
+  (SELECT count(*) FROM deliveries INDEXED BY deliveries_dead WHERE sink = s.id AND state = 2),
+  (SELECT received_ms FROM events WHERE seq =
+    (SELECT min(seq) FROM deliveries INDEXED BY deliveries_pending WHERE sink = s.id AND state = 0))
+FROM sinks AS s WHERE configured ORDER BY id
+"""
+
 LAST_RECEIVED: Final = "SELECT received_ms FROM events ORDER BY seq DESC LIMIT 1"
 
 FIRST_DEAD: Final = "SELECT min(settled_ms) FROM deliveries INDEXED BY deliveries_dead WHERE state = 2"

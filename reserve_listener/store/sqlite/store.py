@@ -257,6 +257,11 @@ class SqliteStore:
         await self._writer.submit(partial(_touch, app_id), writes=True)
         await self._inbox.touch()
 
+    @property
+    def size_bytes(self) -> int:
+        """The bytes that both files take, counted since they were last measured."""
+        return self._size_bytes + self._grown_bytes + self._coming_bytes
+
     async def measure(self) -> int:
         """The bytes that are in use in both files."""
         self._size_bytes = await self._used_bytes()
@@ -407,7 +412,7 @@ class SqliteStore:
 
     def _take_in(self, new: Sequence[Appended]) -> None:
         self._grow(sum(one.size + one.told_bytes for one in new), len(new))
-        stored = [one for one in new if one.verdict is Verdict.STORED]
+        stored = [one for one in new if one.verdict is not Verdict.UNREADABLE]
         if not stored:
             return
         if len(self._scopes) > SCOPES_KNOWN:

@@ -198,15 +198,16 @@ class Supervisor:
         connected_at = self._clock()
         self._was_connected = True
         self._renew.clear()
-        self._become("connected")
+        self._become("connected", change="connected")
         log.info("connection.connected", ping_interval_s=connection.timing.ping_interval_s)
         await self._tell_connected()
         lost = await self._end_of(connection)
         lasted_s = self._clock() - connected_at
         self._timing = connection.timing
         failure = classify(lost)
-        self._become("lost", reason=failure.reason)
         asked = isinstance(lost, _AskedAnewError)
+        change = "requested" if asked else "closed" if failure.by_server else "lost"
+        self._become("lost", reason=failure.reason, change=change)
         tell = log.info if asked else log.warning
         tell("connection.lost", reason=failure.reason, lasted_s=round(lasted_s, 1))
         if lasted_s < STABLE_S and not asked:
@@ -282,11 +283,19 @@ class Supervisor:
         return max(delay_s, wished_s)
 
     def _announce(self, retry: tenacity.RetryCallState) -> None:
-        failure = classify(_error_of(retry))
+        error = _error_of(retry)
+        failure = classify(error)
         delay_s = retry.next_action.sleep if retry.next_action is not None else 0.0
         hints = [failure.hint, self._refused_hint if failure.kind is Kind.REFUSED_CREDENTIALS else None]
         hint = "; ".join(filter(None, hints)) or None
-        self._become("waiting", until=self._clock() + delay_s, reason=failure.reason, hint=hint)
+        change = "failed" if failure.kind is Kind.PASSING else "refused"
+        self._become(
+            "waiting",
+            until=self._clock() + delay_s,
+            reason=failure.reason,
+            hint=hint,
+            change=None if isinstance(error, ConnectionLostError) else change,  # that it was lost counts
+        )
         tell = log.warning if failure.kind is Kind.PASSING else log.error
         facts: dict[str, Any] = {"hint": hint} if hint else {}
         tell(
@@ -324,9 +333,15 @@ class Supervisor:
             await asyncio.gather(*either, return_exceptions=True)
 
     def _become(
-        self, name: str, *, until: float | None = None, reason: str | None = None, hint: str | None = None
+        self,
+        name: str,
+        *,
+        until: float | None = None,
+        reason: str | None = None,
+        hint: str | None = None,
+        change: str | None = None,
     ) -> None:
-        self.state = State(name, self._clock(), until, reason, hint)
+        self.state = State(name, self._clock(), until, reason, hint, change)
         self._on_state(self.state)
         if name == "connecting":
             log.info("connection.connecting")

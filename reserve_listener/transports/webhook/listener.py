@@ -72,7 +72,7 @@ class Listener:
             raise ReserveListenerError(
                 f"the webhook cannot listen on {self._where}: {error.strerror or error}. Set webhook.listen."
             ) from error
-        self.state = State("listening", time.monotonic())
+        self.state = State("listening", time.monotonic(), change="connected")
         self._on_state(self.state)
         log.info("webhook.listening", listen=self._where, port=self._webhook.port)
         try:

@@ -220,6 +220,7 @@ PROBES: Final = frozenset({"GET", "HEAD"})
 ANSWERS: Final = {
     Verdict.STORED: (200, "ok"),
     Verdict.DUPLICATE: (200, "ok"),
+    Verdict.SUPERSEDED: (200, "ok"),
     Verdict.UNREADABLE: (200, "ok"),
     Verdict.OTHER_TYPE: (200, "ok"),
     Verdict.OVERLOADED: (503, "busy"),

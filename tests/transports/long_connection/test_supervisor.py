@@ -486,15 +486,15 @@ async def test_each_change_of_state_is_a_line() -> None:
 
 
 async def test_each_state_is_named() -> None:
-    """At any time the state says what is the case, since when, why, and until when."""
+    """At any time the state says what is the case, since when, why, and until when; and what has just happened."""
     stage = Stage(BUSY, Lost(100.0, by_server=True))
     assert stage.supervisor.state == State("starting", 1_000.0)
     await stage.play()
     assert stage.states == [
-        State("waiting", 1_000.0, 1_001.0, "the endpoint refused with code 1: busy"),
-        State("connected", 1_001.0),
+        State("waiting", 1_000.0, 1_001.0, "the endpoint refused with code 1: busy", change="failed"),
+        State("connected", 1_001.0, change="connected"),
         State("waiting", 1_101.0, 1_131.0, "it broke"),
-        State("connected", 1_131.0),
+        State("connected", 1_131.0, change="connected"),
     ]
     assert stage.told_connected == 2
 
