@@ -54,14 +54,14 @@ def control(kind: str, payload: bytes = b"") -> bytes:
 
 @pytest.mark.parametrize("verdict", Verdict)
 async def test_200_only_for_what_is_committed(verdict: Verdict) -> None:
-    """Stored, known and kept whole are answered 200, everything else 500, and nothing before there is a verdict."""
+    """Stored, also late, known and kept whole are answered 200, everything else 500, and nothing before there is a verdict."""
     ends = Ends()
     ends.handler.handle(data(b"payload"))
     assert ends.taken == [b"payload"]
     assert await ends.answers() == []
     ends.waiting[0](verdict)
     [answer] = await ends.answers()
-    committed = verdict in (Verdict.STORED, Verdict.DUPLICATE, Verdict.UNREADABLE)
+    committed = verdict in (Verdict.STORED, Verdict.SUPERSEDED, Verdict.DUPLICATE, Verdict.UNREADABLE)
     assert msgspec.json.decode(answer.payload) == {"code": 200 if committed else 500}
 
 
