@@ -523,6 +523,9 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     last_error: str | None
 
 
+DeadLetterPlace = tuple[int, int, str]
+"""Where one stands in their order: `settled_ms`, `seq`, `sink`."""
+
 PENDING: Final = "pending"
 DELIVERED: Final = "delivered"
 DEAD: Final = "dead"

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
@@ -162,7 +163,7 @@ class App:
         try:
             await self._control.serve(self._actions)
             if self._status is not None:
-                await self._status.serve(self._make_site)
+                await self._status.serve(partial(self._make_site, self._status))
             await _first_end(running, signals.stop)
         finally:
             self._notifier.stopping(self._config.delivery.drain_timeout + STOP_MARGIN_S)
@@ -284,7 +285,7 @@ class App:
             self._status = await asyncio.to_thread(StatusListener, self._config.status)
             await self._status.bind()
 
-    def _make_site(self) -> ASGIApp:
+    def _make_site(self, listener: StatusListener) -> ASGIApp:
         """What `[status]` serves. In a thread: the libraries take some 0.1 s to load."""
         from reserve_listener.daemon.metrics import Metrics  # noqa: PLC0415
         from reserve_listener.daemon.probes import Probes  # noqa: PLC0415
@@ -308,6 +309,8 @@ class App:
                     reads=self._reads,
                 ),
                 reads=self._reads,
+                directory=self._directory,
+                streams=listener.streams,
                 language=lark.tells_in,
                 public_url=settings.public_url,
             )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from reserve_listener.clock import now_ms, rfc3339
-from reserve_listener.web.answers import Comparison, Difference, ReconcileStatus
+from reserve_listener.web.answers import Change, Comparison, HistoryRow, ReconcileStatus
 
 if TYPE_CHECKING:
     from reserve_listener.intake.jobs import Job
@@ -61,15 +61,18 @@ def comparison_of(job: Job, after: int, directory: Directory) -> Comparison:
     )
 
 
+_decode_changes = msgspec.json.Decoder(list[Change] | None).decode
+
+
 def _state(job: Job) -> str:
     if job.ended_ms is not None:
         return "done" if job.problem is None else "failed"
     return "waiting" if job.problem is not None or not job.total else "running"
 
 
-def _difference(entry: HistoryEntry, directory: Directory) -> Difference:
+def _difference(entry: HistoryEntry, directory: Directory) -> HistoryRow:
     scope = entry.scope
-    return Difference(
+    return HistoryRow(
         event_id=entry.event_id,
         time=None if entry.created_ms is None else rfc3339(entry.created_ms),
         received=rfc3339(entry.received_ms),
@@ -77,7 +80,7 @@ def _difference(entry: HistoryEntry, directory: Directory) -> Difference:
         scope_type=scope.scope_type,
         scope_name=directory.name(scope.scope_type, scope.scope_id),
         revision=entry.revision,
-        changes=msgspec.Raw((entry.changes or "null").encode()),
+        changes=_decode_changes(entry.changes or "null"),
         summary=entry.summary,
         superseded=False,
         origin=entry.origin,

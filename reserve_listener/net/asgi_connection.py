@@ -170,7 +170,12 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
         self._is_ended = True
         self._go_on()
         is_tls = self.transport.get_extra_info("sslcontext") is not None
-        return not (is_tls or self._is_parting or self._is_broken_off)
+        return not (is_tls or self._is_parting or self._is_broken_off or self._is_streaming)
+
+    @property
+    def _is_streaming(self) -> bool:
+        """Whether an answer has begun that comes bit by bit: who says that it is done while that goes on, has left."""
+        return self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete
 
     @property
     def _is_broken_off(self) -> bool:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         Backlog,
         Claimed,
         DeadLetter,
+        DeadLetterPlace,
         EventQuery,
         Found,
         HistoryEntry,
@@ -346,14 +347,27 @@ class StoreReader(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
 
-    def events(self, filters: EventQuery = ..., *, limit: int, unreadable: bool = False) -> list[StoredEvent]:
-        """The newest events first, at most `limit`, each with how far it has come with every sink."""
+    def events(
+        self,
+        filters: EventQuery = ...,
+        *,
+        limit: int,
+        unreadable: bool = False,
+        before_seq: int | None = None,
+        content: bool = True,
+    ) -> list[StoredEvent]:
+        """The newest events first, at most `limit`, each with how far it has come with every sink.
+
+        Without `content`, which may be megabytes, of an event's body and raw payload no more than a byte.
+        """
 
     def events_after(self, after_seq: int, filters: EventQuery = ..., *, limit: int) -> list[StoredEvent]:
         """Those that were stored after that one, in order, at most `limit`."""
 
-    def dead_letters(self, filters: EventQuery, *, limit: int) -> list[DeadLetter]:
-        """The dead letters, those first that were given up first; at most `limit`."""
+    def dead_letters(
+        self, filters: EventQuery, *, limit: int, after: DeadLetterPlace | None = None
+    ) -> list[DeadLetter]:
+        """The dead letters, those first that were given up first; at most `limit`. `after`: only those behind that one."""
 
     def until(self, deadline_s: float) -> None:
         """What is asked from now on is broken off then (monotonic), with a `StoreError`."""
@@ -371,9 +385,23 @@ class StoreReader(Protocol):
         """Ids with this beginning, at most `limit`; only the id itself if there is one that is exactly this."""
 
     def history(
-        self, scope_id: str, *, since_ms: int | None = None, until_ms: int | None = None
+        self,
+        scope_id: str,
+        *,
+        since_ms: int | None = None,
+        until_ms: int | None = None,
+        before_seq: int | None = None,
     ) -> Iterator[HistoryEntry]:
         """What happened to the rooms and levels of this id, the newest first; a page at a time, so that nothing waits."""
+
+    def changes_after(self, after_seq: int, *, limit: int) -> list[HistoryEntry]:
+        """What happened to all rooms and levels after that, in the order of storing; nothing comes in before it later."""
+
+    def newest_change(self) -> int:
+        """The last of these; 0 when there is none."""
+
+    def scopes_after(self, after: int, *, limit: int) -> list[tuple[int, KnownScope]]:
+        """Rooms and levels of which something is known, each with its number, in their order."""
 
     def known_scopes(self, scope_id: str | None = None) -> list[KnownScope]:
         """All rooms and levels of which something is known, or those of this id, the one last heard of first."""

@@ -6,7 +6,11 @@ daemon that it asks.
 
 from __future__ import annotations
 
+from typing import Any, Generic, TypeVar
+
 import msgspec
+
+T = TypeVar("T")
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,8 +88,22 @@ class Reconciling(msgspec.Struct, frozen=True, kw_only=True):
     id: str
 
 
-class Difference(msgspec.Struct, frozen=True, kw_only=True):
-    """A change that was found by asking: a row as of `history`."""
+class Change(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What changed: `before` and `after` of a value, the side that was absent left out; of a list `added` and `removed`.
+
+    `effective` is false for what has no effect on anybody's booking.
+    """
+
+    path: str
+    before: Any = msgspec.UNSET
+    after: Any = msgspec.UNSET
+    added: list[dict[str, Any]] | msgspec.UnsetType = msgspec.UNSET
+    removed: list[dict[str, Any]] | msgspec.UnsetType = msgspec.UNSET
+    effective: bool = True
+
+
+class HistoryRow(msgspec.Struct, frozen=True, kw_only=True):
+    """What happened to a room or level: a row of `history`. `changes` is null if there was nothing to compare with."""
 
     event_id: str
     time: str | None
@@ -94,7 +112,7 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
     scope_type: str
     scope_name: str | None
     revision: int | None
-    changes: msgspec.Raw
+    changes: list[Change] | None
     summary: str
     superseded: bool
     origin: str | None
@@ -117,7 +135,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     not_read: int
     problem: str | None
     hint: str | None
-    found: list[Difference]
+    found: list[HistoryRow]
     more: bool
 
 
@@ -212,6 +230,84 @@ class Gap(msgspec.Struct, frozen=True, kw_only=True, rename={"from_": "from"}):
     to: str
     found: int | None = None
     """How many changes were found by asking for all limits after it; null: that has not ended."""
+
+
+class ScopeRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A room or level of which something is known. `summary`: the limits now, in words."""
+
+    scope_id: str
+    scope_type: str
+    tenant_key: str
+    name: str | None
+    path: list[str] | None
+    revision: int
+    time: str | None
+    summary: str
+
+
+class ScopeShown(ScopeRow, frozen=True, kw_only=True):
+    """The same with all that is known. `gone`: the platform says that there is no such room or level any more."""
+
+    gone: bool
+    config: dict[str, Any]
+
+
+class DeliveryRow(msgspec.Struct, frozen=True, kw_only=True):
+    """How far an event has come with a sink."""
+
+    sink: str
+    state: str
+    attempts: int
+    next_attempt: str | None
+    settled: str | None
+    last_error: str | None
+    last_attempts: list[Attempt]
+
+
+class EventRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A push as it is stored. `state`: readable or unreadable."""
+
+    seq: int
+    event_id: str
+    state: str
+    problem: str | None
+    summary: str | None
+    tenant_key: str
+    scope_type: str | None
+    scope_id: str | None
+    scope_name: str | None
+    time: str | None
+    received: str
+    deliveries: list[DeliveryRow]
+
+
+class EventShown(EventRow, frozen=True, kw_only=True):
+    """The same with what sinks receive, and what the platform sent."""
+
+    event: Any
+    raw: Any
+
+
+class DeadLetterRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A delivery that was given up."""
+
+    sink: str
+    sink_configured: bool
+    event_id: str
+    tenant_key: str
+    scope_type: str
+    scope_id: str
+    scope_name: str | None
+    attempts: int
+    given_up: str
+    last_error: str | None
+
+
+class Listing(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
+    """Part of a list. `next`: the `cursor` of the part behind it; null: this was the last one."""
+
+    items: list[T]
+    next: str | None
 
 
 class StoreStatus(msgspec.Struct, frozen=True, kw_only=True):

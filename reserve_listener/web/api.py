@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeVar
 
 import msgspec
 import structlog
@@ -75,15 +75,24 @@ class Actions(Protocol):
         """How far that is, and what it found from that difference on."""
 
 
+class Parameter(NamedTuple):
+    """Something in a query, such as a filter."""
+
+    name: str
+    text: str
+    kind: str = "string"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Endpoint:
-    """One thing that can be asked for. `handle` raises `HTTPException` and `ReserveListenerError` for what it refuses."""
+    """One thing that can be asked for. `handle` gives the answer, or its JSON. It raises `HTTPException` and `ReserveListenerError` for what it refuses."""
 
     method: str
     path: str
     summary: str
-    handle: Callable[[Request], Awaitable[msgspec.Struct]]
+    handle: Callable[[Request], Awaitable[msgspec.Struct | bytes]]
     answer: type[msgspec.Struct]
+    query: Sequence[Parameter] = ()
     body: type[msgspec.Struct] | None = None
     is_local: bool = False
     """On the control socket alone."""
@@ -205,6 +214,7 @@ def _reconciling(actions: Actions) -> Iterator[Endpoint]:
         summary="How far that is, and what it found.",
         handle=comparison,
         answer=Comparison,
+        query=(Parameter("after", "How many differences are known already.", kind="integer"),),
     )
 
 
@@ -213,6 +223,7 @@ def route(endpoint: Endpoint) -> Route:
 
     async def answered(request: Request) -> Response:
         try:
+            _require_known(request, endpoint)
             return reply(await endpoint.handle(request))
         except (HTTPException, ClientDisconnect):
             raise
@@ -224,6 +235,14 @@ def route(endpoint: Endpoint) -> Route:
             return problem(HTTPStatus.INTERNAL_SERVER_ERROR, detail)
 
     return Route(f"/api/v1{endpoint.path}", answered, methods=[endpoint.method])
+
+
+def _require_known(request: Request, endpoint: Endpoint) -> None:
+    """A filter with a typing error would let everything through, silently."""
+    known = [each.name for each in endpoint.query]
+    if unknown := [name for name in request.query_params if name not in known]:
+        has = f"it has {', '.join(known)}" if known else "it has none"
+        raise HTTPException(400, f"{unknown[0][:50]}: there is no such parameter; {has}")
 
 
 def _status_of(error: ReserveListenerError) -> HTTPStatus:
@@ -253,8 +272,8 @@ def _filters(selection: Selection) -> Iterator[EventQuery]:
     filters = EventQuery(
         sink=selection.sink,
         scope_id=selection.scope,
-        since_ms=_moment("since", selection.since),
-        until_ms=_moment("until", selection.until),
+        since_ms=moment("since", selection.since),
+        until_ms=moment("until", selection.until),
     )
     if not selection.event_ids:
         yield filters
@@ -262,7 +281,8 @@ def _filters(selection: Selection) -> Iterator[EventQuery]:
         yield replace(filters, event_id=event_id)
 
 
-def _moment(key: str, text: str | None) -> int | None:
+def moment(key: str, text: str | None) -> int | None:
+    """A time in a request, in milliseconds. Raises `HTTPException`."""
     try:
         return None if text is None else moment_ms(text)
     except ValueError as error:

@@ -13,6 +13,7 @@ import structlog
 
 from reserve_listener.config import certificates
 from reserve_listener.errors import ReserveListenerError
+from reserve_listener.net import descriptors
 from reserve_listener.net.sockets import bound
 from reserve_listener.observability.throttle import Throttle
 
@@ -43,9 +44,15 @@ class StatusListener:
     def __init__(self, settings: StatusConfig) -> None:
         self._settings = settings
         self._tls = certificates.serving("status", settings.tls_cert_file, settings.tls_key_file)
+        self._connections = CONNECTIONS // (1 if self._tls is None else TLS_COSTS)
         self._sockets: Sequence[socket.socket] = ()
         self._server: AsgiServer | None = None
         self._throttle = Throttle(TOLD_EVERY_S)
+
+    @property
+    def streams(self) -> int:
+        """How many may listen to changes: a quarter of the connections is left for everybody else."""
+        return descriptors.share(self._connections) * 3 // 4
 
     @property
     def port(self) -> int:
@@ -79,7 +86,7 @@ class StatusListener:
         from reserve_listener.net.asgi_connection import Limits  # noqa: PLC0415  # see `serve`
         from reserve_listener.net.asgi_server import AsgiServer  # noqa: PLC0415
 
-        limits = Limits(connections=CONNECTIONS // (1 if self._tls is None else TLS_COSTS))
+        limits = Limits(connections=self._connections)
         return AsgiServer(make_app(), tls=self._tls, limits=limits, tell=self._tell_ended)
 
     def _tell_ended(self, reason: str, client: str) -> None:

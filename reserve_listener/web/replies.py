@@ -20,15 +20,16 @@ PROBLEM = "application/problem+json"
 
 
 def reply(
-    answer: msgspec.Struct,
+    answer: msgspec.Struct | bytes,
     status: int = HTTPStatus.OK,
     *,
     media_type: str = JSON,
     headers: Mapping[str, str] | None = None,
 ) -> Response:
-    """An object as JSON."""
+    """An object as JSON; or what is JSON already."""
+    content = answer if isinstance(answer, bytes) else msgspec.json.encode(answer)
     said = {"cache-control": "no-store"} | dict(headers or {})
-    return Response(msgspec.json.encode(answer), status, said, media_type)
+    return Response(content, status, said, media_type)
 
 
 def problem(status: HTTPStatus, detail: str, headers: Mapping[str, str] | None = None) -> Response:

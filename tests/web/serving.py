@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import httpx2
 
 from reserve_listener.config import StatusConfig
+from reserve_listener.intake.directory import Directory
 from reserve_listener.simulator import patience
 from reserve_listener.web.access import Access
 from reserve_listener.web.answers import Check
@@ -46,6 +47,7 @@ def a_site(**parts: Any) -> Site:
         "probes": Probed(),
         "metrics": None,
         "reads": None,
+        "directory": Directory(),
     }
     return Site(**(usual | parts))
 

@@ -57,6 +57,14 @@ HISTORY_OF: Final = f"""{_HISTORY}
 ORDER BY h.seq DESC LIMIT :limit
 """
 
+CHANGES_AFTER: Final = """
+SELECT h.seq, s.tenant_key, s.scope_type, s.scope_id, h.event_id, h.created_ms, h.received_ms, h.revision, h.changes,
+  h.config, h.summary, h.origin
+FROM history AS h CROSS JOIN scopes AS s ON s.id = h.scope WHERE h.seq > :after_seq ORDER BY h.seq LIMIT :limit
+"""
+
+NEWEST_CHANGE: Final = "SELECT coalesce(max(seq), 0) FROM history"
+
 # A late push says nothing of what was known. What came later is never older, so the last that is old enough counts.
 KNOWN_AT: Final = f"""{_HISTORY}
   AND h.revision IS NOT NULL AND coalesce(h.created_ms, h.received_ms) <= :at_ms ORDER BY h.seq DESC LIMIT 1

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
+    from reserve_listener.model import DeadLetterPlace
+
 EVERYTHING = EventQuery()
 
 STEPS: Final = 20_000
@@ -58,18 +60,40 @@ class SqliteReader:
         self._connection.close()
 
     def events(
-        self, filters: EventQuery = EVERYTHING, *, limit: int, unreadable: bool = False
+        self,
+        filters: EventQuery = EVERYTHING,
+        *,
+        limit: int,
+        unreadable: bool = False,
+        before_seq: int | None = None,
+        content: bool = True,
     ) -> list[StoredEvent]:
-        """The newest events first, at most `limit`, each with how far it has come with every sink."""
-        return self._events(sql.NEWEST_EVENTS, filters, limit=limit, unreadable=unreadable, after_seq=0)
+        """See `protocols.store.StoreReader.events`."""
+        return self._events(
+            sql.NEWEST_EVENTS,
+            filters,
+            limit=limit,
+            unreadable=unreadable,
+            after_seq=0,
+            before_seq=before_seq,
+            content=content,
+        )
 
     def events_after(
         self, after_seq: int, filters: EventQuery = EVERYTHING, *, limit: int
     ) -> list[StoredEvent]:
         """Those that were stored after that one, in order, at most `limit`."""
-        return self._events(sql.EVENTS_AFTER, filters, limit=limit, unreadable=False, after_seq=after_seq)
+        return self._events(
+            sql.EVENTS_AFTER,
+            filters,
+            limit=limit,
+            unreadable=False,
+            after_seq=after_seq,
+            before_seq=None,
+            content=True,
+        )
 
-    def _events(self, statement: str, filters: EventQuery, **values: int) -> list[StoredEvent]:
+    def _events(self, statement: str, filters: EventQuery, **values: int | None) -> list[StoredEvent]:
         try:
             rows = self._connection.execute(statement, asdict(filters) | values).fetchall()
             return [self._event(row) for row in rows]
@@ -111,17 +135,35 @@ class SqliteReader:
         return found[:1] if found[:1] == [start] else found
 
     def history(
-        self, scope_id: str, *, since_ms: int | None = None, until_ms: int | None = None
+        self,
+        scope_id: str,
+        *,
+        since_ms: int | None = None,
+        until_ms: int | None = None,
+        before_seq: int | None = None,
     ) -> Iterator[HistoryEntry]:
         """What happened to the rooms and levels of this id, the newest first; a page at a time, so that nothing waits."""
         values: dict[str, Any] = {"scope_id": scope_id, "since_ms": since_ms, "until_ms": until_ms}
-        before_seq: int | None = None
         while True:
             rows = self._all(history.HISTORY_OF, values | {"before_seq": before_seq, "limit": PAGE})
             yield from map(_entry, rows)
             if len(rows) < PAGE:
                 return
             before_seq = rows[-1][0]
+
+    def changes_after(self, after_seq: int, *, limit: int) -> list[HistoryEntry]:
+        """See `protocols.store.StoreReader.changes_after`."""
+        rows = self._all(history.CHANGES_AFTER, {"after_seq": after_seq, "limit": limit})
+        return list(map(_entry, rows))
+
+    def newest_change(self) -> int:
+        """See `protocols.store.StoreReader.newest_change`."""
+        return int(self._all(history.NEWEST_CHANGE, ())[0][0])
+
+    def scopes_after(self, after: int, *, limit: int) -> list[tuple[int, KnownScope]]:
+        """See `protocols.store.StoreReader.scopes_after`."""
+        rows = self._all(history.STATES_AFTER, {"scope_id": None, "after": after, "limit": limit})
+        return [(int(row[0]), _known(row)) for row in rows]
 
     def known_scopes(self, scope_id: str | None = None) -> list[KnownScope]:
         """All rooms and levels of which something is known, or those of this id, the one last heard of first."""
@@ -159,12 +201,12 @@ class SqliteReader:
         except sqlite3.Error as error:
             raise StoreError(f"the store {self._path} cannot be read: {error}") from error
 
-    def dead_letters(self, filters: EventQuery, *, limit: int) -> list[DeadLetter]:
-        """The dead letters, those first that were given up first; at most `limit`."""
-        try:
-            rows = self._connection.execute(sql.LIST_DEAD, asdict(filters) | {"limit": limit}).fetchall()
-        except sqlite3.Error as error:
-            raise StoreError(f"the store {self._path} cannot be read: {error}") from error
+    def dead_letters(
+        self, filters: EventQuery, *, limit: int, after: DeadLetterPlace | None = None
+    ) -> list[DeadLetter]:
+        """See `protocols.store.StoreReader.dead_letters`."""
+        place = dict(zip(("after_ms", "after_seq", "after_sink"), after or (None, None, None), strict=True))
+        rows = self._all(sql.LIST_DEAD, asdict(filters) | place | {"limit": limit})
         return [
             DeadLetter(
                 seq=seq,

@@ -273,7 +273,8 @@ WHERE d.state = 2 AND {_MATCHING}
 
 LIST_DEAD: Final = f"""
 SELECT d.seq, k.name, k.configured, e.event_id, c.tenant_key, c.scope_type, c.scope_id, d.attempts, d.settled_ms, d.last_error
-{_DEAD} ORDER BY d.settled_ms, d.seq LIMIT :limit
+{_DEAD} AND (:after_ms IS NULL OR (d.settled_ms, d.seq, k.name) > (:after_ms, :after_seq, :after_sink))
+ORDER BY d.settled_ms, d.seq, k.name LIMIT :limit
 """
 
 # From there on: a dead letter that is tried again and given up again meanwhile is not tried once more.
@@ -334,7 +335,8 @@ ORDER BY scope_id <> :start, scope_id LIMIT :limit
 
 _EVENTS = """
 SELECT e.seq, e.tenant_key, e.event_id, e.received_ms, e.created_ms,
-       s.tenant_key, s.scope_type, s.scope_id, e.body, e.raw, e.problem, h.summary
+       s.tenant_key, s.scope_type, s.scope_id,
+       iif(:content, e.body, substr(e.body, 1, 1)), iif(:content, e.raw, x''), e.problem, h.summary
 FROM events AS e LEFT JOIN scopes AS s ON s.id = e.scope LEFT JOIN history AS h ON h.seq = e.seq
 WHERE (:event_id IS NULL OR e.event_id = :event_id)
   AND (:scope_id IS NULL OR s.scope_id = :scope_id)
@@ -343,7 +345,7 @@ WHERE (:event_id IS NULL OR e.event_id = :event_id)
   AND (:sink IS NULL OR e.seq IN (
     SELECT d.seq FROM deliveries AS d JOIN sinks AS k ON k.id = d.sink WHERE k.name = :sink))
   AND (NOT :unreadable OR e.body IS NULL)
-  AND e.seq > :after_seq AND e.raw IS NOT NULL
+  AND e.seq > :after_seq AND (:before_seq IS NULL OR e.seq < :before_seq) AND e.raw IS NOT NULL
 """
 
 NEWEST_EVENTS: Final = f"{_EVENTS} ORDER BY e.seq DESC LIMIT :limit"
