@@ -24,6 +24,11 @@ RETRY: Final = "retry"
 DEAD: Final = "dead"
 
 
+API_CALLS: Final = ("token", "places", "place", "limits", "people")
+API_OUTCOMES: Final = ("ok", "retry", "gone", "refused")
+RECONCILED: Final = ("same", "changed", "gone", "failed")
+
+
 class Histogram:
     """How many values were no more than each bound, and their sum. `counts` has one more, for what is above the last."""
 
@@ -64,3 +69,19 @@ class IntakeMeter:
         self.commits_s = Histogram(COMMIT_S)
         """Of a batch: from when the store got it to when it was on the disk, or known not to get there."""
         self.batches = Histogram(BATCH_EVENTS)
+
+
+class RoomsMeter:
+    """What comes of asking the platform about rooms."""
+
+    __slots__ = ("limited", "reconciled", "reconciled_ms", "requests")
+
+    def __init__(self) -> None:
+        self.requests: Counter[tuple[str, str]] = Counter()
+        """Calls, by name and outcome."""
+        self.limited: Counter[str] = Counter()
+        """Those that the platform wants later, by name."""
+        self.reconciled: Counter[str] = Counter()
+        """Scopes that were compared, by outcome."""
+        self.reconciled_ms: int | None = None
+        """When the last pass over all of them ended."""

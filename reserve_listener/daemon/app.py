@@ -305,6 +305,7 @@ class App:
                     transport=self._transport,
                     transport_name=lark.transport,
                     workers=self._workers,
+                    rooms=self._rooms.meter,
                     health=self._health,
                     reads=self._reads,
                 ),

@@ -15,7 +15,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from reserve_listener import __version__
 from reserve_listener.clock import now_ms, wall_ms
 from reserve_listener.errors import StoreError
-from reserve_listener.meters import CONNECTION_CHANGES
+from reserve_listener.meters import API_CALLS, API_OUTCOMES, CONNECTION_CHANGES, RECONCILED
 from reserve_listener.model import Verdict
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from reserve_listener.daemon.snapshot import Health
     from reserve_listener.delivery import Worker, Workers
     from reserve_listener.intake.intake import Intake
-    from reserve_listener.meters import Histogram
+    from reserve_listener.meters import Histogram, RoomsMeter
     from reserve_listener.model import Backlog
     from reserve_listener.protocols import Transport
     from reserve_listener.protocols.store import StoreHealth
@@ -46,10 +46,6 @@ OUTCOMES: Final = {
 PAUSES: Final = {"breaker": "down", "misconfigured": "misconfigured", "disabled": "disabled"}
 """Why a sink is not sent to, by the state in which it is then."""
 
-API_CALLS: Final = ("token", "places", "place", "limits", "people")
-API_OUTCOMES: Final = ("ok", "retry", "gone", "refused")
-RECONCILED: Final = ("same", "changed", "gone", "failed")
-
 
 @dataclass(frozen=True, kw_only=True)
 class Metrics:
@@ -60,6 +56,7 @@ class Metrics:
     transport: Transport
     transport_name: str
     workers: Workers
+    rooms: RoomsMeter
     health: Health
     reads: Reads
 
@@ -77,7 +74,7 @@ class Metrics:
             *self._store(),
             *self._deliveries(self.workers.all()),
             *_waiting(backlog, self.workers),
-            *_rooms(),
+            *_rooms(self.rooms),
         ]  # fmt: skip
 
     def _connection(self) -> Iterator[Metric]:
@@ -184,22 +181,26 @@ def _waiting(backlog: Backlog | None, workers: Workers) -> Iterator[Metric]:
     )
 
 
-def _rooms() -> Iterator[Metric]:
-    calls = [((call, outcome), 0) for call in API_CALLS for outcome in API_OUTCOMES]
+def _rooms(meter: RoomsMeter) -> Iterator[Metric]:
+    calls = [
+        ((call, outcome), meter.requests[call, outcome]) for call in API_CALLS for outcome in API_OUTCOMES
+    ]
     yield _counter("api_requests", "Calls of the platform's API.", ("call", "outcome"), calls)
     yield _counter(
         "api_rate_limited",
         "Calls that the platform asked to come later.",
         ("call",),
-        [((call,), 0) for call in API_CALLS],
+        [((call,), meter.limited[call]) for call in API_CALLS],
     )
     yield _counter(
         "reconciled_scopes",
         "Rooms and levels that were compared with the platform.",
         ("outcome",),
-        [((one,), 0) for one in RECONCILED],
+        [((outcome,), meter.reconciled[outcome]) for outcome in RECONCILED],
     )
-    yield _moment("last_reconciliation_timestamp_seconds", "When all were last compared.", None)
+    yield _moment(
+        "last_reconciliation_timestamp_seconds", "When all were last compared.", meter.reconciled_ms
+    )
 
 
 _Row = tuple[tuple[str, ...], float]

@@ -19,6 +19,7 @@ from reserve_listener.intake.reconcile import comparing
 from reserve_listener.intake.reconciler import Reconciler
 from reserve_listener.intake.troubles import Troubles
 from reserve_listener.lark.api.client import Client
+from reserve_listener.meters import RoomsMeter
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -51,6 +52,7 @@ class Rooms:
         flush: Callable[[], Awaitable[None]],
     ) -> None:
         """`flush`: what is answered by now is in the store when it returns."""
+        self.meter = RoomsMeter()
         self._config = config
         self._store = store
         self._directory = directory
@@ -66,7 +68,9 @@ class Rooms:
                 self._off = NO_SECRET
             return
         told: set[tuple[str, ...]] = set()
-        self._client = Client(lark, requests_per_minute=rooms.requests_per_minute, hide=hide)
+        self._client = Client(
+            lark, requests_per_minute=rooms.requests_per_minute, hide=hide, meter=self.meter
+        )
         if rooms.names or rooms.people_names:
             self._names = Names(
                 store,
@@ -86,6 +90,7 @@ class Rooms:
                 compare=comparing(lark.tells_in, directory),
                 every_s=rooms.reconcile_every,
                 flush=flush,
+                meter=self.meter,
                 troubles=Troubles("reconcile", reconciler.MEANWHILE, told),
             )
 

@@ -21,6 +21,7 @@ from reserve_listener.intake.jobs import Job, Target, kind_of, whole
 from reserve_listener.intake.scope_reader import ScopeReader, SeveralTenantsError
 from reserve_listener.intake.troubles import Troubles
 from reserve_listener.lark.api.errors import AppRefusedError, PermissionMissingError
+from reserve_listener.meters import RoomsMeter
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -76,7 +77,9 @@ class Reconciler:
         now_ms: Callable[[], int] = now_ms,
         clock: Callable[[], float] = time.monotonic,
         doubt_s: float = DOUBT_S,
+        meter: RoomsMeter | None = None,
     ) -> None:
+        self._meter = meter or RoomsMeter()
         self.off: str | None = None
         """Why nothing is compared; None: it is."""
         self._store = store
@@ -100,7 +103,14 @@ class Reconciler:
         self._due_s: float | None = None
         self._doubt_due_s: float | None = None
         self._reader = ScopeReader(
-            store, api, app_id=app_id, compare=compare, flush=flush, now_ms=now_ms, doubt_s=doubt_s
+            store,
+            api,
+            app_id=app_id,
+            compare=compare,
+            flush=flush,
+            now_ms=now_ms,
+            doubt_s=doubt_s,
+            outcomes=self._meter.reconciled,
         )
 
     # -- what happens -----------------------------------------------------------------------------------------------------
@@ -276,6 +286,7 @@ class Reconciler:
         if job.is_pass:
             await self._store.end_pass(self._app_id)
             self._pass, self._last = None, job
+            self._meter.reconciled_ms = self._now_ms()
         else:
             self._asked_for.remove(job)
         job.end(self._now_ms())
@@ -314,6 +325,7 @@ class Reconciler:
             job.problem, job.hint = str(error), self._troubles.hint_of(error)
             if job.left and not job.again(job.left[0]):
                 job.failed += 1
+                self._meter.reconciled["failed"] += 1
         return pause_s
 
     def _turn_off(self) -> None:

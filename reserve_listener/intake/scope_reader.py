@@ -21,6 +21,7 @@ from reserve_listener.lark.api.errors import (
 from reserve_listener.model import Finding, Scope
 
 if TYPE_CHECKING:
+    from collections import Counter
     from collections.abc import Awaitable, Callable
 
     from reserve_listener.intake.jobs import Job, Target
@@ -59,7 +60,9 @@ class ScopeReader:
         flush: Callable[[], Awaitable[None]],
         now_ms: Callable[[], int],
         doubt_s: float,
+        outcomes: Counter[str],
     ) -> None:
+        self._outcomes = outcomes
         self._store = store
         self._api = api
         self._app_id = app_id
@@ -90,11 +93,13 @@ class ScopeReader:
             raise SeveralTenantsError
         if found.finding is not Finding.OUTDATED:
             job.left.popleft()
+            self._outcomes["changed" if found.finding is Finding.CHANGED else "same"] += 1
         elif job.again(target):  # later: what was heard meanwhile is then older than the read
             if len(job.left) == 1:
                 await asyncio.sleep(self._doubt_s)
         else:
             job.failed += 1
+            self._outcomes["failed"] += 1
         if found.entry is not None:
             job.take(found.entry)
 
@@ -105,6 +110,7 @@ class ScopeReader:
             await self._in_vain(job, target, error)
             return
         job.gone += 1
+        self._outcomes["gone"] += 1
         if not job.dry_run:
             await self._store.mark_gone(*target)
             log.info("reconcile.gone", scope_type=target.scope_type, scope_id=target.scope_id)
@@ -112,6 +118,7 @@ class ScopeReader:
 
     async def _in_vain(self, job: Job, target: Target, error: ApiError) -> None:
         job.failed += 1
+        self._outcomes["failed"] += 1
         if not job.is_pass:
             job.problem, job.hint = f"{target.scope_id} could not be read: {error}", error.hint
         self._say_once(target, error)

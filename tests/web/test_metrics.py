@@ -14,14 +14,16 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as read_text
 
 from reserve_listener.meters import ANSWER_S, Histogram
-from reserve_listener.simulator import patience, sample_event
+from reserve_listener.simulator import Simulator, patience, sample_event
+from reserve_listener.simulator.estate import Estate
+from tests.conftest import NO_WAITS
 from tests.daemon_process import until
 from tests.web.test_health import watched
 
 if TYPE_CHECKING:
     import httpx2
 
-    from reserve_listener.simulator import HttpServer, Receiver, Simulator
+    from reserve_listener.simulator import HttpServer, Receiver
 
 SINKS = ("console", "audit", "booking")
 OUTCOMES = ("stored", "duplicate", "unreadable", "superseded", "refused", "other_type")
@@ -164,6 +166,21 @@ async def test_reasons_of_a_connection_that_comes_and_goes_are_few(
         assert figures['connection_changes_total{reason="closed"}'] == 1
         assert figures['connection_changes_total{reason="lost"}'] == 1
         assert figures['connected{transport="long_connection"}'] == 0
+
+
+async def test_what_is_asked_of_the_platform_is_counted(tmp_path: Path, server: HttpServer) -> None:
+    """Calls by name and outcome, and what comes of comparing rooms."""
+    small = Simulator(estate=Estate(rooms=2, depth=1), client_config=dict(NO_WAITS))
+    async with small as platform, watched(tmp_path, platform, server) as (_, client):
+        places = len(platform.estate.places)
+        figures = await _figures(client, 'reconciled_scopes_total{outcome="same"}', places)
+        assert figures['api_requests_total{call="token",outcome="ok"}'] == 1
+        assert figures['api_requests_total{call="limits",outcome="ok"}'] == places
+        assert figures['api_requests_total{call="places",outcome="ok"}'] >= 1
+        assert figures['reconciled_scopes_total{outcome="failed"}'] == 0
+        async with asyncio.timeout(patience(20)):
+            while "last_reconciliation_timestamp_seconds" not in figures:
+                figures = await _figures(client, 'reconciled_scopes_total{outcome="same"}', places)
 
 
 async def test_the_form_is_what_is_asked_for(tmp_path: Path, platform: Simulator, server: HttpServer) -> None:

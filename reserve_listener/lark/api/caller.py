@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 import tenacity
 
 from reserve_listener.errors import ConfigError
 from reserve_listener.lark.api import codes
-from reserve_listener.lark.api.errors import AppRefusedError, TryAgainError
+from reserve_listener.lark.api.errors import ApiError, AppRefusedError, GoneError, TryAgainError
 from reserve_listener.lark.api.exchange import Answer, Exchange
 from reserve_listener.lark.api.pace import PATIENCE_S, Pace
 from reserve_listener.lark.api.token import Given, TenantToken
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Iterator, Mapping
 
     from reserve_listener.config import LarkConfig
+    from reserve_listener.meters import RoomsMeter
 
 TOKEN_PATH: Final = "/open-apis/auth/v3/tenant_access_token/internal"  # noqa: S105  # a path
 ATTEMPTS: Final = 4
@@ -34,12 +36,14 @@ class Caller:
         *,
         attempts: int,
         hide: Callable[[str, str], None],
+        meter: RoomsMeter,
         clock: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]],
     ) -> None:
         self._lark = lark
         self._attempts = attempts
         self._hide = hide
+        self._meter = meter
         self._sleep = sleep
         self._exchange = Exchange(lark, clock=clock)
         self._token = TenantToken(self._ask_token, clock=clock)
@@ -47,6 +51,7 @@ class Caller:
 
     async def call(
         self,
+        name: str,
         pace: Pace,
         method: str,
         path: str,
@@ -55,7 +60,7 @@ class Caller:
         content: Any = None,
         needs: tuple[str, ...] = (),
     ) -> tuple[dict[str, Any], Answer]:
-        """The answer's `data`, and how it came. `needs`: the permissions that the documentation names.
+        """The answer's `data`, and how it came. `name`: what it counts as. `needs`: the permissions that the documentation names.
 
         Raises `ApiError`; what may pass soon is tried again before. Each attempt takes a turn of `pace`.
         """
@@ -63,9 +68,12 @@ class Caller:
         async def once() -> tuple[dict[str, Any], Answer]:
             await pace.turn()
             token = await self.token()  # after the turn, which may be a minute away
-            answer = await self._exchange.ask(method, path, token=token, params=params, content=content)
             try:
-                return self._data(answer, needs), answer
+                with self._counted(name):
+                    answer = await self._exchange.ask(
+                        method, path, token=token, params=params, content=content
+                    )
+                    return self._data(answer, needs), answer
             except codes.TokenRefusedError:
                 self._token.refused(token)
                 raise
@@ -107,8 +115,9 @@ class Caller:
         self._exchange.hide(secret)
         self._hide(secret, "")
         content = {"app_id": self._lark.app_id, "app_secret": secret}
-        answer = await self._exchange.ask("POST", TOKEN_PATH, content=content)
-        told = self._understood(answer, ())
+        with self._counted("token"):
+            answer = await self._exchange.ask("POST", TOKEN_PATH, content=content)
+            told = self._understood(answer, ())
         token, life_s = told.get("tenant_access_token"), told.get("expire")
         if not isinstance(token, str) or not _is_header_value(token):
             raise odd(answer, "the answer has no token")
@@ -116,6 +125,20 @@ class Caller:
         if type(life_s) is not int or life_s <= 0:
             raise odd(answer, "the answer does not say how long the token lives")
         return Given(token, life_s)
+
+    @contextmanager
+    def _counted(self, name: str) -> Iterator[None]:
+        outcome = "ok"
+        try:
+            yield
+        except ApiError as error:
+            passes = isinstance(error, TryAgainError)
+            outcome = "retry" if passes else "gone" if isinstance(error, GoneError) else "refused"
+            if isinstance(error, TryAgainError) and error.after_s is not None:
+                self._meter.limited[name] += 1
+            raise
+        finally:
+            self._meter.requests[name, outcome] += 1
 
     def _hide_token(self, token: str) -> None:
         """Two may serve at a time; the one before them has ended."""

@@ -10,6 +10,7 @@ from reserve_listener.lark.api import reading, walk
 from reserve_listener.lark.api.caller import ATTEMPTS, Caller, odd
 from reserve_listener.lark.api.errors import ApiError, GoneError
 from reserve_listener.lark.api.pace import Pace
+from reserve_listener.meters import RoomsMeter
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
@@ -54,11 +55,14 @@ class Client:
         requests_per_minute: int = 80,
         attempts: int = ATTEMPTS,
         hide: Callable[[str, str], None],
+        meter: RoomsMeter | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._language = lark.tells_in
-        self._caller = Caller(lark, attempts=attempts, hide=hide, clock=clock, sleep=sleep)
+        self._caller = Caller(
+            lark, attempts=attempts, hide=hide, meter=meter or RoomsMeter(), clock=clock, sleep=sleep
+        )
         burst = min(LIMITS_BURST, LIMITS_PER_MINUTE - requests_per_minute)
         self._limits = Pace(requests_per_minute, burst=burst, clock=clock, sleep=sleep)
         self._others = Pace(OTHERS_PER_MINUTE, burst=OTHERS_BURST, clock=clock, sleep=sleep)
@@ -76,7 +80,7 @@ class Client:
         """See `answers.RoomsApi`."""
         root = await self._find_root()
         path, content = f"{walk.PATHS[scope_type]}/mget", {MGET_KEYS[scope_type]: [scope_id]}
-        data, _ = await self._caller.call(self._others, "POST", path, content=content, needs=ROOMS)
+        data, _ = await self._caller.call("place", self._others, "POST", path, content=content, needs=ROOMS)
         for item in reading.objects_of(data.get("items")):
             place = reading.place_of(scope_type, item, root=None if root is None else root.scope_id)
             if place is not None and place.scope_id == scope_id:
@@ -86,7 +90,9 @@ class Client:
     async def limits(self, scope_type: ScopeType, scope_id: str) -> Limits:
         """See `answers.RoomsApi`."""
         params = {"scope_id": scope_id, "scope_type": SCOPE_TYPES[scope_type], "user_id_type": "open_id"}
-        data, answer = await self._caller.call(self._limits, "GET", LIMITS_PATH, params=params, needs=ROOMS)
+        data, answer = await self._caller.call(
+            "limits", self._limits, "GET", LIMITS_PATH, params=params, needs=ROOMS
+        )
         return reading.limits_of(scope_type, scope_id, data, headers=answer.headers, took_s=answer.took_s)
 
     async def people(self, open_ids: Collection[str]) -> dict[str, str]:
@@ -106,7 +112,7 @@ class Client:
 
     async def connections(self) -> int:
         """How many clients of the app are connected now, over long connections. Raises as the others."""
-        data, answer = await self._caller.call(self._others, "GET", CONNECTIONS_PATH)
+        data, answer = await self._caller.call("connections", self._others, "GET", CONNECTIONS_PATH)
         count = data.get("online_instance_cnt")
         if type(count) is not int:
             raise odd(answer, "the answer has no number of connections")
@@ -133,14 +139,15 @@ class Client:
         return self._root
 
     async def _list(self, path: str, params: Mapping[str, str]) -> dict[str, Any]:
-        return (await self._caller.call(self._others, "GET", path, params=params, needs=ROOMS))[0]
+        data, _ = await self._caller.call("places", self._others, "GET", path, params=params, needs=ROOMS)
+        return data
 
     async def _names(self, open_ids: Sequence[str]) -> dict[str, str]:
         """Of at most ten. One id that the platform does not take spoils the call for the others: then halves are asked."""
         params, content = {"user_id_type": "open_id"}, {"user_ids": list(open_ids)}
         try:
             data, _ = await self._caller.call(
-                self._people, "POST", PEOPLE_PATH, params=params, content=content, needs=PEOPLE
+                "people", self._people, "POST", PEOPLE_PATH, params=params, content=content, needs=PEOPLE
             )
         except ApiError as error:
             if type(error) is not ApiError:
