@@ -16,6 +16,7 @@ from reserve_listener.cli.dead_letters import dead_letters_app
 from reserve_listener.cli.demo import demo
 from reserve_listener.cli.events import events_app
 from reserve_listener.cli.history import history
+from reserve_listener.cli.reconcile import reconcile
 from reserve_listener.cli.reconnect import reconnect
 from reserve_listener.cli.run import run
 from reserve_listener.cli.scopes import scopes_app
@@ -63,6 +64,7 @@ app.command()(demo)
 app.command()(simulate)
 app.command()(status)
 app.command()(reconnect)
+app.command()(reconcile)
 app.command()(history)
 app.add_typer(scopes_app, name="scopes")
 app.add_typer(events_app, name="events")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import NoReturn
 
-    from reserve_listener.web.answers import FailedDelivery, SinkStatus, Status
+    from reserve_listener.web.answers import FailedDelivery, Gap, SinkStatus, Status
 
 EXIT_CODES = {"ok": 0, "stopped": 3}
 """Of a verdict; 1 for every other."""
@@ -143,7 +143,31 @@ def _lines(found: "Status") -> "Iterator[str]":
     for failure in found.failures:
         yield from _failure(failure)
     for gap in found.gaps:
-        yield _line("gap", f"{_when(gap.from_)} to {_when(gap.to)}: changes may be lost")
+        yield _line("gap", f"{_when(gap.from_)} to {_when(gap.to)}: {_found_after(gap)}")
+    yield from _reconciling(found)
+
+
+def _found_after(gap: "Gap") -> str:
+    if gap.found is None:
+        return "changes may be lost"
+    return f"changes were missed; {gap.found} found by comparing limits with the platform's"
+
+
+def _reconciling(found: "Status") -> "Iterator[str]":
+    now = found.reconcile
+    if now is None:
+        return
+    facts = [now.state if now.reason is None else f"{now.state}: {now.reason}"]
+    if now.total:
+        facts.append(f"{now.done} of {now.total} rooms and levels")
+        facts.append(f"{now.differences} {'change' if now.differences == 1 else 'changes'} found")
+        facts += [f"{now.gone} gone"] if now.gone else []
+        facts += [f"{now.not_read} not read"] if now.not_read else []
+    for name, moment in (("started", now.started), ("ended", now.ended), ("next", now.next)):
+        facts += [f"{name} {_when(moment)}"] if moment else []
+    yield _line("reconcile", ", ".join(facts))
+    if now.hint and now.state != "off":
+        yield _line("hint", now.hint)
 
 
 def _connection(found: "Status") -> "Iterator[str]":

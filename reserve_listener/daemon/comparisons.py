@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from reserve_listener.model import HistoryEntry
     from reserve_listener.protocols.store import Directory
 
-AT_ONCE = 500
+AT_ONCE: Final = 500
 """Differences in one answer."""
 
 
@@ -58,6 +58,7 @@ def comparison_of(job: Job, after: int, directory: Directory) -> Comparison:
         hint=job.hint,
         found=[_difference(entry, directory) for entry in found],
         more=after + len(found) < len(job.found),
+        stuck=job.is_stuck,
     )
 
 

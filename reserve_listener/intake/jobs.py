@@ -46,12 +46,16 @@ class Job:
         self.problem: str | None = None
         """Why it goes no further at the moment; if it has ended: why no further at all."""
         self.hint: str | None = None
+        self.is_stuck = False
+        """Whether a person has to do something first."""
         self.total = 0
         self.left: deque[Target] = deque()
         self.found: list[HistoryEntry] = []
         """The differences, or the first of them."""
         self.differences = 0
         self.gone = 0
+        self.unread: tuple[str, str | None] | None = None
+        """Of a job that is no pass: what could not be read last, and what to do."""
         self.failed = 0
         """Scopes that could not be read."""
         self._tries: Counter[Target] = Counter()

@@ -198,7 +198,7 @@ class Reconciler:
         if job.left:
             await self._reader.read(job, job.left[0])
             self._troubles.over(LIMITS)
-            job.problem = job.hint = None
+            job.problem, job.hint, job.is_stuck = None, None, False
         if not job.left:
             await self._end(job)
         return 0
@@ -289,6 +289,7 @@ class Reconciler:
             self._meter.reconciled_ms = self._now_ms()
         else:
             self._asked_for.remove(job)
+        job.problem, job.hint = job.unread or (None, None)
         job.end(self._now_ms())
         if job.is_pass or job.differences:
             self._say_done(job)
@@ -318,6 +319,7 @@ class Reconciler:
             for asked_for in (*self._asked_for, job):
                 if asked_for is not None:
                     asked_for.problem, asked_for.hint = str(error), self._troubles.hint_of(error)
+                    asked_for.is_stuck = True
             for asked_for in self._asked_for:
                 asked_for.end(self._now_ms())
             self._asked_for = []
@@ -326,6 +328,7 @@ class Reconciler:
             if job.left and not job.again(job.left[0]):
                 job.failed += 1
                 self._meter.reconciled["failed"] += 1
+                job.unread = None if job.is_pass else (job.problem, job.hint)
         return pause_s
 
     def _turn_off(self) -> None:

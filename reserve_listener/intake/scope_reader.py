@@ -120,7 +120,7 @@ class ScopeReader:
         job.failed += 1
         self._outcomes["failed"] += 1
         if not job.is_pass:
-            job.problem, job.hint = f"{target.scope_id} could not be read: {error}", error.hint
+            job.unread = f"{target.scope_id} could not be read: {error}", error.hint
         self._say_once(target, error)
         await self._done_with(job, target)
 

@@ -71,7 +71,7 @@ class Reconnecting(msgspec.Struct, frozen=True, kw_only=True):
     was: str
 
 
-class ReconcileRequest(msgspec.Struct, frozen=True, kw_only=True):
+class ReconcileRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which rooms and levels to compare with the platform: these ids, or all."""
 
     scope: str | None = None
@@ -121,8 +121,8 @@ class HistoryRow(msgspec.Struct, frozen=True, kw_only=True):
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     """How far a comparison is, and what it found. `state`: waiting, running, done or failed.
 
-    `problem`: why it does not go on at the moment; of one that is done or failed: what could not be read. `more`: there are
-    further differences now, after those in `found`.
+    `problem`: why it does not go on at the moment, or why it failed; `stuck`: it will not before a person does something.
+    `more`: there are further differences now, after those in `found`.
     """
 
     id: str
@@ -137,6 +137,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     hint: str | None
     found: list[HistoryRow]
     more: bool
+    stuck: bool = False
 
 
 class ReconcileStatus(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,0 +1,194 @@
+"""`reserve-listener reconcile`: have the running daemon compare limits with the platform's, and wait for what it finds."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from reserve_listener.cli.listing import at_terminal, json_text, short_id
+from reserve_listener.cli.options import ConfigOption, JsonOption
+from reserve_listener.cli.stores import locate_store
+from reserve_listener.errors import ReserveListenerError
+from reserve_listener.text import visible
+
+if TYPE_CHECKING:
+    from reserve_listener.web.answers import Comparison, HistoryRow
+
+LOOK_S = 0.25
+SAID_EVERY_S = 30.0
+"""How often a line says how far it is, where there is no bar."""
+
+NO_DAEMON = 3
+INTERRUPTED = 130
+
+ScopesArgument = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[SCOPE]...",
+        help="Rooms or levels: their names or scope_ids, or unambiguous beginnings of either. All if none are given.",
+    ),
+]
+
+
+def reconcile(
+    scopes: ScopesArgument = None,
+    config: ConfigOption = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what differs; store and deliver nothing.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare the limits of rooms and levels with the platform's, now, and print what differs from what is known.
+
+    A difference becomes an event and is delivered like any other. All rooms take a minute for each 80 of them
+    (rooms.requests_per_minute); Ctrl-C ends only this command, and the daemon goes on. Exit codes: 0 compared,
+    1 something could not be compared, 3 no daemon is running.
+
+    Example: reserve-listener reconcile omm_3c5dd7e09b --dry-run
+    """
+    store = locate_store(config).store.url
+    _require_daemon(store)
+    comparison_id = _begin(store, scopes or [], dry_run=dry_run)
+    try:
+        found, last = _followed(store, comparison_id, quiet=as_json)
+    except KeyboardInterrupt:
+        typer.echo("The daemon goes on; `reserve-listener status` shows how far it is.", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+    if as_json:
+        from msgspec import to_builtins
+
+        typer.echo(json_text([to_builtins(one) for one in found]))
+    typer.echo(_summary(last), err=True)
+    if last.state == "failed" or last.stuck:
+        _fail(last)
+
+
+def _require_daemon(store: str) -> None:
+    from msgspec import Raw
+
+    from reserve_listener.store import backend
+    from reserve_listener.web.client import STATUS_TIMEOUT_S, get
+
+    if get(store, "/status", Raw, timeout_s=STATUS_TIMEOUT_S) is None:
+        typer.echo(f"error: no daemon runs on the store {backend(store).name}.", err=True)
+        raise typer.Exit(NO_DAEMON)
+
+
+def _begin(store: str, scopes: list[str], *, dry_run: bool) -> str:
+    from reserve_listener.cli.known import scope_id_of
+    from reserve_listener.store import open_reader
+    from reserve_listener.web.answers import ReconcileRequest, Reconciling
+    from reserve_listener.web.client import post
+
+    with open_reader(store) as reader:
+        scope_ids = [scope_id_of(reader, scope) for scope in scopes]
+    asked = ReconcileRequest(scopes=scope_ids, all=not scope_ids, dry_run=dry_run)
+    answer = post(store, "/reconcile", Reconciling, asked)
+    return answer.id if answer is not None else _ended()
+
+
+def _followed(store: str, comparison_id: str, *, quiet: bool) -> "tuple[list[HistoryRow], Comparison]":
+    """Wait for it and print each difference as it is found; all of them, and how it ended."""
+    from reserve_listener.web.answers import Comparison
+    from reserve_listener.web.client import get
+
+    found: list[HistoryRow] = []
+    with _showing(quiet=quiet) as (say, show):
+        while True:
+            now = get(store, f"/reconcile/{comparison_id}?after={len(found)}", Comparison)
+            if now is None:
+                _ended()
+            for difference in now.found:
+                say(_line(difference))
+            found += now.found
+            show(now)
+            if not now.more and (now.state in {"done", "failed"} or now.stuck):
+                return found, now
+            if not now.more:
+                time.sleep(LOOK_S)
+
+
+Say = Callable[[str], None]
+Show = Callable[["Comparison"], None]
+
+
+@contextmanager
+def _showing(*, quiet: bool) -> Iterator[tuple[Say, Show]]:
+    """How differences are printed, and how far it is: a bar below them on a terminal, lines on standard error elsewhere."""
+    if at_terminal() and not quiet:
+        with _bar() as shown:
+            yield shown
+        return
+    said_s = time.monotonic()
+    troubled: str | None = None
+
+    def show(now: "Comparison") -> None:
+        nonlocal said_s, troubled
+        if now.problem != troubled and now.state == "waiting" and now.problem is not None:
+            typer.echo(f"note: {visible(now.problem)}", err=True)
+        troubled = now.problem
+        if time.monotonic() - said_s >= SAID_EVERY_S:
+            said_s = time.monotonic()
+            typer.echo(_progress(now), err=True)
+
+    yield (lambda _line: None) if quiet else typer.echo, show
+
+
+@contextmanager
+def _bar() -> Iterator[tuple[Say, Show]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(), transient=True, refresh_per_second=4) as progress:
+        task = progress.add_task("waiting", total=None)
+
+        def say(line: str) -> None:
+            progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+        def show(now: "Comparison") -> None:
+            text = visible(now.problem) if now.problem and now.state == "waiting" else _progress(now)
+            progress.update(task, description=text, total=now.total or None, completed=now.done)
+
+        yield say, show
+
+
+def _line(difference: "HistoryRow") -> str:
+    name, summary = difference.scope_name, visible(difference.summary)
+    if not at_terminal():
+        return "\t".join([visible(difference.scope_id), visible(name or ""), summary])
+    scope_id = short_id(visible(difference.scope_id))
+    return f"{f'{visible(name)} ({scope_id})' if name else scope_id}: {summary}"
+
+
+def _progress(now: "Comparison") -> str:
+    if not now.total:
+        return "waiting for its turn"
+    return f"{now.done} of {now.total} compared, {_differ(now.differences)}"
+
+
+def _summary(last: "Comparison") -> str:
+    parts = [_progress(last)]
+    if last.gone:
+        parts.append(f"{last.gone} no longer exist" if last.gone > 1 else "1 no longer exists")
+    if last.not_read:
+        parts.append(f"{last.not_read} could not be read")
+    if last.dry_run:
+        parts.append("nothing was stored")
+    return f"{'; '.join(parts)}."
+
+
+def _differ(number: int) -> str:
+    return "1 differs" if number == 1 else f"{number} differ"
+
+
+def _fail(last: "Comparison") -> NoReturn:
+    raise ReserveListenerError(f"{last.problem}{f'. {last.hint}' if last.hint else ''}.")
+
+
+def _ended() -> NoReturn:
+    raise ReserveListenerError(
+        "the daemon has ended meanwhile; it goes on with the comparison when it is started again."
+    )
