@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 import psutil
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from reserve_listener.simulator import Simulator
 
@@ -91,8 +91,16 @@ def node_modules() -> Path | None:
     return folder
 
 
-def command(client: str, platform: Simulator, folder: Path, node: Path | None, sinks: str) -> list[str]:
-    """How a client is started."""
+def command(
+    client: str,
+    platform: Simulator,
+    folder: Path,
+    *,
+    node: Path | None,
+    sinks: str,
+    python: Sequence[str] = ("-m", "reserve_listener"),
+) -> list[str]:
+    """How a client is started; `python`: what Python is to run for ours."""
     to = [platform.domain, platform.app_id, platform.app_secret]
     if client == NODE:
         return ["node", str(node and node / "sample.cjs"), *to]
@@ -101,7 +109,7 @@ def command(client: str, platform: Simulator, folder: Path, node: Path | None, s
     values = {"app_id": to[1], "app_secret": to[2], "domain": to[0], "folder": folder}
     config = folder / "config.toml"
     config.write_text((CONFIG + sinks).format(**values))
-    return [sys.executable, "-m", "reserve_listener", "run", "-c", str(config)]
+    return [sys.executable, *python, "run", "-c", str(config)]
 
 
 @asynccontextmanager
@@ -112,6 +120,7 @@ async def started(
     *,
     node: Path | None = None,
     sinks: str = FILES,
+    python: Sequence[str] = ("-m", "reserve_listener"),
     prepare: Callable[[Path], object] = lambda _folder: None,
 ) -> AsyncIterator[Started]:
     """The client in a process of its own on these cores, connected; `prepare` puts something into its folder before."""
@@ -125,7 +134,7 @@ async def started(
         with (folder / "out").open("wb") as out:
             process = await asyncio.create_subprocess_exec(
                 *pinned,
-                *command(client, platform, folder, node, sinks),
+                *command(client, platform, folder, node=node, sinks=sinks, python=python),
                 stdout=out,
                 stderr=subprocess.STDOUT,
             )

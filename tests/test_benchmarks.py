@@ -24,6 +24,22 @@ def test_the_node_sample_is_pinned_and_names_no_address() -> None:
 
 
 @pytest.mark.long
+def test_a_short_comparison_has_its_figures() -> None:
+    """Of a few hundred rooms: with and without comparing them, in every row."""
+    done = subprocess.run(
+        [sys.executable, BENCHMARKS / "reconcile.py", "--quick"],
+        capture_output=True,
+        text=True,
+        timeout=patience(120),
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    rows = {line.split()[0]: line.split()[1:] for line in done.stdout.splitlines()[1:]}
+    assert {"minutes_unscaled", "answer_p99_ms", "most_mib"} < rows.keys()
+    assert all(len(figures) == 2 for figures in rows.values())
+
+
+@pytest.mark.long
 def test_a_short_run_writes_table_figures_and_chart(tmp_path: Path) -> None:
     """One round of a few events with each client: every row has a figure, and the chart is an image."""
     figures, chart = tmp_path / "figures.json", tmp_path / "chart.svg"

@@ -314,7 +314,8 @@ class Reconciler:
     def _failed(self, error: Exception) -> float:
         """What has failed is told; for how long to leave it alone."""
         pause_s = self._troubles.pause_s(LIMITS, error)
-        job, self._in_hand = self._in_hand or self._pass or self._next, None
+        waiting = self._asked_for[0] if self._asked_for else self._pass or self._next
+        job, self._in_hand = self._in_hand or waiting, None
         if isinstance(error, (PermissionMissingError, AppRefusedError)):
             for asked_for in (*self._asked_for, job):
                 if asked_for is not None:

@@ -100,6 +100,8 @@ class ScopeReader:
         else:
             job.failed += 1
             self._outcomes["failed"] += 1
+            if not job.is_pass:
+                job.unread = f"{target.scope_id} changes faster than it can be read", None
         if found.entry is not None:
             job.take(found.entry)
 

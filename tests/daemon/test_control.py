@@ -22,6 +22,7 @@ from reserve_listener.web.answers import (
     Changed,
     Comparison,
     Count,
+    ReconcileRequest,
     Reconciling,
     Reconnecting,
     SampleResult,
@@ -143,6 +144,15 @@ async def test_every_path_does_what_it_says(store: str, actions: Notebook) -> No
     assert await asyncio.to_thread(post, store, "/reconnect", Reconnecting) == Reconnecting(
         status="reconnecting", was="connected"
     )
+    wanted = ReconcileRequest(scopes=["omm_1"], dry_run=True)
+    begun = await asyncio.to_thread(post, store, "/reconcile", Reconciling, wanted)
+    assert begun == Reconciling(status="reconciling", id="c1")
+    assert (
+        await asyncio.to_thread(post, store, "/reconcile", Reconciling, ReconcileRequest(all=True)) == begun
+    )
+    comparison = await asyncio.to_thread(get, store, "/reconcile/c1?after=7", Comparison)
+    assert comparison is not None
+    assert comparison.id == "c1"
     asked = [one for one in actions.asked if one != ("status",)]  # before each action: whether it hangs
     assert asked == [
         ("retry", *filters),
@@ -152,6 +162,9 @@ async def test_every_path_does_what_it_says(store: str, actions: Notebook) -> No
         ("a", True),
         ("test", "a"),
         ("reconnect",),
+        ("reconcile", ["omm_1"], True),
+        ("reconcile", None, False),
+        ("comparison", "c1", 7),
     ]
 
 
@@ -164,6 +177,9 @@ async def test_every_path_does_what_it_says(store: str, actions: Notebook) -> No
         ("POST /api/v1/status", b"", 405),
         ("POST /api/v1/dead-letters/drop", b"", 400),
         ("POST /api/v1/dead-letters/drop", b"{}", 400),
+        ("POST /api/v1/reconcile", b"{}", 400),
+        ("POST /api/v1/reconcile", b'{"sink": "a", "all": true}', 400),
+        ("GET /api/v1/reconcile/c1?after=x", b"", 400),
         ("POST /api/v1/dead-letters/drop", b'{"all": false, "event_ids": []}', 400),
         ("POST /api/v1/dead-letters/drop", b'{"since": "yesterday"}', 400),
         ("POST /api/v1/dead-letters/drop", b'{"until": "9999999999-01-01"}', 400),

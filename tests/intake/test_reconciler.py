@@ -416,7 +416,8 @@ async def test_a_missing_permission_ends_what_a_person_waits_for(
             assert "vc:room:readonly" in f"{job.problem} {job.hint}"
             current = world.reconciler.current
             assert current is not None
-            assert (current.ended_ms, current.problem) == (None, job.problem)
+            assert current.ended_ms is None
+            assert "vc:room:readonly" in f"{current.problem}"
             simulator.faults.missing_permissions.clear()
             assert (
                 await world.reconciler.ask(None, dry_run=False) is current
