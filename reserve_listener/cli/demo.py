@@ -17,10 +17,12 @@ from reserve_listener.cli.stage import START_TIMEOUT_S, Stage, Transport
 from reserve_listener.text import colourful
 
 if TYPE_CHECKING:
-    from reserve_listener.simulator import Push
+    from reserve_listener.simulator import Place, Push
 
 ARRIVAL_TIMEOUT_S = 10.0
 PAUSE_S = 0.6
+UNHEARD = 3
+"""Rooms that are changed while the daemon is away."""
 
 
 def demo(
@@ -34,6 +36,8 @@ def demo(
     _config: UnusedConfigOption = None,
 ) -> None:
     """Watch the daemon work, without an account. A local platform sends changes, three sinks receive them.
+
+    Then the daemon is stopped while more rooms change, is started again, and finds out.
 
     Exit codes: 0 everything arrived, 1 something did not.
 
@@ -53,10 +57,14 @@ async def _demo(events: int, transport: Transport) -> bool:
             _say(_dim(f"Connected after {time.monotonic() - began:.1f} s.\n"))
             _introduce(stage)
             await _arrives(lambda: stage.daemon.has_said("names.read"))
+            await stage.has_asked(since=0)
             arrived = await _pushed(stage, events)
+        rooms = _change_unheard(stage)
+        async with stage.running():
+            found = await _found_out(stage, rooms)
             await _history(stage)
-        _conclude(stage, events, arrived, time.monotonic() - began)
-    return events == arrived
+        _conclude(stage, events + len(rooms), arrived + found, time.monotonic() - began)
+    return events + len(rooms) == arrived + found
 
 
 def _introduce(stage: Stage) -> None:
@@ -68,7 +76,7 @@ def _introduce(stage: Stage) -> None:
     estate = stage.estate
     _say(f"""
   platform  {stage.platform.domain}   {how}, no account needed
-  rooms     {len(estate.rooms)} on {len(estate.levels)} levels; the daemon asks the platform for their names
+  rooms     {len(estate.rooms)} on {len(estate.levels)} levels; the daemon asks the platform for their names and limits
   daemon    reserve-listener run -c {stage.folder}/config.toml   (process {stage.daemon.process.pid}, {"connected" if long else "listening"})
   sinks     console (log) · audit (file {stage.folder.name}/events.jsonl) · booking (http {stage.receiver_url})""")
 
@@ -136,6 +144,33 @@ async def _arrives(arrived: Callable[[], Any]) -> bool:
                 await asyncio.sleep(0.01)
             return True
     return False
+
+
+# -- changes that nobody pushed ---------------------------------------------------------------------------------------------
+
+
+def _change_unheard(stage: Stage) -> "list[Place]":
+    rooms = stage.estate.rooms[:UNHEARD]
+    for room in rooms:
+        stage.api.admin.change_at_random(room, push=False)
+    _say(
+        f"\n{_bold('The daemon is stopped')}, and {len(rooms)} rooms are given other limits, of which nobody tells it."
+    )
+    return rooms
+
+
+async def _found_out(stage: Stage, rooms: "list[Place]") -> int:
+    """How many of the changes the daemon found by asking, and delivered to all sinks."""
+    _say("Started again, it asks for the limits of all rooms, and finds out:")
+    return sum([await _show_found(stage, room) for room in rooms])
+
+
+async def _show_found(stage: Stage, room: "Place") -> bool:
+    await _arrives(lambda: stage.found_out(room))
+    event = stage.found_out(room)
+    outcome = "found to be changed" if event else f"nothing found within {ARRIVAL_TIMEOUT_S:g} s"
+    _say(f"\n{_green('✓') if event else _red('✗')}  {_bold('room ' + room.id)}  → {outcome}")
+    return event is not None and await _arrived(stage, event["id"])
 
 
 async def _history(stage: Stage) -> None:

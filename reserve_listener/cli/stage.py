@@ -21,10 +21,12 @@ from typing import TYPE_CHECKING, Any
 from reserve_listener.errors import ReserveListenerError
 
 if TYPE_CHECKING:
-    from reserve_listener.simulator import Estate, Receiver, Simulator, WebhookPlatform
+    from reserve_listener.simulator import Estate, Place, Receiver, Simulator, WebhookPlatform
 
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 15.0
+ASKED_TIMEOUT_S = 30.0
+"""The daemon asks for five at once and then for 80 a minute."""
 ROOMS = 4
 DEPTH = 2
 """Rooms on a floor of a building."""
@@ -127,6 +129,11 @@ class Stage:
         """Whether the HTTP receiver got the event."""
         return any(request.headers.get("webhook-id") == event_id for request in self.receiver.received)
 
+    def found_out(self, room: "Place") -> dict[str, Any] | None:
+        """The event about a change of this room that nobody pushed, if the file has it."""
+        told = (event for event in self.events() if event["subject"] == room.id)
+        return next((event for event in told if event["data"].get("origin") == "reconcile"), None)
+
     def events(self) -> list[dict[str, Any]]:
         """What is in the file."""
         path = self.folder / "events.jsonl"
@@ -140,6 +147,20 @@ class Stage:
             await _connected(self.platform, self.daemon)
             yield
         await self.api.disconnected()
+
+    async def has_asked(self, since: int) -> None:
+        """Return once the daemon has asked for the limits of all rooms and levels, not counting the first so many calls."""
+        wanted = {place.id for place in self.estate.places}
+
+        def asked() -> bool:
+            return wanted <= {call.query.get("scope_id") for call in self.api.calls[since:] if call.code == 0}
+
+        try:
+            await self.api.until(asked, ASKED_TIMEOUT_S)
+        except TimeoutError:
+            raise ReserveListenerError(
+                f"the daemon did not ask for the limits of all rooms. Its last words:\n{self.daemon.last_words()}"
+            ) from None
 
 
 @asynccontextmanager
