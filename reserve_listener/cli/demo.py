@@ -57,11 +57,11 @@ async def _demo(events: int, transport: Transport) -> bool:
             _say(_dim(f"Connected after {time.monotonic() - began:.1f} s.\n"))
             _introduce(stage)
             await _arrives(lambda: stage.daemon.has_said("names.read"))
-            await stage.has_asked(since=0)
+            await stage.has_asked()
             arrived = await _pushed(stage, events)
-        rooms = _change_unheard(stage)
+        rooms, since = _change_unheard(stage), len(stage.events())
         async with stage.running():
-            found = await _found_out(stage, rooms)
+            found = await _found_out(stage, rooms, since)
             await _history(stage)
         _conclude(stage, events + len(rooms), arrived + found, time.monotonic() - began)
     return events + len(rooms) == arrived + found
@@ -159,15 +159,15 @@ def _change_unheard(stage: Stage) -> "list[Place]":
     return rooms
 
 
-async def _found_out(stage: Stage, rooms: "list[Place]") -> int:
+async def _found_out(stage: Stage, rooms: "list[Place]", since: int) -> int:
     """How many of the changes the daemon found by asking, and delivered to all sinks."""
     _say("Started again, it asks for the limits of all rooms, and finds out:")
-    return sum([await _show_found(stage, room) for room in rooms])
+    return sum([await _show_found(stage, room, since) for room in rooms])
 
 
-async def _show_found(stage: Stage, room: "Place") -> bool:
-    await _arrives(lambda: stage.found_out(room))
-    event = stage.found_out(room)
+async def _show_found(stage: Stage, room: "Place", since: int) -> bool:
+    await _arrives(lambda: stage.found_out(room, since=since))
+    event = stage.found_out(room, since=since)
     outcome = "found to be changed" if event else f"nothing found within {ARRIVAL_TIMEOUT_S:g} s"
     _say(f"\n{_green('✓') if event else _red('✗')}  {_bold('room ' + room.id)}  → {outcome}")
     return event is not None and await _arrived(stage, event["id"])

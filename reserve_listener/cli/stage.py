@@ -129,9 +129,9 @@ class Stage:
         """Whether the HTTP receiver got the event."""
         return any(request.headers.get("webhook-id") == event_id for request in self.receiver.received)
 
-    def found_out(self, room: "Place") -> dict[str, Any] | None:
-        """The event about a change of this room that nobody pushed, if the file has it."""
-        told = (event for event in self.events() if event["subject"] == room.id)
+    def found_out(self, room: "Place", *, since: int) -> dict[str, Any] | None:
+        """The event about a change of this room that nobody pushed, if the file has it after its first so many."""
+        told = (event for event in self.events()[since:] if event["subject"] == room.id)
         return next((event for event in told if event["data"].get("origin") == "reconcile"), None)
 
     def events(self) -> list[dict[str, Any]]:
@@ -148,12 +148,12 @@ class Stage:
             yield
         await self.api.disconnected()
 
-    async def has_asked(self, since: int) -> None:
-        """Return once the daemon has asked for the limits of all rooms and levels, not counting the first so many calls."""
+    async def has_asked(self) -> None:
+        """Return once the daemon has asked for the limits of all rooms and levels."""
         wanted = {place.id for place in self.estate.places}
 
         def asked() -> bool:
-            return wanted <= {call.query.get("scope_id") for call in self.api.calls[since:] if call.code == 0}
+            return wanted <= {call.query.get("scope_id") for call in self.api.calls if call.code == 0}
 
         try:
             await self.api.until(asked, ASKED_TIMEOUT_S)

@@ -12,6 +12,7 @@ import pytest
 
 from reserve_listener import __version__
 from reserve_listener.cli import demo, stage
+from reserve_listener.errors import ReserveListenerError
 from reserve_listener.intake import normalize
 from reserve_listener.simulator import patience, sample_event
 from reserve_listener.store import open_store
@@ -163,12 +164,15 @@ def test_a_closed_standard_output_is_a_sentence(config: Path) -> None:
 
 @pytest.mark.parametrize("transport", ["long_connection", "webhook"])
 def test_the_demo_ends_by_itself_with_0(transport: str) -> None:
-    """`demo --events 2` shows each change in each sink and ends, whichever way events come in."""
+    """`demo --events 2` shows each change in each sink, then three that nobody pushed, whichever way events come in."""
     done = cli("demo", "--events", "2", "--transport", transport)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("✓") == 6
-    assert done.stdout.count("A 座 / 1F / 西湖: ") == 2, "the daemon has asked for names"
-    assert "All 2 changes arrived" in done.stdout
+    assert done.stdout.count("→ answered 200") == 2
+    assert done.stdout.count("→ found to be changed") == 3
+    assert done.stdout.count("     ✓") == 15
+    assert done.stdout.count("A 座 / 1F / ") == 5, "the daemon has asked for names"
+    assert '"origin": "reconcile"' in done.stdout
+    assert "All 5 changes arrived" in done.stdout
     assert done.stderr == ""
 
 
@@ -181,5 +185,13 @@ def test_the_demo_fails_when_a_sink_gets_nothing(
     monkeypatch.setattr(stage, "STOP_TIMEOUT_S", 5.0)
     assert asyncio.run(demo._demo(1, stage.Transport.long_connection)) is False
     shown = capsys.readouterr().out
-    assert shown.count("✓") == 2
-    assert "✗ http" in shown
+    assert shown.count("✓ log") == shown.count("✓ file") == shown.count("✗ http") == 4
+    assert "4 of 4 changes did not arrive everywhere" in shown
+
+
+def test_the_demo_says_that_the_daemon_does_not_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A daemon that never asks for limits has nothing to find out: the demo ends with an error and the log's end."""
+    monkeypatch.setattr(stage, "SINKS", "\n[rooms]\nreconcile = false\n" + stage.SINKS)
+    monkeypatch.setattr(stage, "ASKED_TIMEOUT_S", 0.5)
+    with pytest.raises(ReserveListenerError, match=r"did not ask[^$]+connection\.connected"):
+        asyncio.run(demo._demo(1, stage.Transport.long_connection))
