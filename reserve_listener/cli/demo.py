@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from reserve_listener.simulator import Place, Push
 
 ARRIVAL_TIMEOUT_S = 10.0
+FOUND_TIMEOUT_S = 30.0
+"""The daemon asks for a room or level every 0.8 s: for all of the demo's in some 6 s."""
 PAUSE_S = 0.6
 UNHEARD = 3
 """Rooms that are changed while the daemon is away."""
@@ -136,10 +138,10 @@ async def _report(what: str, place: str, arrived: Callable[[], Any]) -> bool:
     return found
 
 
-async def _arrives(arrived: Callable[[], Any]) -> bool:
+async def _arrives(arrived: Callable[[], Any], timeout_s: float | None = None) -> bool:
     """Whether it becomes true in time. Polls: a file and a pipe of another process are watched."""
     with suppress(TimeoutError):
-        async with asyncio.timeout(ARRIVAL_TIMEOUT_S):
+        async with asyncio.timeout(timeout_s or ARRIVAL_TIMEOUT_S):
             while not arrived():  # noqa: ASYNC110  # a file of another process sets no event
                 await asyncio.sleep(0.01)
             return True
@@ -166,9 +168,9 @@ async def _found_out(stage: Stage, rooms: "list[Place]", since: int) -> int:
 
 
 async def _show_found(stage: Stage, room: "Place", since: int) -> bool:
-    await _arrives(lambda: stage.found_out(room, since=since))
+    await _arrives(lambda: stage.found_out(room, since=since), FOUND_TIMEOUT_S)
     event = stage.found_out(room, since=since)
-    outcome = "found to be changed" if event else f"nothing found within {ARRIVAL_TIMEOUT_S:g} s"
+    outcome = "found to be changed" if event else f"nothing found within {FOUND_TIMEOUT_S:g} s"
     _say(f"\n{_green('✓') if event else _red('✗')}  {_bold('room ' + room.id)}  → {outcome}")
     return event is not None and await _arrived(stage, event["id"])
 

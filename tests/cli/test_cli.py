@@ -181,7 +181,7 @@ def test_the_demo_fails_when_a_sink_gets_nothing(
 ) -> None:
     """With the http sink pointed at a closed port, the demo says which arrival is missing and does not succeed."""
     monkeypatch.setattr(stage, "SINKS", stage.SINKS.replace("{receiver}", "http://127.0.0.1:9"))
-    monkeypatch.setattr(demo, "ARRIVAL_TIMEOUT_S", 2.0)
+    monkeypatch.setattr(demo, "ARRIVAL_TIMEOUT_S", patience(2.0))
     monkeypatch.setattr(stage, "STOP_TIMEOUT_S", 5.0)
     assert asyncio.run(demo._demo(1, stage.Transport.long_connection)) is False
     shown = capsys.readouterr().out
