@@ -6,7 +6,8 @@ RUN := $(VENV)/.run
 READY := $(VENV)/.ready
 # Two at a time, a module as a whole, for what it sets up is dear.
 TWO := -n 2 --dist loadscope --no-loadscope-reorder
-INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# The pins name all that is needed. Asked for dependencies as well, an older pip trips over a newer release of one with an extra.
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
 
 .PHONY: help demo quick test cover lint types long systemd bench pins clean
 
@@ -64,5 +65,5 @@ $(RUN): requirements/run.txt
 $(READY): $(RUN) requirements/dev.txt pyproject.toml hatch_build.py
 	@echo "Adding what the tests need: ruff, mypy, pytest and more, $$(grep -c == requirements/dev.txt) packages in all. Once."
 	@start=$$(date +%s) && $(INSTALL) --require-hashes -r requirements/dev.txt && \
-	  $(INSTALL) --no-deps --no-build-isolation --editable . && touch $@ && \
+	  $(INSTALL) --no-build-isolation --editable . && touch $@ && \
 	  echo "Added in $$(($$(date +%s) - start)) s."
