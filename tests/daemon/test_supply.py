@@ -37,7 +37,7 @@ def test_no_install_of_the_service_fetches_what_nobody_has_pinned(document: str)
 
 @pytest.mark.parametrize("file", ["Makefile", ".ci/run", "docs/service.md"])
 def test_nothing_but_the_pins_is_looked_for(file: str) -> None:
-    """pip 23 lets `coverage[toml]`, which a pin asks for, be a release of today, and then refuses it for having no hash."""
+    """Pip 23 lets `coverage[toml]`, which a pin asks for, be a release of today, and then refuses it for having no hash."""
     lines = (ROOT / file).read_text().replace("$(INSTALL)", "pip install --no-deps").splitlines()
     installs = [line for line in lines if "--require-hashes" in line]
     assert installs

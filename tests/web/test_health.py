@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from typing import TYPE_CHECKING
 
 import httpx2
@@ -125,7 +125,7 @@ async def test_a_store_that_is_locked_is_progress_and_comes_back_without_a_push(
     """Alive all the time; ready again once the lock is gone, with no push to show it."""
     async with watched(tmp_path, platform, server) as (daemon, client):
         await _until(client, "/readyz", 200)
-        with sqlite3.connect(tmp_path / "events.db-inbox") as other:
+        with closing(sqlite3.connect(tmp_path / "events.db-inbox")) as other:
             other.execute("BEGIN IMMEDIATE")
             push = platform.push(sample_event(event_id="one"), retry=False)
             assert await push.answered() == 500
