@@ -196,7 +196,33 @@ class LogConfig(Section):
     )
 
 
-class WebhookConfig(Section):
+class ListeningSection(Section):
+    """What the sections share that listen: where, and with what certificate."""
+
+    listen: values.Listen
+    tls_cert_file: values.FilePath | None = Field(
+        default=None, description="To serve TLS: a PEM file with the certificate and its chain."
+    )
+    tls_key_file: values.FilePath | None = Field(
+        default=None, description="The certificate's key, unless it is in the same file."
+    )
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        values.together(self._misfits())
+        return self
+
+    def _misfits(self) -> Iterator[str]:
+        if self.tls_key_file is not None and self.tls_cert_file is None:
+            yield "tls_key_file has no effect without tls_cert_file"
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """`listen` as host and port."""
+        return values.split_listen(self.listen)
+
+
+class WebhookConfig(ListeningSection):
     """`[webhook]`: where the platform pushes events to, with `transport = "webhook"`."""
 
     listen: values.Listen = Field(default="127.0.0.1:7777", description="host:port to listen on.")
@@ -218,12 +244,6 @@ class WebhookConfig(Section):
         default=86_400.0,
         description="The maximum age of a signed push, in seconds; the platform retries for 7.1 h.",
     )
-    tls_cert_file: values.FilePath | None = Field(
-        default=None, description="To serve TLS: a PEM file with the certificate and its chain."
-    )
-    tls_key_file: values.FilePath | None = Field(
-        default=None, description="The certificate's key, unless it is in the same file."
-    )
     trusted_proxies: values.Networks | None = Field(
         default=None, description="Addresses or networks whose X-Forwarded-For is trusted."
     )
@@ -235,14 +255,8 @@ class WebhookConfig(Section):
         description="Listen on non-loopback addresses even without an encrypt key and a token.",
     )
 
-    @model_validator(mode="after")
-    def _fits_together(self) -> Self:
-        values.together(self._misfits())
-        return self
-
     def _misfits(self) -> Iterator[str]:
-        if self.tls_key_file is not None and self.tls_cert_file is None:
-            yield "tls_key_file has no effect without tls_cert_file"
+        yield from super()._misfits()
         given = (
             self.encrypt_key,
             self.encrypt_key_file,
@@ -254,11 +268,6 @@ class WebhookConfig(Section):
                 f"listen is {self.listen}, and without encrypt_key_file or verification_token_file anybody could push;"
                 " set one of them, listen on 127.0.0.1, or set allow_unauthenticated = true"
             )
-
-    @property
-    def address(self) -> tuple[str, int]:
-        """`listen` as host and port."""
-        return values.split_listen(self.listen)
 
     def files(self) -> Iterator[Path]:
         """The files that the webhook reads."""
@@ -272,7 +281,7 @@ class WebhookConfig(Section):
                 yield path
 
 
-class StatusConfig(Section):
+class StatusConfig(ListeningSection):
     """`[status]`: health checks, metrics, the API and the page."""
 
     listen: values.Listen = Field(default="127.0.0.1:9464", description="host:port to listen on.")
@@ -290,31 +299,14 @@ class StatusConfig(Section):
     public_url: values.PublicUrl | None = Field(
         default=None, description="Where people find the page; links in cards and alerts begin with it."
     )
-    tls_cert_file: values.FilePath | None = Field(
-        default=None, description="To serve TLS: a PEM file with the certificate and its chain."
-    )
-    tls_key_file: values.FilePath | None = Field(
-        default=None, description="The certificate's key, unless it is in the same file."
-    )
-
-    @model_validator(mode="after")
-    def _fits_together(self) -> Self:
-        values.together(self._misfits())
-        return self
 
     def _misfits(self) -> Iterator[str]:
-        if self.tls_key_file is not None and self.tls_cert_file is None:
-            yield "tls_key_file has no effect without tls_cert_file"
+        yield from super()._misfits()
         if not (self.token or self.token_file) and not is_loopback(self.address[0]):
             yield (
                 f"listen is {self.listen}, and without token_file anybody could read what is known of the rooms;"
                 " set token_file, or listen on 127.0.0.1"
             )
-
-    @property
-    def address(self) -> tuple[str, int]:
-        """`listen` as host and port."""
-        return values.split_listen(self.listen)
 
     def files(self) -> Iterator[Path]:
         """The files that are read for it."""

@@ -1,4 +1,4 @@
-"""What people ask of a running daemon, over the control socket; see `control.api.Actions`."""
+"""What people ask of a running daemon, over the control socket; see `web.api.Actions`."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ class OperatorActions:
         self._health = health
 
     async def status(self) -> Status:
-        """See `control.api.Actions`."""
+        """See `web.api.Actions`."""
         return await self._health.snapshot()
 
     async def operate(self, operation: str, selected: Sequence[EventQuery]) -> int:
-        """See `control.api.Actions`."""
+        """See `web.api.Actions`."""
         count = 0
         for filters in selected:
             count += await self._store.operate(operation, filters)
@@ -60,7 +60,7 @@ class OperatorActions:
         return count
 
     async def switch_sink(self, name: str, *, on: bool) -> bool:
-        """See `control.api.Actions`."""
+        """See `web.api.Actions`."""
         worker = self._worker(name)
         if on:
             changed = await self._store.enable_sink(name)
@@ -72,11 +72,11 @@ class OperatorActions:
         return changed
 
     async def test_sink(self, name: str) -> SampleResult:
-        """See `control.api.Actions`."""
+        """See `web.api.Actions`."""
         return await send_test_event(self._worker(name).sink, sample_delivery(self._app_id, now_ms()))
 
     async def reconnect(self) -> str:
-        """See `control.api.Actions`."""
+        """See `web.api.Actions`."""
         was = self._health.connection()
         if not self._transport.reconnect():
             raise ReserveListenerError(

@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from structlog.typing import Processor
 
 LEVELS: Final = ("debug", "info", "warning", "error")
-FORMATS: Final = ("auto", "console", "json")
 MESSAGE_CHARS: Final = 2_000
 """What is shown of another library's message."""
 

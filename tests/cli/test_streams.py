@@ -101,6 +101,17 @@ def test_an_error_is_a_sentence_in_any_encoding(config: Path, encoding: str) -> 
     assert done.stderr.decode(encoding).startswith("error: the store has no event ")
 
 
+def run_script(script: str) -> subprocess.CompletedProcess[bytes]:
+    """A program of its own, to its end."""
+    return subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        timeout=patience(60),
+        env=environment(),
+        check=False,
+    )
+
+
 def test_ctrl_c_is_never_lost() -> None:
     """A command that prints until Ctrl-C ends even when it comes where Python drops exceptions, without a word."""
     script = (
@@ -109,13 +120,7 @@ def test_ctrl_c_is_never_lost() -> None:
         "class Dropped:\n    def __del__(self):\n        signal.raise_signal(signal.SIGINT)\n"
         "with until_interrupted():\n    print('before', flush=True)\n    Dropped()\n    print('after')\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        capture_output=True,
-        timeout=patience(60),
-        env=environment(),
-        check=False,
-    )
+    done = run_script(script)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"before\n", b"")
 
 
@@ -127,11 +132,5 @@ def test_an_ignored_ctrl_c_stays_ignored() -> None:
         "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
         "with until_interrupted():\n    signal.raise_signal(signal.SIGINT)\n    print('after')\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        capture_output=True,
-        timeout=patience(60),
-        env=environment(),
-        check=False,
-    )
+    done = run_script(script)
     assert (done.returncode, done.stdout) == (0, b"after\n")

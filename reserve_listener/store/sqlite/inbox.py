@@ -10,7 +10,7 @@ version then reads what an older one has left.
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import msgspec
 
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(list[IncomingEvent]).decode
+
+T = TypeVar("T")
 
 
 class Batch(NamedTuple):
@@ -101,7 +103,7 @@ class Inbox:
         """Write something small: after a failure it tells whether the file works again. Raises `StoreError`."""
         await self._writer.submit(_touch, writes=True)
 
-    def ask(self, work: Callable[[sqlite3.Connection], Any]) -> asyncio.Future[Any]:
+    def ask(self, work: Callable[[sqlite3.Connection], T]) -> asyncio.Future[T]:
         """Ask the file something."""
         return self._writer.submit(work, writes=False)
 

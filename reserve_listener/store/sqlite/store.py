@@ -138,7 +138,6 @@ class SqliteStore:
         self._scopes: dict[Scope, int] = {}
         self._recent: dict[int, Recent] = {}
         self._newest_seq = 0
-        self._not_projected: str | None = None
         self._coming_bytes = 0
         """Of what is received and not projected."""
         self._size_bytes = 0
@@ -328,7 +327,6 @@ class SqliteStore:
         error: StoreError | None,
     ) -> None:
         """On the loop, also when nobody waits for it any more: what is committed has to be known."""
-        self._not_projected = None if error is None else str(error)
         if error is None:
             if number is not None:
                 self._inbox.projected(number)
@@ -384,22 +382,22 @@ class SqliteStore:
     async def in_doubt(self, app_id: str, *, limit: int) -> list[tuple[str, str]]:
         """See `StoreReadings.in_doubt`."""
         work = partial(readings.in_doubt, app_id, limit)
-        return await self._writer.submit(work, writes=False)  # type: ignore[no-any-return]
+        return await self._writer.submit(work, writes=False)
 
     async def last_pass(self, app_id: str) -> Pass | None:
         """See `StoreReadings.last_pass`."""
         work = partial(readings.last_pass, app_id)
-        return await self._writer.submit(work, writes=False)  # type: ignore[no-any-return]
+        return await self._writer.submit(work, writes=False)
 
     async def begin_pass(self, app_id: str) -> Pass:
         """See `StoreReadings.begin_pass`."""
         work = partial(readings.begin_pass, app_id, self._now_ms())
-        return await self._writer.submit(work, writes=True)  # type: ignore[no-any-return]
+        return await self._writer.submit(work, writes=True)
 
     async def end_pass(self, app_id: str) -> Pass | None:
         """See `StoreReadings.end_pass`."""
         work = partial(readings.end_pass, app_id, self._now_ms())
-        return await self._writer.submit(work, writes=True)  # type: ignore[no-any-return]
+        return await self._writer.submit(work, writes=True)
 
     async def may_reconcile(self) -> bool:
         """See `StoreReadings.may_reconcile`: there is but one daemon."""
@@ -469,8 +467,7 @@ class SqliteStore:
         if recent is not None and (found := recent.claim(claim, after_seq, pauses)) is not None:
             return found
         work = partial(claiming.newer, claim, after_seq, pauses)
-        claimed: Claimed = await self._writer.submit(work, writes=False)
-        return claimed
+        return await self._writer.submit(work, writes=False)
 
     async def claim_scopes(
         self, sink: str, scopes: Sequence[int], *, limit: int, per_scope: int, now_ms: int, raw: bool = False
@@ -480,8 +477,7 @@ class SqliteStore:
             sink=self._sinks[sink], limit=limit, per_scope=per_scope, now_ms=now_ms, raw=raw
         )
         work = partial(claiming.of_scopes, claim, scopes, self._pauses.get(claim.sink, []))
-        claimed: Claimed = await self._writer.submit(work, writes=False)
-        return claimed
+        return await self._writer.submit(work, writes=False)
 
     async def settle(self, sink: str, outcomes: Sequence[Outcome]) -> None:
         """See `StoreQueue.settle`."""
@@ -545,14 +541,14 @@ class SqliteStore:
 
     async def sinks(self) -> list[SinkState]:
         """All sinks that the store knows, with what is in it for them."""
-        return await self._writer.submit(sink_states, writes=False)  # type: ignore[no-any-return]
+        return await self._writer.submit(sink_states, writes=False)
 
     async def insight(self, app_id: str, *, gaps_since_ms: int) -> Insight:
         """What `status` shows of the store; gaps of this app that ended since."""
         work = partial(insight, app_id, gaps_since_ms)
         inbox_bytes = self._inbox.ask(used_bytes)
-        found: Insight = await self._writer.submit(work, writes=False)
-        return replace(found, size_bytes=found.size_bytes + await inbox_bytes)
+        found = await self._writer.submit(work, writes=False)
+        return replace(found, size_bytes=(found.size_bytes or 0) + await inbox_bytes)
 
     async def operate(self, operation: str, filters: EventQuery) -> int:
         """`retry` or `drop` dead letters, or `replay` events, all that match; how many deliveries it concerned."""

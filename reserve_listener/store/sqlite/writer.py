@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from reserve_listener.errors import StoreError, WrongStoreError
 from reserve_listener.store.sqlite import schema
@@ -60,6 +60,7 @@ _PASSES_BY_ITSELF: Final = ("SQLITE_FULL", "SQLITE_BUSY", "SQLITE_LOCKED")
 
 _DAMAGED: Final = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
 
+T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], Any]
 Done = Callable[[Any, StoreError | None], None]
 """Who waits for a job: called on the loop with its result, or with why there is none. May not block."""
@@ -122,9 +123,9 @@ class Writer:
         self._thread.start()
         await self._opened
 
-    def submit(self, work: Work, *, writes: bool) -> asyncio.Future[Any]:
+    def submit(self, work: Callable[[sqlite3.Connection], T], *, writes: bool) -> asyncio.Future[T]:
         """Queue work. The future gets its result, or a `StoreError`."""
-        future: asyncio.Future[Any] = self._loop.create_future()
+        future: asyncio.Future[T] = self._loop.create_future()
         self.submit_item(each, work, partial(resolve, future), writes=writes)
         return future
 

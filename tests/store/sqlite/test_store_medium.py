@@ -288,7 +288,7 @@ async def test_one_by_one_stops_at_the_medium(store: SqliteStore, path: Path) ->
 
     with closing(intruder):
         async with asyncio.timeout(patience(5)):  # one by one it would be 20 s
-            jobs = [store._writer.submit(broken, writes=True)]
+            jobs: list[asyncio.Future[Any]] = [store._writer.submit(broken, writes=True)]
             jobs += [append(store, event(f"e{n}")) for n in range(200)]
             results = await asyncio.gather(*jobs, return_exceptions=True)
     assert {type(result) for result in results} == {StoreError}
