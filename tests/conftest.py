@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,6 +19,11 @@ if TYPE_CHECKING:
 QUICK_RETRIES = (0.3, 0.3, 0.3, 0.3)
 NO_WAITS = {"ReconnectCount": 0, "ReconnectInterval": 0, "ReconnectNonce": 0, "PingInterval": 0}
 """With the platform's usual nonce a reconnect waits for up to 30 s."""
+
+
+def pytest_configure() -> None:
+    """Ctrl-C reaches what the tests start: a shell's background job, such as the gate's, hands an ignored SIGINT on."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
