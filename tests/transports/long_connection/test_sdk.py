@@ -146,6 +146,21 @@ def test_lean_is_lean(lean: dict[str, Any], normal: dict[str, Any]) -> None:
     assert lean["finders"] == []
 
 
+def test_what_the_sdk_does_without_others_may_have() -> None:
+    """The client is loaded without requests, and a plugin that imports it afterwards gets the real one."""
+    code = """
+import asyncio, sys
+async def main():
+    from reserve_listener.transports.long_connection import sdk
+    sdk.load()
+    print("requests" in sys.modules)
+    import requests
+    print(callable(requests.post))
+asyncio.run(main())
+"""
+    assert python(code).split() == ["False", "True"]
+
+
 def test_lean_is_the_same_sdk(lean: dict[str, Any], normal: dict[str, Any]) -> None:
     """The client's module, its class down to the code of each method, and its instances are those of a normal import."""
     for part in ("class", "module", "instance", "cache"):
