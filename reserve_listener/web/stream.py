@@ -45,11 +45,13 @@ KEPT_BYTES: Final = 8 * 1024 * 1024
 AT_ONCE_BYTES: Final = 32 * 1024
 """What one listener is sent at a time, and holds at the most."""
 
-GROUP: Final = 16
-GROUP_BYTES: Final = 128 * 1024
+GROUP: Final = 24
+GROUP_BYTES: Final = 64 * 1024
 """Listeners that are served in one turn of the loop: so many, or fewer with much for each. A millisecond."""
-PAUSE_S: Final = 0.004
+PAUSE_S: Final = 0.008
 """And how long the loop is left alone then: 1,300 listeners have a change within half a second."""
+PAGE_PAUSE_S: Final = 0.05
+"""Between two pages of a burst, which take a thread some 10 ms each: the loop wants Python's lock, too."""
 
 CATCHING_UP: Final = 2
 """Listeners that are read to from the store at the same time; the others of `Reads`' threads are for everybody else."""
@@ -223,7 +225,7 @@ class Changes:
             except StoreError:  # it is looked at again
                 told = []
             self._keep(told)
-            await asyncio.sleep(PAUSE_S if len(told) == PAGE else POLL_S)
+            await asyncio.sleep(PAGE_PAUSE_S if len(told) == PAGE else POLL_S)
 
     def _keep(self, told: Sequence[Told]) -> None:
         if not told:
