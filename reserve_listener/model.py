@@ -464,6 +464,35 @@ class EventQuery(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     until_ms: int | None = None
 
 
+class ChangeQuery(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Which part of the history of all rooms and levels a person asks for; what is None matches everything."""
+
+    scopes: frozenset[tuple[str, str]] | None = None
+    """scope_type and scope_id."""
+    scope_type: str | None = None
+    section: str | None = None
+    """Of the configuration: only what changed something in it."""
+    since_ms: int | None = None
+    until_ms: int | None = None
+    before_seq: int | None = None
+    """Where to go on: only older entries than this one."""
+    event_start: str | None = None
+    """How the event's id begins."""
+
+
+class HourFigures(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What was stored in one hour, and how long it took to get it to the sinks."""
+
+    hour: int
+    """Which one, from the beginning of the time that was asked for."""
+    changes: int
+    deliveries: int
+    """Those that have succeeded by now."""
+    late: int
+    """Deliveries among them that took longer than asked for."""
+    slowest_ms: int
+
+
 class SinkState(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A sink as the store knows it."""
 

@@ -80,13 +80,13 @@ def _told(row: dict[str, Any], language: str, names: Mapping[str, str]) -> Itera
 
 
 def _name(path: str, language: str) -> str:
-    from reserve_listener.cli.terms import BY_PATH
+    from reserve_listener.intake.terms import BY_PATH
 
     return BY_PATH[path].names[language] if path in BY_PATH else visible(path)
 
 
 def _sides(change: dict[str, Any], language: str, names: Mapping[str, str]) -> str:
-    from reserve_listener.cli.terms import BY_PATH
+    from reserve_listener.intake.terms import BY_PATH
 
     if "added" in change:
         term = BY_PATH[change["path"]]
@@ -99,7 +99,7 @@ def _sides(change: dict[str, Any], language: str, names: Mapping[str, str]) -> s
 
 def _value(change: dict[str, Any], side: str, language: str) -> str:
     from reserve_listener.cli.listing import json_text
-    from reserve_listener.cli.terms import BY_PATH
+    from reserve_listener.intake.terms import BY_PATH
     from reserve_listener.intake.words import LANGUAGES
 
     if side not in change:

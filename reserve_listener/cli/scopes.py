@@ -140,8 +140,8 @@ def _known(reader: "StoreReader", scope_id: str, at: str | None, at_ms: int | No
 
 def _facts(row: dict[str, Any], language: str, directory: "Directory") -> "Iterator[tuple[str, str]]":
     """Name and value, the limits in the terms of the console; what is in the configuration beside them as it is."""
-    from reserve_listener.cli.terms import TERMS
     from reserve_listener.intake.changes import FIELDS, path_of
+    from reserve_listener.intake.terms import TERMS
 
     person = at_terminal()
     for name in ("scope_id", "scope_type", "name", "path", "tenant_key", "revision", "time", "summary"):
@@ -168,8 +168,8 @@ def _fact(value: Any, *, as_time: bool) -> str:
 
 
 def _table(scopes: "Iterable[KnownScope]", language: str, directory: "Directory") -> "Iterator[list[str]]":
-    from reserve_listener.cli.terms import ABOUT, SCOPE_TYPES, TERMS
     from reserve_listener.clock import rfc3339
+    from reserve_listener.intake.terms import ABOUT, SCOPE_TYPES, TERMS
 
     about = {name: names[language] for name, names in ABOUT.items()}
     yield [

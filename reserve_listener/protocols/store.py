@@ -19,12 +19,14 @@ if TYPE_CHECKING:
     from reserve_listener.model import (
         Asked,
         Backlog,
+        ChangeQuery,
         Claimed,
         DeadLetter,
         DeadLetterPlace,
         EventQuery,
         Found,
         HistoryEntry,
+        HourFigures,
         IncomingEvent,
         Insight,
         KnownPlace,
@@ -402,6 +404,15 @@ class StoreReader(Protocol):
 
     def scopes_after(self, after: int, *, limit: int) -> list[tuple[int, KnownScope]]:
         """Rooms and levels of which something is known, each with its number, in their order."""
+
+    def changes(self, query: ChangeQuery = ..., *, limit: int) -> list[HistoryEntry]:
+        """What happened to all rooms and levels, the newest first, at most `limit`."""
+
+    def hours(self, since_ms: int, *, late_ms: int) -> list[HourFigures]:
+        """What was stored since then, hour by hour; an hour without anything is left out. A delivery is late beyond `late_ms`."""
+
+    def has_several_tenants(self) -> bool:
+        """Whether rooms and levels of more than one tenant are known."""
 
     def known_scopes(self, scope_id: str | None = None) -> list[KnownScope]:
         """All rooms and levels of which something is known, or those of this id, the one last heard of first."""

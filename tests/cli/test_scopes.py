@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from reserve_listener.cli.terms import TERMS
 from reserve_listener.intake import normalize
 from reserve_listener.intake.changes import FIELDS
 from reserve_listener.intake.complete import completing
+from reserve_listener.intake.terms import TERMS
 from reserve_listener.simulator import sample_event
 from reserve_listener.store import open_store
 from tests.daemon_process import COMMAND, environment

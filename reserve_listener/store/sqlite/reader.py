@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from typing import TYPE_CHECKING, Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar
 
 from msgspec.structs import asdict
 
@@ -12,10 +12,12 @@ from reserve_listener.errors import StoreError
 from reserve_listener.intake.directory import Directory
 from reserve_listener.model import (
     Backlog,
+    ChangeQuery,
     DeadLetter,
     DeliveryState,
     EventQuery,
     HistoryEntry,
+    HourFigures,
     Insight,
     Known,
     KnownScope,
@@ -24,17 +26,20 @@ from reserve_listener.model import (
     SinkState,
     StoredEvent,
 )
-from reserve_listener.store.sqlite import attempts, history, naming, rebuilding, schema, sql
+from reserve_listener.store.sqlite import attempts, feed, history, naming, rebuilding, schema, sql
 from reserve_listener.store.sqlite.insight import STATE_NAMES, insight, sink_states
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
     from types import TracebackType
 
     from reserve_listener.model import DeadLetterPlace
 
 EVERYTHING = EventQuery()
+ALL_CHANGES = ChangeQuery()
+
+T = TypeVar("T")
 
 STEPS: Final = 20_000
 """Of SQLite's machine between two looks at the clock: less than a millisecond."""
@@ -165,6 +170,18 @@ class SqliteReader:
         rows = self._all(history.STATES_AFTER, {"scope_id": None, "after": after, "limit": limit})
         return [(int(row[0]), _known(row)) for row in rows]
 
+    def changes(self, query: ChangeQuery = ALL_CHANGES, *, limit: int) -> list[HistoryEntry]:
+        """What happened to all rooms and levels, the newest first, at most `limit`."""
+        return [_entry(row) for row in self._read(lambda: feed.changes(query, limit, self._connection))]
+
+    def hours(self, since_ms: int, *, late_ms: int) -> list[HourFigures]:
+        """What was stored since then, hour by hour; an hour without anything is left out. A delivery is late beyond `late_ms`."""
+        return self._read(lambda: feed.hours(since_ms, late_ms, self._connection))
+
+    def has_several_tenants(self) -> bool:
+        """Whether rooms and levels of more than one tenant are known."""
+        return bool(self._all(feed.SEVERAL_TENANTS, ())[0][0])
+
     def known_scopes(self, scope_id: str | None = None) -> list[KnownScope]:
         """All rooms and levels of which something is known, or those of this id, the one last heard of first."""
         found: list[KnownScope] = []
@@ -194,6 +211,12 @@ class SqliteReader:
     def is_rebuilding(self) -> bool:
         """Whether the daemon still works at the history of an older store."""
         return bool(self._all(rebuilding.LEFT, ())[0][0])
+
+    def _read(self, look: Callable[[], T]) -> T:
+        try:
+            return look()
+        except sqlite3.Error as error:
+            raise StoreError(f"the store {self._path} cannot be read: {error}") from error
 
     def _all(self, statement: str, values: Mapping[str, Any] | tuple[()]) -> list[Any]:
         try:
