@@ -65,6 +65,12 @@ class Access:
         given = text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text
         return self._token is not None and hmac.compare_digest(given, self._token)
 
+    def seal(self, text: str) -> str:
+        """A mark on a text that nobody can make who does not have the token."""
+        return hmac.new(
+            self._token or b"", b"page " + text.encode("utf-8", "surrogateescape"), "sha256"
+        ).hexdigest()
+
     def has_bearer(self, headers: Headers) -> bool:
         """Whether a request brings the token in its head."""
         kind, _, token = headers.get("authorization", "").partition(" ")

@@ -251,16 +251,22 @@ def _status_of(error: ReserveListenerError) -> HTTPStatus:
     return HTTPStatus.SERVICE_UNAVAILABLE if isinstance(error, StoreError) else HTTPStatus.CONFLICT
 
 
-async def _read(request: Request, kind: type[T]) -> T:
+async def body_of(request: Request, most: int = BODY_BYTES) -> bytes:
+    """What a request brings, within a time and a size. Raises `HTTPException`."""
     body = bytearray()
     try:
         async with asyncio.timeout(BODY_TIMEOUT_S):
             async for piece in request.stream():
                 body += piece
-                if len(body) > BODY_BYTES:
-                    raise HTTPException(413, f"the body exceeds {BODY_BYTES} bytes")
+                if len(body) > most:
+                    raise HTTPException(413, f"the body exceeds {most} bytes")
     except TimeoutError:
         raise HTTPException(408, f"the body did not arrive within {BODY_TIMEOUT_S:g} s") from None
+    return bytes(body)
+
+
+async def _read(request: Request, kind: type[T]) -> T:
+    body = await body_of(request)
     try:
         return msgspec.json.decode(body or b"{}", type=kind)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:

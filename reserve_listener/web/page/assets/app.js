@@ -1,0 +1,105 @@
+// The page works without this. With it, it is live (a change shows within a second), and searches as you type.
+"use strict";
+
+const SOON_MS = 150; // a change shows at once; of a burst, one refresh tells all of its beginning
+const BUSY_MS = 2000; // and then no more than one in so long
+const QUIET_MS = 30000; // "3 min ago" and the verdict grow old although nothing comes
+const TYPING_MS = 180;
+
+let asked = 0; // only the answer to the last question counts
+let refreshed = 0;
+let waiting = null;
+
+async function load(url) {
+  const question = ++asked;
+  const answer = await fetch(url, { headers: { accept: "text/html" } });
+  if (answer.redirected && new URL(answer.url).pathname === "/login") location.assign(answer.url);
+  const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+  return question === asked ? page : null;
+}
+
+// What is in a part that a person is in (by the keyboard, or with something selected) stays as it is until they leave it.
+function isInUse(part) {
+  const selection = getSelection();
+  return part.contains(document.activeElement) || (!selection.isCollapsed && part.contains(selection.anchorNode));
+}
+
+function take(page) {
+  const known = new Set([...document.querySelectorAll(".feed li")].map((one) => one.id));
+  let news = 0;
+  for (const part of document.querySelectorAll("[data-live]")) {
+    const next = page.getElementById(part.id);
+    if (!next || isInUse(part)) continue;
+    for (const open of part.querySelectorAll("details[open]")) next.querySelector(`#${CSS.escape(open.id)}`)?.setAttribute("open", "");
+    for (const one of next.querySelectorAll(".feed li")) {
+      if (known.size && !known.has(one.id)) news += one.classList.add("fresh") ?? 1;
+    }
+    part.replaceWith(next);
+  }
+  for (const next of page.querySelectorAll("[data-live]")) {
+    const beside = document.querySelector("aside");
+    if (!document.getElementById(next.id) && beside && next.closest("aside")) beside.append(next);
+  }
+  document.title = page.title;
+  return news;
+}
+
+async function refresh() {
+  waiting = null;
+  if (document.hidden) return;
+  refreshed = Date.now();
+  try {
+    const page = await load(location.href);
+    if (!page) return;
+    const announce = document.getElementById("announce");
+    if (take(page)) announce.textContent = `${announce.dataset.text} (${new Date().toLocaleTimeString()})`;
+  } catch {
+    // the daemon restarts, or the network is away: the next one comes
+  }
+}
+
+function refreshSoon() {
+  const wait = Math.max(SOON_MS, refreshed + BUSY_MS - Date.now());
+  waiting ??= setTimeout(refresh, Date.now() - refreshed > BUSY_MS ? SOON_MS : wait);
+}
+
+function listen(url) {
+  const stream = new EventSource(url);
+  stream.addEventListener("change", refreshSoon);
+  stream.addEventListener("reset", refreshSoon);
+  setInterval(refreshSoon, QUIET_MS);
+  document.addEventListener("visibilitychange", refreshSoon);
+  addEventListener("pagehide", () => stream.close());
+  addEventListener("pageshow", (event) => event.persisted && location.reload());
+}
+
+function searchAsTyped(form) {
+  let typed = null;
+  const go = async () => {
+    const text = form.q.value.trim();
+    const target = new URL(location.pathname === "/" ? location.href : "/", location.href);
+    target.searchParams.delete("before");
+    if (text) target.searchParams.set("q", text);
+    else target.searchParams.delete("q");
+    try {
+      const page = await load(target);
+      if (!page) return;
+      document.querySelector("main").replaceWith(page.querySelector("main"));
+      document.querySelector("nav").replaceWith(page.querySelector("nav"));
+      document.title = page.title;
+      history[location.pathname === "/" ? "replaceState" : "pushState"](null, "", target);
+    } catch {
+      // Enter still sends the form
+    }
+  };
+  form.addEventListener("input", () => {
+    clearTimeout(typed);
+    typed = setTimeout(go, TYPING_MS);
+  });
+  addEventListener("popstate", () => location.reload());
+}
+
+document.documentElement.classList.add("live");
+const search = document.querySelector("[data-search]");
+if (search) searchAsTyped(search);
+if (document.body.dataset.stream) listen(document.body.dataset.stream);

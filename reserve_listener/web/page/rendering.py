@@ -1,0 +1,76 @@
+"""HTML out of templates.
+
+What must stay true: whatever a template shows is escaped for HTML (autoescape), and control and bidi characters in it are
+made visible (`finalize`), both at this one place. Nothing is inline but SVG made of attributes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote, urlencode
+
+from jinja2 import Environment, FunctionLoader, StrictUndefined
+
+from reserve_listener.text import visible
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+PACKAGE: Final = files("reserve_listener.web.page")
+
+ASSETS: Final = {
+    "app.css": "text/css; charset=utf-8",
+    "app.js": "text/javascript; charset=utf-8",
+    "icon.svg": "image/svg+xml",
+}
+
+
+def scope_url(scope_id: str) -> str:
+    """Where the page of a room or level is. A browser would take `.` and `..` out of a path."""
+    if scope_id.strip(".") == "":
+        return f"/scopes?{urlencode({'id': scope_id})}"
+    return f"/scopes/{quote(scope_id, safe='', errors='replace')}"
+
+
+def asset(name: str) -> bytes:
+    """A style, script or picture of ours."""
+    return PACKAGE.joinpath("assets", name).read_bytes()
+
+
+class Templates:
+    """All templates, compiled when this is made: in a thread, before anybody asks."""
+
+    def __init__(self) -> None:
+        self._environment = Environment(
+            autoescape=True,
+            finalize=_safe,
+            loader=FunctionLoader(_source),
+            trim_blocks=True,
+            lstrip_blocks=True,
+            undefined=StrictUndefined,
+            auto_reload=False,
+        )
+        self._environment.globals["asset_url"] = _asset_urls().__getitem__
+        self._environment.globals["scope_url"] = scope_url
+        for one in PACKAGE.joinpath("templates").iterdir():
+            self._environment.get_template(one.name)
+
+    def render(self, template: str, values: Mapping[str, Any]) -> bytes:
+        """A page."""
+        return self._environment.get_template(f"{template}.html").render(values).encode()
+
+
+def _safe(value: Any) -> Any:
+    """What is shown: a plain text is foreign."""
+    return visible(value) if type(value) is str else value
+
+
+def _source(name: str) -> str:
+    return PACKAGE.joinpath("templates", name).read_text()
+
+
+def _asset_urls() -> dict[str, str]:
+    """With the content in the name, so that browsers may keep them."""
+    return {name: f"/assets/{name}?{hashlib.sha256(asset(name)).hexdigest()[:12]}" for name in ASSETS}

@@ -1,0 +1,386 @@
+"""The pages that only show. Each is looked up and written in one of `Reads`' threads; the loop only hands it over."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote, urlencode
+
+import msgspec
+from markupsafe import Markup
+from starlette.responses import Response
+
+from reserve_listener import __version__
+from reserve_listener.clock import now_ms
+from reserve_listener.errors import StoreError
+from reserve_listener.intake.words import fill
+from reserve_listener.model import ChangeQuery, EventQuery
+from reserve_listener.web.page import pictures
+from reserve_listener.web.page.filters import SHORTEST_EVENT, Filters
+from reserve_listener.web.page.limits import bookable, bounds
+from reserve_listener.web.page.session import Sessions, cookies
+from reserve_listener.web.page.telling import LEVEL, Estate, Row, Teller
+from reserve_listener.web.page.verdict import counted, verdict
+from reserve_listener.web.page.words import CHINESE, LANGUAGES, preferred
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from starlette.requests import Request
+
+    from reserve_listener.model import KnownScope
+    from reserve_listener.protocols.store import StoreReader
+    from reserve_listener.web.answers import Attempt, Status
+    from reserve_listener.web.page.filters import Keys
+    from reserve_listener.web.page.rendering import Templates
+    from reserve_listener.web.page.words import Words
+    from reserve_listener.web.site import Site
+
+LANGUAGE_COOKIE: Final = "reserve_listener_language"
+YEAR_S: Final = 365 * 86_400
+
+SHOWN: Final = 40
+"""Changes on a page: some 25 kB."""
+FOUND_SHOWN: Final = 12
+PLACES_SHOWN: Final = 100
+INSIDE_SHOWN: Final = 200
+LEVELS_OFFERED: Final = 500
+"""Levels in the filter's list; who has more searches."""
+ATTEMPTS_SHOWN: Final = 10
+DEAD_SHOWN: Final = 5
+ALL_DEAD_SHOWN: Final = 100
+LONGEST_NUMBER: Final = 9
+
+Values = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Who asks, and in which language."""
+
+    request: Request
+    language: str
+    session: str | None
+    status: Status | None
+    now_ms: int
+
+    def teller(self, site: Site, reader: StoreReader | None = None) -> Teller:
+        """Says what is known, in that language."""
+        several = reader is not None and reader.has_several_tenants()
+        return Teller(self.language, site.directory, self.now_ms, several=several)
+
+
+class Views:
+    """All of them, over one site."""
+
+    def __init__(self, site: Site, sessions: Sessions, templates: Templates) -> None:
+        self._site = site
+        self._sessions = sessions
+        self._templates = templates
+        self._counter = pictures.Counter(site.reads)
+
+    async def feed(self, request: Request) -> Response:
+        """What has changed, and how it goes: `/`."""
+        asked, filters = await self.asked(request), Filters.of(request.query_params)
+        day = await self._counter.day(asked.now_ms)
+
+        def look(reader: StoreReader) -> tuple[str, Values]:
+            teller = asked.teller(self._site, reader)
+            values = self._feed(filters, teller, reader)
+            return "feed", values | {"day": day} | self._dead(reader, teller, DEAD_SHOWN)
+
+        return await self._shown(asked, look)
+
+    async def places(self, request: Request) -> Response:
+        """All rooms and levels, and their limits in words: `/scopes`."""
+        if "id" in request.query_params:
+            return await self._place(request, request.query_params["id"])
+        asked = await self.asked(request)
+        page = request.query_params.get("page", "1")
+
+        def look(reader: StoreReader) -> tuple[str, Values]:
+            rows = self._rows(asked.teller(self._site, reader), reader)
+            pages = max(1, -(-len(rows) // PLACES_SHOWN))
+            number = min(max(1, _number(page) or 1), pages)
+            shown = rows[(number - 1) * PLACES_SHOWN : number * PLACES_SHOWN]
+            return "places", {"rows": shown, "total": len(rows), "page": number, "pages": pages}
+
+        return await self._shown(asked, look)
+
+    async def place(self, request: Request) -> Response:
+        """One room or level: `/scopes/{id}`."""
+        return await self._place(request, request.path_params["scope_id"])
+
+    async def deliveries(self, request: Request) -> Response:
+        """Sinks and dead letters: `/deliveries`."""
+        asked = await self.asked(request)
+
+        def look(reader: StoreReader) -> tuple[str, Values]:
+            return "deliveries", self._dead(reader, asked.teller(self._site, reader), ALL_DEAD_SHOWN)
+
+        return await self._shown(asked, look)
+
+    async def _place(self, request: Request, scope_id: str) -> Response:
+        asked = await self.asked(request)
+        before = Filters.of(request.query_params).before
+
+        def look(reader: StoreReader) -> tuple[str, Values]:
+            teller = asked.teller(self._site, reader)
+            known, named = reader.known_scopes(scope_id), self._named(scope_id)
+            if not known and not named:
+                return "not_found", {"scope_id": scope_id}
+            types = frozenset((one.scope.scope_type, scope_id) for one in known) | named
+            query = ChangeQuery(scopes=types, before_seq=int(before) if before else None)
+            entries = reader.changes(query, limit=SHOWN + 1)
+            return "place", {
+                "shown": self._shown_places(teller, known, named, scope_id),
+                "days": teller.days(entries[:SHOWN]),
+                "older": entries[SHOWN - 1].seq if len(entries) > SHOWN else None,
+                "before": before,
+                "inside": self._inside(teller, reader, scope_id) if (LEVEL, scope_id) in types else [],
+            }
+
+        return await self._shown(asked, look)
+
+    # -- what is shown -------------------------------------------------------------------------------------------------------
+
+    def _feed(self, filters: Filters, teller: Teller, reader: StoreReader) -> Values:
+        estate = Estate(self._site.directory)
+        found = filters.found(estate, reader)
+        query = filters.query(filters.places(estate, found))
+        if found is not None and not found and len(filters.q) >= SHORTEST_EVENT:
+            query = msgspec.structs.replace(query, scopes=None, event_start=filters.q)
+        entries = reader.changes(query, limit=SHOWN + 1)
+        return {
+            "filters": filters,
+            "found": self._matches(found, filters.q, teller),
+            "days": teller.days(entries[:SHOWN]),
+            "older": filters.url(before=str(entries[SHOWN - 1].seq)) if len(entries) > SHOWN else None,
+            "levels": estate.levels()[:LEVELS_OFFERED],
+        }
+
+    @staticmethod
+    def _matches(found: Keys | None, text: str, teller: Teller) -> Values:
+        """The best of those that were searched for: whose own name or id it is, and what begins with it."""
+        places = [teller.place(*key) for key in found or ()]
+        wanted = text.casefold()
+        places.sort(
+            key=lambda one: (
+                wanted not in one.name.casefold() and wanted not in one.scope_id.casefold(),
+                not one.name.casefold().startswith(wanted),
+                one.is_level,
+                one.name.casefold(),
+                one.scope_id,
+            )
+        )
+        return {"places": places[:FOUND_SHOWN], "more": max(0, len(places) - FOUND_SHOWN)}
+
+    def _rows(self, teller: Teller, reader: StoreReader) -> list[Row]:
+        """All rooms and levels, along the tree of levels."""
+        known = reader.known_scopes()
+        keys = {(one.scope.scope_type, one.scope.scope_id) for one in known}
+        rows = [teller.row(one) for one in known]
+        rows += [Row(teller.place(*key), None, None) for key in Estate(self._site.directory).keys() - keys]
+        return sorted(rows, key=_along)
+
+    def _named(self, scope_id: str) -> Keys:
+        return frozenset(
+            (kind, scope_id) for kind in ("room", LEVEL) if (kind, scope_id) in self._site.directory.places
+        )
+
+    def _shown_places(
+        self, teller: Teller, known: Sequence[KnownScope], named: Keys, scope_id: str
+    ) -> list[Values]:
+        """What is known of each that has this id: one, but for a platform that gives a room and a level the same."""
+        shown = []
+        for one in known:
+            config = msgspec.json.decode(one.known.config)
+            day = bookable(config)
+            shown.append(
+                {
+                    "place": teller.of(one.scope),
+                    "row": teller.row(one),
+                    "sections": teller.limits.sections(config),
+                    "bookable": None if day is None else _drawn(day),
+                    "revision": one.known.revision,
+                    "as_of": teller.time(one.known.created_ms or one.received_ms),
+                    "gone": self._gone(teller, one.scope.scope_type, scope_id),
+                }
+            )
+        types = {one.scope.scope_type for one in known}
+        for kind, _ in named:
+            if kind not in types:
+                shown.append(
+                    {
+                        "place": teller.place(kind, scope_id),
+                        "row": None,
+                        "gone": self._gone(teller, kind, scope_id),
+                    }
+                )
+        return shown
+
+    def _gone(self, teller: Teller, scope_type: str, scope_id: str) -> Any:
+        place = self._site.directory.places.get((scope_type, scope_id))
+        return None if place is None else teller.times.at(place.gone_ms)
+
+    def _inside(self, teller: Teller, reader: StoreReader, level: str) -> list[Row]:
+        keys = list(Estate(self._site.directory).directly_in(level))[:INSIDE_SHOWN]
+        rows = []
+        for key in keys:
+            known = [one for one in reader.known_scopes(key[1]) if one.scope.scope_type == key[0]]
+            rows.append(teller.row(known[0]) if known else Row(teller.place(*key), None, None))
+        return sorted(rows, key=_along)
+
+    def _dead(self, reader: StoreReader, teller: Teller, limit: int) -> Values:
+        dead = reader.dead_letters(EventQuery(), limit=limit)
+        return {
+            "dead": [
+                {"letter": one, "place": teller.of(one.scope), "at": teller.time(one.settled_ms)}
+                for one in dead
+            ]
+        }
+
+    # -- around --------------------------------------------------------------------------------------------------------------
+
+    async def asked(self, request: Request) -> Asked:
+        """Who asks, and how the daemon is."""
+        try:
+            status = await self._site.actions.status()
+        except StoreError:
+            status = None
+        session = self._sessions.of(request.scope)
+        return Asked(request, self._language(request), session, status, now_ms())
+
+    def stranger(self, request: Request) -> Asked:
+        """Who has not shown the token, and is told nothing."""
+        return Asked(request, self._language(request), None, None, now_ms())
+
+    def _language(self, request: Request) -> str:
+        given = request.query_params.get("lang", "")
+        kept = cookies(request.scope).get(LANGUAGE_COOKIE, "")
+        return next((one for one in (given, kept) if one in LANGUAGES), None) or preferred(
+            request.headers.get("accept-language", ""), self._site.language
+        )
+
+    async def _shown(self, asked: Asked, look: Callable[[StoreReader], tuple[str, Values]]) -> Response:
+        def write(reader: StoreReader) -> tuple[str, bytes]:
+            name, values = look(reader)
+            return name, self.written(asked, name, values)
+
+        try:
+            name, html = await self._site.reads.ask(write)
+        except StoreError:
+            html = self.written(asked, "unread", {})
+            return self.answer(asked, html, HTTPStatus.SERVICE_UNAVAILABLE)
+        return self.answer(asked, html, HTTPStatus.NOT_FOUND if name == "not_found" else HTTPStatus.OK)
+
+    def written(self, asked: Asked, name: str, values: Values) -> bytes:
+        """A page with all that stands around it."""
+        teller = asked.teller(self._site)
+        words = teller.words
+        done = asked.request.query_params
+        other = next(one for one in LANGUAGES if one != asked.language)
+        is_form = asked.request.method == "POST"
+        here = "/deliveries" if is_form and name != "login" else quote(asked.request.scope["path"])
+        around: Values = {
+            "name": name,
+            "language": asked.language,
+            "words": words,
+            "say": lambda key, *given: fill(words[key], *given),
+            "count": lambda key, number: counted(words, key, number),
+            "times": teller.times,
+            "verdict": verdict(asked.status, words, teller.times),
+            "status": asked.status,
+            "breaks": pictures.breaks(asked.status, teller.times),
+            "attempts": _attempts(asked.status),
+            "now": teller.time(asked.now_ms),
+            "form": None if asked.session is None else self._sessions.word(asked.session),
+            "has_token": self._site.access.has_token,
+            "version": __version__,
+            "other": other,
+            "other_words": LANGUAGES[other],
+            "here": here,
+            "switch": _switched(asked.request, other),
+            "around": partial(_around, words),
+            "done": _done(done.get("done", ""), done.get("count", "")),
+            "filters": None,
+        }
+        return self._templates.render(name, around | values)
+
+    def answer(self, asked: Asked, html: bytes, status: HTTPStatus = HTTPStatus.OK) -> Response:
+        """The page as an answer; a language that was chosen is remembered."""
+        answer = Response(
+            html, status, {"cache-control": "no-store", "vary": "Accept-Language, Cookie"}, "text/html"
+        )
+        if asked.request.query_params.get("lang") == asked.language:
+            answer.set_cookie(
+                LANGUAGE_COOKIE,
+                asked.language,
+                max_age=YEAR_S,
+                samesite="strict",
+                httponly=True,
+                secure=self._sessions.is_secure(asked.request.scope),
+            )
+        return answer
+
+
+def _around(words: Words, phrase: str, shown: Markup) -> Markup:
+    """A phrase with a piece of HTML in it, with a blank where Chinese meets the figures in that."""
+    before, _, after = phrase.partition("{}")
+    blank = " " if words is CHINESE else ""
+    return Markup("{}{}{}{}{}").format(
+        before, blank if before else "", shown, blank if after else "", after
+    )  # fixed
+
+
+def _switched(request: Request, language: str) -> str:
+    """The query of the same page in another language."""
+    kept = [
+        (key, value)
+        for key, value in request.query_params.multi_items()
+        if key not in ("lang", "done", "count")
+    ]
+    return urlencode([*kept, ("lang", language)], errors="replace")
+
+
+def _attempts(status: Status | None) -> dict[str, list[tuple[str, Attempt]]]:
+    """By sink, the last attempts that needed or were a retry, the newest first, each with its event."""
+    found: dict[str, list[tuple[str, Attempt]]] = {}
+    for failure in status.failures if status else ():
+        found.setdefault(failure.sink, []).extend((failure.event_id, one) for one in failure.attempts)
+    return {
+        sink: sorted(attempts, key=lambda one: one[1].time, reverse=True)[:ATTEMPTS_SHOWN]
+        for sink, attempts in found.items()
+    }
+
+
+def _along(row: Row) -> tuple[Any, ...]:
+    """The order of a list of places: each level, and below it what is in it; the unnamed last."""
+    place = row.place
+    return place.gone, not place.named, [name.casefold() for name in place.names], place.scope_id
+
+
+def _drawn(day: tuple[int, int]) -> Values:
+    start, end = bounds(day)
+    marks = [(hour, pictures.share(hour * 3600)) for hour in (6, 12, 18)]
+    return {
+        "x": pictures.share(day[0]),
+        "width": round(pictures.share(day[1]) - pictures.share(day[0]), 3),
+        "start": start,
+        "end": end,
+        "always": day == (0, pictures.DAY_S),
+        "marks": marks,
+    }
+
+
+def _done(what: str, count: str) -> tuple[str, str] | None:
+    """What a form did, as the address says: a word of ours, and a number."""
+    is_known = what in ("retry", "drop", "enable", "disable")
+    return (what, count) if is_known and _number(count) is not None else None
+
+
+def _number(text: str) -> int | None:
+    """A number in an address; None: it is none that we wrote."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= LONGEST_NUMBER else None
