@@ -17,7 +17,7 @@ import msgspec
 from reserve_listener.model import IncomingEvent
 from reserve_listener.store.sqlite import schema, sql
 from reserve_listener.store.sqlite.places import inbox_path
-from reserve_listener.store.sqlite.writer import Writer
+from reserve_listener.store.sqlite.writer import File, Writer
 
 if TYPE_CHECKING:
     import asyncio
@@ -61,7 +61,7 @@ class Inbox:
 
     async def open(self, position: Position) -> None:
         """Open it, or make a new one. `position`: how far the store says it is; of another inbox it counts as 0."""
-        self._writer = Writer(self.path, part=schema.INBOX, beside=self._store, name="inbox-writer")
+        self._writer = Writer(File(self.path, schema.INBOX, self._store), name="inbox-writer")
         self._opened = True
         await self._writer.open()
         self.id, newest = await self._writer.submit(_look, writes=False)

@@ -41,7 +41,7 @@ from reserve_listener.store.sqlite.insight import STATES, insight, shrink_log, s
 from reserve_listener.store.sqlite.lock import StoreLock
 from reserve_listener.store.sqlite.projecting import Position
 from reserve_listener.store.sqlite.recent import Recent
-from reserve_listener.store.sqlite.writer import Writer, each, resolve
+from reserve_listener.store.sqlite.writer import File, Writer, each, resolve
 
 if TYPE_CHECKING:
     import sqlite3
@@ -152,7 +152,7 @@ class SqliteStore:
         What a sink that is no longer configured has not got becomes dead letters ("sink removed").
         """
         self._lock.acquire()
-        self._writer = Writer(self.path)
+        self._writer = Writer(File(self.path))
         try:
             await self._writer.open()
             self._ages.remember(await self._writer.submit(partial(_all, sql.JUMPS, ()), writes=False))

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from reserve_listener.errors import StoreError, WrongStoreError
 from reserve_listener.store.sqlite import schema
@@ -94,19 +94,44 @@ class Job:
 Result = tuple[Job, Any, StoreError | None]
 
 
+class Medium(Protocol):
+    """What a writer writes to, and the connection to it. Used in the writer's thread only."""
+
+    def open(self) -> None:
+        """As at start. Raises `StoreError`."""
+
+    def usable(self) -> Any:
+        """A connection that works as far as is known. Raises `NotNowError`, and `StoreError` for what only a person can mend."""
+
+    def commit(self, connection: Any, jobs: Sequence[Job], /) -> tuple[list[Result], bool]:
+        """All jobs in one transaction; should one fail, each alone. Also whether anything was written."""
+
+    def read(self, job: Job, /) -> Result:
+        """A job that only reads. Raises `StoreError` as `usable` does."""
+
+    def has_failed(self, error: BaseException, /) -> bool:
+        """Whether it was the medium that failed, and not what was to be written."""
+
+    def failure(self, error: BaseException, /) -> StoreError:
+        """An error of any kind, in words."""
+
+    def suspect(self, error: BaseException, /) -> None:
+        """A commit failed with this: open anew unless the connection is known to be as good as before."""
+
+    def release(self) -> None:
+        """Give everything back. Does not raise."""
+
+
 class Writer:
     """Runs jobs on a connection of its own, in one thread. Made and used on the event loop's thread."""
 
     def __init__(
         self,
-        path: Path,
+        medium: Medium,
         *,
-        part: schema.Part = schema.STORE,
-        beside: Path | None = None,
         name: str = "store-writer",
     ) -> None:
-        """`beside`: a file without which what is written here would be of no use."""
-        self._file = _File(path, part, beside)
+        self._medium = medium
         self._loop = asyncio.get_running_loop()
         self._jobs: queue.SimpleQueue[list[Job] | None] = queue.SimpleQueue()
         self._coming: list[Job] = []
@@ -177,9 +202,9 @@ class Writer:
     def _run(self) -> None:
         failure: BaseException | None = None
         try:
-            self._file.open()
+            self._medium.open()
         except BaseException as error:  # noqa: BLE001  # whatever it is, the opener must hear it
-            self._file.release()
+            self._medium.release()
             self._tell(resolve, self._opened, None, error)
             self._tell(resolve, self._closed, None, None)
             return
@@ -190,7 +215,7 @@ class Writer:
         except BaseException as error:  # noqa: BLE001  # whoever waits for `ended` is told
             failure = error
         finally:
-            self._file.release()
+            self._medium.release()
             self._tell(self._thread_ended, failure)
 
     def _thread_ended(self, failure: BaseException | None) -> None:
@@ -203,7 +228,7 @@ class Writer:
                 left += self._jobs.get_nowait() or ()
         left += self._coming
         if failure is not None and not isinstance(failure, StoreError):
-            failure = _store_error(failure, self._file.path)
+            failure = self._medium.failure(failure)
         for job in left:
             job.tell(None, failure or StoreError("the store is closed"))
         resolve(self._closed, None, failure)
@@ -223,32 +248,27 @@ class Writer:
 
     def _do(self, jobs: Sequence[Job]) -> None:
         try:
-            connection = self._file.usable()
-        except _NotNowError as error:
+            connection = self._medium.usable()
+        except NotNowError as error:
             self._failure = str(error)
             self._tell(_tell_all, [(job, None, StoreError(str(error))) for job in jobs])
             return
         writes = [job for job in jobs if job.writes]
         if writes:
-            changes = connection.total_changes
-            results = _commit(connection, writes, self._file.path)
-            wrote = connection.total_changes != changes
-            if connection.in_transaction:  # even the rollback failed
-                self._file.close()
-            if wrote:
-                self._file.require_whole()
+            results, wrote = self._medium.commit(connection, writes)
             self._judge(results, wrote=wrote)
             self._tell(_tell_all, results)
         reads = [job for job in jobs if not job.writes]
         if reads:
-            self._tell(_tell_all, [self._file.read(job) for job in reads])
+            self._tell(_tell_all, [self._medium.read(job) for job in reads])
 
     def _judge(self, results: Sequence[Result], *, wrote: bool) -> None:
         """Health follows what was last written; a connection that may be spoiled is not used again."""
-        failed = next((error for _, _, error in results if error is not None and is_medium(error)), None)
+        errors = (error for _, _, error in results if error is not None)
+        failed = next((error for error in errors if self._medium.has_failed(error)), None)
         if failed is not None:
             self._failure = str(failed)
-            self._file.suspect(failed)
+            self._medium.suspect(failed)
         elif wrote:  # a commit of nothing, as of a duplicate, succeeds on a full disk too
             self._failure = None
 
@@ -270,14 +290,15 @@ class Writer:
             self._loop.call_soon_threadsafe(callback, *args)
 
 
-class _NotNowError(Exception):
+class NotNowError(Exception):
     """The file cannot be used at the moment."""
 
 
-class _File:
-    """The store's file and the connection to it. Used in the writer's thread only."""
+class File:
+    """The store's file and the connection to it: a `Medium`."""
 
-    def __init__(self, path: Path, part: schema.Part, beside: Path | None) -> None:
+    def __init__(self, path: Path, part: schema.Part = schema.STORE, beside: Path | None = None) -> None:
+        """`beside`: a file without which what is written here would be of no use."""
         self.path = path
         self._part = part
         self._beside = beside
@@ -304,7 +325,7 @@ class _File:
     def usable(self) -> sqlite3.Connection:
         """A connection to the file that has the store's name.
 
-        Raises `_NotNowError`, and `StoreError` when only a person can mend it: the file is gone, replaced or damaged.
+        Raises `NotNowError`, and `StoreError` when only a person can mend it: the file is gone, replaced or damaged.
         """
         self._require_same()
         self.require_whole()
@@ -312,7 +333,7 @@ class _File:
             self._reopen()
             self._require_same()  # opening makes a file where none is
         if self._connection is None:  # pragma: no cover  # `_reopen` opens or raises
-            raise _NotNowError(f"the store {self.path} is not open")
+            raise NotNowError(f"the store {self.path} is not open")
         return self._connection
 
     def require_whole(self) -> None:
@@ -335,6 +356,25 @@ class _File:
             sharing = struct.pack("@hhqqi4x", fcntl.F_RDLCK, os.SEEK_SET, 0x40000002, 510, 0)
             fcntl.fcntl(self._held, fcntl.F_OFD_SETLK, sharing)
 
+    def commit(self, connection: sqlite3.Connection, jobs: Sequence[Job]) -> tuple[list[Result], bool]:
+        """See `Medium.commit`."""
+        changes = connection.total_changes
+        results = _commit(connection, jobs, self.path)
+        wrote = connection.total_changes != changes
+        if connection.in_transaction:  # even the rollback failed
+            self.close()
+        if wrote:
+            self.require_whole()
+        return results, wrote
+
+    def has_failed(self, error: BaseException) -> bool:
+        """See `Medium.has_failed`."""
+        return is_medium(error)
+
+    def failure(self, error: BaseException) -> StoreError:
+        """See `Medium.failure`."""
+        return _store_error(error, self.path)
+
     def suspect(self, error: BaseException) -> None:
         """A commit failed with this: open anew unless the connection is known to be as good as before."""
         name = _name_of(error)
@@ -349,7 +389,7 @@ class _File:
         """A job that only reads; a damaged file shows here, too. Raises `StoreError` as `usable` does."""
         try:
             connection = self.usable()
-        except _NotNowError as error:
+        except NotNowError as error:
             return job, None, StoreError(str(error))
         try:
             return job, job.work([job.item], connection)[0], None
@@ -383,7 +423,7 @@ class _File:
         except (schema.DamagedStoreError, WrongStoreError):
             raise
         except StoreError as error:
-            raise _NotNowError(str(error)) from error
+            raise NotNowError(str(error)) from error
         self._connection, self._damage = connection, None
         self._wal_identity = _identity(self._wal)
         self._guard = WalGuard(self._real)
@@ -392,7 +432,7 @@ class _File:
         try:
             named, wal, beside = _identity(self.path), _identity(self._wal), _identity(self._beside)
         except OSError as error:
-            raise _NotNowError(
+            raise NotNowError(
                 f"the store {self.path} cannot be looked at: {error.strerror or error}"
             ) from error
         for path, found, was in (
