@@ -71,7 +71,7 @@ TERMS = (
         "approval_condition",
         {"en": "Bookings that need approval", "zh": "审批条件"},
         {
-            "en": {"all": "every booking", "conditional": "those over the hours"},
+            "en": {"all": "every booking", "conditional": "longer bookings"},
             "zh": {"all": "所有预定", "conditional": "满足条件的预定"},
         },
     ),

@@ -82,7 +82,9 @@ class Limits:
         return [self._difference(change) for change in changes or ()]
 
     def _facts(self, name: str, section: Config) -> Iterator[Fact]:
-        moot = _moot(name, section)
+        together, told = self._together(name, section)
+        yield from together
+        moot = _moot(name, section) | told
         for key in (*(term.key for term in TERMS if term.section == name), *section):
             known = key in FIELDS[name]
             if key in section and key not in moot:
@@ -95,6 +97,23 @@ class Limits:
                 else:
                     yield Fact(path_of(name, key), _json(value))
                 moot = moot | {key}  # once: a known key is in both
+
+    def _together(self, name: str, section: Config) -> tuple[list[Fact], frozenset[str]]:
+        """What several keys say in one line, and which ones those are."""
+        words = self._words
+        if name == "approve_config" and section.get("approval_switch") is True:
+            condition, hours = section.get("approval_condition"), section.get("meeting_duration")
+            keys = frozenset({"approval_switch", "approval_condition", "meeting_duration"})
+            title = words[path_of(name, "approval_switch")]
+            if condition == "all":
+                return [Fact(title, words["approval_all"])], keys
+            if condition == "conditional" and type(hours) in (int, float):
+                return [Fact(title, fill(words["approval_over"], fill(words["hours"], f"{hours:g}")))], keys
+        day = bookable({name: section}) if name == "time_config" else None
+        if day is not None and section.get("time_switch") is True:
+            told = Fact(words["bookable_hours"], "–".join(bounds(day)))  # noqa: RUF001  # a span
+            return [told], frozenset({"time_switch", "start_time", "end_time"})
+        return [], frozenset()
 
     def _difference(self, change: Change) -> Difference:
         path = str(change["path"])

@@ -39,11 +39,21 @@ def asset(name: str) -> bytes:
     return PACKAGE.joinpath("assets", name).read_bytes()
 
 
+class _Environment(Environment):
+    """`words.clear` is the word, not what every dictionary can do."""
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        """What `obj.attribute` means in a template."""
+        if isinstance(obj, dict) and attribute in obj:
+            return obj[attribute]
+        return super().getattr(obj, attribute)
+
+
 class Templates:
     """All templates, compiled when this is made: in a thread, before anybody asks."""
 
     def __init__(self) -> None:
-        self._environment = Environment(
+        self.environment = _Environment(
             autoescape=True,
             finalize=_safe,
             loader=FunctionLoader(_source),
@@ -52,14 +62,14 @@ class Templates:
             undefined=StrictUndefined,
             auto_reload=False,
         )
-        self._environment.globals["asset_url"] = _asset_urls().__getitem__
-        self._environment.globals["scope_url"] = scope_url
+        self.environment.globals["asset_url"] = _asset_urls().__getitem__
+        self.environment.globals["scope_url"] = scope_url
         for one in PACKAGE.joinpath("templates").iterdir():
-            self._environment.get_template(one.name)
+            self.environment.get_template(one.name)
 
     def render(self, template: str, values: Mapping[str, Any]) -> bytes:
         """A page."""
-        return self._environment.get_template(f"{template}.html").render(values).encode()
+        return self.environment.get_template(f"{template}.html").render(values).encode()
 
 
 def _safe(value: Any) -> Any:

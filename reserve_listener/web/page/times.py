@@ -29,6 +29,8 @@ class Time:
     iso: str
     clock: str
     """14:07"""
+    short: str
+    """14:07; of another day 25 Nov 14:07"""
     full: str
     """2026-11-26 14:07:03 UTC+8"""
     ago: str
@@ -53,11 +55,21 @@ class Times:
         return Time(
             iso=rfc3339(min(max(ms, 0), LAST_MS)),
             clock=f"{local:%H:%M}",
+            short=self._short(local),
             full=f"{local:%Y-%m-%d %H:%M:%S} {zone}",
             ago=self._ago(ms),
             day=self._day(local.date()),
             zone=zone,
         )
+
+    def _short(self, local: datetime) -> str:
+        today = _local(self.now_ms)
+        if local.date() == today.date():
+            return f"{local:%H:%M}"
+        if local.year != today.year:
+            return f"{local:%Y-%m-%d %H:%M}"
+        month = self._words["months"].split()[local.month - 1][:3]
+        return f"{self._words['short_date'].format(day=local.day, month=month)} {local:%H:%M}"
 
     def told(self, text: str | None) -> Time | None:
         """The same of what an answer says, RFC 3339."""
@@ -71,7 +83,7 @@ class Times:
         seconds = ms / 1000
         for limit_s, unit_s, key in (
             (2 * MINUTE_S, 1, "span_s"),
-            (2 * HOUR_S, MINUTE_S, "span_min"),
+            (90 * MINUTE_S, MINUTE_S, "span_min"),
             (2 * DAY_S, HOUR_S, "span_h"),
         ):
             if seconds < limit_s:

@@ -364,7 +364,7 @@ def _along(row: Row) -> tuple[Any, ...]:
 
 def _drawn(day: tuple[int, int]) -> Values:
     start, end = bounds(day)
-    marks = [(hour, pictures.share(hour * 3600)) for hour in (6, 12, 18)]
+    marks = [(hour, pictures.share(hour * 3600)) for hour in (0, 6, 12, 18, 24)]
     return {
         "x": pictures.share(day[0]),
         "width": round(pictures.share(day[1]) - pictures.share(day[0]), 3),

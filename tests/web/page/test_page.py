@@ -9,17 +9,19 @@ from html import unescape
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from markupsafe import escape
 
 from reserve_listener.clock import now_ms
 from reserve_listener.errors import StoreError
 from reserve_listener.model import Outcome
-from reserve_listener.web.answers import ConnectionStatus, Gap, Reason, SinkStatus, Status, StoreStatus
+from reserve_listener.web.answers import ConnectionStatus, Gap, Reason, SinkStatus
 from reserve_listener.web.page import pictures
-from reserve_listener.web.page.words import CHINESE, ENGLISH, preferred
-from tests.daemon.test_control import Notebook
+from reserve_listener.web.page.rendering import Templates
+from reserve_listener.web.page.words import CHINESE, ENGLISH, LANGUAGES, preferred
 from tests.helpers import append, delivery, event
 from tests.web.furnished import HOUR_MS, changed, furnish, place
 from tests.web.looking import looked_into
+from tests.web.page.exhibition import Told
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -30,25 +32,6 @@ if TYPE_CHECKING:
     from tests.backends import Backend
 
 LIMIT_BYTES = 100_000
-
-
-class Told(Notebook):
-    """Actions of a daemon that is as it is told to be."""
-
-    def __init__(self, **how: Any) -> None:
-        super().__init__()
-        self.how: dict[str, Any] = {
-            "status": "ok",
-            "reasons": [],
-            "version": "1",
-            "store": StoreStatus(path="/x"),
-        }
-        self.how |= how
-
-    async def status(self) -> Status:
-        """See `Actions`."""
-        await self._note("status")
-        return Status(**self.how)
 
 
 @asynccontextmanager
@@ -185,7 +168,9 @@ async def test_a_rooms_page_has_its_limits_and_history(backend: Backend) -> None
         assert "Approvers added: + ou_lilei" in text
         html = (await client.get("/scopes/omm_ada", headers={"accept-language": "en"})).text
         assert 'aria-label="Bookable from 08:00 to 20:00"' in html
-        assert 'x="33.333%" y="4" width="50.0%"' in html
+        assert 'x="33.333%" y="2" width="50.0%"' in html
+        assert "Approval bookings over 1 h" in text
+        assert "Bookable 08:00–20:00" in text
         assert changes_in(html) == ["ev-7", "ev-0"]
 
 
@@ -272,7 +257,7 @@ async def test_the_page_is_in_both_languages(backend: Backend) -> None:
         chinese = await text_of(client, "/", language="zh-CN")
         assert "单次可预定时长上限 24 → 2 小时" in chinese
         assert "每日可预定时间范围 07:45–22:00 → 08:00–20:00" in chinese
-        assert "需审批的预定时长 1 小时" in await text_of(client, "/scopes/omm_ada", language="zh")
+        assert "预定审批 超过 1 小时的预定" in await text_of(client, "/scopes/omm_ada", language="zh")
         switched = await client.get("/?lang=zh&kind=time_config", headers={"accept-language": "en"})
         assert switched.headers["set-cookie"].startswith("reserve_listener_language=zh; HttpOnly;")
         assert "单次可预定时长上限" in await text_of(client, "/", language="en")
@@ -284,6 +269,15 @@ def test_both_languages_have_the_same_words() -> None:
     assert set(ENGLISH) == set(CHINESE)
     for key, text in ENGLISH.items():
         assert text.count("{}") == CHINESE[key].count("{}"), key
+
+
+@pytest.mark.parametrize("words", LANGUAGES.values(), ids=LANGUAGES)
+def test_every_word_can_be_written(words: dict[str, str]) -> None:
+    """A template finds each by its key, also those that are the name of something that a dictionary can do."""
+    environment = Templates().environment
+    for key, text in words.items():
+        if key.isidentifier():
+            assert environment.from_string(f"{{{{ words.{key} }}}}").render(words=words) == escape(text), key
 
 
 SINK = SinkStatus(
@@ -299,7 +293,7 @@ async def test_a_sink_that_is_down_is_told_in_words(backend: Backend) -> None:
     async with office(backend, actions=told) as (_store, client):
         text = await text_of(client, "/")
         assert re.search(
-            r"Needs a look booking does not take anything · since 2026-11-26 \d\d:\d\d:00 UTC\S* \(.* ago\)",
+            r"Needs a look booking does not take anything · since \S+ .*\d\d:\d\d UTC\S* \(.* ago\)",
             text,
         )
         assert "nothing is lost" in text
@@ -372,7 +366,7 @@ async def test_the_last_day_is_drawn(backend: Backend, monkeypatch: pytest.Monke
         html = (await client.get("/", headers={"accept-language": "en"})).text
         text = words_of(html)
         assert re.search(r"Changes an hour \d changes", text)
-        assert re.search(r"Delivery 2 took over a minute, slowest 2 h", text)
+        assert re.search(r"Delivery 2 over a minute, slowest 2 h", text)
         assert len(re.findall(r'<rect class="bar late"', html)) >= 2
 
 

@@ -15,13 +15,27 @@ async function load(url) {
   const answer = await fetch(url, { headers: { accept: "text/html" } });
   if (answer.redirected && new URL(answer.url).pathname === "/login") location.assign(answer.url);
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+  page.isWhole = answer.ok; // else the store could not be read: what is shown stays
   return question === asked ? page : null;
 }
 
-// What is in a part that a person is in (by the keyboard, or with something selected) stays as it is until they leave it.
+// A part stays as it is while something in it is selected or pressed.
 function isInUse(part) {
   const selection = getSelection();
-  return part.contains(document.activeElement) || (!selection.isCollapsed && part.contains(selection.anchorNode));
+  return part.querySelector(":active") || (!selection.isCollapsed && part.contains(selection.anchorNode));
+}
+
+// Where the keyboard is in a part, so that it is there again in the next one: the same element of its kind in the same home.
+function placeIn(part) {
+  const element = document.activeElement;
+  if (!part.contains(element) || element === part) return null;
+  const home = element.parentElement.closest("[id]");
+  const kind = element.tagName;
+  return { home: home.id, kind, number: [...home.querySelectorAll(kind)].indexOf(element) };
+}
+
+function goTo(place) {
+  document.getElementById(place.home)?.querySelectorAll(place.kind)[place.number]?.focus({ preventScroll: true });
 }
 
 function take(page) {
@@ -29,12 +43,18 @@ function take(page) {
   let news = 0;
   for (const part of document.querySelectorAll("[data-live]")) {
     const next = page.getElementById(part.id);
-    if (!next || isInUse(part)) continue;
+    if (isInUse(part)) continue;
+    if (!next) {
+      if (page.isWhole) part.remove();
+      continue;
+    }
     for (const open of part.querySelectorAll("details[open]")) next.querySelector(`#${CSS.escape(open.id)}`)?.setAttribute("open", "");
     for (const one of next.querySelectorAll(".feed li")) {
       if (known.size && !known.has(one.id)) news += one.classList.add("fresh") ?? 1;
     }
+    const place = placeIn(part);
     part.replaceWith(next);
+    if (place) goTo(place);
   }
   for (const next of page.querySelectorAll("[data-live]")) {
     const beside = document.querySelector("aside");
