@@ -261,6 +261,10 @@ class Pass(msgspec.Struct, frozen=True, gc=False):
     ended_ms: int | None
     """None: it is under way, or was broken off and is to be finished."""
     differences: int
+    not_read: int = 0
+    """Scopes that it could not read."""
+    last_ended_ms: int | None = None
+    """When the last one that came to its end did."""
 
     @property
     def is_unfinished(self) -> bool:
@@ -404,12 +408,15 @@ class SinkFilter(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     changes_in: tuple[str, ...] | None = None
     """Sections and paths; `*` is any."""
 
-    def takes(self, scope: Scope, paths: Collection[str] | None = None) -> bool:
-        """Whether an event of this scope that changes these paths (None: its first sight) is for the sink."""
+    def takes(self, scope: Scope, paths: Collection[str] | None = None, *, tenant_known: bool = True) -> bool:
+        """Whether an event of this scope that changes these paths (None: its first sight) is for the sink.
+
+        A tenant that is not known yet is the only one of the app: it is taken for any.
+        """
         return (
             self.scope_type in (None, scope.scope_type)
             and (self.scope_ids is None or scope.scope_id in self.scope_ids)
-            and (self.tenants is None or scope.tenant_key in self.tenants)
+            and (self.tenants is None or not tenant_known or scope.tenant_key in self.tenants)
             and (self.changes_in is None or paths is None or any(map(self._wants, paths)))
         )
 
@@ -509,9 +516,9 @@ class Insight(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What the store knows of how things are."""
 
     sinks: list[SinkState] = []
-    gaps: list[tuple[int, int, int | None]] = []
-    """Times without a connection, from and to (ms), of which events may be lost; and how many changes reconciling found
-    after it, None: it has not ended."""
+    gaps: list[tuple[int, int, int | None, int | None]] = []
+    """Times without a connection, from and to (ms), of which events may be lost; how many changes were found by asking since,
+    and how many rooms and levels could not be read. None: reconciling has not ended."""
     size_bytes: int | None = None
     last_event_ms: int | None = None
     first_dead_ms: int | None = None

@@ -150,7 +150,13 @@ def _lines(found: "Status") -> "Iterator[str]":
 def _found_after(gap: "Gap") -> str:
     if gap.found is None:
         return "changes may be lost"
-    return f"changes were missed; {gap.found} found by comparing limits with the platform's"
+    unread = gap.not_read or 0
+    left = (
+        f"; {unread} {'room or level' if unread == 1 else 'rooms or levels'} could not be read"
+        if unread
+        else ""
+    )
+    return f"changes were missed; {gap.found} found by comparing limits with the platform's{left}"
 
 
 def _reconciling(found: "Status") -> "Iterator[str]":

@@ -242,7 +242,8 @@ def failure_shown(failure: FailedDelivery, redact: Callable[[str], str] = str) -
 def gaps_shown(insight: Insight) -> list[Gap]:
     """Times of which events may be lost."""
     return [
-        Gap(from_=rfc3339(from_ms), to=rfc3339(to_ms), found=found) for from_ms, to_ms, found in insight.gaps
+        Gap(from_=rfc3339(from_ms), to=rfc3339(to_ms), found=found, not_read=not_read)
+        for from_ms, to_ms, found, not_read in insight.gaps
     ]
 
 

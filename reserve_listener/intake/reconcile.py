@@ -95,7 +95,11 @@ def _baseline(reading: Reading) -> Known | None:
 
 
 def _event(reading: Reading, tenant_key: str, after: Config, revision: int) -> IncomingEvent:
-    """As if the platform had pushed it: what it was asked, with what else is known of these sections."""
+    """As if the platform had pushed it: what it was asked, with what else is known of these sections.
+
+    No tenant is told as long as none is known: it then stands under the app's id, and nobody takes that for a tenant.
+    """
+    tenant = {} if tenant_key == reading.app_id else {"tenant_key": tenant_key}
     scope = {"scope_id": reading.scope_id, "scope_type": _SCOPE_TYPES[reading.scope_type]}
     envelope = {
         "schema": "2.0",
@@ -105,13 +109,14 @@ def _event(reading: Reading, tenant_key: str, after: Config, revision: int) -> I
             "create_time": str(reading.as_of_ms),
             "token": "",
             "app_id": reading.app_id,
-            "tenant_key": tenant_key,
+            **tenant,
         },
         "event": scope
         | {section: _pushed(after[section]) for section in SECTIONS if section in reading.told},
     }
     event = normalize.incoming(_encode(envelope), envelope, received_ms=reading.received_ms)
-    return msgspec.structs.replace(event, origin=ORIGIN)
+    stands = msgspec.structs.replace(reading.asked_for, tenant_key=tenant_key)
+    return msgspec.structs.replace(event, origin=ORIGIN, tenant_key=tenant_key, scope=stands)
 
 
 def _event_id(reading: Reading, tenant_key: str, after: Config, revision: int) -> str:

@@ -255,6 +255,9 @@ class StoreNames(Protocol):
     async def mark_gone(self, scope_type: str, scope_id: str) -> None:
         """There is no such room or level any more, whether or not its name is known. Idempotent."""
 
+    async def mark_there(self, scope_type: str, scope_id: str, *, as_of_ms: int) -> None:
+        """The API told of it as of then, on the platform's clock: it is not gone, unless an event told so later. Idempotent."""
+
     async def keep_people(self, names: Mapping[str, str]) -> None:
         """What the API told of people, by open_id. Idempotent."""
 
@@ -288,8 +291,8 @@ class StoreReadings(Protocol):
         for it. `number`: the pass that is done with the scope by this. `dry_run` only says what it would come to.
         """
 
-    async def asked_in_vain(self, asked_for: Scope, *, number: int) -> None:
-        """This pass is done with the scope, although there was no answer. Idempotent."""
+    async def asked_in_vain(self, asked_for: Scope, *, number: int, gone: bool = False) -> None:
+        """This pass is done with the scope, although there was no answer; it counts as not read, unless it is gone. Idempotent."""
 
     async def asked(self, app_id: str) -> list[Asked]:
         """Every scope of which something is known or that was asked for."""
@@ -304,7 +307,9 @@ class StoreReadings(Protocol):
         """A new one. No scope is done with by it yet."""
 
     async def end_pass(self, app_id: str) -> Pass | None:
-        """It has come to its end. What it found is the result of the gaps that ended before it began. Idempotent."""
+        """It has come to its end, and so have the gaps that ended before it began: their result is what was found by asking
+        since they began, by this pass or otherwise, and how many scopes it could not read. Idempotent.
+        """
 
     async def may_reconcile(self) -> bool:
         """Whether this daemon is the one that asks: of several that share a store one does. To be asked every few seconds."""

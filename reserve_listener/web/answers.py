@@ -231,6 +231,8 @@ class Gap(msgspec.Struct, frozen=True, kw_only=True, rename={"from_": "from"}):
     to: str
     found: int | None = None
     """How many changes were found by asking for all limits after it; null: that has not ended."""
+    not_read: int | None = None
+    """How many rooms and levels could not be read then."""
 
 
 class ScopeRow(msgspec.Struct, frozen=True, kw_only=True):

@@ -142,6 +142,22 @@ async def test_only_what_nothing_was_heard_of_is_gone(
     assert same(backend, directory)
 
 
+async def test_what_was_read_is_there_again(
+    backend: Backend, store: Store, directory: Directory, clock: Clock
+) -> None:
+    """A room that was marked because nobody saw it; but not one of whose deletion an event told that is newer than the answer."""
+    await store.keep_places([place("omm_1", "Ada"), place("omm_2", "Bo"), place("omm_3", "Cy")])
+    clock.advance(1)
+    await store.mark_gone("room", "omm_1")
+    await append(store, news("omm_2", gone=True, at_ms=NOW_MS + 500))
+    await append(store, news("omm_3", gone=True, at_ms=NOW_MS + 2_000))
+    for room in ("omm_1", "omm_2", "omm_3", "omm_unknown"):
+        await store.mark_there("room", room, as_of_ms=NOW_MS + 1_000)
+    assert gone(directory) == {"omm_3"}
+    assert directory.name("room", "omm_1") == "Ada"
+    assert same(backend, directory)
+
+
 async def test_an_event_renames_and_nobody_gets_it(
     backend: Backend, store: Store, directory: Directory
 ) -> None:

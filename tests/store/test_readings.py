@@ -6,13 +6,24 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from msgspec.structs import replace
 
 from reserve_listener.errors import StoreError
 from reserve_listener.intake import normalize
 from reserve_listener.intake.complete import completing
 from reserve_listener.intake.reconcile import comparing, reading_of
 from reserve_listener.lark.api.answers import Limits
-from reserve_listener.model import Asked, Finding, Found, Pass, Scope
+from reserve_listener.model import (
+    DELIVERED,
+    Asked,
+    EventQuery,
+    Finding,
+    Found,
+    Outcome,
+    Pass,
+    Scope,
+    SinkFilter,
+)
 from reserve_listener.simulator import sample_event
 from reserve_listener.store import open_reader
 from tests.helpers import NOW_MS, Clock, push
@@ -232,19 +243,30 @@ async def test_a_pass_knows_how_far_it_is(backend: Backend, store: Store, clock:
     assert begun == Pass(number=1, started_ms=NOW_MS, ended_ms=None, differences=0)
     clock.advance(60)
     await store.compare(reading(2, at_ms=clock()), compare, number=1)
-    gone = Scope(tenant_key=APP, scope_type="level", scope_id="omb_1")
-    await store.asked_in_vain(gone, number=1)
+    level = Scope(tenant_key=APP, scope_type="level", scope_id="omb_1")
+    for _ in range(2):  # and counts once
+        await store.asked_in_vain(level, number=1)
+    await store.asked_in_vain(replace(level, scope_id="omb_gone"), number=1, gone=True)
     await store.close()
     again = await opened(backend, clock)
-    assert await again.last_pass(APP) == Pass(1, NOW_MS, None, differences=1)
+    assert await again.last_pass(APP) == Pass(1, NOW_MS, None, differences=1, not_read=1)
     assert sorted(await again.asked(APP), key=lambda one: one.scope_id) == [
         Asked("level", "omb_1", clock(), in_pass=1, was_read=False),
+        Asked("level", "omb_gone", clock(), in_pass=1, was_read=False),
         Asked("room", ROOM, clock(), in_pass=1, was_read=True),
     ]
-    assert await again.end_pass(APP) == Pass(1, NOW_MS, clock(), differences=1)
-    assert (await again.begin_pass(APP)).number == 2
+    ended_ms = clock()
+    assert await again.end_pass(APP) == Pass(1, NOW_MS, ended_ms, 1, not_read=1, last_ended_ms=ended_ms)
+    clock.advance(60)
+    begun = await again.begin_pass(APP)
+    assert begun == Pass(2, clock(), None, differences=0, not_read=0, last_ended_ms=ended_ms)
+    assert await again.last_pass(APP) == begun
     assert (await again.begin_pass("cli_b")).number == 3
     await again.close()
+
+
+async def gaps(store: Store) -> list[tuple[int, int, int | None, int | None]]:
+    return (await store.insight(APP, gaps_since_ms=0)).gaps
 
 
 async def test_a_gap_ends_with_what_was_found_after_it(store: Store, clock: Clock) -> None:
@@ -256,11 +278,83 @@ async def test_a_gap_ends_with_what_was_found_after_it(store: Store, clock: Cloc
     clock.advance(8 * 3600)
     await store.know_app(APP, gap_since_ms=since_ms, longer_than_ms=1)
     await store.end_pass(APP)
-    assert (await store.insight(APP, gaps_since_ms=0)).gaps == [(since_ms, clock(), None)]
+    assert await gaps(store) == [(since_ms, clock(), None, None)]
     number = (await store.begin_pass(APP)).number
     await store.compare(reading(2, at_ms=clock()), compare, number=number)
     await store.end_pass(APP)
-    assert (await store.insight(APP, gaps_since_ms=0)).gaps == [(since_ms, clock(), 1)]
+    assert await gaps(store) == [(since_ms, clock(), 1, 0)]
+
+
+async def test_a_gap_tells_of_all_that_was_found_since_and_of_what_could_not_be_read(
+    store: Store, clock: Clock
+) -> None:
+    """A room that somebody asked for on its own counts, while offline or after; what was found before does not."""
+    rooms = ["omm_1", "omm_2", "omm_3", "omm_4", "omm_5"]
+    for room in rooms:
+        await push(store, heard(8, NOW_MS, room=room))
+    clock.advance(60)
+    await store.compare(reading(2, room="omm_1", at_ms=clock()), compare)
+    clock.advance(60)
+    since_ms = clock()
+    clock.advance(3600)
+    await store.compare(reading(2, room="omm_2", at_ms=clock()), compare)
+    clock.advance(8 * 3600)
+    to_ms = clock()
+    await store.know_app(APP, gap_since_ms=since_ms, longer_than_ms=1)
+    await store.compare(reading(2, room="omm_3", at_ms=clock()), compare)
+    number = (await store.begin_pass(APP)).number
+    await store.compare(reading(2, room="omm_4", at_ms=clock()), compare, number=number)
+    await store.asked_in_vain(Scope(tenant_key=APP, scope_type="room", scope_id="omm_5"), number=number)
+    await store.end_pass(APP)
+    assert await gaps(store) == [(since_ms, to_ms, 3, 1)]
+    await store.compare(reading(3, room="omm_4", at_ms=clock() + 1), compare)
+    await store.begin_pass(APP)
+    await store.end_pass(APP)
+    assert await gaps(store) == [(since_ms, to_ms, 3, 1)]
+
+
+async def test_what_is_tried_out_leaves_nothing_behind(backend: Backend, clock: Clock) -> None:
+    """Neither a number of the scope that another one has by now, nor bytes of a baseline that was not written."""
+    probe = await opened(backend, clock)
+    found = await probe.compare(reading(8, room="omm_x"), compare, dry_run=True)
+    assert found.finding is Finding.BASELINE
+    await probe.compare(reading(7, room="omm_y"), compare)
+    await push(probe, heard(2, NOW_MS + 5_000, room="omm_y"))
+    await push(probe, heard(3, NOW_MS + 5_000, room="omm_x"))
+    with open_reader(backend.url) as reader:
+        told = {one.scope.scope_id: (one.known.revision, one.known.config) for one in reader.known_scopes()}
+    assert {room: (revision, json.loads(config)) for room, (revision, config) in told.items()} == {
+        "omm_x": (1, {"time_config": {"time_switch": True, "max_duration": 3}}),
+        "omm_y": (1, {"time_config": {"time_switch": True, "max_duration": 2}}),
+    }
+    await probe.close()
+
+
+async def test_a_difference_before_the_first_push_goes_to_whoever_wants_the_tenant(
+    backend: Backend, clock: Clock
+) -> None:
+    """Whose tenant it is nobody knows yet, so no event names one; but the app has only one, and a filter lets it through."""
+    store = await backend.open(
+        "a", filters={"a": SinkFilter(tenants=frozenset({TENANT}))}, now_ms=clock, complete=completing("en")
+    )
+    await store.begin_pass(APP)
+    await store.compare(reading(8), compare)
+    found = await store.compare(reading(2, at_ms=NOW_MS + 9_000), compare)
+    assert found.finding is Finding.CHANGED
+    claimed = await store.claim(
+        "a", limit=10, per_scope=10, now_ms=clock(), after_seq=None, skipping=(), raw=True
+    )
+    (delivery,) = claimed.deliveries
+    body, pushed = json.loads(delivery.body), json.loads(delivery.raw or b"")
+    assert body["source"] == f"/apps/{APP}/tenants/"
+    assert body["data"]["warnings"] == [{"path": "header.tenant_key", "value": None, "problem": "missing"}]
+    assert "tenant_key" not in pushed["header"]
+    await store.settle("a", [Outcome(seq=delivery.seq, state=DELIVERED, attempts=1)])
+    assert await store.operate("replay", EventQuery(event_id=body["id"])) == 1
+    await push(store, heard(3, NOW_MS + 20_000, tenant="another"))
+    assert await store.backlog() == {"a": 1}
+    assert known(backend).scope.tenant_key == "another"
+    await store.close()
 
 
 async def test_a_store_that_is_full_takes_no_difference(backend: Backend, clock: Clock) -> None:

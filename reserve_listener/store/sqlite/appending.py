@@ -100,12 +100,14 @@ class Appending:
         completed: Completed | None,
         remembered: Remembered,
         connection: sqlite3.Connection,
+        *,
+        tenant_known: bool = True,
     ) -> Appended:
-        """Store one event that is sealed and new, and what is known after it."""
+        """Store one event that is sealed and new, and what is known after it. `tenant_known`: see `SinkFilter.takes`."""
         seq = connection.execute(sql.APPEND_EVENT, _columns(event, None, scope)).lastrowid or 0
         if event.news is not None:
             return self._heard(event, seq, connection)
-        takers = self._takers(event, completed)
+        takers = self._takers(event, completed, tenant_known=tenant_known)
         for sink in takers:
             connection.execute(sql.ADD_DELIVERY, (seq, sink, scope))
         in_doubt = False
@@ -165,7 +167,9 @@ class Appending:
             return event, None
         return msgspec.structs.replace(event, body=completed.body), completed
 
-    def _takers(self, event: IncomingEvent, completed: Completed | None) -> tuple[int, ...]:
+    def _takers(
+        self, event: IncomingEvent, completed: Completed | None, *, tenant_known: bool = True
+    ) -> tuple[int, ...]:
         scope = event.scope
         if scope is None:
             return ()
@@ -174,7 +178,7 @@ class Appending:
             [
                 sink
                 for sink, sink_filter in self._specs
-                if sink_filter == _EVERYTHING or sink_filter.takes(scope, paths)
+                if sink_filter == _EVERYTHING or sink_filter.takes(scope, paths, tenant_known=tenant_known)
             ]
         )
 

@@ -54,6 +54,11 @@ INSERT INTO places (scope_type, scope_id, top, seen_ms, gone_ms) VALUES (:scope_
 ON CONFLICT (scope_type, scope_id) DO UPDATE SET gone_ms = coalesce(places.gone_ms, :now_ms), seen_ms = :now_ms
 """
 
+MARK_THERE: Final = """
+UPDATE places SET gone_ms = NULL, seen_ms = :now_ms WHERE scope_type = :scope_type AND scope_id = :scope_id
+  AND gone_ms IS NOT NULL AND (created_ms IS NULL OR created_ms < :as_of_ms)
+"""
+
 # What an event tells. One without a name or a level (`deleted`) leaves both as they were.
 HEAR_OF: Final = """
 INSERT INTO places (scope_type, scope_id, name, parent, top, created_ms, seen_ms, gone_ms)
@@ -135,6 +140,15 @@ def mark_gone(
 ) -> list[KnownPlace]:
     """There is no such room or level any more, whether or not its name is known."""
     connection.execute(MARK_GONE, {"scope_type": scope_type, "scope_id": scope_id, "now_ms": now_ms})
+    return _of([(scope_type, scope_id)], connection)
+
+
+def mark_there(
+    scope_type: str, scope_id: str, as_of_ms: int, now_ms: int, connection: sqlite3.Connection
+) -> list[KnownPlace]:
+    """It was there at that time of the platform's: only an event of later says that it is gone."""
+    values = {"scope_type": scope_type, "scope_id": scope_id, "as_of_ms": as_of_ms, "now_ms": now_ms}
+    connection.execute(MARK_THERE, values)
     return _of([(scope_type, scope_id)], connection)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from msgspec.structs import asdict
 
 from reserve_listener.model import EventQuery, Pruned, Scope, SinkFilter
-from reserve_listener.store.sqlite import history, sql
+from reserve_listener.store.sqlite import history, readings, sql
 from reserve_listener.store.sqlite.claiming import WINDOW_SEQS, age_since_ms
 
 if TYPE_CHECKING:
@@ -96,10 +96,13 @@ class Operation:
         self, rows: Sequence[tuple[Any, ...]], connection: sqlite3.Connection
     ) -> Iterator[tuple[int, int, int, int]]:
         paths = history.paths_of([row[0] for row in rows], connection)
+        apps = readings.apps(connection)
         for seq, number, tenant_key, scope_type, scope_id, received_ms in rows:
             scope = Scope(tenant_key=tenant_key, scope_type=scope_type, scope_id=scope_id)
             for name, (sink, sink_filter) in self.filters_by_sink.items():
-                if self.filters.sink in (None, name) and sink_filter.takes(scope, paths.get(seq)):
+                if self.filters.sink in (None, name) and sink_filter.takes(
+                    scope, paths.get(seq), tenant_known=tenant_key not in apps
+                ):
                     yield seq, sink, number, self.now_ms - received_ms
 
 

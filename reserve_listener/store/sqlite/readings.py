@@ -72,24 +72,38 @@ SELECT s.scope_type, s.scope_id FROM readings AS r JOIN scopes AS s ON s.id = r.
 WHERE r.doubt > 0 AND r.doubt <= ? AND s.tenant_key = ? ORDER BY r.looked_ms LIMIT ?
 """
 
-LATEST: Final = "SELECT number, started_ms, ended_ms, differences FROM passes WHERE app_id = ?"
+LATEST: Final = (
+    "SELECT number, started_ms, ended_ms, differences, not_read, last_ended_ms FROM passes WHERE app_id = ?"
+)
+
+APPS: Final = "SELECT app_id FROM passes"
 
 KNOW_APP: Final = "INSERT OR IGNORE INTO passes (app_id, number, started_ms, ended_ms) VALUES (?, 0, 0, 0)"
 
 BEGIN: Final = """
 INSERT INTO passes (app_id, number, started_ms) VALUES (?1, (SELECT coalesce(max(number), 0) + 1 FROM passes), ?2)
 ON CONFLICT (app_id) DO UPDATE SET number = excluded.number, started_ms = excluded.started_ms, ended_ms = NULL,
-  differences = 0
-RETURNING number
+  differences = 0, not_read = 0
+RETURNING number, last_ended_ms
 """
 
 COUNT_DIFFERENCE: Final = "UPDATE passes SET differences = differences + 1 WHERE number = ?"
 
-END: Final = "UPDATE passes SET ended_ms = ? WHERE app_id = ? AND ended_ms IS NULL"
+# Once for each scope, however often it is said.
+COUNT_NOT_READ: Final = """
+UPDATE passes SET not_read = not_read + 1 WHERE number = ?1
+  AND NOT EXISTS (SELECT 1 FROM readings AS r WHERE r.scope = ?2 AND r.pass >= ?1)
+"""
 
-# What was missed in a gap is found by a pass that began after it.
+END: Final = "UPDATE passes SET ended_ms = ?1, last_ended_ms = ?1 WHERE app_id = ?2 AND ended_ms IS NULL"
+
+# What was missed in a gap is found by the end of a pass that began after it; some of it before, by whoever asked for a room
+# since the connection was lost. The oldest entry that counts is looked for from the newest back: no further than to the gap.
 END_GAPS: Final = """
-UPDATE gaps SET found = p.differences FROM passes AS p
+UPDATE gaps SET not_read = p.not_read, found = (
+  SELECT count(*) FROM history AS h WHERE h.origin = 'reconcile' AND h.seq > coalesce((
+    SELECT b.seq FROM history AS b WHERE b.received_ms < gaps.from_ms ORDER BY b.seq DESC LIMIT 1), 0))
+FROM passes AS p
 WHERE p.app_id = gaps.app_id AND gaps.app_id = ? AND gaps.found IS NULL AND gaps.to_ms <= p.started_ms
 """
 
@@ -97,6 +111,11 @@ WHERE p.app_id = gaps.app_id AND gaps.app_id = ? AND gaps.found IS NULL AND gaps
 def adopt(tenant_key: str, connection: sqlite3.Connection) -> bool:
     """What stands under an app's id belongs to this tenant, of which the first event has come; whether there was any."""
     return bool(tenant_key) and connection.execute(ADOPT, (tenant_key,)).rowcount > 0
+
+
+def apps(connection: sqlite3.Connection) -> set[str]:
+    """The apps' ids: what stands under one of them belongs to a tenant that is not known yet."""
+    return {app_id for (app_id,) in connection.execute(APPS)}
 
 
 def tenant_of(app_id: str, connection: sqlite3.Connection) -> str | None:
@@ -124,7 +143,7 @@ class Comparing:
         try:
             return self.take(appending, connection)
         finally:
-            self.appended = None
+            self.appended, self.told_bytes = None, 0
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
 
@@ -157,7 +176,10 @@ class Comparing:
         event, completed, known = compared.event, compared.completed, compared.known
         if event is not None and completed is not None:
             event = replace(event, body=completed.body)
-            self.appended = appending.put(event, scope, completed, remembered, connection)
+            tenant_known = event.tenant_key != self._reading.app_id
+            self.appended = appending.put(
+                event, scope, completed, remembered, connection, tenant_known=tenant_known
+            )
             connection.execute(COUNT_DIFFERENCE, (self._number,))
             return _entry(self.appended, completed)
         if known is not None and compared.finding is Finding.SAME:
@@ -179,12 +201,22 @@ def scope_of(asked_for: Scope, connection: sqlite3.Connection) -> Scope | None:
 
 
 def asked_in_vain(
-    asked_for: Scope, number: int, now_ms: int, appending: Appending, connection: sqlite3.Connection
+    asked_for: Scope,
+    number: int,
+    now_ms: int,
+    appending: Appending,
+    connection: sqlite3.Connection,
+    *,
+    gone: bool,
 ) -> None:
     """The scope was asked for in vain: this pass is done with it."""
-    scope = scope_of(asked_for, connection)
-    if scope is not None:
-        connection.execute(ASKED_IN_VAIN, (appending.scope_number(scope, connection), now_ms, number))
+    whose = scope_of(asked_for, connection)
+    if whose is None:
+        return
+    scope = appending.scope_number(whose, connection)
+    if not gone:
+        connection.execute(COUNT_NOT_READ, (number, scope))
+    connection.execute(ASKED_IN_VAIN, (scope, now_ms, number))
 
 
 def asked(app_id: str, after: int, connection: sqlite3.Connection) -> list[tuple[int, Asked]]:
@@ -209,8 +241,8 @@ def last_pass(app_id: str, connection: sqlite3.Connection) -> Pass | None:
 
 def begin_pass(app_id: str, now_ms: int, connection: sqlite3.Connection) -> Pass:
     """A new one, instead of the last."""
-    (number,) = connection.execute(BEGIN, (app_id, now_ms)).fetchone()
-    return Pass(number, now_ms, None, 0)
+    number, last_ended_ms = connection.execute(BEGIN, (app_id, now_ms)).fetchone()
+    return Pass(number, now_ms, None, 0, 0, last_ended_ms)
 
 
 def end_pass(app_id: str, now_ms: int, connection: sqlite3.Connection) -> Pass | None:

@@ -240,7 +240,7 @@ TOUCH_SINK: Final = "UPDATE sinks SET configured = configured WHERE id = (SELECT
 APP_LAST_CONNECTED: Final = "SELECT last_connected_ms FROM apps WHERE app_id = ?"
 
 GAPS: Final = """
-SELECT from_ms, to_ms, found FROM gaps WHERE (:app_id IS NULL OR app_id = :app_id) AND to_ms > :since_ms ORDER BY from_ms
+SELECT from_ms, to_ms, found, not_read FROM gaps WHERE (:app_id IS NULL OR app_id = :app_id) AND to_ms > :since_ms ORDER BY from_ms
 """
 
 JUMPS: Final = "SELECT from_ms, to_ms FROM jumps ORDER BY from_ms"

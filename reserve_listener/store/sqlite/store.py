@@ -363,9 +363,11 @@ class SqliteStore:
             self._take_in([] if comparing.appended is None else [comparing.appended])
         resolve(future, found, error)
 
-    async def asked_in_vain(self, asked_for: Scope, *, number: int) -> None:
+    async def asked_in_vain(self, asked_for: Scope, *, number: int, gone: bool = False) -> None:
         """See `StoreReadings.asked_in_vain`."""
-        work = partial(readings.asked_in_vain, asked_for, number, self._now_ms(), self._appending())
+        work = partial(
+            readings.asked_in_vain, asked_for, number, self._now_ms(), self._appending(), gone=gone
+        )
         await self._writer.submit(work, writes=True)
 
     async def asked(self, app_id: str) -> list[Asked]:
@@ -622,6 +624,10 @@ class SqliteStore:
     async def mark_gone(self, scope_type: str, scope_id: str) -> None:
         """There is no such room or level any more, whether or not its name is known. Idempotent."""
         await self._take_places(partial(naming.mark_gone, scope_type, scope_id, self._now_ms()))
+
+    async def mark_there(self, scope_type: str, scope_id: str, *, as_of_ms: int) -> None:
+        """See `StoreNames.mark_there`."""
+        await self._take_places(partial(naming.mark_there, scope_type, scope_id, as_of_ms, self._now_ms()))
 
     async def _take_places(self, work: Callable[[sqlite3.Connection], list[KnownPlace]]) -> int:
         """Write, and know it; how many of them are gone."""
