@@ -307,8 +307,10 @@ class StoreReadings(Protocol):
         """A new one. No scope is done with by it yet."""
 
     async def end_pass(self, app_id: str) -> Pass | None:
-        """It has come to its end, and so have the gaps that ended before it began: their result is what was found by asking
-        since they began, by this pass or otherwise, and how many scopes it could not read. Idempotent.
+        """It has come to its end, and so have the gaps that ended before it began. Idempotent.
+
+        Their result is what was found by asking since they began, by this pass or otherwise, and how many scopes it could not
+        read.
         """
 
     async def may_reconcile(self) -> bool:
