@@ -7,8 +7,10 @@ token nothing but the health checks is told without it; and no answer goes out w
 from __future__ import annotations
 
 import hmac
+import math
 import re
 import socket
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,6 +19,7 @@ from starlette.datastructures import Headers, MutableHeaders
 
 from reserve_listener.net.addresses import ip_address, is_loopback
 from reserve_listener.observability.throttle import Throttle
+from reserve_listener.web.guesses import Guesses
 from reserve_listener.web.replies import problem
 
 if TYPE_CHECKING:
@@ -48,12 +51,26 @@ _HOST: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:@/\[\]]+)(:\d{0,5})?")
 log = structlog.get_logger("status")
 
 
+@dataclass(frozen=True)
+class Trial:
+    """What came of showing a token. `wait_s`: not looked at, since too many wrong ones came before."""
+
+    is_right: bool
+    wait_s: float = 0.0
+
+    @property
+    def retry_after(self) -> str:
+        """The same for the header."""
+        return str(math.ceil(self.wait_s))
+
+
 class Access:
     """The rules. `token`: None when there is none, then all may read and nobody act."""
 
     def __init__(self, *, token: str | None = None, allowed_hosts: Collection[str] = ()) -> None:
         self._token = None if token is None else token.encode()
         self._allowed_hosts = frozenset(map(_plain, allowed_hosts))
+        self._guesses = Guesses()
 
     @property
     def has_token(self) -> bool:
@@ -62,8 +79,7 @@ class Access:
 
     def is_token(self, text: bytes | str) -> bool:
         """Whether this is the token; in the same time whatever it is."""
-        given = text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text
-        return self._token is not None and hmac.compare_digest(given, self._token)
+        return self._token is not None and hmac.compare_digest(_bytes(text), self._token)
 
     def seal(self, text: str) -> str:
         """A mark on a text that nobody can make who does not have the token."""
@@ -71,10 +87,15 @@ class Access:
             self._token or b"", b"page " + text.encode("utf-8", "surrogateescape"), "sha256"
         ).hexdigest()
 
-    def has_bearer(self, headers: Headers) -> bool:
-        """Whether a request brings the token in its head."""
-        kind, _, token = headers.get("authorization", "").partition(" ")
-        return kind.lower() == "bearer" and self.is_token(token.strip(" ").encode("latin-1"))
+    def try_token(self, text: bytes | str, client: str) -> Trial:
+        """Whether this is the token, if `client` may still try."""
+        if (wait_s := self._guesses.wait_s(client)) > 0:
+            return Trial(is_right=False, wait_s=wait_s)
+        if self.is_token(text):
+            self._guesses.succeeded(client)
+            return Trial(is_right=True)
+        self._guesses.failed(client, _bytes(text))
+        return Trial(is_right=False)
 
     def knows_host(self, host: str, local: str) -> bool:
         """Whether a `Host` means us. `local`: the address that the connection came in at."""
@@ -83,6 +104,16 @@ class Access:
             return False
         name = _plain(match[1])
         return is_loopback(name) or name in self._allowed_hosts or _is_ours(name, local)
+
+
+def bearer(headers: Headers) -> bytes | None:
+    """The token in a request's head; None: there is none."""
+    kind, _, token = headers.get("authorization", "").partition(" ")
+    return token.strip(" ").encode("latin-1") if kind.lower() == "bearer" else None
+
+
+def _bytes(text: bytes | str) -> bytes:
+    return text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text
 
 
 def _plain(name: str) -> str:
@@ -137,8 +168,25 @@ class Guard:
                 HTTPStatus.MISDIRECTED_REQUEST,
                 "this daemon does not know itself by that name (Host); add it to status.allowed_hosts",
             )
-        if not self._access.has_token or self._access.has_bearer(headers) or self._may_browse(scope):
+        if not self._access.has_token:
             return None
+        if (token := bearer(headers)) is not None:
+            return self._tried(scope, token)
+        return None if self._may_browse(scope) else self._unknown(scope)
+
+    def _tried(self, scope: Scope, token: bytes) -> Response | None:
+        """The same for who brings a token in the header."""
+        trial = self._access.try_token(token, _address(scope, "client"))
+        if trial.wait_s > 0:
+            detail = (
+                "too many wrong tokens came from this address; none is looked at before Retry-After is over"
+            )
+            headers = {"retry-after": trial.retry_after}
+            return self._refused(scope, HTTPStatus.TOO_MANY_REQUESTS, detail, headers)
+        return None if trial.is_right else self._unknown(scope)
+
+    def _unknown(self, scope: Scope) -> Response:
+        """For who has not shown the token: how to."""
         if answer := self._page.sign_in(scope):
             return answer
         detail = "send the token of status.token_file: Authorization: Bearer …"

@@ -18,7 +18,10 @@ from tests.web.serving import BEARER, TOKEN, a_site, served
 if TYPE_CHECKING:
     from pathlib import Path
 
-GUARDED = Access(token=TOKEN)
+
+def guarded() -> Access:
+    """With a token, and nobody has failed yet."""
+    return Access(token=TOKEN)
 
 
 @pytest.mark.parametrize(
@@ -68,7 +71,7 @@ def test_the_address_that_was_connected_to_is_ours() -> None:
 async def test_without_the_token_only_health_is_told(given: dict[str, Any]) -> None:
     """No token, a wrong one, or one in the wrong place: 401 with how to do it right; and nothing is done."""
     notebook = Notebook()
-    async with served(a_site(access=GUARDED, actions=notebook)) as client:
+    async with served(a_site(access=guarded(), actions=notebook)) as client:
         for method, path in (("GET", "/api/v1/status"), ("POST", "/api/v1/reconnect"), ("GET", "/nowhere")):
             answer = await client.request(method, path, headers=given)
             assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer"), path
@@ -84,7 +87,7 @@ async def test_without_the_token_only_health_is_told(given: dict[str, Any]) -> N
 async def test_with_the_token_all_is_told_and_done() -> None:
     """The word Bearer in any case, as RFC 9110 has it."""
     notebook = Notebook()
-    async with served(a_site(access=GUARDED, actions=notebook)) as client:
+    async with served(a_site(access=guarded(), actions=notebook)) as client:
         assert (await client.get("/api/v1/status", headers=BEARER)).json()["status"] == "ok"
         lower = {"authorization": f"bearer {TOKEN}"}
         answer = await client.post("/api/v1/dead-letters/retry", json={"all": True}, headers=lower)
@@ -110,7 +113,7 @@ async def test_without_a_token_nobody_acts() -> None:
 
 async def test_what_is_for_this_machine_stays_on_the_socket() -> None:
     """Replays and sample events are asked for over the control socket alone."""
-    async with served(a_site(access=GUARDED)) as client:
+    async with served(a_site(access=guarded())) as client:
         for path in ("events/replay", "sinks/a/test"):
             answer = await client.post(f"/api/v1/{path}", json={"all": True}, headers=BEARER)
             assert answer.status_code in (404, 405)  # there may be an event of that name to GET
@@ -125,7 +128,8 @@ def test_tokens_are_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -
         return given == token
 
     monkeypatch.setattr("hmac.compare_digest", compare)
-    assert [GUARDED.is_token(text) for text in ("guess", TOKEN)] == [False, True]
+    access = guarded()
+    assert [access.is_token(text) for text in ("guess", TOKEN)] == [False, True]
     assert compared == [(b"guess", TOKEN.encode()), (TOKEN.encode(), TOKEN.encode())]
     assert Access().is_token("") is False
 
@@ -155,7 +159,7 @@ async def test_every_answer_carries_the_headers(method: str, path: str, status: 
 async def test_refusals_are_logged_once_a_second() -> None:
     """Somebody who guesses tokens writes one line, without what was guessed."""
     with capture_logs() as lines:
-        async with served(a_site(access=GUARDED)) as client:
+        async with served(a_site(access=guarded())) as client:
             for _ in range(20):
                 await client.get("/api/v1/status", headers={"authorization": "Bearer guess"})
     (line,) = [line for line in lines if line["event"] == "status.refused"]

@@ -18,8 +18,10 @@ from starlette.responses import RedirectResponse, Response
 from reserve_listener.errors import ReserveListenerError
 from reserve_listener.intake.words import fill
 from reserve_listener.model import EventQuery
+from reserve_listener.observability.throttle import Throttle
+from reserve_listener.web.access import TOLD_EVERY_S
 from reserve_listener.web.api import body_of
-from reserve_listener.web.page.session import COOKIE, LASTS_S, Patience, Sessions, local_path
+from reserve_listener.web.page.session import COOKIE, LASTS_S, Sessions, local_path
 from reserve_listener.web.page.words import LANGUAGES
 
 if TYPE_CHECKING:
@@ -53,7 +55,7 @@ class Forms:
         self._site = site
         self._sessions = sessions
         self._views = views
-        self._patience = Patience()
+        self._throttle = Throttle(TOLD_EVERY_S)
 
     # -- the login -----------------------------------------------------------------------------------------------------------
 
@@ -66,17 +68,17 @@ class Forms:
         given = await _fields(request)
         client = str((request.scope.get("client") or ("unknown",))[0])
         asked: Values = {"next": local_path(given.get("next", "/"))}
-        if (wait_s := self._patience.wait_s(client)) > 0:
-            answer = await self._login(request, asked | {"wait_s": wait_s}, HTTPStatus.TOO_MANY_REQUESTS)
-            answer.headers["retry-after"] = str(math.ceil(wait_s))
-            return answer
         if not self._sessions.comes_from_here(request.scope):
             return await self._login(request, asked | {"problem": "stale_form"}, HTTPStatus.FORBIDDEN)
-        if not self._site.access.is_token(given.get("token", "").strip()):
-            self._patience.failed(client)
-            log.warning("status.wrong_token", client=client)
+        trial = self._site.access.try_token(given.get("token", "").strip(), client)
+        if trial.wait_s > 0:
+            values = asked | {"wait_s": trial.wait_s}
+            answer = await self._login(request, values, HTTPStatus.TOO_MANY_REQUESTS)
+            answer.headers["retry-after"] = trial.retry_after
+            return answer
+        if not trial.is_right:
+            self._throttle.tell("wrong_token", log.warning, "status.wrong_token", client=client)
             return await self._login(request, asked | {"problem": "wrong_token"}, HTTPStatus.FORBIDDEN)
-        self._patience.succeeded(client)
         answer = RedirectResponse(asked["next"], HTTPStatus.SEE_OTHER)
         self._keep(request, answer, self._sessions.begin(), LASTS_S)
         return answer

@@ -1,7 +1,7 @@
 """Who has signed in, and which forms are ours.
 
 What must stay true: without the token nobody gets a cookie; a cookie says nothing but until when it counts, and holds only as
-long as the token stays; a form counts only with the word that was given to the same cookie. Wrong tokens are slowed down.
+long as the token stays; a form counts only with the word that was given to the same cookie.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import hmac
 import secrets
 import time
-from collections import deque
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
@@ -26,14 +25,6 @@ if TYPE_CHECKING:
 COOKIE: Final = "reserve_listener"
 LASTS_S: Final = 7 * 86_400
 """Who looks once a week stays signed in."""
-
-TRIES: Final = 5
-"""Wrong tokens within `WINDOW_S` from one address; a person needs two or three."""
-TRIES_OF_ALL: Final = 100
-"""And from all addresses together."""
-WINDOW_S: Final = 60.0
-ADDRESSES: Final = 1_000
-"""That are remembered; the one that failed first is forgotten."""
 
 
 class Sessions:
@@ -82,37 +73,6 @@ class Sessions:
         origin = headers.get("origin")
         local = str((scope.get("server") or ("",))[0])
         return origin is None or self._access.knows_host(urlsplit(origin).netloc, local)
-
-
-class Patience:
-    """Counts wrong tokens, by address and in all."""
-
-    def __init__(self) -> None:
-        self._failures: dict[str, deque[float]] = {}
-        self._all: deque[float] = deque(maxlen=TRIES_OF_ALL)
-
-    def wait_s(self, address: str) -> float:
-        """How long this address has to wait; 0: it may try."""
-        now = time.monotonic()
-        waits = [
-            times[0] + WINDOW_S - now
-            for times in (self._failures.get(address), self._all)
-            if times is not None and len(times) == times.maxlen
-        ]
-        return max(0.0, *waits, 0.0)
-
-    def failed(self, address: str) -> None:
-        """A wrong token came from there."""
-        times = self._failures.pop(address, None) or deque(maxlen=TRIES)
-        for one in (times, self._all):
-            one.append(time.monotonic())
-        self._failures[address] = times
-        if len(self._failures) > ADDRESSES:
-            self._failures.pop(next(iter(self._failures)))
-
-    def succeeded(self, address: str) -> None:
-        """It was the right one: what went before were slips."""
-        self._failures.pop(address, None)
 
 
 def cookies(scope: Scope) -> Mapping[str, str]:
