@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
 EVENT_TYPE: Final = "vc.reserve_config.updated_v1"
+ALERT_TYPE: Final = "reserve_listener.alert.v1"
+"""What the daemon says of itself: see docs/monitoring.md."""
 MIB: Final = 1024 * 1024
 LONGEST_NAME: Final = 60
 """Characters that are kept of the name of a room, level or person: a line has to hold several."""
@@ -407,6 +409,8 @@ class SinkFilter(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     tenants: frozenset[str] | None = None
     changes_in: tuple[str, ...] | None = None
     """Sections and paths; `*` is any."""
+    events: bool = True
+    """False: none at all, for a sink that carries alerts only."""
 
     def takes(self, scope: Scope, paths: Collection[str] | None = None, *, tenant_known: bool = True) -> bool:
         """Whether an event of this scope that changes these paths (None: its first sight) is for the sink.
@@ -414,7 +418,8 @@ class SinkFilter(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         A tenant that is not known yet is the only one of the app: it is taken for any.
         """
         return (
-            self.scope_type in (None, scope.scope_type)
+            self.events
+            and self.scope_type in (None, scope.scope_type)
             and (self.scope_ids is None or scope.scope_id in self.scope_ids)
             and (self.tenants is None or not tenant_known or scope.tenant_key in self.tenants)
             and (self.changes_in is None or paths is None or any(map(self._wants, paths)))
@@ -510,6 +515,8 @@ class SinkState(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     disabled_ms: int | None
     """Since when it is disabled; None when it is not."""
     disabled_reason: str | None
+    oldest_ms: int | None = None
+    """What the age of the first delivery that waits counts from, by `Delivery.received_ms`; None when none waits."""
 
 
 class Insight(msgspec.Struct, frozen=True, kw_only=True, gc=False):

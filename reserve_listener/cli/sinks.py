@@ -61,7 +61,7 @@ def list_sinks(config: ConfigOption = None, as_json: JsonOption = False) -> None
 def try_sink_now(name: NameArgument, config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """Send a marked sample event to one sink now and show the result. Nothing of it is stored.
 
-    The running daemon sends it, with its own credentials; if none is running, this command does. The event has
+    A sink with `events = false` is sent a sample alert. The running daemon sends it, with its own credentials; if none is running, this command does. The event has
     `"test": true`, and its ID begins with "test-". Exit codes: 0 the sink accepted it, 1 it did not.
 
     Example: reserve-listener sinks test booking
@@ -158,7 +158,9 @@ def _try_here(config: Path | None, name: str) -> "SampleResult":
         reserved = [path for path, _ in ours(settings)]
         sink = make_sink_spec(table, write, reserved=reserved).sink
         try:
-            return await send_test_event(sink, sample_delivery(settings.lark.app_id, now_ms()))
+            return await send_test_event(
+                sink, sample_delivery(settings.lark.app_id, now_ms(), is_alert=not table.events)
+            )
         finally:
             await sink.close()
 

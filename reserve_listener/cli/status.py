@@ -133,6 +133,8 @@ def _lines(found: "Status") -> "Iterator[str]":
             yield _line("hint", reason.hint)
     if found.running_s is not None:
         yield _line("running", f"{_span(found.running_s)}, process {found.pid}, version {found.version}")
+    for alert in found.alerts:
+        yield _line("alert", f"{alert.summary} (since {_when(alert.since)})")
     yield from _connection(found)
     yield _line("last event", _when(found.last_event) or "none")
     size = "" if found.store.size_mb is None else f", {found.store.size_mb} MiB"

@@ -7,8 +7,10 @@ from reserve_listener.config.default_store import default_store
 from reserve_listener.config.effective import Setting, json_schema, settings
 from reserve_listener.config.loading import Loaded, find_config, load, load_explained
 from reserve_listener.config.model import (
+    AlertsConfig,
     Config,
     DeliveryConfig,
+    HeartbeatConfig,
     LarkConfig,
     RoomsConfig,
     StatusConfig,
@@ -20,8 +22,10 @@ from reserve_listener.config.sinks import RetryConfig, SinkTable
 from reserve_listener.config.tolerant import Located, locate
 
 __all__ = [
+    "AlertsConfig",
     "Config",
     "DeliveryConfig",
+    "HeartbeatConfig",
     "LarkConfig",
     "Loaded",
     "Located",

@@ -11,8 +11,9 @@ if TYPE_CHECKING:
 
     from reserve_listener.config.model import Config
 
-COMPANIONS = tuple(
-    part + ending for part in ("", "-inbox") for ending in ("", "-wal", "-shm", "-journal", ".lock", ".sock")
+COMPANIONS = (
+    *(part + end for part in ("", "-inbox") for end in ("", "-wal", "-shm", "-journal", ".lock", ".sock")),
+    "-alerts",
 )
 
 
@@ -54,8 +55,7 @@ def ours(config: Config, file: Path | None = None) -> Iterator[tuple[Path, str]]
         yield store.with_name(store.name + ending), "a file of the store"
     if file is not None:
         yield file, "the configuration"
-    if config.lark.app_secret_file is not None:
-        yield config.lark.app_secret_file, "the file of the app's secret"
+    yield from _secrets(config)
     if config.webhook is not None:
         for path in config.webhook.files():
             yield path, "a file that the webhook reads"
@@ -65,6 +65,13 @@ def ours(config: Config, file: Path | None = None) -> Iterator[tuple[Path, str]]
     for sink in config.sinks:
         for path in sink.files_read():
             yield path, f'a file that the sink "{sink.name}" reads'
+
+
+def _secrets(config: Config) -> Iterator[tuple[Path, str]]:
+    if config.lark.app_secret_file is not None:
+        yield config.lark.app_secret_file, "the file of the app's secret"
+    if config.heartbeat is not None and config.heartbeat.url_file is not None:
+        yield config.heartbeat.url_file, "the file of the heartbeat's URL"
 
 
 def _identity(path: Path) -> tuple[int, int] | str:

@@ -15,13 +15,13 @@ from reserve_listener.config.default_store import default_store
 from reserve_listener.config.files import collisions, homeless
 from reserve_listener.config.model import Config, duplicates
 from reserve_listener.config.reading import SecretFiles, read_within
-from reserve_listener.config.shown import path_text
-from reserve_listener.config.sinks import file_keys, secret_readers
+from reserve_listener.config.shown import path_text, quoted
+from reserve_listener.config.sinks import file_keys, secret_readers, takes_alerts
 from reserve_listener.errors import ConfigError
 from reserve_listener.model import SQLITE_URL
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from reserve_listener.protocols import SinkKind, SinkKinds
 
@@ -32,6 +32,7 @@ SECRET_KEYS: Final = (
     ("webhook", "encrypt_key"),
     ("webhook", "verification_token"),
     ("status", "token"),
+    ("heartbeat", "url"),
 )
 _LARGEST_FILE: Final = 1_048_576
 
@@ -87,7 +88,8 @@ def load_explained(
     draft.fill_in_default_store()
     config = draft.validated()
     if config is not None:
-        draft.problems += [f"{draft.at(key)}: {why}" for key, why in homeless(config)]
+        wrong = (*homeless(config), *unfit_for_alerts(config))
+        draft.problems += [f"{draft.at(key)}: {why}" for key, why in wrong]
     if config is not None and not draft.problems:
         draft.problems += [
             f'{draft.at(("sinks",))}: sink "{name}": {key}: {why}'
@@ -96,6 +98,17 @@ def load_explained(
     if config is None or draft.problems:
         raise ConfigError("\n".join(dict.fromkeys(draft.problems)))
     return Loaded(config=config, file=file, origins=draft.origins)
+
+
+def unfit_for_alerts(config: Config) -> Iterator[tuple[_KeyPath, str]]:
+    """Sinks of `[alerts]` that there are not, or that cannot carry what is no event of the platform."""
+    tables = {table.name: table for table in config.sinks}
+    for name in config.alerts.sinks:
+        if name not in tables:
+            yield ("alerts", "sinks"), f"there is no sink {quoted(name)}; the sinks are {', '.join(tables)}"
+        elif not takes_alerts(tables[name]):
+            why = 'which carries only what the platform sent, cannot take alerts: set its format to "cloudevents", or name another sink'
+            yield ("alerts", "sinks"), f"the sink {quoted(name)}, {why}"
 
 
 def find_config(explicit: Path | None, environ: Mapping[str, str]) -> Path | None:

@@ -30,7 +30,7 @@ from reserve_listener.config.shown import quoted
 from reserve_listener.config.sinks import SinkTable, table_of
 from reserve_listener.errors import ConfigError
 from reserve_listener.model import SQLITE_URL
-from reserve_listener.net import proxies
+from reserve_listener.net import proxies, url_secrets
 from reserve_listener.net.addresses import is_loopback
 
 if TYPE_CHECKING:
@@ -313,6 +313,41 @@ class StatusConfig(ListeningSection):
         yield from filter(None, (self.token_file, self.tls_cert_file, self.tls_key_file))
 
 
+class AlertsConfig(Section):
+    """`[alerts]`: who is told that the daemon is not well, and when. Times are seconds."""
+
+    sinks: values.SinkNames = Field(
+        default_factory=tuple, description="Names of [[sinks]] that get alerts, beside what else they get."
+    )
+    disconnected_after: values.Seconds = Field(
+        default=600.0, description="Seconds without a connection to the platform before it is an alert."
+    )
+    oldest_pending: values.LongSeconds = Field(
+        default=900.0, description="Seconds that an event may wait for a sink before it is an alert."
+    )
+    repeat: values.LongSeconds = Field(
+        default=21_600.0, description="Seconds after which an alert that lasts is sent again."
+    )
+
+
+class HeartbeatConfig(Section):
+    """`[heartbeat]`: an address that is asked regularly while all is well, so that its owner notices when nobody asks."""
+
+    url: values.SecretUrl | None = Field(
+        default=None, description="The address of the push monitor. Better: url_file."
+    )
+    url_file: values.FilePath | None = Field(
+        default=None, description="A file whose only line is the address of the push monitor."
+    )
+    every: values.Seconds = Field(default=60.0, description="Seconds between two heartbeats.")
+
+    @model_validator(mode="after")
+    def _has_an_address(self) -> Self:
+        if self.url is None and self.url_file is None:
+            raise ValueError("url_file is missing; set it to a file that contains the push monitor's URL")
+        return self
+
+
 DEFAULT_SINKS: Final[Any] = ({"name": "console", "type": "log"},)
 
 
@@ -349,6 +384,12 @@ class Config(Section):
     webhook: WebhookConfig | None = Field(default=None, description="Where the platform pushes events to.")
     status: StatusConfig | None = Field(
         default=None, description="Health checks, metrics, the API and the page; off unless it is there."
+    )
+    alerts: AlertsConfig = Field(
+        default_factory=AlertsConfig, description="Who is told that the daemon is not well, and when."
+    )
+    heartbeat: HeartbeatConfig | None = Field(
+        default=None, description="A push monitor to ask while all is well; off unless it is there."
     )
 
     @model_validator(mode="before")
@@ -390,6 +431,9 @@ class Config(Section):
         for secret in (self.lark.app_secret, webhook.encrypt_key, webhook.verification_token, status.token):
             if secret is not None:
                 yield secret
+        if self.heartbeat is not None and self.heartbeat.url is not None:
+            url = self.heartbeat.url.get_secret_value()
+            yield from map(SecretStr, (url, *url_secrets.secret_texts(url)))
         yield from _with_login(self.lark.proxy)
         public = self._public_hosts()
         for sink in self.sinks:

@@ -138,6 +138,8 @@ def _wrong_value(mistake: _Mistake) -> str:
 def _found(value: Any, path: tuple[int | str, ...]) -> str:
     if any(isinstance(part, str) and (part in _NOT_SHOWN or suggests_secret(part)) for part in path[1:]):
         return "an empty string" if value == "" else f"{kind(value)} (not shown)"
+    if path[:2] == ("heartbeat", "url"):
+        return f"{kind(value)} (not shown)"
     is_address = path[0] == "sinks" and path[-1] == "url" and isinstance(value, str)
     return quoted(public_sink_url(value)) if is_address else shown(value)
 

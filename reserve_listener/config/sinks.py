@@ -68,6 +68,9 @@ class SinkTable(Section):
         default=None,
         description='Only events that change one of these sections or paths, and first sights; ["*"]: that change anything.',
     )
+    events: values.Switch = Field(
+        default=True, description="Whether the sink gets events; false makes it one for alerts only."
+    )
     type: str
 
     _files: SecretFiles = PrivateAttr(default_factory=SecretFiles)
@@ -137,6 +140,12 @@ def secret_readers(kind: SinkKind) -> Mapping[str, Reader]:
     """Keys that name files with secrets, and how each is read."""
     secrets = getattr(kind, "secrets", ())
     return secrets if isinstance(secrets, Mapping) else dict.fromkeys(secrets, secret_files.read_secret)
+
+
+def takes_alerts(table: SinkTable) -> bool:
+    """Whether such a sink can carry what is no event of the platform."""
+    takes: Callable[[Any], bool] | None = getattr(table.sink_kind, "takes_alerts", None)
+    return takes is None or takes(table)
 
 
 def file_keys(kind: SinkKind) -> tuple[str, ...]:

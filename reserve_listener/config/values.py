@@ -55,6 +55,7 @@ EXAMPLES: Final = frozenset(
         "the-key-itself",
         "the-token-itself",
         "https://booking.example/hooks/rooms",
+        "https://uptime.example/api/push/the-token-itself",
     }
 )
 """What config.example.toml has: started as it stands, it would fail later and say less."""
@@ -91,6 +92,12 @@ def sink_url(text: str) -> str:
     split_url(text)
     _not_the_examples(text, "your receiver's URL")
     return text
+
+
+def _secret_url(secret: SecretStr) -> SecretStr:
+    split_url(secret.get_secret_value())
+    _not_the_examples(secret.get_secret_value(), "your push monitor's URL")
+    return secret
 
 
 def _proxy(secret: SecretStr) -> SecretStr:
@@ -277,6 +284,7 @@ SinkName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
 AppId = Annotated[str, Field(min_length=1), AfterValidator(_app_id)]
 Domain = Annotated[str, AfterValidator(_domain)]
 SinkUrl = Annotated[str, AfterValidator(sink_url)]
+SecretUrl = Annotated[SecretStr, AfterValidator(_secret_url)]
 ProxyUrl = Annotated[SecretStr, AfterValidator(_proxy)]
 Listen = Annotated[str, AfterValidator(_listen)]
 HostNames = Annotated[tuple[Text, ...], Field(min_length=1), AfterValidator(_host_names)]
@@ -285,6 +293,7 @@ UrlPath = Annotated[str, AfterValidator(_url_path)]
 StoreUrl = Annotated[str, AfterValidator(_store_url)]
 FilePath = Annotated[Path, BeforeValidator(_path_text)]
 Attempts = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
+SinkNames = tuple[SinkName, ...]
 LongSeconds = Annotated[float, Field(strict=True, gt=0, le=365 * DAY_S, allow_inf_nan=False)]
 ReconcileEvery = Annotated[float, Field(strict=True, ge=60, le=365 * DAY_S, allow_inf_nan=False)]
 RequestsPerMinute = Annotated[int, Field(strict=True, ge=1, le=100)]

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import structlog
 
 from reserve_listener.clock import now_ms
+from reserve_listener.daemon.alerts.watch import BY_HAND
 from reserve_listener.daemon.trial import sample_delivery, send_test_event
 from reserve_listener.errors import NotFoundError, ReserveListenerError
 from reserve_listener.web.answers import Reconciling
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from reserve_listener.daemon.rooms import Rooms
     from reserve_listener.daemon.snapshot import Health
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from reserve_listener.protocols import Transport
     from reserve_listener.protocols.store import StoreAdmin
     from reserve_listener.web.answers import Comparison, SampleResult, Status
-
-BY_HAND: Final = "disabled by hand"
 
 log = structlog.get_logger("control")
 
@@ -46,6 +45,8 @@ class OperatorActions:
         self._transport = transport
         self._workers = workers
         self._health = health
+        self.for_alerts_only: Callable[[], Collection[str]] = tuple
+        """Names of the sinks with `events = false`."""
 
     async def status(self) -> Status:
         """See `web.api.Actions`."""
@@ -73,7 +74,8 @@ class OperatorActions:
 
     async def test_sink(self, name: str) -> SampleResult:
         """See `web.api.Actions`."""
-        return await send_test_event(self._worker(name).sink, sample_delivery(self._app_id, now_ms()))
+        sample = sample_delivery(self._app_id, now_ms(), is_alert=name in self.for_alerts_only())
+        return await send_test_event(self._worker(name).sink, sample)
 
     async def reconnect(self) -> str:
         """See `web.api.Actions`."""

@@ -17,7 +17,9 @@ from reserve_listener.config import StatusConfig, WebhookConfig
 from reserve_listener.config.files import ours
 from reserve_listener.daemon import runtime
 from reserve_listener.daemon.actions import OperatorActions
+from reserve_listener.daemon.alerts.watch import Alerts
 from reserve_listener.daemon.heartbeat import Heartbeat
+from reserve_listener.daemon.push_monitor import PushMonitor
 from reserve_listener.daemon.rooms import Rooms
 from reserve_listener.daemon.snapshot import Health
 from reserve_listener.daemon.systemd import Notifier
@@ -54,6 +56,7 @@ if TYPE_CHECKING:
     from reserve_listener.protocols import Transport
     from reserve_listener.protocols.store import Store
     from reserve_listener.transports.long_connection.timing import Timing
+    from reserve_listener.web.answers import Status
 
 IO_THREADS: Final = 8
 STOP_MARGIN_S: Final = 15.0
@@ -70,7 +73,7 @@ APPLY_TIMEOUT_S: Final = 20.0
 
 DAY_MS: Final = 24 * 3600 * 1000
 
-RELOADABLE: Final = frozenset({"sinks", "log", "delivery"})
+RELOADABLE: Final = frozenset({"sinks", "log", "delivery", "alerts"})
 
 log = structlog.get_logger("daemon")
 
@@ -106,6 +109,8 @@ class App:
         self._intake: Intake
         self._workers: Workers
         self._health: Health
+        self._alerts: Alerts
+        self._monitor: PushMonitor | None = None
         self._actions: OperatorActions
         self._control: ControlServer
         self._status: StatusListener | None = None
@@ -158,6 +163,8 @@ class App:
             asyncio.create_task(self._heartbeat().run(), name="heartbeat"),
             asyncio.create_task(self._retention().run(), name="retention"),
             asyncio.create_task(self._rooms.run(), name="rooms"),
+            asyncio.create_task(self._alerts.run(), name="alerts"),
+            *self._push_monitors(),
             asyncio.create_task(self._handle_reloads(signals.reload), name="reload"),
         ]
         try:
@@ -196,6 +203,7 @@ class App:
         self._transport = (
             self._listener() if lark.transport == "webhook" else self._long_connection(dispatcher)
         )
+        self._monitor = self._make_monitor()
         await self._listen()
         # After the transport and [status], which may refuse their settings: nobody would stop the workers then.
         self._workers = Workers(self._store, self._ages)
@@ -210,6 +218,8 @@ class App:
             redact=self._logs.redact,
             reconciling=self._rooms.reconcile_status,
         )
+        self._alerts = self._make_alerts()
+        self._health.alerts, self._health.alerts_to = self._alerts.firing, self._alerts.sink_health
         self._actions = OperatorActions(
             lark.app_id,
             self._store,
@@ -218,6 +228,7 @@ class App:
             health=self._health,
             rooms=self._rooms,
         )
+        self._actions.for_alerts_only = lambda: [sink.name for sink in self._config.sinks if not sink.events]
         runtime.started()
 
     def _listener(self) -> Transport:
@@ -322,6 +333,42 @@ class App:
     def _heartbeat(self) -> Heartbeat:
         return Heartbeat(self._notifier, progress=self._progress, on_resume=self._transport.on_resume)
 
+    def _make_monitor(self) -> PushMonitor | None:
+        heartbeat = self._config.heartbeat
+        if heartbeat is None or heartbeat.url is None:
+            return None
+        return PushMonitor(
+            heartbeat.url.get_secret_value(),
+            every_s=heartbeat.every,
+            look=self._snapshot,
+            redact=self._logs.redact,
+        )
+
+    async def _snapshot(self) -> Status:
+        return await self._health.snapshot()
+
+    def _push_monitors(self) -> list[asyncio.Task[None]]:
+        if self._monitor is None:
+            return []
+        return [asyncio.create_task(self._monitor.run(), name="push-monitor")]
+
+    def _make_alerts(self) -> Alerts:
+        config, lark = self._config, self._config.lark
+        page = None if config.status is None else config.status.public_url
+        return Alerts(
+            app_id=lark.app_id,
+            language=lark.tells_in,
+            store=self._store,
+            state=lambda: self._transport.state,
+            connection=self._health,
+            workers=self._workers,
+            settings=config.alerts,
+            reconciles=lambda: self._rooms.reconcile_status().state != "off",
+            page=page,
+            redact=self._logs.redact,
+            age_ms=self._ages.age_ms,
+        )
+
     def _retention(self) -> Retention:
         store = self._config.store
         return Retention(
@@ -370,6 +417,7 @@ class App:
         since_ms = await self._store.last_connected_ms(app_id)
         gap_ms = await self._store.know_app(app_id, gap_since_ms=since_ms, longer_than_ms=PUSHED_AGAIN_MS)
         if gap_ms is not None:
+            self._alerts.wake()
             log.error(
                 "connection.gap",
                 offline_s=gap_ms // 1000,
@@ -422,6 +470,7 @@ class App:
         fixed = [name for name in type(config).model_fields if name not in RELOADABLE]
         restart = [name for name in fixed if getattr(config, name) != getattr(self._config, name)]
         self._config = self._config.model_copy(update={name: getattr(config, name) for name in RELOADABLE})
+        self._alerts.configure(config.alerts)
         self._logs.set_level(config.log.level)
         log.info("config.applied", sinks=names, unchanged=sorted(keeping), restart_needed_for=restart)
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from reserve_listener.model import FailedDelivery, SinkState
     from reserve_listener.protocols import Transport
     from reserve_listener.protocols.store import StoreHealth
-    from reserve_listener.web.answers import Reason, ReconcileStatus
+    from reserve_listener.web.answers import Alert, Reason, ReconcileStatus
 
 GAPS_SHOWN_MS: Final = 30 * 24 * 3600 * 1000
 HOUR_MS: Final = 3600 * 1000
@@ -67,6 +67,15 @@ class Health:
         self._noticed_ms: dict[str, int] = {}
         self.changes: Counter[str] = Counter()
         """What happened to the connection, by `State.change`."""
+        self.alerts: Callable[[], list[Alert]] = list
+        """Those that are firing."""
+        self.alerts_to: Callable[[str], SinkHealth | None] = lambda _name: None
+        """How a sink does that cannot carry its alerts."""
+
+    @property
+    def silent_since_ms(self) -> int:
+        """Since when nothing has been heard; of the last time if something is."""
+        return self._silent_since_ms
 
     def on_state(self, state: State) -> None:
         """The connection's state has changed."""
@@ -127,6 +136,7 @@ class Health:
             failures=[failure_shown(failure, self._redact) for failure in insight.failures],
             gaps=gaps_shown(insight),
             reconcile=self._reconciling(),
+            alerts=self.alerts(),
             store=store_status(self._store.name, insight, self._store.max_bytes),
         )
 
@@ -170,7 +180,10 @@ class Health:
 
     def _sink(self, sink: SinkState) -> SinkStatus:
         worker = self._workers.worker(sink.name)
-        return described(sink, None if worker is None else worker.health, redact=self._redact)
+        health = None if worker is None else worker.health
+        if health is not None and health.state == "ok":
+            health = self.alerts_to(sink.name) or health
+        return described(sink, health, redact=self._redact)
 
     async def _insight(self) -> Insight | None:
         """What the store knows; None when it does not tell in time."""

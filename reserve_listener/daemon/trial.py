@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from reserve_listener.daemon.alerts.event import delivery_of
+from reserve_listener.daemon.alerts.journal import Alert
 from reserve_listener.errors import DeliveryError
 from reserve_listener.intake import normalize
 from reserve_listener.model import EVENT_TYPE, Delivery
@@ -17,8 +19,10 @@ if TYPE_CHECKING:
     from reserve_listener.protocols import Sink
 
 
-def sample_delivery(app_id: str, now_ms: int) -> Delivery:
+def sample_delivery(app_id: str, now_ms: int, *, is_alert: bool = False) -> Delivery:
     """A marked event (`test` is true, the id begins with "test-") to try a sink with. Nothing of it is stored."""
+    if is_alert:
+        return sample_alert(app_id, now_ms)
     event_id = f"test-{uuid.uuid4()}"
     envelope = {
         "schema": "2.0",
@@ -41,6 +45,22 @@ def sample_delivery(app_id: str, now_ms: int) -> Delivery:
     return Delivery(
         seq=0, event_id=event_id, scope=0, attempts=0, received_ms=now_ms, body=body, raw=event.raw
     )
+
+
+def sample_alert(app_id: str, now_ms: int) -> Delivery:
+    """The same for a sink that carries alerts only: its subject is "test", which no alert has."""
+    alert = Alert(
+        alert="test",
+        is_firing=True,
+        since_ms=now_ms,
+        told_ms=now_ms,
+        summary="This is a test: nothing is wrong.",
+        detail="Sent by: reserve-listener sinks test",
+    )
+    delivery = delivery_of(alert, app_id)
+    event_id = f"test-{uuid.uuid4()}"
+    body = msgspec.json.decode(delivery.body) | {"id": event_id, "test": True}
+    return msgspec.structs.replace(delivery, event_id=event_id, body=msgspec.json.encode(body))
 
 
 async def send_test_event(sink: Sink, delivery: Delivery) -> SampleResult:

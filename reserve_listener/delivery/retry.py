@@ -74,6 +74,11 @@ def is_down(error: Exception | None) -> bool:
     return isinstance(error, TransientDeliveryError) and error.down
 
 
+def retry_delay_s(policy: RetryPolicy, error: Exception, *, attempts: int, jitter: float) -> float:
+    """How long to wait after so many attempts at something that has no age to be given up at."""
+    return _delay_s(policy, error, attempts, jitter, math.inf)
+
+
 def probe_delay_s(policy: RetryPolicy, error: Exception, *, probes: int, jitter: float) -> float:
     """How long a sink that is down is left alone after so many probes: the policy's pace, `PROBE_CAP_S` at the most."""
     pace = replace(policy, cap_s=min(policy.cap_s, PROBE_CAP_S))

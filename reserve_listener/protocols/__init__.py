@@ -134,6 +134,7 @@ class SinkKind(Protocol):
     - `check(settings, secrets, runtime)`: what `reserve-listener check` says of such a sink; changes and sends nothing.
       Raises `ConfigError` for what would keep it from working. May block.
     - `target(settings, secrets, runtime)`: the `net.target.Target` that `check --online` tries to reach. May block.
+    - `takes_alerts(settings)`: False for a sink that can carry only what the platform sent.
     - `docs`: a line that says what such sinks do.
     """
 

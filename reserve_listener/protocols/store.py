@@ -183,6 +183,14 @@ class StoreHealth(Protocol):
         """Why pushes are answered 500 now; None while they are taken. Does not ask the medium."""
 
     @property
+    def full(self) -> bool:
+        """Whether the size bound is reached."""
+
+    @property
+    def failed_commits(self) -> int:
+        """How many commits in a row have failed. Does not ask the medium."""
+
+    @property
     def stuck_s(self) -> float:
         """For how long a write has been under way that does not come back. Does not ask the medium."""
 
@@ -198,6 +206,16 @@ class StoreHealth(Protocol):
 
     async def backlog(self) -> dict[str, int]:
         """Deliveries that are not settled yet, for each configured sink; counted up to a bound."""
+
+
+class StoreAlerts(Protocol):
+    """What was told of alerts, for the daemon's next life: kept as well as can be while nothing else can be written."""
+
+    async def remembered_alerts(self) -> bytes | None:
+        """What `remember_alerts` was given last, in this life or an earlier one; None: nothing."""
+
+    async def remember_alerts(self, content: bytes) -> None:
+        """Keep this, a few kilobytes, instead of what was kept before. Idempotent."""
 
 
 class StoreUpkeep(Protocol):
@@ -322,6 +340,7 @@ class Store(
     StoreQueue,
     StoreAdmin,
     StoreHealth,
+    StoreAlerts,
     StoreUpkeep,
     StorePresence,
     StoreNames,

@@ -8,6 +8,7 @@ import msgspec
 
 from reserve_listener.config.section import Section
 from reserve_listener.errors import TransientDeliveryError
+from reserve_listener.model import ALERT_TYPE
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -23,6 +24,7 @@ class _Body(msgspec.Struct, gc=False):
     source: Any
     subject: Any
     data: msgspec.Raw
+    type: Any = None
     time: Any = None
 
 
@@ -67,6 +69,8 @@ class LogSink:
 def log_line(sink: str, body: bytes) -> dict[str, Any]:
     """The CloudEvents JSON as the key-values of a log line: what matters first, the data whole (`msgspec.Raw`)."""
     event = _decode(body)
+    if event.type == ALERT_TYPE:
+        return {"event": "alert.delivered", "sink": sink, **msgspec.json.decode(event.data)}
     told = _decode_data(event.data)
     named = {} if told.scope_name is None else {"scope_name": told.scope_name}
     return {

@@ -82,6 +82,7 @@ def filter_of(config: SinkTable) -> SinkFilter:
         scope_ids=None if config.scope_ids is None else frozenset(config.scope_ids),
         tenants=None if config.tenants is None else frozenset(config.tenants),
         changes_in=config.changes_in,
+        events=config.events,
     )
 
 

@@ -313,6 +313,16 @@ class Listing(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     next: str | None
 
 
+class Alert(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An alert that is firing. `sink`: the one that it is about, of an alert that there is for each."""
+
+    alert: str
+    since: str
+    summary: str
+    detail: str
+    sink: str | None = None
+
+
 class StoreStatus(msgspec.Struct, frozen=True, kw_only=True):
     """The store's file. Sizes are MiB, the WAL's included."""
 
@@ -339,3 +349,4 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     failures: list[FailedDelivery] = []
     gaps: list[Gap] = []
     reconcile: ReconcileStatus | None = None
+    alerts: list[Alert] = []

@@ -854,6 +854,7 @@ def test_the_whole_example_loads() -> None:
     text = text.replace("cli_a1b2c3d4e5f6g7h8", "cli_mine").replace(
         "booking.example/hooks", "booking.corp/hooks"
     )
+    text = text.replace("uptime.example", "uptime.corp")
     for key in ("app_secret", "bearer_token_file", "encrypt_key", "verification_token", "url_file", "token"):
         text = re.sub(rf"^{key} = .*\n", "", text, flags=re.MULTILINE)
     for name in re.findall(r'_file = "([a-z_]+)"|" = "([a-z]+_[a-z_]+)"', text):

@@ -12,7 +12,14 @@ from reserve_listener.net import proxies
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from reserve_listener.config import Config, LarkConfig, Loaded, SinkTable, StatusConfig
+    from reserve_listener.config import (
+        Config,
+        HeartbeatConfig,
+        LarkConfig,
+        Loaded,
+        SinkTable,
+        StatusConfig,
+    )
 
 
 def findings(loaded: Loaded, *, online: bool = False) -> Iterator[Finding]:
@@ -34,6 +41,9 @@ def findings(loaded: Loaded, *, online: bool = False) -> Iterator[Finding]:
         yield look(f'sink "{sink.name}"', partial(_of_sink, sink, online=online))
     if loaded.config.status is not None:
         yield look("status", partial(_status, loaded.config.status))
+    yield from _alerts(loaded.config)
+    if loaded.config.heartbeat is not None:
+        yield look("heartbeat", partial(_heartbeat, loaded.config.heartbeat))
     yield from _unused_plugins()
     yield from exposure.findings(loaded)
 
@@ -97,6 +107,29 @@ def _status(status: StatusConfig) -> str:
     guarded = status.token is not None or status.token_file is not None
     who = "with the token" if guarded else "reads for everybody on this machine, no actions: no token_file"
     return f"{tls}://{status.listen}, {who}"
+
+
+def _alerts(config: Config) -> Iterator[Finding]:
+    """Who is told when the daemon is not well."""
+    if config.alerts.sinks:
+        yield Finding(where="alerts", what=f"to {', '.join(config.alerts.sinks)}")
+    for sink in config.sinks:
+        if not sink.events and sink.name not in config.alerts.sinks:
+            yield Finding(
+                where=f'sink "{sink.name}"',
+                level="warn",
+                what="gets nothing: events is false, and alerts.sinks does not name it",
+                do="add it to alerts.sinks, or remove events",
+            )
+
+
+def _heartbeat(heartbeat: HeartbeatConfig) -> str:
+    """Where the heartbeat goes: the URL itself may be what lets one send it."""
+    url = "" if heartbeat.url is None else heartbeat.url.get_secret_value()
+    place = "a URL" if heartbeat.url_file is None else f"the URL in {heartbeat.url_file}"
+    return f"every {heartbeat.every:g} s to {place}" + proxies.way(
+        url, setting=None, key="heartbeat.url_file"
+    )
 
 
 def _unused_plugins() -> Iterator[Finding]:

@@ -148,6 +148,10 @@ class HttpKind:
             secret_host=settings.url_file is not None,
         )
 
+    def takes_alerts(self, settings: HttpSettings) -> bool:
+        """See `protocols.SinkKind`."""
+        return settings.format != "feishu"
+
     def masks(self, settings: HttpSettings, secrets: Mapping[str, Any]) -> Iterator[str]:
         """What of the URL and of headers would betray a secret alone."""
         url = _text(secrets, "url_file") or settings.url or ""

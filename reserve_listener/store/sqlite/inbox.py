@@ -74,6 +74,11 @@ class Inbox:
         return self._writer.problem
 
     @property
+    def failed_commits(self) -> int:
+        """See `Writer.failed_commits`."""
+        return self._writer.failed_commits
+
+    @property
     def stuck_s(self) -> float:
         """See `Writer.stuck_s`."""
         return self._writer.stuck_s

@@ -38,8 +38,11 @@ def sink_states(connection: sqlite3.Connection) -> list[SinkState]:
             dead=dead,
             disabled_ms=disabled_ms,
             disabled_reason=reason,
+            oldest_ms=oldest_ms,
         )
-        for name, configured, pending, dead, disabled_ms, reason in connection.execute(sql.SINK_STATES)
+        for name, configured, pending, dead, disabled_ms, reason, oldest_ms in connection.execute(
+            sql.SINK_STATES
+        )
     ]
 
 

@@ -25,6 +25,12 @@ def inbox_path(store: Path) -> Path:
     return store.with_name(f"{store.name}-inbox")
 
 
+def alerts_path(store: Path) -> Path:
+    """The file that says which alerts are firing."""
+    store = store.resolve()
+    return store.with_name(f"{store.name}-alerts")
+
+
 def socket_path(store: Path) -> Path:
     """Where the daemon of this store listens: the same for every link to it, and short enough for a socket."""
     store = store.resolve()

@@ -165,7 +165,13 @@ SINK_STATES: Final = """
 SELECT name, configured,
   (SELECT count(*) FROM deliveries INDEXED BY deliveries_pending WHERE sink = s.id AND state = 0),
   (SELECT count(*) FROM deliveries INDEXED BY deliveries_dead WHERE sink = s.id AND state = 2),
-  disabled_ms, disabled_reason
+  disabled_ms, disabled_reason,
+  (SELECT e.received_ms + d.held_ms + coalesce(
+      (SELECT sum(p.to_ms - max(p.from_ms, e.received_ms + d.held_ms)) FROM pauses AS p
+       WHERE p.sink = s.id AND p.to_ms > e.received_ms + d.held_ms), 0)
+   FROM deliveries AS d JOIN events AS e ON e.seq = d.seq
+   WHERE d.sink = s.id AND d.seq = (
+     SELECT min(seq) FROM deliveries INDEXED BY deliveries_pending WHERE sink = s.id AND state = 0))
 FROM sinks AS s ORDER BY id
 """
 

@@ -39,8 +39,10 @@ from reserve_listener.store.sqlite.appending import Appending
 from reserve_listener.store.sqlite.inbox import Inbox
 from reserve_listener.store.sqlite.insight import STATES, insight, shrink_log, sink_states, used_bytes
 from reserve_listener.store.sqlite.lock import StoreLock
+from reserve_listener.store.sqlite.places import alerts_path
 from reserve_listener.store.sqlite.projecting import Position
 from reserve_listener.store.sqlite.recent import Recent
+from reserve_listener.store.sqlite.slots import Slots
 from reserve_listener.store.sqlite.writer import File, Writer, each, resolve
 
 if TYPE_CHECKING:
@@ -135,6 +137,7 @@ class SqliteStore:
         self._complete = complete
         self._directory = directory or Directory()
         self._inbox = Inbox(path)
+        self._alerts = Slots(alerts_path(path))
         self._scopes: dict[Scope, int] = {}
         self._recent: dict[int, Recent] = {}
         self._newest_seq = 0
@@ -240,6 +243,11 @@ class SqliteStore:
     def problem(self) -> str | None:
         """Why pushes are answered 500 now; None while they are taken."""
         return self._writer.problem or self._inbox.problem or (self._full_text() if self.full else None)
+
+    @property
+    def failed_commits(self) -> int:
+        """How many commits in a row have failed."""
+        return max(self._writer.failed_commits, self._inbox.failed_commits)
 
     @property
     def stuck_s(self) -> float:
@@ -667,6 +675,23 @@ class SqliteStore:
     async def looked(self, app_id: str, what: str, at_ms: int) -> None:
         """Remember that they were."""
         await self._writer.submit(partial(_execute, naming.KEEP_LOOK, (app_id, what, at_ms)), writes=True)
+
+    # -- alerts -----------------------------------------------------------------------------------------------------------
+
+    async def remembered_alerts(self) -> bytes | None:
+        """What `remember_alerts` was given last, in this life or an earlier one. Raises `StoreError`."""
+        content: bytes | None = await self._in_slots(self._alerts.read)
+        return content
+
+    async def remember_alerts(self, content: bytes) -> None:
+        """Keep this for the next life; also while nothing else can be written. Raises `StoreError`."""
+        await self._in_slots(partial(self._alerts.write, content))
+
+    async def _in_slots(self, work: Callable[[], Any]) -> Any:
+        try:
+            return await asyncio.to_thread(work)
+        except OSError as error:
+            raise StoreError(f"{alerts_path(self.path)} failed: {error.strerror or error}") from error
 
     # -- the clock --------------------------------------------------------------------------------------------------------
 

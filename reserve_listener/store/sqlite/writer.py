@@ -140,6 +140,8 @@ class Writer:
         self._accepting = True
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._failure: str | None = None
+        self.failed_commits = 0
+        """How many in a row have failed."""
         self._busy_since: float | None = None
         self._in_hand: Sequence[Job] = ()
 
@@ -251,6 +253,7 @@ class Writer:
             connection = self._medium.usable()
         except NotNowError as error:
             self._failure = str(error)
+            self.failed_commits += any(job.writes for job in jobs)
             self._tell(_tell_all, [(job, None, StoreError(str(error))) for job in jobs])
             return
         writes = [job for job in jobs if job.writes]
@@ -268,9 +271,10 @@ class Writer:
         failed = next((error for error in errors if self._medium.has_failed(error)), None)
         if failed is not None:
             self._failure = str(failed)
+            self.failed_commits += 1
             self._medium.suspect(failed)
         elif wrote:  # a commit of nothing, as of a duplicate, succeeds on a full disk too
-            self._failure = None
+            self._failure, self.failed_commits = None, 0
 
     def _collect(self) -> tuple[list[Job], bool]:
         some = self._jobs.get()

@@ -1,0 +1,378 @@
+"""Looks at the daemon every second and tells what begins and what ends.
+
+What must stay true: looking costs nothing that an answer or a delivery would wait for, and waits for nothing that hangs; what is
+told is remembered before it is sent, if the store's disk lets it be, so that a restart tells it neither again nor anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import msgspec
+import structlog
+
+from reserve_listener.clock import now_ms, rfc3339
+from reserve_listener.daemon.alerts import conditions, journal
+from reserve_listener.daemon.alerts.conditions import Now, SinkNow, Terms
+from reserve_listener.daemon.alerts.journal import Alert, Key, Memory
+from reserve_listener.daemon.alerts.outbox import Outbox
+from reserve_listener.daemon.alerts.words import LANGUAGES
+from reserve_listener.delivery.worker import SinkHealth
+from reserve_listener.errors import StoreError
+from reserve_listener.observability.throttle import Throttle
+from reserve_listener.protocols.store import StoreAlerts, StoreHealth
+from reserve_listener.web import answers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from reserve_listener.config import AlertsConfig
+    from reserve_listener.delivery import Workers
+    from reserve_listener.model import Insight, SinkState, State
+    from reserve_listener.protocols import Sink
+
+TICK_S: Final = 1.0
+"""How soon something is noticed that is known in memory."""
+
+LOOK_MS: Final = 2_000
+"""How often the store is asked,"""
+SELDOM: Final = 50
+"""or more seldom: with a large backlog an answer takes a while, and no more than a fiftieth of the store's time is for this."""
+
+STORE_TIMEOUT_S: Final = 2.0
+"""A store that takes longer tells nothing: a commit that hangs is known without it."""
+
+RECALL_TIMEOUT_S: Final = 10.0
+"""Nothing waits for it but alerts, and without it those that fire would be told anew."""
+
+BY_HAND: Final = "disabled by hand"
+
+log = structlog.get_logger("alerts")
+
+
+class WatchedStore(StoreHealth, StoreAlerts, Protocol):
+    """What alerts are about, and where they are remembered."""
+
+
+class Connection(Protocol):
+    """What `Health` knows of the connection."""
+
+    @property
+    def silent_since_ms(self) -> int:
+        """Since when nothing has been heard, if nothing is."""
+
+    def connection(self) -> str:
+        """Its state for people."""
+
+
+class Alerts:
+    """See the module. `reconciles`: whether the rooms are compared with the platform after a gap; `page`: where people look."""
+
+    def __init__(
+        self,
+        *,
+        app_id: str,
+        language: str,
+        store: WatchedStore,
+        state: Callable[[], State],
+        connection: Connection,
+        workers: Workers,
+        settings: AlertsConfig,
+        reconciles: Callable[[], bool],
+        page: str | None = None,
+        redact: Callable[[str], str] = str,
+        now_ms: Callable[[], int] = now_ms,
+        age_ms: Callable[[int], int] | None = None,
+    ) -> None:
+        self._app_id = app_id
+        self._words = LANGUAGES[language]
+        self._store = store
+        self._state = state
+        self._connection = connection
+        self._workers = workers
+        self._settings = settings
+        self._reconciles = reconciles
+        self._page = page
+        self._redact = redact
+        self._now_ms = now_ms
+        self._age_ms = age_ms or (lambda since_ms: now_ms() - since_ms)
+        self._known: dict[Key, Alert] = {}
+        self._gap_ms = 0
+        """Up to here each gap had its alert."""
+        self._stored: Insight | None = None
+        self._asking: asyncio.Task[Insight] | None = None
+        self._look_ms = 0
+        self._saving: asyncio.Task[None] | None = None
+        self._is_dirty = False
+        self._outboxes: dict[str, tuple[Outbox, asyncio.Task[None]]] = {}
+        self._woken = asyncio.Event()
+        self._complaints = Throttle(3600)
+
+    async def run(self) -> None:
+        """For ever, until cancelled."""
+        try:
+            await self.begin()
+            while True:
+                await self.tick()
+                await self._pause()
+        finally:
+            await self.close()
+
+    async def begin(self) -> None:
+        """What an earlier life has told is not told again, and what it could not send is sent."""
+        await self._recall()
+        self._make_outboxes()
+        for alert in self._known.values():
+            self._send(alert)
+
+    async def tick(self) -> None:
+        """Look once, and tell."""
+        for _, task in self._outboxes.values():
+            if task.done():
+                task.result()  # a defect of ours
+        await self._ask_store()
+        told = self._decide()
+        await self._save()
+        for alert in told:
+            self._send(alert)
+
+    def wake(self) -> None:
+        """Something has happened: look now, into the store, too."""
+        self._look_ms = 0
+        self._woken.set()
+
+    def configure(self, settings: AlertsConfig) -> None:
+        """As a reload has it."""
+        self._settings = settings
+        self._make_outboxes()
+        for key, alert in self._known.items():
+            waiting = tuple(name for name in alert.waiting if name in self._outboxes)
+            self._known[key] = msgspec.structs.replace(alert, waiting=waiting)
+        self._woken.set()
+
+    def firing(self) -> list[answers.Alert]:
+        """For people and scripts."""
+        return [
+            answers.Alert(
+                alert=alert.alert,
+                sink=alert.sink,
+                since=rfc3339(alert.since_ms),
+                summary=alert.summary,
+                detail=alert.detail,
+            )
+            for alert in self._known.values()
+            if alert.is_firing
+        ]
+
+    def sink_health(self, name: str) -> SinkHealth | None:
+        """How a sink does that cannot carry its alerts; None of any other."""
+        outbox = self._outboxes.get(name)
+        if outbox is None or (state := outbox[0].state).state == "ok":
+            return None
+        return SinkHealth(state=state.state, last_error=state.error, failing_since_ms=state.since_ms)
+
+    async def close(self) -> None:
+        """End what runs. What could not be sent is remembered, as far as it was before."""
+        await self._save()
+        tasks: list[asyncio.Task[Any]] = [task for _, task in self._outboxes.values()]
+        tasks += [task for task in (self._asking, self._saving) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._outboxes.clear()
+
+    # -- looking ------------------------------------------------------------------------------------------------------------
+
+    async def _ask_store(self) -> None:
+        """Once at a time: a store that hangs gets no second question."""
+        now_ms = self._now_ms()
+        if self._asking is None and now_ms >= self._look_ms:
+            asking = self._store.insight(self._app_id, gaps_since_ms=now_ms - conditions.GAP_LEFT_MS * 30)
+            self._asking = asyncio.ensure_future(asking)
+        if self._asking is None:
+            return
+        started = asyncio.get_running_loop().time()
+        await asyncio.wait([self._asking], timeout=STORE_TIMEOUT_S)
+        if not self._asking.done():
+            self._stored = None
+            return
+        took_ms = (asyncio.get_running_loop().time() - started) * 1000
+        self._look_ms = now_ms + max(LOOK_MS, round(SELDOM * took_ms))
+        asked, self._asking = self._asking, None
+        try:
+            self._stored = asked.result()
+        except StoreError:
+            self._stored = None
+
+    def _now(self) -> Now:
+        state, store = self._state(), self._store
+        return Now(
+            now_ms=self._now_ms(),
+            age_ms=self._age_ms,
+            is_receiving=state.is_receiving,
+            silent_since_ms=self._connection.silent_since_ms,
+            connection=self._redact(self._connection.connection()),
+            hint=state.hint,
+            sinks=self._sinks(),
+            stored=self._stored,
+            max_bytes=store.max_bytes,
+            problem=None if store.problem is None else self._redact(store.problem),
+            failed_commits=store.failed_commits,
+            stuck_s=store.stuck_s,
+            is_full=store.full,
+        )
+
+    def _sinks(self) -> dict[str, SinkNow]:
+        stored = {sink.name: sink for sink in self._stored.sinks} if self._stored else {}
+        return {
+            name: self._sink(name, health, stored.get(name))
+            for name, health in self._workers.health().items()
+        }
+
+    def _sink(self, name: str, health: SinkHealth, stored: SinkState | None) -> SinkNow:
+        outbox = self._outboxes[name][0] if name in self._outboxes else None
+        carried = outbox.state if outbox else SinkNow(state="ok")
+        if health.state == "ok" and carried.state != "ok":
+            return carried
+        gone = health.state == "disabled" and stored is not None and stored.disabled_reason != BY_HAND
+        return SinkNow(
+            state="gone" if gone else health.state,
+            since_ms=(stored and stored.disabled_ms) or health.failing_since_ms,
+            # Before it is cut: half a secret is known by nobody.
+            error=self._redact((stored and stored.disabled_reason) or health.last_error or "") or None,
+            is_proven=health.delivered_ms is not None or carried.is_proven,
+            is_waiting=stored is None or stored.pending > 0 or (outbox is not None and outbox.is_waiting),
+        )
+
+    # -- telling ------------------------------------------------------------------------------------------------------------
+
+    def _decide(self) -> list[Alert]:
+        """What is to be told now. The log has it at once."""
+        now = self._now()
+        firing = {key: alert.since_ms for key, alert in self._known.items() if alert.is_firing}
+        found = conditions.look(now, self._terms(), firing, self._gap_ms)
+        if found.gap_ms != self._gap_ms:
+            self._gap_ms, self._is_dirty = found.gap_ms, True
+        ended = partial(conditions.ended, now=now, words=self._words)
+        changed = journal.decide(
+            self._known,
+            found.holding,
+            found.unsure,
+            now_ms=now.now_ms,
+            repeat_ms=round(self._settings.repeat * 1000),
+            ended=ended,
+        )
+        told = [self._take(alert, is_told=is_told) for alert, is_told in list(changed)]
+        for key in [key for key, alert in self._known.items() if journal.is_forgotten(alert, now.now_ms)]:
+            del self._known[key]
+            self._is_dirty = True
+        return [alert for alert in told if alert is not None]
+
+    def _terms(self) -> Terms:
+        return Terms(
+            disconnected_ms=round(self._settings.disconnected_after * 1000),
+            oldest_pending_ms=round(self._settings.oldest_pending * 1000),
+            reconciles=self._reconciles(),
+            words=self._words,
+        )
+
+    def _take(self, alert: Alert, *, is_told: bool) -> Alert | None:
+        self._is_dirty = True
+        if is_told:
+            link = [self._words.page.format(url=self._page)] if self._page and alert.is_firing else []
+            detail = " ".join(filter(None, [alert.detail, *link]))
+            waiting = tuple(name for name in self._outboxes if name != alert.sink)
+            alert = msgspec.structs.replace(alert, detail=detail, waiting=waiting)
+        was = self._known.get(alert.key)
+        self._known[alert.key] = alert
+        if not is_told:
+            return None
+        write = log.warning if alert.is_firing else log.info
+        write(
+            f"alert.{alert.state}",
+            alert=alert.alert,
+            **({"sink": alert.sink} if alert.sink else {}),
+            since=rfc3339(alert.since_ms),
+            summary=alert.summary,
+            **({"detail": alert.detail} if alert.detail else {}),
+            **({"repeated": True} if was and was.is_firing and alert.is_firing else {}),
+        )
+        return alert
+
+    def _send(self, alert: Alert) -> None:
+        for name in alert.waiting:
+            if name in self._outboxes:
+                self._outboxes[name][0].put(alert)
+
+    def _sent(self, name: str, alert: Alert) -> None:
+        """An outbox needs to do no more for it."""
+        known = self._known.get(alert.key)
+        if known is not None and (known.told_ms, known.is_firing) == (alert.told_ms, alert.is_firing):
+            waiting = tuple(one for one in known.waiting if one != name)
+            self._known[alert.key] = msgspec.structs.replace(known, waiting=waiting)
+            self._is_dirty = True
+            self._woken.set()
+
+    def _make_outboxes(self) -> None:
+        for name in [name for name in self._outboxes if name not in self._settings.sinks]:
+            self._outboxes.pop(name)[1].cancel()
+        for name in self._settings.sinks:
+            if name not in self._outboxes:
+                outbox = Outbox(
+                    name,
+                    partial(self._find_sink, name),
+                    app_id=self._app_id,
+                    told=self._sent,
+                    redact=self._redact,
+                    now_ms=self._now_ms,
+                )
+                self._outboxes[name] = outbox, asyncio.create_task(outbox.run(), name=f"alerts-{name}")
+
+    def _find_sink(self, name: str) -> Sink | None:
+        """The sink as it is now: a reload may have exchanged it. None while it is disabled, or not there."""
+        worker = self._workers.worker(name)
+        return None if worker is None or worker.health.state == "disabled" else worker.sink
+
+    # -- remembering --------------------------------------------------------------------------------------------------------
+
+    async def _recall(self) -> None:
+        try:
+            async with asyncio.timeout(RECALL_TIMEOUT_S):
+                content = await self._store.remembered_alerts()
+            memory = Memory() if content is None else msgspec.json.decode(content, type=Memory)
+        except (StoreError, TimeoutError, msgspec.MsgspecError) as error:
+            log.warning("alert.not_recalled", error=str(error) or "no answer in time")
+            return
+        self._known = {alert.key: alert for alert in memory.alerts}
+        self._gap_ms = memory.gap_ms
+
+    async def _save(self) -> None:
+        """Waits for it for a moment only; what does not succeed is done again with the next look."""
+        if self._saving is None and self._is_dirty:
+            self._is_dirty = False
+            memory = Memory(alerts=list(self._known.values()), gap_ms=self._gap_ms)
+            saving = self._store.remember_alerts(msgspec.json.encode(memory))
+            self._saving = asyncio.ensure_future(saving)
+        if self._saving is None:
+            return
+        await asyncio.wait([self._saving], timeout=STORE_TIMEOUT_S)
+        if self._saving.done():
+            saved, self._saving = self._saving, None
+            try:
+                saved.result()
+            except StoreError as error:
+                self._is_dirty = True
+                hint = "after a restart it may be told again, or its end not at all"
+                self._complaints.tell(
+                    "save", log.warning, "alert.not_remembered", error=str(error), hint=hint
+                )
+
+    async def _pause(self) -> None:
+        try:
+            async with asyncio.timeout(TICK_S):
+                await self._woken.wait()
+        except TimeoutError:
+            pass
+        self._woken.clear()

@@ -1,0 +1,276 @@
+"""The daemon's look at itself, over parts that can be broken at will."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from reserve_listener.config import AlertsConfig
+from reserve_listener.daemon.alerts import outbox, watch
+from reserve_listener.daemon.alerts.watch import Alerts
+from reserve_listener.delivery import SinkSpec, Workers
+from reserve_listener.delivery.retry import RetryPolicy
+from reserve_listener.errors import StoreError
+from reserve_listener.model import Insight, SinkState, State
+from tests.helpers import Clock, ScriptedSink, until
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    import pytest
+
+
+SECRET = "s3cr3t-of-the-store"
+
+
+class FakeStore:
+    """A store that is as it is told to be. The real ones are behind tests/daemon/test_alerts.py."""
+
+    def __init__(self) -> None:
+        self.max_bytes: int | None = None
+        self.problem: str | None = None
+        self.full = False
+        self.failed_commits = 0
+        self.stuck_s = 0.0
+        self.size_bytes = 0
+        self.answer: Insight | None = Insight()
+        """None: it hangs."""
+        self.asked = 0
+        self.kept: bytes | None = None
+        self.keeps: bool | None = True
+        """None: it hangs."""
+
+    async def insight(self, app_id: str, *, gaps_since_ms: int) -> Insight:
+        """See `watch.WatchedStore`."""
+        self.asked += 1
+        if self.answer is None:
+            await asyncio.Event().wait()
+        assert self.answer is not None
+        return self.answer
+
+    @property
+    def name(self) -> str:
+        """See `protocols.store.StoreHealth`."""
+        return "a store"
+
+    async def sinks(self) -> list[SinkState]:
+        """See `protocols.store.StoreHealth`."""
+        return []
+
+    async def backlog(self) -> dict[str, int]:
+        """See `protocols.store.StoreHealth`."""
+        return {}
+
+    async def remembered_alerts(self) -> bytes | None:
+        """See `watch.WatchedStore`."""
+        return self.kept
+
+    async def remember_alerts(self, content: bytes) -> None:
+        """See `watch.WatchedStore`."""
+        if self.keeps is None:
+            await asyncio.Event().wait()
+        if not self.keeps:
+            raise StoreError("no room")
+        self.kept = content
+
+    async def bring_forward(self, *_: Any, **__: Any) -> None:
+        """For the workers: nothing waits."""
+
+    async def claim(self, *_: Any, **__: Any) -> Any:
+        """For the workers: nothing is ever due."""
+        await asyncio.Event().wait()
+
+
+class World:
+    """`Alerts` over these parts."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.store = FakeStore()
+        self.state = State("connected", 0.0)
+        self.silent_since_ms = self.clock()
+        self.sinks = {name: ScriptedSink(name) for name in ("ops", "pager")}
+        self.workers = Workers(self.store)  # type: ignore[arg-type]  # nothing is ever claimed
+        self.workers.start([SinkSpec(sink=sink, policy=RetryPolicy()) for sink in self.sinks.values()])
+        self.settings = AlertsConfig(sinks=("ops", "pager"))
+        self.alerts = self.make()
+
+    def make(self) -> Alerts:
+        """Those of the next life."""
+        return Alerts(
+            app_id="cli_a",
+            language="en",
+            store=self.store,
+            state=lambda: self.state,
+            connection=self,
+            workers=self.workers,
+            settings=self.settings,
+            reconciles=lambda: True,
+            page="https://rooms.example",
+            redact=lambda text: text.replace(SECRET, "***"),
+            now_ms=self.clock,
+        )
+
+    def connection(self) -> str:
+        """See `watch.Connection`."""
+        return self.state.name
+
+    async def tick(self, seconds: float = 5) -> None:
+        """So much later it looks."""
+        self.clock.advance(seconds)
+        await self.alerts.tick()
+
+    def told(self, sink: str = "ops") -> list[str]:
+        """How many times each, by what has come to a sink."""
+        return self.sinks[sink].ids
+
+    async def fill_up(self) -> None:
+        """The disk is full, and it is told."""
+        self.store.failed_commits, self.store.problem = 2, "disk full"
+        await self.tick()
+
+
+@asynccontextmanager
+async def living() -> AsyncIterator[World]:
+    """A world with `Alerts` that have begun."""
+    world = World()
+    await world.alerts.begin()
+    try:
+        yield world
+    finally:
+        await world.alerts.close()
+        await world.workers.drain(0, asyncio.Event())
+
+
+async def test_all_alert_sinks_are_told_and_status_too() -> None:
+    """With a link to the page; a second look changes nothing."""
+    async with living() as world:
+        await world.fill_up()
+        await world.tick()
+        await until(lambda: len(world.told("ops")) == len(world.told("pager")) == 1)
+        (firing,) = world.alerts.firing()
+        assert firing.alert == "commit_failing"
+        assert firing.detail.endswith("See https://rooms.example")
+        assert world.told("ops") == world.told("pager")
+
+
+async def test_what_an_alert_quotes_is_one_safe_line_without_a_secret() -> None:
+    """Half a surrogate pair, which JSON cannot have, ends nothing; a secret that would be cut in two is masked before."""
+    async with living() as world:
+        world.store.failed_commits = 2
+        world.store.problem = f"\udc80\n{'x' * 280}{SECRET}"
+        await world.tick()
+        (firing,) = world.alerts.firing()
+        assert r"\udc80\nxxx" in firing.detail
+        assert SECRET[:4] not in firing.detail
+        await until(lambda: len(world.told()) == 1)
+        assert world.store.kept
+
+
+async def test_a_store_that_hangs_keeps_nothing_from_being_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is asked once, not again and again, and what is told is sent although it cannot be remembered."""
+    monkeypatch.setattr(watch, "STORE_TIMEOUT_S", 0.01)
+    async with living() as world:
+        world.store.answer, world.store.keeps, world.store.stuck_s = None, None, 11.0
+        for _ in range(5):
+            await world.tick()
+        assert world.store.asked == 1
+        await until(lambda: len(world.told()) == 1)
+        assert [one.alert for one in world.alerts.firing()] == ["commit_failing"]
+
+
+async def test_what_cannot_be_remembered_is_remembered_later() -> None:
+    """As soon as the disk lets it; a new life then knows."""
+    async with living() as world:
+        world.store.keeps = False
+        await world.fill_up()
+        assert world.store.kept is None
+        world.store.keeps = True
+        await until(lambda: len(world.told()) == 1)
+        await world.tick()
+        again = world.make()
+        await again.begin()
+        assert again.firing() == world.alerts.firing() != []
+        await again.close()
+
+
+async def test_a_memory_that_cannot_be_read_begins_anew() -> None:
+    """A newer version may have written it; the daemon starts all the same."""
+    async with living() as world:
+        world.store.kept = b'{"alerts": [{"alert": 7}]}'
+        again = world.make()
+        await again.begin()
+        assert again.firing() == []
+        await again.close()
+
+
+async def test_the_store_is_asked_the_more_seldom_the_longer_it_takes() -> None:
+    """At most every two seconds; a connection that is back after a gap is a reason to ask at once."""
+    async with living() as world:
+        await world.tick(0)
+        await world.tick(1)
+        assert world.store.asked == 1
+        world.alerts.wake()
+        await world.tick(0)
+        assert world.store.asked == 2
+        await world.tick(2)
+        assert world.store.asked == 3
+
+
+async def test_a_gap_ends_when_the_store_says_that_all_limits_were_compared() -> None:
+    """Once, also if a restart lies between."""
+    async with living() as world:
+        from_ms, to_ms = world.clock() - 9 * 3_600_000, world.clock()
+        world.store.answer = Insight(gaps=[(from_ms, to_ms, None, None)])
+        await world.tick()
+        assert [one.alert for one in world.alerts.firing()] == ["gap"]
+        await until(lambda: len(world.told()) == 1)
+        world.store.answer = Insight(gaps=[(from_ms, to_ms, 2, 0)])
+        await world.tick()
+        assert world.alerts.firing() == []
+        await until(lambda: len(world.told()) == 2)
+        again = world.make()
+        await again.begin()
+        await again.tick()
+        assert again.firing() == []
+        await again.close()
+
+
+async def test_a_sink_that_carries_no_alert_is_told_to_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not to itself; what it has not got is remembered."""
+    monkeypatch.setattr(outbox, "POLICY", RetryPolicy(base_s=0.001, cap_s=0.002))
+    async with living() as world:
+
+        async def refuse(_: Any) -> None:
+            raise ValueError("broken")
+
+        world.sinks["pager"].script = refuse
+        await world.fill_up()
+        await until(lambda: world.alerts.sink_health("pager") is not None, 30)
+        await world.tick()
+        assert [(one.alert, one.sink) for one in world.alerts.firing()] == [
+            ("commit_failing", None),
+            ("sink_down", "pager"),
+        ]
+        await until(lambda: len(world.told()) == 2)
+        assert world.alerts.sink_health("ops") is None
+        waiting = msgspec.json.decode(world.store.kept or b"")["alerts"]
+        assert [one["alert"] for one in waiting if "pager" in one.get("waiting", ())] == ["commit_failing"]
+
+
+async def test_a_person_who_disables_a_sink_is_not_alerted() -> None:
+    """A receiver that says that it is gone is: why, the store knows."""
+    async with living() as world:
+        worker = world.workers.worker("ops")
+        assert worker is not None
+        worker.disable()
+        for reason, expected in ((watch.BY_HAND, []), ("HTTP 410", ["sink_down"])):
+            off = SinkState(
+                name="ops", configured=True, pending=0, dead=0, disabled_ms=1, disabled_reason=reason
+            )
+            world.store.answer = Insight(sinks=[off])
+            await world.tick()
+            assert [one.alert for one in world.alerts.firing()] == expected
