@@ -210,6 +210,7 @@ class Worker:
         finally:
             if self._next_look is not None:
                 self._next_look.cancel()
+            self._halted = True
             self._collect()  # what has ended by now is not made again: see `save`
             for attempt in self._attempts:
                 attempt.cancel()
@@ -364,14 +365,10 @@ class Worker:
     # -- what is persisted --------------------------------------------------------------------------------------------------
 
     async def _settle(self) -> None:
-        if self._unsettled:
-            outcomes, self._unsettled = self._unsettled, []
-            try:
-                await self._store.settle(self.sink.name, outcomes)
-            except BaseException:
-                self._unsettled = outcomes + self._unsettled
-                raise
-            self._settled(outcomes)
+        while self._unsettled:
+            await self._persist()
+            if all(outcome.state == DELIVERED for outcome in self._unsettled):
+                break  # in hand until the next time: they keep no claim waiting
         if self._gone is not None:
             await self._store.disable_sink(self.sink.name, self._gone)
             self._gone = None
@@ -382,6 +379,22 @@ class Worker:
         if self._expire is not None and not self._attempts:
             await self._bury_expired(self._expire)
             self._expire = None
+
+    async def _persist(self) -> None:
+        """What is ready is carried meanwhile: while events are being projected a commit takes longer than many attempts."""
+        outcomes, self._unsettled = self._unsettled, []
+        commit = asyncio.ensure_future(self._store.settle(self.sink.name, outcomes))
+        try:
+            while not commit.done():
+                await asyncio.wait([commit, *self._attempts], return_when=asyncio.FIRST_COMPLETED)
+                self._collect()
+                self._start()
+            await commit
+        except BaseException:
+            commit.cancel()
+            self._unsettled = outcomes + self._unsettled
+            raise
+        self._settled(outcomes)
 
     def _settled(self, outcomes: list[Outcome]) -> None:
         scopes = self._pending.settled(outcome.seq for outcome in outcomes)

@@ -449,6 +449,55 @@ async def test_a_failed_attempt_that_cannot_be_stored_still_holds_back_its_scope
     assert sink.ids == ["a1", "a2", "a3"]
 
 
+class HeldStore(CountingStore):
+    """Commits no outcome until told."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store)
+        self.may_settle = asyncio.Event()
+        self.log: list[str] = []
+
+    async def settle(self, *args: Any) -> None:
+        self.log.append("settle")
+        await self.may_settle.wait()
+        await self._store.settle(*args)
+
+    async def claim(self, *args: Any, **values: Any) -> Any:
+        self.log.append("claim")
+        return await self._store.claim(*args, **values)
+
+
+async def test_what_is_ready_is_carried_while_outcomes_are_being_committed(base: Store) -> None:
+    """A store that is busy with much else does not hold up deliveries that are in hand."""
+    store, sink = HeldStore(base), ScriptedSink(batch_size=2)
+    await fill(base, *((f"e{number}", f"omm_{number}") for number in range(8)))
+    worker = worker_of(sink, store)
+    async with working(worker):
+        await until(lambda: len(sink.ids) == 8)
+        assert store.log == ["claim", "settle"]
+        store.may_settle.set()
+        await asleep(worker)
+    assert set((await base.backlog()).values()) == {0}
+
+
+async def test_what_fails_while_outcomes_are_being_committed_is_committed_before_a_claim(base: Store) -> None:
+    """No claim runs between a failure and its commit, whenever the attempt was made."""
+
+    async def script(deliveries: Sequence[Delivery]) -> None:
+        if deliveries[0].event_id == "e3":
+            raise PermanentDeliveryError("no")
+
+    store, sink = HeldStore(base), ScriptedSink(script=script)
+    await fill(base, *((f"e{number}", f"omm_{number}") for number in range(6)))
+    worker = worker_of(sink, store)
+    async with working(worker):
+        await until(lambda: len(sink.attempts) == 4)
+        assert store.log == ["claim", "settle"]
+        store.may_settle.set()
+        await asleep(worker)
+    assert store.log[:4] == ["claim", "settle", "settle", "claim"]
+
+
 @pytest.mark.parametrize("call", ["claim", "claim_scopes"])
 async def test_a_failing_read_is_repeated(base: Store, store: CountingStore, call: str) -> None:
     """A store that cannot be read for a while stops the worker for a while and not for good."""
