@@ -27,6 +27,9 @@ BUSY_TIMEOUT_S: Final = 5.0
 WAL_LIMIT_BYTES: Final = 16 * 1024 * 1024
 CHECKPOINT_PAGES: Final = 3_900
 """Just within that. A page that is written again before the checkpoint is copied once."""
+CACHE_KIB: Final = 16 * 1024
+"""Of pages in memory, taken as they are needed: what one large transaction writes, and the index of what is known. With SQLite's
+2 MiB it writes pages of a burst twice and reads them back."""
 
 
 class DamagedStoreError(StoreError):
@@ -89,6 +92,7 @@ def open_writer(path: Path, part: Part = STORE) -> sqlite3.Connection:
         connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
         # What a statement would have to take back is kept in memory, not in a file that is made for each.
         connection.execute("PRAGMA temp_store = MEMORY")
+        connection.execute(f"PRAGMA cache_size = {-CACHE_KIB}")
         connection.execute("PRAGMA foreign_keys = ON")
         _migrate(connection, part)
     except sqlite3.Error as error:
