@@ -59,6 +59,8 @@ class Verdict(Enum):
     FAILED = "failed"
     """The commit failed or took too long. The platform shall push again."""
 
+    __hash__ = object.__hash__  # each is one object; Enum hashes its name, in Python
+
     @property
     def committed(self) -> bool:
         """Whether the push is on stable storage, so that it may be answered with success."""

@@ -49,13 +49,11 @@ def blank_tokens(raw: bytes, values: Sequence[str] = ()) -> bytes:
     wherever it is cut off; and each of `values` wherever it stands.
     """
     # One key, and no quote that is not what it seems to be: as the platform writes it.
-    if b"\\" not in raw and raw.lower().count(b"token") == 1 and _USUAL in raw:
-        start = raw.index(_USUAL) + len(_USUAL)
-        end = raw.find(b'"', start)
-        if end >= 0:
-            blank = raw[:start] + raw[end:]
-            if not any(_may_hold(blank, value) for value in values):
-                return blank
+    before, key, rest = raw.partition(_USUAL)
+    if key and b"\\" not in raw and (end := rest.find(b'"')) >= 0:
+        blank = b"".join((before, key, rest[end:]))
+        if blank.lower().count(b"token") == 1 and not any(_may_hold(blank, value) for value in values):
+            return blank
     found = list(_PLAIN.finditer(raw))
     if b"\\u" not in raw and all(each[1] is not None for each in found):
         blank = _without(raw, [each.span(1) for each in found])

@@ -56,6 +56,8 @@ def visible_lines(text: str) -> str:
 
 def escaped_json(document: str) -> str:
     """JSON that means the same, without characters that drive a terminal or end a line for some programs."""
+    if document.isascii():  # which a text knows of itself; JSON has escaped the rest but for DEL
+        return document.replace("\x7f", "\\u007f")
     if document.isprintable():
         return document
     return _UNSAFE_IN_JSON.sub(lambda found: _utf16_escapes(found[0]), document)

@@ -52,8 +52,9 @@ class Arrivals:
         """A line each; `more`: how many that arrived at the first attempt have none."""
         if self._clock() - self._since_s >= 1:
             self._since_s, self._told = self._clock(), 0
+        all_of_them = log.is_enabled_for(logging.DEBUG)
         for delivery in deliveries:
-            if delivery.attempts or log.is_enabled_for(logging.DEBUG):
+            if delivery.attempts or all_of_them:
                 self._write(log.info if delivery.attempts else log.debug, delivery, took_s)
             elif not self._seen and self._told < LINES_A_SECOND:
                 self._told += 1

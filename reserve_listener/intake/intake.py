@@ -295,13 +295,13 @@ class _Deadlines:
 
     def watch(self, answer: Callable[[Verdict], None], came_s: float) -> _Waiting:
         """A push that came then (monotonic), whose verdict is FAILED if there is none in time."""
-        loop, queue = asyncio.get_running_loop(), self._queue
+        queue = self._queue
         while queue and queue[0].told:  # kept short: what has its verdict is nobody's memory
             queue.popleft()
         waiting = _Waiting(answer, came_s)
         queue.append(waiting)
         if self._timer is None:
-            self._timer = loop.call_later(self.timeout_s, self._sweep)
+            self._timer = asyncio.get_running_loop().call_later(self.timeout_s, self._sweep)
         return waiting
 
     async def close(self) -> None:

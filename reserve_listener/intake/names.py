@@ -127,10 +127,10 @@ class Names:
         return sum([await self._store.mark_unseen(some) for some in _in_chunks(places, CHUNK)])
 
     def _want(self, scope_type: str, scope_id: str) -> None:
-        if scope_type not in (ROOM, LEVEL) or not is_id(scope_id):
+        place = self._directory.places.get((scope_type, scope_id))
+        if place is not None and place.name is not None and place.gone_ms is None:
             return
-        unknown = self._directory.name(scope_type, scope_id) is None
-        if unknown or self._directory.is_gone(scope_type, scope_id):
+        if scope_type in (ROOM, LEVEL) and is_id(scope_id):
             self._places.add((scope_type, scope_id))
 
     async def _one_by_one(self) -> None:

@@ -117,11 +117,8 @@ def headers_of(frame: Any) -> dict[str, str]:
 
     `FrameError` for one that is not UTF-8: protobuf hands it out as bytes, and the SDK's refuses the frame.
     """
-    headers: dict[str, str] = {}
-    for header in frame.headers:
-        key, value = header.key, header.value
+    pairs = [(header.key, header.value) for header in reversed(frame.headers)]
+    for key, value in pairs:
         if type(key) is not str or type(value) is not str:
             raise FrameError("a header is not UTF-8")
-        if key not in headers:
-            headers[key] = value
-    return headers
+    return dict(pairs)

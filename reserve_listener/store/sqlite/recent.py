@@ -7,7 +7,7 @@ that follow ask the file until they have caught up.
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import defaultdict, deque
 from typing import TYPE_CHECKING, Final
 
 from reserve_listener.model import Claimed, Delivery
@@ -65,7 +65,7 @@ class Recent:
     def _claim(self, claim: Claim, after_seq: int, pauses: Pauses) -> Claimed:
         taken: list[Delivery] = []
         behind: set[int] = set()
-        of_scope: Counter[int] = Counter()
+        of_scope: defaultdict[int, int] = defaultdict(int)
         taken_bytes, seen_seq = 0, after_seq
         while self._events:
             if len(taken) >= claim.limit or taken_bytes >= CLAIM_BYTES:
