@@ -49,7 +49,7 @@ bench: $(READY) ## the daemon against the platform's own samples (minutes; ARGS=
 pins: $(READY) ## write requirements/*.txt anew from pyproject.toml (needs uv)
 	cd requirements && for group in run dev; do \
 	  uv pip compile --universal --python-version 3.11 --generate-hashes --no-header \
-	    --no-emit-index-url --no-emit-find-links $$([ $$group = dev ] && echo --group ../pyproject.toml:dev) \
+	    --no-emit-index-url --no-emit-find-links $$([ $$group = dev ] && echo --all-extras --group ../pyproject.toml:dev) \
 	    ../pyproject.toml --output-file $$group.txt --quiet; done && \
 	  echo 'hatchling>=1.27' | uv pip compile --universal --python-version 3.11 --generate-hashes --no-header \
 	    --no-emit-index-url --no-emit-find-links -c dev.txt - --output-file build.txt --quiet

@@ -65,3 +65,22 @@ def trusted(make: Callable[[], ssl.SSLContext] | None = None) -> ssl.SSLContext:
         return make()
     except (OSError, ValueError) as error:
         raise ConfigError(f"{VARIABLE}: {named}: {getattr(error, 'strerror', None) or error}") from error
+
+
+def client_context(
+    name: str, ca_bundle: Path | None, client_cert: Path | None, client_key: Path | None
+) -> ssl.SSLContext:
+    """What a sink trusts, and shows of itself. Blocks; ConfigError when a file is amiss."""
+    what = f"ca_bundle: {ca_bundle}"
+    try:
+        if ca_bundle is not None:
+            require_readable(ca_bundle)
+            context = ssl.create_default_context(cafile=ca_bundle)
+        else:
+            context = trusted()
+        if client_cert is not None:
+            what = f"client_cert: {client_cert}" + (f", client_key: {client_key}" if client_key else "")
+            load_chain(context, client_cert, client_key)
+    except OSError as error:  # ssl's errors are, too
+        raise ConfigError(f'sink "{name}": {what}: {error.strerror or error}') from error
+    return context

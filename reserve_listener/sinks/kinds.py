@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from reserve_listener.protocols import SinkKind
 
 GROUP: Final = "reserve_listener.sinks"
-OURS: Final = frozenset({"kinds", "registry"})
+OURS: Final = frozenset({"kinds", "registry", "brokers"})
 """What is in this package and is no kind."""
 SHOWN_CHARS: Final = 300
 """What of a plugin's error is shown."""

@@ -222,7 +222,7 @@ def findings(text: str) -> dict[str, str]:
         ("tenants = 3", '.tenants: must be an array of strings, such as ["one", "two"], found 3'),
         ('tenant = ["x"]', '.tenant: unknown key; did you mean "tenants"?'),
         ("rotate_mb = 1", '.rotate_mb: unknown key here; it belongs to sinks of type "file"'),
-        ('url = "https://h"', '.url: unknown key here; it belongs to sinks of type "http"'),
+        ('basic_user = "a"', '.basic_user: unknown key here; it belongs to sinks of type "http"'),
     ],
 )
 def test_mistakes_in_any_sink(given_key: str, expected: str) -> None:

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
-from reserve_listener.config import pem, secret_files, values
+from reserve_listener.config import certificates, pem, secret_files, values
 from reserve_listener.config.section import Section
 from reserve_listener.errors import ConfigError
 from reserve_listener.net import proxies, url_secrets
@@ -186,10 +186,8 @@ class HttpKind:
 
     def target(self, settings: HttpSettings, secrets: Mapping[str, Any], runtime: SinkRuntime) -> Target:
         """See `protocols.SinkKind`."""
-        from reserve_listener.sinks.http.sink import tls_context  # noqa: PLC0415  # as above
-
         where, url = f'sink "{runtime.name}"', url_of(settings, secrets, runtime.name)
-        tls = tls_context(
+        tls = certificates.client_context(
             runtime.name, settings.ca_bundle, settings.client_cert_file, settings.client_key_file
         )
         return Target(

@@ -25,7 +25,6 @@ from reserve_listener import __version__
 from reserve_listener.config import certificates
 from reserve_listener.delivery.retry import retry_after_s
 from reserve_listener.errors import (
-    ConfigError,
     DeliveryError,
     MisconfiguredSinkError,
     PermanentDeliveryError,
@@ -129,7 +128,7 @@ class HttpSink:
             ]
         )
         self._client = httpx2.AsyncClient(
-            verify=tls_context(name, ca_bundle, client_cert, client_key),
+            verify=certificates.client_context(name, ca_bundle, client_cert, client_key),
             proxy=proxies.for_httpx(way, certificates.trusted),
             trust_env=False,
             timeout=timeout_s,
@@ -203,25 +202,6 @@ class HttpSink:
         """Somebody else's text as one short line without our credentials."""
         line = redact(" ".join(text[:ANSWER_BYTES].split()), self._secrets)
         return visible(line, ANSWER_SHOWN_CHARS)  # cut last: half a secret is not masked
-
-
-def tls_context(
-    name: str, ca_bundle: Path | None, client_cert: Path | None, client_key: Path | None
-) -> ssl.SSLContext:
-    """What the sink trusts, and shows of itself. Blocks; ConfigError when a file is amiss."""
-    what = f"ca_bundle: {ca_bundle}"
-    try:
-        if ca_bundle is not None:
-            certificates.require_readable(ca_bundle)
-            context = ssl.create_default_context(cafile=ca_bundle)
-        else:
-            context = certificates.trusted()
-        if client_cert is not None:
-            what = f"client_cert: {client_cert}" + (f", client_key: {client_key}" if client_key else "")
-            certificates.load_chain(context, client_cert, client_key)
-    except OSError as error:  # ssl's errors are, too
-        raise ConfigError(f'sink "{name}": {what}: {error.strerror or error}') from error
-    return context
 
 
 def _constant_headers(headers: Mapping[str, str]) -> httpx2.Headers:

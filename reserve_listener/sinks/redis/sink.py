@@ -1,0 +1,234 @@
+"""The redis sink: each event is an entry of a stream, with the fields `event` (the JSON), `id` and `subject`.
+
+What must stay true: the client itself repeats nothing. By default it tries an `XADD` ten times, on its own connection
+errors too, and each of them may have added the event.
+
+A repeat adds nothing within `WINDOW_S`: servers from 8.6 know ids themselves (IDMP); for older ones a script looks for a key
+beside the stream, adds, and sets the key, in this order, so that what is known has been added.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+import msgspec
+from redis import exceptions
+from redis.asyncio import ConnectionPool, Redis, SSLConnection
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from reserve_listener.errors import (
+    DeliveryError,
+    MisconfiguredSinkError,
+    PermanentDeliveryError,
+    TransientDeliveryError,
+)
+from reserve_listener.sinks.brokers import settings as brokers
+from reserve_listener.sinks.brokers.saying import Saying
+from reserve_listener.sinks.brokers.templates import Template
+from reserve_listener.sinks.redis.kind import PORT, database
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Sequence
+
+    from reserve_listener.model import Delivery
+
+WINDOW_S: Final = 86_400
+"""How long an id is known; also the longest that a server with IDMP allows."""
+IDS: Final = 10_000
+"""How many ids a server with IDMP keeps: the most that it allows."""
+BOUND: Final = "proto-max-bulk-len"
+SMALLEST_BOUND: Final = 1_048_576
+"""The least that it can be set to."""
+
+ADD: Final = """
+if redis.call('EXISTS', KEYS[2]) == 1 then return false end
+local words = {KEYS[1], '*', 'event', ARGV[3], 'id', ARGV[4], 'subject', ARGV[5]}
+if ARGV[2] ~= '' then words = {KEYS[1], 'MAXLEN', '~', ARGV[2], unpack(words, 2)} end
+local id = redis.call('XADD', unpack(words))
+redis.call('SET', KEYS[2], id, 'EX', ARGV[1])
+return id
+"""
+
+
+class _Event(msgspec.Struct, gc=False):
+    subject: str
+    source: str = ""
+
+
+_decode: Final = msgspec.json.Decoder(_Event).decode
+
+
+class RedisSink:
+    """Adds to `stream`, a template. `maxlen`: what the stream is trimmed to, about. Opens no connection before it delivers."""
+
+    batch_size = 1
+    needs_raw = False
+
+    def __init__(
+        self,
+        name: str,
+        url: str,
+        *,
+        stream: str,
+        maxlen: int | None = None,
+        timeout_s: float = 10.0,
+        max_in_flight: int = 64,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self.name = name
+        self.max_in_flight = max_in_flight
+        self._stream = Template(stream)
+        self._maxlen = maxlen
+        self._timeout_s = timeout_s
+        self._say = Saying(brokers.place(url, PORT), brokers.masks(url))
+        self._redis: Any = Redis(connection_pool=_pool(url, timeout_s, tls))
+        self._add = self._redis.register_script(ADD)
+        self._knows_ids = True
+        """Whether the server may have IDMP: until it says otherwise."""
+        self._widened: set[str] = set()
+
+    async def deliver(self, deliveries: Sequence[Delivery]) -> None:
+        """See `protocols.Sink.deliver`."""
+        for delivery in deliveries:
+            try:
+                async with asyncio.timeout(self._timeout_s):
+                    await self._deliver(delivery)
+            except (exceptions.RedisError, OSError) as error:
+                raise await self._oversize(delivery) or self._meaning(error) from None
+            except TimeoutError:
+                raise TransientDeliveryError(self._say(f"no answer within {self._timeout_s:g} s")) from None
+
+    async def close(self) -> None:
+        """See `protocols.Sink.close`."""
+        await self._redis.aclose(close_connection_pool=True)
+
+    async def _deliver(self, delivery: Delivery) -> None:
+        event, stream = _decode(delivery.body), self._stream.fill(delivery.body)
+        known_as = hashlib.sha256(f"{event.source}\n{delivery.event_id}".encode()).hexdigest()[:32]
+        if self._knows_ids:
+            try:
+                await self._add_once(stream, known_as, delivery, event.subject)
+            except exceptions.ResponseError as error:
+                if not _is_older(error):
+                    raise
+                self._knows_ids = False
+            else:
+                return
+        maxlen = "" if self._maxlen is None else self._maxlen
+        await self._add(
+            keys=[stream, _beside(stream, known_as)],
+            args=[WINDOW_S, maxlen, delivery.body, delivery.event_id, event.subject],
+        )
+
+    async def _add_once(self, stream: str, known_as: str, delivery: Delivery, subject: str) -> None:
+        fields: Any = {"event": delivery.body, "id": delivery.event_id, "subject": subject}
+        once = ("reserve-listener", known_as.encode())
+        await self._redis.xadd(stream, fields, maxlen=self._maxlen, idmp=once)
+        if stream not in self._widened:
+            await self._widen(stream)
+
+    async def _widen(self, stream: str) -> None:
+        """Let the server keep more ids than its 100, which a burst exceeds. Setting it anew would make it forget them all.
+
+        A user who may only add is no failure: the event is there.
+        """
+        with contextlib.suppress(exceptions.ResponseError):
+            found: Any = await self._redis.xinfo_stream(stream)
+            if (found.get("idmp-duration"), found.get("idmp-maxsize")) != (WINDOW_S, IDS):
+                # The client's own xcfgset allows 300 s, the server 86,400.
+                window: Any = ("IDMP-DURATION", WINDOW_S, "IDMP-MAXSIZE", IDS)
+                await self._redis.execute_command("XCFGSET", stream, *window)
+        if len(self._widened) >= IDS:
+            self._widened.clear()
+        self._widened.add(stream)
+
+    async def _oversize(self, delivery: Delivery) -> DeliveryError | None:
+        """Whether the server cannot take the event: it resets the connection then, at times without a word."""
+        size = len(delivery.body)
+        if size < SMALLEST_BOUND:
+            return None
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                told: Any = await self._redis.config_get(BOUND)
+        except (exceptions.RedisError, OSError):  # it is away, or does not tell everybody
+            return None
+        if int(_first(told) or size) >= size:
+            return None
+        return PermanentDeliveryError(
+            self._say(f"the event has {size} bytes, more than the server's {BOUND}")
+        )
+
+    def _meaning(self, error: Exception) -> DeliveryError:
+        text = str(error)
+        if isinstance(
+            error, (exceptions.AuthenticationError, exceptions.NoPermissionError)
+        ) or text.startswith(_REFUSED):
+            return MisconfiguredSinkError(self._say(error, "check the user, the password and their rights"))
+        if "invalid bulk length" in text:
+            return PermanentDeliveryError(self._say(f"the event is larger than the server's {BOUND}"))
+        if isinstance(error, (exceptions.ResponseError, exceptions.DataError)) and not text.startswith(
+            _PASSING
+        ):
+            return MisconfiguredSinkError(self._say(error, _ADVICE.get(text.partition(" ")[0], "")))
+        return TransientDeliveryError(self._say(error))
+
+
+_REFUSED: Final = ("NOAUTH", "WRONGPASS", "NOPERM")
+_PASSING: Final = (
+    *("LOADING", "BUSY", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "NOREPLICAS", "UNBLOCKED"),
+    *("OOM", "MISCONF", "max number of clients", "command not allowed when used memory", "You can't write"),
+)
+"""What a server says that is starting, failing over, or full. The client takes the code off some of them."""
+_ADVICE: Final = {
+    "WRONGTYPE": "the sink's stream is the key of something else",
+    "MOVED": "a Redis Cluster is not supported; name a single server, or a proxy that hides the cluster",
+}
+
+
+class _Encrypted(SSLConnection):
+    """With our own context: the client's would trust the system's authorities beside the given ones, and reads files on the loop."""
+
+    def __init__(self, *, context: ssl.SSLContext, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.ssl_context.context = context
+
+
+def _pool(url: str, timeout_s: float, tls: ssl.SSLContext | None) -> ConnectionPool:
+    parts = urlsplit(url)
+    user, password = brokers.login(parts)
+    encrypted: Any = {} if tls is None else {"connection_class": _Encrypted, "context": tls}
+    return ConnectionPool(
+        **encrypted,
+        host=parts.hostname,
+        port=parts.port or PORT,
+        db=database(url),
+        username=user,
+        password=password,
+        retry=Retry(NoBackoff(), 0),
+        socket_timeout=timeout_s,
+        socket_connect_timeout=timeout_s,
+        protocol=2,
+        client_name="reserve-listener",
+    )
+
+
+def _is_older(error: exceptions.ResponseError) -> bool:
+    """Whether a server says in this way that it does not know IDMP: one takes it for an id, another for a mistake."""
+    text = str(error).lower()
+    return "invalid stream id" in text or "syntax error" in text
+
+
+def _beside(stream: str, known_as: str) -> str:
+    """A key in the stream's hash slot: a cluster behind a proxy wants both on one node."""
+    tagged = stream if "{" in stream else f"{{{stream}}}"
+    return f"{tagged}:reserve-listener:{known_as}"
+
+
+def _first(told: Any) -> Any:
+    return next(iter(told.values()), None) if isinstance(told, dict) else None

@@ -1,0 +1,180 @@
+"""Message brokers for tests: the servers that Debian has, on free ports of this machine, with their data in a folder of the test's.
+
+A test that needs one which is not installed is skipped, and says which package has it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import asynccontextmanager, contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import pytest
+
+from reserve_listener.simulator import patience
+from reserve_listener.testing import sample_deliveries
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+
+    from reserve_listener.model import Delivery
+
+
+def free_port() -> int:
+    """A port that nobody listens on just now."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
+
+
+class Server:
+    """A server that can be killed and started again, with what it has on its disk."""
+
+    program = ""
+    package = ""
+    starts_within_s = 20.0
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        found = shutil.which(self.program, path="/usr/bin:/usr/sbin:/usr/local/bin:/usr/local/sbin")
+        if found is None:
+            pytest.skip(f"needs {self.program}: apt-get install {self.package}")
+        self.folder = folder
+        self.port = free_port()
+        self.options = options
+        self._found = found
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def command(self) -> Sequence[str]:
+        """What starts it."""
+        raise NotImplementedError
+
+    def start(self) -> None:
+        """Return when it listens."""
+        with (self.folder / "output").open("ab") as output:
+            self._process = subprocess.Popen(
+                [self._found, *self.command(), *self.options], cwd=self.folder, stdout=output, stderr=output
+            )
+        deadline_s = time.monotonic() + patience(self.starts_within_s)
+        while not self.answers():
+            said = (self.folder / "output").read_text(errors="replace")[-2000:]
+            assert self._process.poll() is None, said
+            assert time.monotonic() < deadline_s, said
+            time.sleep(0.02)
+
+    def answers(self) -> bool:
+        """Whether it takes connections."""
+        try:
+            socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+        except OSError:
+            return False
+        return True
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def kill(self) -> None:
+        """As a crash does."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(patience(20))
+
+    @contextmanager
+    def hanging(self) -> Iterator[None]:
+        """It hears and never answers; afterwards it does."""
+        self.signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.signal(signal.SIGCONT)
+
+
+class RedisServer(Server):
+    """Redis, that writes each entry to its disk before it answers."""
+
+    program = "redis-server"
+    package = "redis-server"
+
+    def command(self) -> Sequence[str]:
+        """See `Server.command`."""
+        durable = ("--appendonly", "yes", "--appendfsync", "always", "--save", "")
+        return ("--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder), *durable)
+
+
+@contextmanager
+def running(server: Server) -> Iterator[Server]:
+    """Start it, and leave nothing behind."""
+    server.start()
+    try:
+        yield server
+    finally:
+        server.kill()
+
+
+def make_certificate(certificate: Path, key: Path) -> None:
+    """For localhost, by name alone."""
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
+         "-keyout", key, "-out", certificate, "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+
+
+def summarised(count: int) -> list[Delivery]:
+    """Events that say what changed."""
+    return [_summarised(delivery) for delivery in sample_deliveries(count)]
+
+
+def _summarised(delivery: Delivery) -> Delivery:
+    event = msgspec.json.decode(delivery.body)
+    event["data"]["summary"] = f"summary of {delivery.event_id}"
+    return msgspec.structs.replace(delivery, body=msgspec.json.encode(event))
+
+
+def example(kind: str, replacements: dict[str, str]) -> str:
+    """The consumer on the kind's page, which prints subject and summary of each event, told where the server is."""
+    page = Path(__file__).parents[1] / f"docs/sink-{kind}.md"
+    code: str
+    (code,) = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    for there, here in replacements.items():
+        assert there in code
+        code = code.replace(there, here)
+    return code
+
+
+@asynccontextmanager
+async def consumer(code: str) -> AsyncIterator[Callable[[int], Awaitable[list[str]]]]:
+    """Runs it; gives what reads the next so many lines of it."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+    )
+    output = process.stdout
+    assert output is not None
+
+    async def lines(count: int) -> list[str]:
+        async with asyncio.timeout(patience(30)):
+            return [(await output.readline()).decode().rstrip("\n") for _ in range(count)]
+
+    try:
+        yield lines
+    finally:
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+
+
+def as_printed(deliveries: Sequence[Delivery]) -> list[str]:
+    """What the consumer prints of them."""
+    events = [msgspec.json.decode(delivery.body) for delivery in deliveries]
+    return [f"{event['subject']} {event['data']['summary']}" for event in events]

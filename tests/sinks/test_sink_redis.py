@@ -1,0 +1,397 @@
+"""The redis sink, with Debian's Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import subprocess
+import sys
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import pytest
+import redis
+
+from reserve_listener.errors import (
+    ConfigError,
+    DeliveryError,
+    MisconfiguredSinkError,
+    PermanentDeliveryError,
+    TransientDeliveryError,
+)
+from reserve_listener.sinks.registry import look_over, make_sink_spec
+from reserve_listener.testing import SinkContract, SinkWorld, sample_deliveries
+from tests.brokers import (
+    RedisServer,
+    as_printed,
+    consumer,
+    example,
+    free_port,
+    make_certificate,
+    running,
+    summarised,
+)
+from tests.configuring import made
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from reserve_listener.config import SinkTable
+    from reserve_listener.model import Delivery
+    from reserve_listener.protocols import Sink
+
+ROOT = Path(__file__).parents[2]
+PASSWORD = "r3dis-p@ss-word"
+
+
+async def nowhere(_: object) -> None:
+    """No log sink is made with it."""
+
+
+def sink_of(table: SinkTable) -> Sink:
+    """The sink as the daemon makes it."""
+    return make_sink_spec(table, nowhere).sink
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """One for all tests; each has a stream of its own."""
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    with running(server):
+        yield server
+
+
+@pytest.fixture
+def client(server: RedisServer) -> Iterator[redis.Redis]:
+    """Somebody else who uses it."""
+    with contextlib.closing(redis.Redis(port=server.port, decode_responses=True)) as client:
+        yield client
+
+
+@pytest.fixture
+def stream() -> str:
+    """A stream that nobody else has."""
+    return f"events-{uuid4().hex}"
+
+
+def table(server: RedisServer, stream: str, **keys: Any) -> SinkTable:
+    """A sink to it."""
+    return made(
+        "redis", **({"name": "bus", "stream": stream, "url": f"redis://127.0.0.1:{server.port}"} | keys)
+    )
+
+
+def ids(client: redis.Redis, stream: str) -> list[str]:
+    """What is in a stream."""
+    entries: Any = client.xrange(stream)
+    return [fields["id"] for _, fields in entries]
+
+
+async def failure(sink: Sink, *deliveries: Delivery) -> DeliveryError:
+    """What an attempt raises."""
+    with pytest.raises(DeliveryError) as caught:
+        await sink.deliver(deliveries or sample_deliveries(1))
+    await sink.close()
+    return caught.value
+
+
+class TestRedis(SinkContract):
+    """A stream, a server that no longer knows the user, and one that hangs."""
+
+    server: RedisServer
+    folder: Path
+
+    @pytest.fixture(autouse=True)
+    def _server(self, server: RedisServer, tmp_path: Path) -> None:
+        self.server, self.folder = server, tmp_path
+
+    @asynccontextmanager
+    async def world(self) -> AsyncIterator[SinkWorld]:
+        user, stream, url = f"user-{uuid4().hex[:8]}", f"events-{uuid4().hex}", self.folder / "url"
+        url.write_text(f"redis://{user}:r3dis-p%40ss-word@127.0.0.1:{self.server.port}/0")
+        with (
+            contextlib.closing(redis.Redis(port=self.server.port, decode_responses=True)) as client,
+            contextlib.ExitStack() as leaving,
+        ):
+            client.acl_setuser(
+                user, enabled=True, passwords=[f"+{PASSWORD}"], keys=["*"], categories=["+@all"]
+            )
+            keys = {"url": None, "url_file": url, "timeout": 2, "max_in_flight": 4}
+            yield SinkWorld(
+                make=lambda: sink_of(table(self.server, stream, **keys)),
+                delivered=lambda: ids(client, stream),
+                refuse=lambda: void(client.acl_deluser(user)),
+                hang=lambda: leaving.enter_context(self.server.hanging()),
+                secrets=(PASSWORD, "r3dis-p%40ss-word"),
+            )
+
+
+def void(_: object) -> None:
+    """What is of no interest."""
+
+
+async def test_an_entry_has_the_event_its_id_and_its_subject(
+    server: RedisServer, client: redis.Redis
+) -> None:
+    """The fields of the contract; the stream's name has the event's ids in it, and is trimmed when asked."""
+    name = uuid4().hex
+    sink = sink_of(table(server, f"{name}:{{tenant_key}}:{{scope_type}}", maxlen=2))
+    for delivery in sample_deliveries(300):
+        await sink.deliver([delivery])
+    await sink.close()
+    entries: Any = client.xrange(f"{name}:70f0c2a95b3d4e18:room")
+    fields = entries[-1][1]
+    assert list(fields) == ["event", "id", "subject"]
+    assert (json.loads(fields["event"])["id"], fields["id"]) == ("event-0300",) * 2
+    assert fields["subject"] == json.loads(fields["event"])["subject"]
+    assert len(entries) < 300
+
+
+async def test_a_repeat_adds_nothing(server: RedisServer, client: redis.Redis, stream: str) -> None:
+    """The same event again, from a daemon that was started anew too, on a server without IDMP; its id is known for a day."""
+    for _ in range(2):
+        sink = sink_of(table(server, stream))
+        for delivery in sample_deliveries(3) * 2:
+            await sink.deliver([delivery])
+        await sink.close()
+    assert ids(client, stream) == ["event-0001", "event-0002", "event-0003"]
+    (key, *_) = client.keys(f"{{{stream}}}:reserve-listener:*")
+    assert 86_000 < client.ttl(key) <= 86_400
+
+
+async def test_what_could_not_be_added_is_not_known(
+    server: RedisServer, client: redis.Redis, stream: str
+) -> None:
+    """An event that failed for the stream's sake is added later: its id was not remembered before."""
+    client.set(stream, "something else")
+    sink = sink_of(table(server, stream))
+    with pytest.raises(MisconfiguredSinkError, match=r"WRONGTYPE.*the key of something else"):
+        await sink.deliver(sample_deliveries(1))
+    client.delete(stream)
+    await sink.deliver(sample_deliveries(1))
+    await sink.close()
+    assert ids(client, stream) == ["event-0001"]
+
+
+async def test_the_client_repeats_nothing(stream: str) -> None:
+    """One attempt is one connection: of itself the client would try ten times more and may add an event each time."""
+    connections = 0
+
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        await reader.read(100)
+        writer.close()
+
+    async with await asyncio.start_server(hang_up, "127.0.0.1", port := free_port()):
+        sink = sink_of(made("redis", name="bus", url=f"redis://127.0.0.1:{port}", stream=stream))
+        error = await failure(sink)
+    assert type(error) is TransientDeliveryError
+    assert connections == 1
+
+
+async def test_a_server_that_is_away_is_a_sink_that_is_down(tmp_path: Path, stream: str) -> None:
+    """Killed in the middle of deliveries and started again: what was answered is there, and once; the rest comes with a retry."""
+    folder = tmp_path / "redis"
+    folder.mkdir()
+    server = RedisServer(folder)
+    sink = sink_of(table(server, stream, max_in_flight=16))  # before there is a server
+    with pytest.raises(TransientDeliveryError, match=rf"127.0.0.1:{server.port}: Connection refused"):
+        await sink.deliver(sample_deliveries(1))
+    deliveries = sample_deliveries(400)
+    with running(server):
+        attempts = [asyncio.create_task(sink.deliver([delivery])) for delivery in deliveries]
+        await asyncio.wait(attempts, return_when=asyncio.FIRST_COMPLETED)
+        server.kill()
+        outcomes = await asyncio.gather(*attempts, return_exceptions=True)
+        failed = [one for one, outcome in zip(deliveries, outcomes, strict=True) if outcome is not None]
+        assert failed
+        assert all(isinstance(outcome, TransientDeliveryError) for outcome in outcomes if outcome)
+        server.start()
+        for delivery in failed:
+            await sink.deliver([delivery])
+        await sink.close()
+        with contextlib.closing(redis.Redis(port=server.port, decode_responses=True)) as client:
+            assert sorted(ids(client, stream)) == [delivery.event_id for delivery in deliveries]
+
+
+async def test_a_wrong_password_is_misconfigured(server: RedisServer, stream: str, tmp_path: Path) -> None:
+    """Tried slowly and loudly, and the password stays where it is."""
+    url = tmp_path / "url"
+    url.write_text(f"redis://nobody:{PASSWORD.replace('@', '%40')}@127.0.0.1:{server.port}")
+    error = await failure(sink_of(table(server, stream, url=None, url_file=url)))
+    assert type(error) is MisconfiguredSinkError
+    assert "check the user, the password" in str(error)
+    assert PASSWORD not in str(error)
+
+
+async def test_a_full_server_is_tried_again(server: RedisServer, client: redis.Redis, stream: str) -> None:
+    """At `maxmemory` nothing is dropped: the event waits, and is added when there is room."""
+    sink = sink_of(table(server, stream))
+    client.config_set("maxmemory", "1")
+    try:
+        with pytest.raises(TransientDeliveryError, match="maxmemory"):
+            await sink.deliver(sample_deliveries(1))
+    finally:
+        client.config_set("maxmemory", "0")
+    await sink.deliver(sample_deliveries(1))
+    await sink.close()
+    assert ids(client, stream) == ["event-0001"]
+
+
+async def test_what_is_too_large_is_a_dead_letter(
+    server: RedisServer, client: redis.Redis, stream: str
+) -> None:
+    """An event beyond `proto-max-bulk-len` is refused for good; the next one is taken."""
+    (small, large) = sample_deliveries(2)
+    body = json.dumps(json.loads(large.body) | {"padding": "x" * 1_100_000}).encode()
+    large = type(large)(**{name: getattr(large, name) for name in large.__struct_fields__} | {"body": body})
+    client.config_set("proto-max-bulk-len", 1024 * 1024)
+    try:
+        sink = sink_of(table(server, stream))
+        with pytest.raises(PermanentDeliveryError, match="than the server's proto-max-bulk-len"):
+            await sink.deliver([large])
+        await sink.deliver([small])
+        await sink.close()
+    finally:
+        client.config_set("proto-max-bulk-len", 512 * 1024 * 1024)
+    assert ids(client, stream) == ["event-0001"]
+
+
+async def test_the_pages_consumer_prints_what_changed(server: RedisServer, client: redis.Redis) -> None:
+    """docs/sink-redis.md, run as it stands: it prints each event once and confirms it."""
+    client.delete("rooms")
+    deliveries = summarised(3)
+    sink = sink_of(table(server, "rooms"))
+    async with consumer(
+        example("redis", {'host="redis.corp"': f'host="127.0.0.1", port={server.port}'})
+    ) as lines:
+        for delivery in deliveries:
+            await sink.deliver([delivery])
+        await sink.close()
+        assert await lines(3) == as_printed(deliveries)
+
+
+async def test_tls_trusts_whom_it_is_told_to(tmp_path: Path, stream: str) -> None:
+    """With `ca_bundle` the server's certificate is enough; without, and for another name, it is not."""
+    certificate, key = tmp_path / "server.pem", tmp_path / "server.key"
+    await asyncio.to_thread(make_certificate, certificate, key)
+    tls = free_port()
+    options = ("--tls-port", str(tls), "--tls-cert-file", str(certificate), "--tls-key-file", str(key))
+    with running(RedisServer(tmp_path, *options, "--tls-auth-clients", "no")) as server:
+        url = f"rediss://localhost:{tls}"
+        sink = sink_of(made("redis", name="bus", url=url, stream=stream, ca_bundle=certificate))
+        await sink.deliver(sample_deliveries(1))
+        await sink.close()
+        error = await failure(sink_of(made("redis", name="bus", url=url, stream=stream)))
+        assert "the certificate is not trusted" in str(error)
+        other = url.replace("localhost", "127.0.0.1")
+        sink = sink_of(made("redis", name="bus", url=other, stream=stream, ca_bundle=certificate))
+        assert "the certificate is not trusted" in str(await failure(sink))
+        with contextlib.closing(redis.Redis(port=server.port, decode_responses=True)) as client:
+            assert ids(client, stream) == ["event-0001"]
+
+
+class Scripted:
+    """Answers as Redis 8.6 is documented to; Debian's is older."""
+
+    def __init__(self, *, set_up: bool) -> None:
+        self.set_up = set_up
+        self.commands: list[list[bytes]] = []
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection."""
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            while True:
+                count = int((await reader.readuntil(b"\r\n"))[1:])
+                words = []
+                for _ in range(count):
+                    length = int((await reader.readuntil(b"\r\n"))[1:])
+                    words.append((await reader.readexactly(length + 2))[:-2])
+                self.commands.append(words)
+                writer.write(self.answer(words))
+        writer.close()
+
+    def answer(self, words: list[bytes]) -> bytes:
+        """In RESP."""
+        if words[0] == b"XADD":
+            return b"$3\r\n1-0\r\n"
+        if words[0] == b"XINFO":
+            entries = b"$11\r\nfirst-entry\r\n$-1\r\n$10\r\nlast-entry\r\n$-1\r\n"
+            window = b"$13\r\nidmp-duration\r\n:86400\r\n$12\r\nidmp-maxsize\r\n:10000\r\n"
+            return b"*8\r\n" + entries + window if self.set_up else b"*4\r\n" + entries
+        return b"+OK\r\n"
+
+
+@pytest.mark.parametrize("set_up", [False, True])
+async def test_a_server_that_knows_ids_is_asked_to(set_up: bool, stream: str) -> None:  # noqa: FBT001
+    """From 8.6: one command an event, with its id; the window is widened once, and never anew, as that would forget all ids."""
+    scripted = Scripted(set_up=set_up)
+    async with await asyncio.start_server(scripted, "127.0.0.1", port := free_port()):
+        sink = sink_of(made("redis", name="bus", url=f"redis://127.0.0.1:{port}", stream=stream, maxlen=9))
+        for delivery in sample_deliveries(2) * 2:
+            await sink.deliver([delivery])
+        await sink.close()
+    adds = [words for words in scripted.commands if words[0] == b"XADD"]
+    assert [words[2:4] for words in adds] == [[b"IDMP", b"reserve-listener"]] * 4
+    assert len({words[4] for words in adds}) == 2
+    assert adds[0][5:9] == [b"MAXLEN", b"~", b"9", b"*"]
+    assert sum(words[0] == b"XINFO" for words in scripted.commands) == 1
+    asked = [words[2:] for words in scripted.commands if words[0] == b"XCFGSET"]
+    assert asked == ([] if set_up else [[b"IDMP-DURATION", b"86400", b"IDMP-MAXSIZE", b"10000"]])
+
+
+def test_without_the_client_one_line_says_what_to_install() -> None:
+    """The extra is named, and nothing of the daemon needs it before such a sink is configured."""
+    code = """
+import sys
+sys.modules["redis"] = None
+from reserve_listener.sinks.kinds import KINDS
+try: KINDS.find("redis")
+except Exception as error: print(type(error).__name__, error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    expected = (
+        "ConfigError type \"redis\" needs what is not installed: pip install 'reserve-listener[redis]'\n"
+    )
+    assert done.stdout == expected
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {},
+        {"url": "redis://h", "url_file": "f"},
+        {"url": "http://h"},
+        {"url": f"redis://:{PASSWORD}@h"},
+        {"url": "redis://h/events"},
+        {"url": "redis://h", "ca_bundle": "ca.pem"},
+        {"url": "rediss://h", "client_key_file": "key.pem"},
+        {"url": "redis://h", "stream": "{room}"},
+        {"url": "redis://h", "stream": "a b"},
+        {"url": "redis://h", "stream": "{"},
+        {"url": "redis://h", "maxlen": 0},
+    ],
+)
+def test_mistakes_in_the_settings(keys: dict[str, Any]) -> None:
+    """What cannot work is said at the start, and a password in the open configuration is one of these."""
+    with pytest.raises(ValueError, match=r"url|ca_bundle|client_key_file|stream|maxlen") as caught:
+        made("redis", **({"name": "bus", "stream": "events"} | keys))
+    assert PASSWORD not in str(caught.value)
+
+
+def test_check_names_stream_and_server(tmp_path: Path) -> None:
+    """`check` connects to nobody, and says neither user nor password; a bad URL in the file is an error without it."""
+    url = tmp_path / "url"
+    url.write_text(f"rediss://me:{PASSWORD.replace('@', '%40')}@redis.corp")
+    found = look_over(made("redis", name="bus", url_file=url, stream="events"))
+    assert found == "stream events at redis.corp:6379"
+    url.write_text(f"amqp://{PASSWORD}")
+    with pytest.raises(ConfigError, match="must begin with redis://") as caught:
+        look_over(made("redis", name="bus", url_file=url, stream="events"))
+    assert PASSWORD not in str(caught.value)
