@@ -171,7 +171,8 @@ class Projector:
                 self._failed(error)
                 await asyncio.sleep(BREATH_S)
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._asked.wait(), RETRY_S)
+                    async with asyncio.timeout(RETRY_S):
+                        await self._asked.wait()
                 self._asked.clear()
 
     async def _pace(self) -> None:
@@ -181,7 +182,8 @@ class Projector:
             if not self._closing.is_set():
                 self._full.clear()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._full.wait(), rest_s)
+                async with asyncio.timeout(rest_s):
+                    await self._full.wait()
 
     async def _project(self) -> None:
         async with self._one_at_a_time:

@@ -206,7 +206,8 @@ class Reconciler:
     async def _pause(self, seconds: float | None) -> None:
         if seconds != 0:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), seconds)
+                async with asyncio.timeout(seconds):
+                    await self._wake.wait()
 
     def _nothing_for_s(self) -> float | None:
         dues = [due_s for due_s in (self._due_s, self._doubt_due_s) if due_s is not None]

@@ -21,7 +21,7 @@ from reserve_listener.intake.jobs import TRIES
 from reserve_listener.intake.reconcile import comparing
 from reserve_listener.intake.reconciler import Reconciler
 from reserve_listener.lark.api.client import Client
-from reserve_listener.simulator import ApiFault, Estate, Simulator, sample_event
+from reserve_listener.simulator import ApiFault, Estate, Simulator, patience, sample_event
 from reserve_listener.store import open_reader, open_store
 from tests.helpers import push, until, url_of
 
@@ -179,6 +179,24 @@ def hours(before: int, after: int) -> list[dict[str, Any]]:
 
 def said(logs: list[Any]) -> list[str]:
     return [line["event"] for line in logs if line["log_level"] != "debug"]
+
+
+@pytest.mark.parametrize("turns", range(5))
+async def test_a_stop_is_heard_just_as_a_pass_begins(tmp_path: Path, time: Seconds, turns: int) -> None:
+    """However few turns of the loop lie between the two."""
+    async with Simulator(estate=Estate(rooms=1, depth=1), clock=time) as simulator:
+        world = World(simulator, time, tmp_path)
+        await world.open()
+        running = asyncio.create_task(world.reconciler.run())
+        await asyncio.sleep(0)
+        world.reconciler.begin("start")
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        running.cancel()
+        await asyncio.wait([running], timeout=patience(10))
+        assert running.cancelled()
+        await world.client.close()
+        await world.store.close()
 
 
 async def test_the_first_pass_is_the_baseline_and_the_next_finds_what_was_missed(
