@@ -9,7 +9,7 @@ TWO := -n 2 --dist loadscope --no-loadscope-reorder
 # The pins name all that is needed. Asked for dependencies as well, an older pip trips over a newer release of one with an extra.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
 
-.PHONY: help demo quick test cover lint types long systemd bench pins clean
+.PHONY: help demo quick test cover lint types long systemd bench pictures pins clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -45,6 +45,9 @@ systemd: $(READY) ## the units under a real systemd, in a container (as root; AR
 
 bench: $(READY) ## the daemon against the platform's own samples (minutes; ARGS=--quick shows that it works)
 	$(BIN)/python benchmarks/bench.py $(ARGS)
+
+pictures: $(READY) ## take the page's pictures for the docs anew (needs chromium and fonts-noto-cjk)
+	PICTURES=1 $(BIN)/pytest -q tests/web/page/test_pictures.py
 
 pins: $(READY) ## write requirements/*.txt anew from pyproject.toml (needs uv)
 	cd requirements && for group in run dev; do \

@@ -56,8 +56,8 @@ def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]
 
 PROCESSES = {"subprocess", "COMMAND", "Daemon", "Terminal", "running"}
 """A module that knows one of these starts commands and daemons: each takes its half second, so none of it is quick."""
-SDK = {"sdk", "sdk_frame"}
-"""Fixtures that import the whole SDK, which takes seconds."""
+DEAR = {"sdk", "sdk_frame", "devtools"}
+"""Fixtures that import the whole SDK, or start a browser, which takes seconds."""
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m chooses
@@ -65,7 +65,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Sort tests into tiers. A test without a sentence that says what it shows is not taken."""
     for item in items:
         known = vars(item.module).keys() if isinstance(item, pytest.Function) else ()
-        if PROCESSES.intersection(known) or SDK.intersection(getattr(item, "fixturenames", ())):
+        if PROCESSES.intersection(known) or DEAR.intersection(getattr(item, "fixturenames", ())):
             item.add_marker("slow")
     silent = [
         item.nodeid for item in items if isinstance(item, pytest.Function) and not item.function.__doc__

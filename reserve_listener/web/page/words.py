@@ -26,6 +26,7 @@ ENGLISH: Final[Words] = {
     "metrics": "Metrics",
     "api": "API",
     "new_changes": "The page has new changes",
+    "stale": "The daemon does not answer at the moment. What you see is old; the page keeps trying.",
     # -- is it well
     "ok": "All is well",
     "degraded": "Needs a look",
@@ -57,7 +58,7 @@ ENGLISH: Final[Words] = {
     "disabled_hint": "Its deliveries wait. Enable it under Deliveries, or with: reserve-listener sinks enable {}",
     "dead_letters_reason": "{} deliveries were given up",
     "dead_letters_reason_1": "{} delivery was given up",
-    "dead_letters_hint": "See below why; once the cause is mended, retry them, or drop them for good.",
+    "dead_letters_hint": "Deliveries says why. Once the cause is mended, retry them there, or drop them for good.",
     "store_unread": "The store cannot be read at the moment, so changes and rooms are not shown. The page tries again.",
     # -- the feed
     "today": "Today",
@@ -254,6 +255,7 @@ CHINESE: Final[Words] = {
     "metrics": "指标",
     "api": "API",
     "new_changes": "页面有新的变更",
+    "stale": "程序暂时没有响应。当前显示的内容可能已过时，页面会自动重试。",
     "ok": "一切正常",
     "degraded": "需要关注",
     "failing": "无法工作",
@@ -280,7 +282,7 @@ CHINESE: Final[Words] = {
     "disabled_hint": "待投递的变更会保留。请在“投递”页面启用，或运行：reserve-listener sinks enable {}",
     "dead_letters_reason": "{}次投递已放弃",
     "dead_letters_reason_1": "{}次投递已放弃",
-    "dead_letters_hint": "原因见下方。解决后可重试，或永久丢弃。",
+    "dead_letters_hint": "原因见“投递”页面。解决后可在该页面重试，或永久丢弃。",
     "store_unread": "暂时无法读取存储，因此不显示变更和会议室。页面会自动重试。",
     "today": "今天",
     "yesterday": "昨天",

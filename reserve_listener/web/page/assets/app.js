@@ -6,6 +6,8 @@ const BUSY_MS = 2000; // and then no more than one in so long
 const QUIET_MS = 30000; // "3 min ago" and the verdict grow old although nothing comes
 const TYPING_MS = 180;
 
+const stale = document.getElementById("stale");
+
 let asked = 0; // only the answer to the last question counts
 let refreshed = 0;
 let waiting = null;
@@ -70,11 +72,12 @@ async function refresh() {
   refreshed = Date.now();
   try {
     const page = await load(location.href);
+    stale.hidden = true;
     if (!page) return;
     const announce = document.getElementById("announce");
     if (take(page)) announce.textContent = `${announce.dataset.text} (${new Date().toLocaleTimeString()})`;
   } catch {
-    // the daemon restarts, or the network is away: the next one comes
+    stale.hidden = false; // the daemon restarts, or the network is away: what is shown is old
   }
 }
 
@@ -87,6 +90,8 @@ function listen(url) {
   const stream = new EventSource(url);
   stream.addEventListener("change", refreshSoon);
   stream.addEventListener("reset", refreshSoon);
+  stream.addEventListener("open", refreshSoon); // what came before somebody listened
+  stream.addEventListener("error", refreshSoon);
   setInterval(refreshSoon, QUIET_MS);
   document.addEventListener("visibilitychange", refreshSoon);
   addEventListener("pagehide", () => stream.close());
