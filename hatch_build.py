@@ -6,11 +6,13 @@ from typing import Any
 
 from hatchling.metadata.plugin.interface import MetadataHookInterface
 
+RELATIVE_IMAGE = re.compile(r"^!\[[^\]]+\]\((?!https?://)[^)]+\)\n\n?", re.MULTILINE)
 RELATIVE_LINK = re.compile(r"\[([^\]]+)\]\((?!https?://|#)([^)]+)\)")
 
 
 def without_relative_links(text: str) -> str:
-    """The text, each link to a file of the repository as the file's name."""
+    """The text, each link to a file of the repository as the file's name, and without the pictures that are there."""
+    text = RELATIVE_IMAGE.sub("", text)
     return RELATIVE_LINK.sub(lambda link: link[1] if link[2] in link[1] else f"{link[1]} (`{link[2]}`)", text)
 
 

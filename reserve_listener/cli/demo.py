@@ -80,7 +80,8 @@ def _introduce(stage: Stage) -> None:
   platform  {stage.platform.domain}   {how}, no account needed
   rooms     {len(estate.rooms)} on {len(estate.levels)} levels; the daemon asks the platform for their names and limits
   daemon    reserve-listener run -c {stage.folder}/config.toml   (process {stage.daemon.process.pid}, {"connected" if long else "listening"})
-  sinks     console (log) · audit (file {stage.folder.name}/events.jsonl) · booking (http {stage.receiver_url})""")
+  sinks     console (log) · audit (file {stage.folder.name}/events.jsonl) · booking (http {stage.receiver_url})
+  page      {stage.page}   open it in a browser, and see the changes come in""")
 
 
 # -- changes that are pushed ------------------------------------------------------------------------------------------------

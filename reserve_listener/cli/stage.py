@@ -51,6 +51,9 @@ SINKS = """
 [store]
 url = "sqlite:///{folder}/events.db"
 
+[status]
+listen = "127.0.0.1:{page}"
+
 [[sinks]]
 name = "console"
 type = "log"
@@ -110,6 +113,7 @@ class Stage:
     api: "Simulator"
     receiver: "Receiver"
     receiver_url: str
+    page: str
     daemon: Daemon = field(init=False)
 
     @property
@@ -179,11 +183,12 @@ async def set_up(transport: Transport) -> AsyncIterator[Stage]:
             listen, key = f"127.0.0.1:{_free_port()}", secrets.token_urlsafe(24)
             platform = WebhookPlatform(f"http://{listen}/webhook/event", encrypt_key=key, estate=api.estate)
             await stack.enter_async_context(platform)
-        _configure(folder, api, listen, key, server.url)
-        yield Stage(folder, platform, api, receiver, server.url)
+        page = _free_port()  # the same after the daemon's restart, for a browser that looks at it
+        _configure(folder, api, listen, key, server.url, page)
+        yield Stage(folder, platform, api, receiver, server.url, f"http://127.0.0.1:{page}/")
 
 
-def _configure(folder: Path, api: "Simulator", listen: str, key: str, receiver_url: str) -> None:
+def _configure(folder: Path, api: "Simulator", listen: str, key: str, receiver_url: str, page: int) -> None:
     from reserve_listener.simulator.events import TOKEN
 
     text = LARK.format(app_id=api.app_id, folder=folder, domain=api.domain)
@@ -194,7 +199,7 @@ def _configure(folder: Path, api: "Simulator", listen: str, key: str, receiver_u
     for name, secret in files.items():
         (folder / name).touch(mode=0o600)
         (folder / name).write_text(f"{secret}\n")
-    (folder / "config.toml").write_text(text + SINKS.format(folder=folder, receiver=receiver_url))
+    (folder / "config.toml").write_text(text + SINKS.format(folder=folder, receiver=receiver_url, page=page))
 
 
 def _free_port() -> int:

@@ -95,6 +95,27 @@ def test_a_sinks_secret_is_looked_at_and_its_certificate_is_not(config: Path, tm
     )
 
 
+def test_the_status_section_is_looked_at(config: Path, tmp_path: Path) -> None:
+    """Where the page is and for whom; a token that others can read, and a certificate that is none."""
+    text = config.read_text()
+    config.write_text(text + "[status]\n")
+    assert "http://127.0.0.1:9464, reads for everybody on this machine" in run("check", "-c", config)[1]
+    token = tmp_path / "token"
+    token.write_text("t0ken-of-the-page")
+    token.chmod(0o644)
+    config.write_text(f'{text}[status]\nlisten = "0.0.0.0:80"\ntoken_file = "{token}"\n')
+    code, said = run("check", "-c", config)
+    assert (code, "http://0.0.0.0:80, with the token" in said) == (0, True)
+    assert "t0ken" not in said
+    (warning,) = warnings(said)
+    assert f"{token} (status.token_file)" in warning
+    config.write_text(f'{text}[status]\ntls_cert_file = "{token}"\n')
+    code, said = run("check", "-c", config)
+    assert code == 78
+    assert "status" in said
+    assert f"{token}" in said
+
+
 # -- what a store is -------------------------------------------------------------------------------------------------------
 
 

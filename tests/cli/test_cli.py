@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+import httpx2
 import pytest
 
 from reserve_listener import __version__
@@ -167,6 +169,7 @@ def test_the_demo_ends_by_itself_with_0(transport: str) -> None:
     """`demo --events 2` shows each change in each sink, then three that nobody pushed, whichever way events come in."""
     done = cli("demo", "--events", "2", "--transport", transport)
     assert done.returncode == 0, done.stderr
+    assert re.search(r"^  page      http://127\.0\.0\.1:\d+/ ", done.stdout, re.MULTILINE)
     assert done.stdout.count("→ answered 200") == 2
     assert done.stdout.count("→ found to be changed") == 3
     assert done.stdout.count("     ✓") == 15
@@ -174,6 +177,21 @@ def test_the_demo_ends_by_itself_with_0(transport: str) -> None:
     assert '"origin": "reconcile"' in done.stdout
     assert "All 5 changes arrived" in done.stdout
     assert done.stderr == ""
+
+
+async def test_the_demo_has_a_page() -> None:
+    """At an address that stays when the daemon is started again."""
+    async with (
+        stage.set_up(stage.Transport.long_connection) as playing,
+        httpx2.AsyncClient(trust_env=False) as client,
+    ):
+        for _ in range(2):
+            async with playing.running():
+                answer = await client.get(playing.page)
+                assert (answer.status_code, answer.headers["content-type"]) == (
+                    200,
+                    "text/html; charset=utf-8",
+                )
 
 
 def test_the_demo_fails_when_a_sink_gets_nothing(
