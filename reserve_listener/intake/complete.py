@@ -187,7 +187,7 @@ def _named(event: IncomingEvent, directory: Directory) -> dict[str, Any]:
 
 def _members(said: dict[str, Any]) -> bytes:
     """As JSON, without the braces."""
-    return _encode(said)[1:-1]
+    return _encode(said)[1:-1] if said else b""
 
 
 def _sealed(body: bytes, *members: bytes) -> bytes:

@@ -79,6 +79,8 @@ class Appending:
         directory: Directory | None = None,
     ) -> None:
         self._specs = specs
+        self._no_filters = all(sink_filter == _EVERYTHING for _, sink_filter in specs)
+        self._sinks = tuple([sink for sink, _ in specs])
         self._directory = directory
         self._scopes = scopes
         self._complete = complete
@@ -173,12 +175,14 @@ class Appending:
         scope = event.scope
         if scope is None:
             return ()
+        if self._no_filters:
+            return self._sinks
         paths = None if completed is None else completed.paths
         return tuple(
             [
                 sink
                 for sink, sink_filter in self._specs
-                if sink_filter == _EVERYTHING or sink_filter.takes(scope, paths, tenant_known=tenant_known)
+                if sink_filter.takes(scope, paths, tenant_known=tenant_known)
             ]
         )
 

@@ -43,7 +43,8 @@ class Batch(NamedTuple):
 
 class _Put(NamedTuple):
     batch: Batch
-    projected: int
+    free: int
+    """Up to this batch all may go; 0: nothing new may."""
 
 
 class Inbox:
@@ -54,6 +55,7 @@ class Inbox:
         self._store = store
         self._next = 1
         self._projected = 0
+        self._freed = 0
         self._opened = False
         self._writer: Writer
         self.id = ""
@@ -87,9 +89,20 @@ class Inbox:
         """Make them durable. `done` is told the batch's number once they are, or why they are not."""
         batch = Batch(self._next, events)
         self._next += 1
-        item = _Put(batch, self._projected)
-        self._writer.submit_item(_put, item, partial(_told, done, batch.number), writes=True)
+        item = _Put(batch, self._projected if self._projected > self._freed else 0)
+        self._writer.submit_item(_put, item, partial(self._told, done, item), writes=True)
         self._writer.hand_on()
+
+    def _told(
+        self,
+        done: Callable[[int, StoreError | None], None],
+        put: _Put,
+        _value: None,
+        error: StoreError | None,
+    ) -> None:
+        if error is None:
+            self._freed = max(self._freed, put.free)
+        done(put.batch.number, error)
 
     async def left(self) -> list[Batch]:
         """What is not in the store, in the order in which it came."""
@@ -131,7 +144,8 @@ def _look(connection: sqlite3.Connection) -> tuple[str, int]:
 def _put(items: Sequence[_Put], connection: sqlite3.Connection) -> list[None]:
     for batch, _ in items:
         connection.execute(sql.PUT_BATCH, (batch.number, _encode(batch.events)))
-    _free(items[-1].projected, connection)
+    if free := max(item.free for item in items):
+        _free(free, connection)
     return [None] * len(items)
 
 
@@ -146,9 +160,3 @@ def _touch(connection: sqlite3.Connection) -> None:
 def _left(projected: int, connection: sqlite3.Connection) -> list[Batch]:
     rows = connection.execute(sql.BATCHES_AFTER, (projected,))
     return [Batch(number, _decode(events)) for number, events in rows]
-
-
-def _told(
-    done: Callable[[int, StoreError | None], None], number: int, _value: None, error: StoreError | None
-) -> None:
-    done(number, error)
