@@ -382,7 +382,7 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What its age counts from: when it was stored, later by the time that does not count (`Store.claim`)."""
     body: bytes
     raw: bytes | None = None
-    """What the platform sent, for a sink that `needs_raw`."""
+    """What the platform sent, for a sink that `needs_raw`; of an alert, which it did not send, the same as `body`."""
 
     def __repr__(self) -> str:
         """Which one it is; what is in it stays out of tracebacks."""

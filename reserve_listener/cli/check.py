@@ -37,7 +37,7 @@ def check(
     Also checks the places that the daemon writes to.
 
     With --online, it also asks the platform, without connecting, whether it accepts the app and how many other clients of
-    the app are connected, and it tries to reach each sink's host. It sends no events.
+    the app are connected, and it tries to reach each sink's host and the push monitor. It sends nothing to them.
 
     Exit codes: 0 all is well (warnings allowed), 78 the configuration is wrong, 77 the platform refuses the app,
     1 something cannot be reached.

@@ -142,13 +142,16 @@ def _try_here(config: Path | None, name: str) -> "SampleResult":
 
     from reserve_listener.config import load
     from reserve_listener.config.files import ours
+    from reserve_listener.config.sinks import for_alerts_only
     from reserve_listener.daemon.trial import sample_delivery, send_test_event
     from reserve_listener.net.resolver import Loop
+    from reserve_listener.redact import redact
     from reserve_listener.sinks.kinds import KINDS
     from reserve_listener.sinks.registry import make_sink_spec
 
     settings = load(KINDS, config)
     table = next(sink for sink in settings.sinks if sink.name == name)
+    secrets = tuple(settings.secret_texts())
 
     async def write(lines: Any) -> None:
         for line in lines:
@@ -158,9 +161,8 @@ def _try_here(config: Path | None, name: str) -> "SampleResult":
         reserved = [path for path, _ in ours(settings)]
         sink = make_sink_spec(table, write, reserved=reserved).sink
         try:
-            return await send_test_event(
-                sink, sample_delivery(settings.lark.app_id, now_ms(), is_alert=not table.events)
-            )
+            sample = sample_delivery(settings.lark.app_id, now_ms(), is_alert=for_alerts_only(table))
+            return await send_test_event(sink.deliver, sample, redact=lambda text: redact(text, secrets))
         finally:
             await sink.close()
 

@@ -148,6 +148,11 @@ def takes_alerts(table: SinkTable) -> bool:
     return takes is None or takes(table)
 
 
+def for_alerts_only(table: SinkTable) -> bool:
+    """Whether all that such a sink ever gets is alerts."""
+    return not table.events and takes_alerts(table)
+
+
 def file_keys(kind: SinkKind) -> tuple[str, ...]:
     """All keys that name files which such sinks read."""
     return (*secret_readers(kind), *getattr(kind, "files", ()))

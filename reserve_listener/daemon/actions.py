@@ -38,15 +38,17 @@ class OperatorActions:
         workers: Workers,
         health: Health,
         rooms: Rooms,
+        redact: Callable[[str], str] = str,
     ) -> None:
         self._app_id = app_id
+        self._redact = redact
         self._rooms = rooms
         self._store = store
         self._transport = transport
         self._workers = workers
         self._health = health
         self.for_alerts_only: Callable[[], Collection[str]] = tuple
-        """Names of the sinks with `events = false`."""
+        """Names of the sinks that get nothing but alerts."""
 
     async def status(self) -> Status:
         """See `web.api.Actions`."""
@@ -75,7 +77,7 @@ class OperatorActions:
     async def test_sink(self, name: str) -> SampleResult:
         """See `web.api.Actions`."""
         sample = sample_delivery(self._app_id, now_ms(), is_alert=name in self.for_alerts_only())
-        return await send_test_event(self._worker(name).sink, sample)
+        return await send_test_event(self._worker(name).aside.deliver, sample, redact=self._redact)
 
     async def reconnect(self) -> str:
         """See `web.api.Actions`."""

@@ -15,6 +15,7 @@ from reserve_listener import __version__
 from reserve_listener.ages import Ages
 from reserve_listener.config import StatusConfig, WebhookConfig
 from reserve_listener.config.files import ours
+from reserve_listener.config.sinks import for_alerts_only
 from reserve_listener.daemon import runtime
 from reserve_listener.daemon.actions import OperatorActions
 from reserve_listener.daemon.alerts.watch import Alerts
@@ -206,7 +207,7 @@ class App:
         self._monitor = self._make_monitor()
         await self._listen()
         # After the transport and [status], which may refuse their settings: nobody would stop the workers then.
-        self._workers = Workers(self._store, self._ages)
+        self._workers = Workers(self._store, self._ages, redact=self._logs.redact)
         self._store.on_commit = self._workers.wake
         self._store.on_requeue = self._workers.requeue
         self._workers.start(specs, disabled=await self._disabled())
@@ -227,8 +228,11 @@ class App:
             workers=self._workers,
             health=self._health,
             rooms=self._rooms,
+            redact=self._logs.redact,
         )
-        self._actions.for_alerts_only = lambda: [sink.name for sink in self._config.sinks if not sink.events]
+        self._actions.for_alerts_only = lambda: [
+            one.name for one in self._config.sinks if for_alerts_only(one)
+        ]
         runtime.started()
 
     def _listener(self) -> Transport:

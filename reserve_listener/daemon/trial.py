@@ -16,7 +16,7 @@ from reserve_listener.model import EVENT_TYPE, Delivery
 from reserve_listener.web.answers import SampleResult
 
 if TYPE_CHECKING:
-    from reserve_listener.protocols import Sink
+    from collections.abc import Awaitable, Callable, Sequence
 
 
 def sample_delivery(app_id: str, now_ms: int, *, is_alert: bool = False) -> Delivery:
@@ -59,18 +59,25 @@ def sample_alert(app_id: str, now_ms: int) -> Delivery:
     )
     delivery = delivery_of(alert, app_id)
     event_id = f"test-{uuid.uuid4()}"
-    body = msgspec.json.decode(delivery.body) | {"id": event_id, "test": True}
-    return msgspec.structs.replace(delivery, event_id=event_id, body=msgspec.json.encode(body))
+    body = msgspec.json.encode(msgspec.json.decode(delivery.body) | {"id": event_id, "test": True})
+    return msgspec.structs.replace(delivery, event_id=event_id, body=body, raw=body)
 
 
-async def send_test_event(sink: Sink, delivery: Delivery) -> SampleResult:
-    """Deliver this one now, outside of any schedule, and say what came of it."""
+async def send_test_event(
+    deliver: Callable[[Sequence[Delivery]], Awaitable[None]],
+    delivery: Delivery,
+    *,
+    redact: Callable[[str], str],
+) -> SampleResult:
+    """Deliver this one now, outside of any schedule, and say what came of it, without a secret that the sink quotes."""
     started = time.monotonic()
     try:
-        await sink.deliver([delivery])
+        await deliver([delivery])
         error = None
     except DeliveryError as failure:
-        error = str(failure)
+        error = redact(str(failure))
+    except Exception as failure:  # noqa: BLE001  # a plugin may raise anything
+        error = redact(f"{type(failure).__name__}: {failure}")
     return SampleResult(
         delivered=error is None,
         problem=error,

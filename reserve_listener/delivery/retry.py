@@ -43,6 +43,7 @@ def decide(
     delivery: Delivery,
     error: Exception,
     *,
+    text: str | None = None,
     now_ms: int,
     jitter: float,
     before_ms: int | None = None,
@@ -51,9 +52,9 @@ def decide(
 
     Ages count from when the event was stored; one that was stored before `before_ms` is too old (by default `now_ms`
     less the policy's `max_age_s`; a clock that jumped makes it another). An error that is no `DeliveryError` is a defect of ours and treated as
-    one that may pass.
+    one that may pass. `text`: what is kept of it, by default its own.
     """
-    text = str(error) or type(error).__name__
+    text = text or str(error) or type(error).__name__
     if isinstance(error, PermanentDeliveryError):
         return Outcome.dead(delivery, error=text)
     attempts = delivery.attempts + 1

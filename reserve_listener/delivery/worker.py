@@ -22,6 +22,7 @@ from msgspec.structs import replace
 from reserve_listener.ages import Ages
 from reserve_listener.clock import now_ms
 from reserve_listener.delivery import lines
+from reserve_listener.delivery.aside import Aside
 from reserve_listener.delivery.breaker import Breaker
 from reserve_listener.delivery.pending import Pending
 from reserve_listener.delivery.retry import RetryPolicy, decide, is_down
@@ -82,7 +83,10 @@ class SinkHealth:
 
 
 class Worker:
-    """Carries the deliveries of one sink until told to drain. `disabled`: not before `enable`."""
+    """Carries the deliveries of one sink until told to drain. `disabled`: not before `enable`.
+
+    `redact` masks secrets in the texts of errors, which are kept: a sink's author may have quoted one.
+    """
 
     def __init__(
         self,
@@ -95,8 +99,10 @@ class Worker:
         ages: Ages | None = None,
         jitter: Callable[[], float] = random.random,
         meter: DeliveryMeter | None = None,
+        redact: Callable[[str], str] = str,
     ) -> None:
         self.sink = sink
+        self._redact = redact
         self.meter = meter or DeliveryMeter()
         self._store = store
         self._policy = policy
@@ -104,6 +110,12 @@ class Worker:
         self._now_ms = self._ages.now_ms
         self._jitter = jitter
         self._wake = asyncio.Event()
+        self.aside = Aside(
+            sink,
+            taken=lambda: sum(not attempt.done() for attempt in self._attempts),
+            leaving=lambda: self._draining,
+            done=self._wake.set,
+        )
         self._looked_s = float("-inf")
         self._next_look: asyncio.TimerHandle | None = None
         self._draining = False
@@ -222,7 +234,7 @@ class Worker:
         await self._settle()
 
     def _finished(self) -> bool:
-        busy = bool(self._attempts or self._unsettled)
+        busy = bool(self._attempts or self._unsettled or self.aside.under_way)
         wanting = self._slots() > 0 and (bool(self._pending.ready) or self._pending.unfinished)
         return self._draining and not busy and not wanting
 
@@ -279,10 +291,10 @@ class Worker:
             error, Exception
         ):  # a sink that cancels itself: its deliveries stay in the store all the same
             error = RuntimeError(type(error).__name__)
-        self._health.last_error = str(error) or type(error).__name__
+        self._health.last_error = text = self._text(error)
         self._health.failing_since_ms = self._health.failing_since_ms or self._now_ms()
         self._pending.let_go(frozenset(delivery.scope for delivery in deliveries))
-        outcomes = self._failed(deliveries, error, probing=probing)
+        outcomes = self._failed(deliveries, error, text, probing=probing)
         return [
             self._told(delivery, outcome, error, probing=probing, took_s=took_s)
             for delivery, outcome in zip(deliveries, outcomes, strict=True)
@@ -314,10 +326,15 @@ class Worker:
         status = error.status if isinstance(error, DeliveryError) else None
         return AttemptRecord(self._now_ms(), name, status, round(took_s * 1000), outcome.error)
 
-    def _failed(self, deliveries: list[Delivery], error: Exception, *, probing: bool) -> list[Outcome]:
+    def _text(self, error: Exception) -> str:
+        return self._redact(str(error) or type(error).__name__)
+
+    def _failed(
+        self, deliveries: list[Delivery], error: Exception, text: str, *, probing: bool
+    ) -> list[Outcome]:
         jitter = self._jitter()  # one for all: a batch that failed together comes back together
         if isinstance(error, SinkGoneError):
-            return self._sink_gone(deliveries, error)
+            return self._sink_gone(deliveries, text)
         if not is_down(error):
             self._is_up()
         elif self._breaker.down(error, now_ms=self._now_ms(), jitter=jitter, probing=probing):
@@ -326,18 +343,20 @@ class Worker:
             log.error(
                 "delivery.sink_down",
                 sink=self.sink.name,
-                error=str(error),
+                error=text,
                 delay_s=(self._breaker.probe_ms - self._now_ms()) / 1000,
                 hint="from now on it is only probed; its deliveries wait in the store",
             )
         elif self._breaker.is_open and not probing:
             self._release = True  # the same for what had begun before
         if probing and self._breaker.is_open:
-            self._expire = str(error)
-            return [self._probed(delivery, error) for delivery in deliveries]
+            self._expire = text
+            return [self._probed(delivery, text) for delivery in deliveries]
         now_ms, before_ms = self._now_ms(), self._ages.ago_ms(self._policy.max_age_ms)
         return [
-            decide(self._policy, delivery, error, now_ms=now_ms, jitter=jitter, before_ms=before_ms)
+            decide(
+                self._policy, delivery, error, text=text, now_ms=now_ms, jitter=jitter, before_ms=before_ms
+            )
             for delivery in deliveries
         ]
 
@@ -346,20 +365,19 @@ class Worker:
             self._release, self._expire = True, None
             log.info("delivery.sink_up", sink=self.sink.name)
 
-    def _sink_gone(self, deliveries: list[Delivery], error: Exception) -> list[Outcome]:
+    def _sink_gone(self, deliveries: list[Delivery], text: str) -> list[Outcome]:
         if not self._disabled:
             log.error(
                 "delivery.sink_disabled",
                 sink=self.sink.name,
-                error=str(error),
+                error=text,
                 hint=f"its deliveries wait; once the receiver is back, run: reserve-listener sinks enable {self.sink.name}",
             )
         self.disable()
-        self._gone = str(error)
-        return [Outcome.uncounted(delivery, due_ms=0, error=str(error)) for delivery in deliveries]
+        self._gone = text
+        return [Outcome.uncounted(delivery, due_ms=0, error=text) for delivery in deliveries]
 
-    def _probed(self, delivery: Delivery, error: Exception) -> Outcome:
-        text = str(error) or type(error).__name__
+    def _probed(self, delivery: Delivery, text: str) -> Outcome:
         return Outcome.uncounted(delivery, due_ms=self._breaker.probe_ms, error=text)
 
     # -- what is persisted --------------------------------------------------------------------------------------------------
@@ -479,15 +497,19 @@ class Worker:
             attempt = asyncio.create_task(
                 self._carry(batch), name=f"delivery-{self.sink.name}-{batch[0].seq}"
             )
-            attempt.add_done_callback(lambda _: self._wake.set())
+            attempt.add_done_callback(self._attempt_ended)
             self._attempts[attempt] = UnderWay(batch, time.monotonic())
             if self._breaker.is_open:
                 self._probe = attempt
 
+    def _attempt_ended(self, _attempt: Attempt) -> None:
+        self._wake.set()
+        self.aside.freed()
+
     def _place_free(self) -> bool:
         if self._breaker.is_open and self._attempts:
             return False
-        return self._slots() > 0 and len(self._attempts) < self.sink.max_in_flight
+        return self._slots() > 0 and len(self._attempts) + self.aside.asked < self.sink.max_in_flight
 
     def _next_batch(self) -> list[Delivery]:
         ready, size = self._pending.ready, 1 if self._breaker.is_open else self.sink.batch_size

@@ -13,7 +13,7 @@ from reserve_listener.errors import StoreError
 from reserve_listener.meters import DeliveryMeter
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from reserve_listener.ages import Ages
     from reserve_listener.delivery.retry import RetryPolicy
@@ -43,8 +43,11 @@ class SinkSpec:
 class Workers:
     """One worker and one task for each sink. A task that ends by itself makes `wait_failed` raise."""
 
-    def __init__(self, store: StoreQueue, ages: Ages | None = None) -> None:
+    def __init__(
+        self, store: StoreQueue, ages: Ages | None = None, *, redact: Callable[[str], str] = str
+    ) -> None:
         self._store = store
+        self._redact = redact
         self._ages = ages
         self._workers: dict[str, tuple[Worker, SinkSpec, asyncio.Task[None]]] = {}
         self._meters: dict[str, DeliveryMeter] = {}
@@ -61,6 +64,7 @@ class Workers:
                 disabled=name in disabled,
                 ages=self._ages,
                 meter=self._meters.setdefault(name, DeliveryMeter()),
+                redact=self._redact,
             )
             task = asyncio.create_task(worker.run(), name=f"worker-{name}")
             self._workers[name] = (worker, spec, task)

@@ -141,6 +141,26 @@ async def test_what_cannot_be_reached(tmp_path: Path, certificate: Path) -> None
     assert told["the platform"].startswith("ok")
 
 
+async def test_the_push_monitor_is_reached_and_not_asked(tmp_path: Path) -> None:
+    """A check that beat would tell the monitor that a daemon is well; one that cannot be reached says where to look."""
+    receiver = Receiver()
+    async with Simulator() as platform, HttpServer(receiver) as server:
+        for url, expected in (
+            (server.url, "ok can be reached"),
+            (
+                "http://127.0.0.1:1",
+                "FAIL TCP connect to 127.0.0.1:1 failed: Connection refused; check heartbeat.url_file",
+            ),
+        ):
+            (tmp_path / "monitor").write_text(f"{url}/api/push/s3cr3t-t0ken")
+            more = f'[heartbeat]\nurl_file = "{tmp_path}/monitor"\n'
+            code, told = await check(write_config(tmp_path, platform, server.url, more=more))
+            assert told["heartbeat"].startswith(expected)
+            assert code == int(expected.startswith("FAIL"))
+            assert "s3cr3t" not in repr(told)
+    assert receiver.received == []
+
+
 async def test_a_name_that_hangs(tmp_path: Path) -> None:
     """The check comes to its end, with all else that it found."""
     (tmp_path / "sitecustomize.py").write_text(HANGS)

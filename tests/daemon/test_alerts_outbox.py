@@ -13,6 +13,7 @@ from reserve_listener.daemon.alerts import outbox
 from reserve_listener.daemon.alerts.event import delivery_of
 from reserve_listener.daemon.alerts.journal import Alert
 from reserve_listener.daemon.alerts.outbox import DOWN, WAITING, Outbox
+from reserve_listener.daemon.trial import sample_alert
 from reserve_listener.errors import (
     MisconfiguredSinkError,
     PermanentDeliveryError,
@@ -54,13 +55,17 @@ class World:
         self.told: list[Alert] = []
         self.outbox = Outbox(
             "ops",
-            lambda: self.sink if self.is_there else None,
+            lambda: self._deliver if self.is_there else None,
             app_id="cli_a",
             told=lambda _name, one: self.told.append(one),
             now_ms=self.clock,
             sleep=self._sleep,
             jitter=lambda: 1.0,
         )
+
+    async def _deliver(self, deliveries: Sequence[Delivery], /, *, timeout_s: float) -> None:
+        async with asyncio.timeout(timeout_s):
+            await self.sink.deliver(deliveries)
 
     async def _script(self, _deliveries: Sequence[Delivery]) -> None:
         if self.errors:
@@ -92,6 +97,13 @@ async def running(world: World) -> AsyncIterator[World]:
 def ids(*alerts: Alert) -> list[str]:
     """Their events' ids."""
     return [delivery_of(one, "cli_a").event_id for one in alerts]
+
+
+def test_a_sink_that_carries_what_the_platform_sent_carries_the_alert() -> None:
+    """A plugin's sink with `needs_raw` reads `raw`, which is never absent for it: there it is the alert itself."""
+    for delivery in (delivery_of(alert(), "cli_a"), sample_alert("cli_a", NOW_MS)):
+        assert delivery.raw == delivery.body
+        assert msgspec.json.decode(delivery.body)["type"] == "reserve_listener.alert.v1"
 
 
 async def test_in_order_and_each_until_it_has_arrived() -> None:

@@ -17,6 +17,7 @@ from reserve_listener.delivery.retry import RetryPolicy
 from reserve_listener.errors import (
     MisconfiguredSinkError,
     PermanentDeliveryError,
+    SinkGoneError,
     StoreError,
     TransientDeliveryError,
 )
@@ -788,3 +789,28 @@ async def test_an_event_after_a_pause_is_looked_for_at_once(
         worker.drain()
         await running
     assert sink.ids == ["first", "second"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [TransientDeliveryError, MisconfiguredSinkError, PermanentDeliveryError, SinkGoneError, ValueError],
+)
+async def test_a_secret_that_a_sink_quotes_is_kept_nowhere(
+    store: CountingStore, base: Store, error: type[Exception]
+) -> None:
+    """Not with the delivery, its attempts or the sink, whatever kind of error has it; what else it says is kept."""
+
+    async def quote(_: object) -> None:
+        raise error("401 for s3cr3t")
+
+    await append(base, event(event_id="one"))
+    sink = ScriptedSink(script=quote)
+    worker = Worker(
+        sink, store, policy=RetryPolicy(base_s=60), redact=lambda text: text.replace("s3cr3t", "***")
+    )
+    async with working(worker):
+        await until(lambda: worker.health.last_error is not None and store.calls["settle"] > 0)
+        await asleep(worker)
+    kept = repr((await base.insight("cli_a", gaps_since_ms=0), worker.health, await base.sinks()))
+    assert "401 for ***" in kept
+    assert "s3cr3t" not in kept

@@ -1,23 +1,28 @@
-"""Checks over the network: the platform, and whether each sink's host can be reached. No event is sent."""
+"""Checks over the network: the platform, and whether each sink and the push monitor can be reached. Nothing is sent."""
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from reserve_listener.cli.checks import platform
 from reserve_listener.cli.checks.findings import Finding, WrongError, within
 from reserve_listener.cli.checks.reach import reach
+from reserve_listener.config import certificates
 from reserve_listener.errors import ConfigError
 from reserve_listener.net import proxies
 from reserve_listener.net.reaching import UnreachableError
 from reserve_listener.net.resolver import Loop
+from reserve_listener.net.target import Target
 from reserve_listener.redact import redact
 from reserve_listener.sinks.registry import target_of
 
 if TYPE_CHECKING:
-    from reserve_listener.config import Config, SinkTable
+    from collections.abc import Callable
+
+    from reserve_listener.config import Config, HeartbeatConfig, SinkTable
 
 TIMEOUT_S: Final = 60.0
 """For all of it, which goes on side by side. The deadlines of the steps, one after the other, come to some 50 s."""
@@ -43,14 +48,37 @@ def _run(config: Config) -> list[Finding]:
 
 async def _ask_all(config: Config) -> list[Finding]:
     sinks = [sink for sink in config.sinks if hasattr(sink.sink_kind, "target")]
-    found = await asyncio.gather(platform.look(config), *map(_sink, sinks))
+    heartbeats = [] if config.heartbeat is None else [config.heartbeat]
+    found = await asyncio.gather(
+        platform.look(config), *map(_sink, sinks), *(_try("heartbeat", _monitor(one)) for one in heartbeats)
+    )
     return [finding for each in found for finding in each]
 
 
 async def _sink(sink: SinkTable) -> list[Finding]:
-    where = f'sink "{sink.name}"'
+    return await _try(f'sink "{sink.name}"', partial(target_of, sink))
+
+
+def _monitor(heartbeat: HeartbeatConfig) -> Callable[[], Target]:
+    """The push monitor's address. It is not asked, which would tell it that a daemon is well."""
+
+    def target() -> Target:
+        url = "" if heartbeat.url is None else heartbeat.url.get_secret_value()
+        return Target(
+            url=url,
+            setting="heartbeat.url_file",
+            proxy=proxies.decide(url, setting=None, key="heartbeat.url_file"),
+            proxy_key="HTTPS_PROXY",
+            tls=certificates.trusted() if url.startswith("https:") else None,
+        )
+
+    return target
+
+
+async def _try(where: str, target: Callable[[], Target]) -> list[Finding]:
+    """Whether this address can be reached. `target` may block."""
     try:
-        what = await reach(await asyncio.to_thread(target_of, sink))
+        what = await reach(await asyncio.to_thread(target))
     except ConfigError:
         return []  # said before
     except UnreachableError as error:

@@ -34,13 +34,15 @@ def delivery_of(alert: Alert, app_id: str, attempts: int = 0) -> Delivery:
             "detail": alert.detail,
         },
     }
+    body = msgspec.json.encode(event)
     return Delivery(
         seq=0,
         event_id=event_id,
         scope=0,
         attempts=attempts,
         received_ms=alert.told_ms,
-        body=msgspec.json.encode(event),
+        body=body,
+        raw=body,  # the platform has not sent anything: a sink that carries `raw` carries the alert
     )
 
 

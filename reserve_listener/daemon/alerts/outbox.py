@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
 
@@ -20,10 +20,10 @@ from reserve_listener.delivery.retry import RetryPolicy, retry_delay_s
 from reserve_listener.errors import MisconfiguredSinkError, PermanentDeliveryError, SinkGoneError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from reserve_listener.daemon.alerts.journal import Alert
-    from reserve_listener.protocols import Sink
+    from reserve_listener.model import Delivery
 
 WAITING: Final = 64
 """Alerts that wait for a sink: more than there are in a bad day. Beyond it the oldest is dropped."""
@@ -46,13 +46,20 @@ ABSENT_S: Final = 1.0
 log = structlog.get_logger("alerts")
 
 
+class Deliver(Protocol):
+    """Hands a sink what does not come from the store: see `delivery.aside`."""
+
+    async def __call__(self, deliveries: Sequence[Delivery], /, *, timeout_s: float) -> None:
+        """Raises what the sink raises, or `TimeoutError`."""
+
+
 class Outbox:
-    """Carries alerts to the sink that `find` gives (None: not now). `told` is called with each that needs no more attempts."""
+    """Carries alerts by what `find` gives (None: the sink is not there now). `told` is called with each that needs no more attempts."""
 
     def __init__(
         self,
         name: str,
-        find: Callable[[], Sink | None],
+        find: Callable[[], Deliver | None],
         *,
         app_id: str,
         told: Callable[[str, Alert], None],
@@ -105,16 +112,15 @@ class Outbox:
                 self._come.clear()
                 await self._come.wait()
             alert = self._waiting[0]
-            if (sink := self._find()) is None:
+            if (deliver := self._find()) is None:
                 if not self._is_too_old(alert):
                     await self._sleep(ABSENT_S)
                 continue
-            await self._carry(sink, alert)
+            await self._carry(deliver, alert)
 
-    async def _carry(self, sink: Sink, alert: Alert) -> None:
+    async def _carry(self, deliver: Deliver, alert: Alert) -> None:
         try:
-            async with asyncio.timeout(self._attempt_s):
-                await sink.deliver([delivery_of(alert, self._app_id, self._failures)])
+            await deliver([delivery_of(alert, self._app_id, self._failures)], timeout_s=self._attempt_s)
         except TimeoutError:
             await self._failed(alert, TimeoutError(f"no answer within {self._attempt_s:g} s"))
         except Exception as error:  # noqa: BLE001  # a plugin may raise anything

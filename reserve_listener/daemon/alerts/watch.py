@@ -17,7 +17,7 @@ from reserve_listener.clock import now_ms, rfc3339
 from reserve_listener.daemon.alerts import conditions, journal
 from reserve_listener.daemon.alerts.conditions import Now, SinkNow, Terms
 from reserve_listener.daemon.alerts.journal import Alert, Key, Memory
-from reserve_listener.daemon.alerts.outbox import Outbox
+from reserve_listener.daemon.alerts.outbox import Deliver, Outbox
 from reserve_listener.daemon.alerts.words import LANGUAGES
 from reserve_listener.delivery.worker import SinkHealth
 from reserve_listener.errors import StoreError
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from reserve_listener.config import AlertsConfig
     from reserve_listener.delivery import Workers
     from reserve_listener.model import Insight, SinkState, State
-    from reserve_listener.protocols import Sink
 
 TICK_S: Final = 1.0
 """How soon something is noticed that is known in memory."""
@@ -330,10 +329,12 @@ class Alerts:
                 )
                 self._outboxes[name] = outbox, asyncio.create_task(outbox.run(), name=f"alerts-{name}")
 
-    def _find_sink(self, name: str) -> Sink | None:
-        """The sink as it is now: a reload may have exchanged it. None while it is disabled, or not there."""
+    def _find_sink(self, name: str) -> Deliver | None:
+        """The way to the sink as it is now: a reload may have exchanged it. None while it is disabled, or not there."""
         worker = self._workers.worker(name)
-        return None if worker is None or worker.health.state == "disabled" else worker.sink
+        if worker is None or worker.leaving or worker.health.state == "disabled":
+            return None
+        return worker.aside.deliver
 
     # -- remembering --------------------------------------------------------------------------------------------------------
 

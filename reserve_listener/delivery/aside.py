@@ -1,0 +1,72 @@
+"""What is handed to a sink past the store, an alert or a test, in the places of the worker's attempts.
+
+What must stay true: with them, too, a sink is never called more often at once than its `max_in_flight`. They come first:
+the worker begins nothing while one waits, and the store is not asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+from reserve_listener.errors import TransientDeliveryError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from reserve_listener.model import Delivery
+    from reserve_listener.protocols import Sink
+
+PLACE_S: Final = 600.0
+"""How long to wait for a place: as long as a sink may be given for one event (`timeout`)."""
+
+
+class Aside:
+    """Calls of one sink.
+
+    `taken`: how many attempts of its worker are under way; `leaving`: whether the sink is about to be closed; `done` is
+    called after each call.
+    """
+
+    def __init__(
+        self, sink: Sink, *, taken: Callable[[], int], leaving: Callable[[], bool], done: Callable[[], None]
+    ) -> None:
+        self._sink = sink
+        self._taken = taken
+        self._leaving = leaving
+        self._done = done
+        self._freed = asyncio.Event()
+        self.asked = 0
+        """How many are under way or wait for a place."""
+        self.under_way = 0
+
+    async def deliver(self, deliveries: Sequence[Delivery], *, timeout_s: float | None = None) -> None:
+        """What the sink makes of them. Raises what it raises; `TimeoutError` after `timeout_s` in it."""
+        self.asked += 1
+        try:
+            await self._place()
+            self.under_way += 1
+            try:
+                async with asyncio.timeout(timeout_s):
+                    await self._sink.deliver(deliveries)
+            finally:
+                self.under_way -= 1
+        finally:
+            self.asked -= 1
+            self._freed.set()
+            self._done()
+
+    def freed(self) -> None:
+        """An attempt of the worker has ended."""
+        self._freed.set()
+
+    async def _place(self) -> None:
+        try:
+            async with asyncio.timeout(PLACE_S):
+                while self._taken() + self.under_way >= self._sink.max_in_flight:
+                    self._freed.clear()
+                    await self._freed.wait()
+        except TimeoutError:
+            raise TransientDeliveryError(f"busy with other events for more than {PLACE_S:g} s") from None
+        if self._leaving():
+            raise TransientDeliveryError("the sink is being replaced or stopped", down=False)
