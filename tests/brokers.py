@@ -13,9 +13,10 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 import pytest
@@ -24,7 +25,7 @@ from reserve_listener.simulator import patience
 from reserve_listener.testing import sample_deliveries
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 
     from reserve_listener.model import Delivery
 
@@ -112,14 +113,37 @@ class RedisServer(Server):
         return ("--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder), *durable)
 
 
+class NatsServer(Server):
+    """NATS with JetStream, that writes each message to its disk before it acknowledges it."""
+
+    program = "nats-server"
+    package = "nats-server"
+
+    def command(self) -> Sequence[str]:
+        """See `Server.command`."""
+        return ("-a", "127.0.0.1", "-p", str(self.port), "-js", "-sd", str(self.folder / "js"))
+
+
+AnyServer = TypeVar("AnyServer", bound=Server)
+
+
 @contextmanager
-def running(server: Server) -> Iterator[Server]:
+def running(server: AnyServer) -> Iterator[AnyServer]:
     """Start it, and leave nothing behind."""
     server.start()
     try:
         yield server
     finally:
         server.kill()
+
+
+T = TypeVar("T")
+
+
+def at_once(work: Coroutine[Any, Any, T]) -> T:
+    """What comes of asking a server, in a loop of its own while this one waits."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, work).result(patience(30))
 
 
 def make_certificate(certificate: Path, key: Path) -> None:

@@ -59,6 +59,14 @@ def read_secret(path: Path, files: SecretFiles | None = None) -> SecretStr:
     return SecretStr(text)
 
 
+def read_lines(path: Path, files: SecretFiles | None = None) -> SecretStr:
+    """What a file of several lines holds, all of it secret. ConfigError names the path. Blocks as above."""
+    text = _read(path, files)
+    if not text.strip():
+        raise ConfigError(f"{secret_path_text(path)} is empty")
+    return SecretStr(text)
+
+
 def read_header_value(path: Path, files: SecretFiles | None = None) -> SecretStr:
     """What `read_secret` does, for a secret that is sent in a header as it is."""
     secret = read_secret(path, files)

@@ -855,7 +855,8 @@ def test_the_whole_example_loads() -> None:
         "booking.example/hooks", "booking.corp/hooks"
     )
     text = text.replace("uptime.example", "uptime.corp")
-    for key in ("app_secret", "bearer_token_file", "encrypt_key", "verification_token", "url_file", "token"):
+    either = ("user", "password_file", "token_file", "bearer_token_file", "url_file")
+    for key in ("app_secret", "encrypt_key", "verification_token", "token", *either):
         text = re.sub(rf"^{key} = .*\n", "", text, flags=re.MULTILINE)
     for name in re.findall(r'_file = "([a-z_]+)"|" = "([a-z]+_[a-z_]+)"', text):
         Path("".join(name)).write_text(WHSEC, encoding="utf-8")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import signal
 import subprocess
 import sys
 from contextlib import asynccontextmanager
@@ -203,8 +204,11 @@ async def test_a_server_that_is_away_is_a_sink_that_is_down(tmp_path: Path, stre
         await sink.deliver(sample_deliveries(1))
     deliveries = sample_deliveries(400)
     with running(server):
-        attempts = [asyncio.create_task(sink.deliver([delivery])) for delivery in deliveries]
+        attempts = [asyncio.create_task(sink.deliver([delivery])) for delivery in deliveries[:300]]
         await asyncio.wait(attempts, return_when=asyncio.FIRST_COMPLETED)
+        server.signal(signal.SIGSTOP)  # it will have answered some of them, and none of these
+        attempts += [asyncio.create_task(sink.deliver([delivery])) for delivery in deliveries[300:]]
+        await asyncio.sleep(0)
         server.kill()
         outcomes = await asyncio.gather(*attempts, return_exceptions=True)
         failed = [one for one, outcome in zip(deliveries, outcomes, strict=True) if outcome is not None]

@@ -64,8 +64,9 @@ class Template:
         if self._constant is not None:
             return self._constant
         event = _decode(body)
-        tenant = unquote(event.source.rpartition(_TENANT)[2])
-        values = zip(FIELDS, (tenant, str(event.data.scope_type), event.subject), strict=True)
+        tenant = unquote(event.source.partition(_TENANT)[2])
+        scope_type = "" if event.data.scope_type is None else str(event.data.scope_type)  # an alert has neither
+        values = zip(FIELDS, (tenant, scope_type, event.subject), strict=True)
         return self._text.format(**{name: token(value, self._escape) for name, value in values})
 
 
