@@ -65,7 +65,8 @@ class Template:
             return self._constant
         event = _decode(body)
         tenant = unquote(event.source.partition(_TENANT)[2])
-        scope_type = "" if event.data.scope_type is None else str(event.data.scope_type)  # an alert has neither
+        kind = event.data.scope_type
+        scope_type = "" if kind is None else str(kind)  # an alert has neither
         values = zip(FIELDS, (tenant, scope_type, event.subject), strict=True)
         return self._text.format(**{name: token(value, self._escape) for name, value in values})
 

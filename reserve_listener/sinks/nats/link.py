@@ -34,8 +34,9 @@ class _Client(Client):
 
     def drop(self) -> None:
         """Let go of a connection that `close` leaves open, as it does after an attempt that failed."""
-        if self._transport is not None:
-            self._transport.close()
+        transport: Any = self._transport
+        if transport is not None:
+            transport.close()
 
 
 class Link:
