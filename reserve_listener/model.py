@@ -546,6 +546,8 @@ class SinkBacklog(msgspec.Struct, frozen=True, gc=False):
     dead: int
     oldest_ms: int | None
     """When the oldest that is pending was stored."""
+    configured: bool = True
+    """False: it was removed, and has left dead letters."""
 
 
 class Backlog(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -19,14 +19,14 @@ from reserve_listener.meters import API_CALLS, API_OUTCOMES, CONNECTION_CHANGES,
 from reserve_listener.model import Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from prometheus_client.core import Metric
 
     from reserve_listener.daemon.snapshot import Health
     from reserve_listener.delivery import Worker, Workers
     from reserve_listener.intake.intake import Intake
-    from reserve_listener.meters import Histogram, RoomsMeter
+    from reserve_listener.meters import DeliveryMeter, Histogram, RoomsMeter
     from reserve_listener.model import Backlog
     from reserve_listener.protocols import Transport
     from reserve_listener.protocols.store import StoreHealth
@@ -72,7 +72,7 @@ class Metrics:
             *self._connection(),
             *self._intake(backlog),
             *self._store(),
-            *self._deliveries(self.workers.all()),
+            *self._deliveries(self.workers.all(), self.workers.meters()),
             *_waiting(backlog, self.workers),
             *_rooms(self.rooms),
         ]  # fmt: skip
@@ -126,8 +126,10 @@ class Metrics:
             "store_limit_bytes", "The size at which pushes are refused.", (), [((), bound)] if bound else []
         )
 
-    def _deliveries(self, workers: Sequence[Worker]) -> Iterator[Metric]:
-        meters = [(worker.sink.name, worker.meter) for worker in workers]
+    def _deliveries(
+        self, workers: Sequence[Worker], counted: Mapping[str, DeliveryMeter]
+    ) -> Iterator[Metric]:
+        meters = counted.items()
         yield _counter(
             "deliveries", "Attempts at an event, by what became of it; dead also counts those given up without one.",
             ("sink", "outcome"),
@@ -154,7 +156,7 @@ class Metrics:
 def _waiting(backlog: Backlog | None, workers: Workers) -> Iterator[Metric]:
     sinks = [] if backlog is None else backlog.sinks
     states: list[_Row] = []
-    for sink in sinks:
+    for sink in filter(lambda sink: sink.configured, sinks):
         worker = workers.worker(sink.name)
         in_flight = min(0 if worker is None else worker.in_flight, sink.pending)
         waiting = min(sink.waiting, sink.pending - in_flight)
@@ -175,7 +177,7 @@ def _waiting(backlog: Backlog | None, workers: Workers) -> Iterator[Metric]:
     )  # fmt: skip
     yield _gauge(
         "dead_letters",
-        "Deliveries that were given up.",
+        "Deliveries that were given up; also of sinks that have been removed.",
         ("sink",),
         [((sink.name,), sink.dead) for sink in sinks],
     )

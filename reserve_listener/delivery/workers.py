@@ -88,6 +88,10 @@ class Workers:
         """Those that run."""
         return [worker for worker, *_ in self._workers.values()]
 
+    def meters(self) -> dict[str, DeliveryMeter]:
+        """What was counted of each sink, also of those that have been removed meanwhile."""
+        return dict(self._meters)
+
     def health(self) -> dict[str, SinkHealth]:
         """How each sink does."""
         return {name: worker.health for name, (worker, *_) in self._workers.items()}

@@ -401,7 +401,7 @@ class StoreReader(Protocol):
         """What is asked from now on is broken off then (monotonic), with a `StoreError`."""
 
     def backlog(self, now_ms: int) -> Backlog:
-        """What waits for each configured sink."""
+        """What waits for each configured sink, and what removed ones have left that is dead."""
 
     def sinks(self) -> list[SinkState]:
         """All sinks that the store ever knew, with what is in it for them."""

@@ -294,3 +294,19 @@ def test_nothing_to_act_on(backend: Backend) -> None:
         with pytest.raises(StoreError, match="no store"):
             act()
     assert not any(file.exists() for file in stopped.files)
+
+
+async def test_dead_letters_of_a_removed_sink_are_counted_until_they_are_dropped(
+    backend: Backend, store: Store
+) -> None:
+    """What it had not got is dead, too; after that nothing of it is told any more."""
+    await fill(store, 3)
+    await store.settle("b", [Outcome(seq=1, state="dead", attempts=1)])
+    await store.set_sinks(["a"], {})
+    await store.dead_letter_removed()
+    with stores.open_reader(backend.url) as reader:
+        waiting = {sink.name: sink for sink in reader.backlog(NOW_MS).sinks}
+        assert (waiting["a"].configured, waiting["a"].pending, waiting["a"].dead) == (True, 3, 0)
+        assert (waiting["b"].configured, waiting["b"].pending, waiting["b"].dead) == (False, 0, 3)
+        await store.operate("drop", EventQuery(sink="b"))
+        assert [sink.name for sink in reader.backlog(NOW_MS).sinks] == ["a"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -151,6 +152,25 @@ async def test_a_sink_that_is_down_shows(
         receiver.answer = 400
         figures = await _figures(client, 'dead_letters{sink="booking"}', 1)
         assert figures['deliveries_total{outcome="dead",sink="booking"}'] == 1
+
+
+async def test_a_sink_that_is_removed_leaves_its_dead_letters_and_what_was_counted(
+    tmp_path: Path, platform: Simulator, server: HttpServer, receiver: Receiver
+) -> None:
+    """They wait for a person as before; a counter does not go. Nothing is pending for it any more."""
+    receiver.answer = 400
+    async with watched(tmp_path, platform, server) as (daemon, client):
+        await platform.push(sample_event(event_id="one")).answered()
+        await _figures(client, 'dead_letters{sink="booking"}', 1)
+        config = (tmp_path / "config.toml").read_text()
+        kept, _, rest = config.partition('[[sinks]]\nname = "booking"')
+        (tmp_path / "config.toml").write_text(kept + rest[rest.index("[status]") :])
+        daemon.process.send_signal(signal.SIGHUP)
+        await until(lambda: any(line["event"] == "config.applied" for line in daemon.log()))
+        figures = await _figures(client, 'dead_letters{sink="booking"}', 1)
+    assert figures['deliveries_total{outcome="dead",sink="booking"}'] == 1
+    assert 'pending_events{sink="booking",state="ready"}' not in figures
+    assert 'pending_events{sink="audit",state="ready"}' in figures
 
 
 async def test_reasons_of_a_connection_that_comes_and_goes_are_few(

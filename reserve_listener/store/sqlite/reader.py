@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from contextlib import closing
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar
 
-from msgspec.structs import asdict
+from msgspec.structs import asdict, replace
 
 from reserve_listener.errors import StoreError
 from reserve_listener.intake.directory import Directory
@@ -27,7 +28,8 @@ from reserve_listener.model import (
     StoredEvent,
 )
 from reserve_listener.store.sqlite import attempts, feed, history, naming, rebuilding, schema, sql
-from reserve_listener.store.sqlite.insight import STATE_NAMES, insight, sink_states
+from reserve_listener.store.sqlite.insight import STATE_NAMES, insight, sink_states, used_bytes
+from reserve_listener.store.sqlite.places import inbox_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -110,10 +112,13 @@ class SqliteReader:
         self._connection.set_progress_handler(lambda: time.monotonic() > deadline_s, STEPS)
 
     def backlog(self, now_ms: int) -> Backlog:
-        """What waits for each configured sink."""
+        """See `protocols.store.StoreReader.backlog`."""
         last = self._all(sql.LAST_RECEIVED, ())
         rows = self._all(sql.WAITING, {"now_ms": now_ms})
-        return Backlog(last_event_ms=last[0][0] if last else None, sinks=[SinkBacklog(*row) for row in rows])
+        return Backlog(
+            last_event_ms=last[0][0] if last else None,
+            sinks=[replace(SinkBacklog(*row), configured=bool(row[-1])) for row in rows],
+        )
 
     def sinks(self) -> list[SinkState]:
         """All sinks that the store ever knew, with what is in it for them."""
@@ -125,9 +130,17 @@ class SqliteReader:
     def insight(self, *, gaps_since_ms: int) -> Insight:
         """What `status` shows of a store without a daemon."""
         try:
-            return insight(None, gaps_since_ms, self._connection)
+            found = insight(None, gaps_since_ms, self._connection)
+            return replace(found, size_bytes=(found.size_bytes or 0) + self._inbox_bytes())
         except sqlite3.Error as error:
             raise StoreError(f"the store {self._path} cannot be read: {error}") from error
+
+    def _inbox_bytes(self) -> int:
+        inbox = inbox_path(self._path)
+        if not inbox.exists():  # an older version has left none
+            return 0
+        with closing(schema.open_reader(inbox, schema.INBOX)) as connection:
+            return used_bytes(connection)
 
     def ids_that_begin(self, kind: Literal["event", "scope"], start: str, *, limit: int) -> list[str]:
         """Ids with this beginning, at most `limit`; only the id itself if there is one that is exactly this."""

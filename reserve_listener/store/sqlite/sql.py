@@ -183,8 +183,11 @@ SELECT name,
    WHERE sink = s.id AND state = 0 AND due_ms > 0 AND due_ms > :now_ms),
   (SELECT count(*) FROM deliveries INDEXED BY deliveries_dead WHERE sink = s.id AND state = 2),
   (SELECT received_ms FROM events WHERE seq =
-    (SELECT min(seq) FROM deliveries INDEXED BY deliveries_pending WHERE sink = s.id AND state = 0))
-FROM sinks AS s WHERE configured ORDER BY id
+    (SELECT min(seq) FROM deliveries INDEXED BY deliveries_pending WHERE sink = s.id AND state = 0)),
+  configured
+FROM sinks AS s
+WHERE configured OR EXISTS (SELECT 1 FROM deliveries INDEXED BY deliveries_dead WHERE sink = s.id AND state = 2)
+ORDER BY id
 """
 
 LAST_RECEIVED: Final = "SELECT received_ms FROM events ORDER BY seq DESC LIMIT 1"

@@ -17,6 +17,7 @@ from reserve_listener.simulator import patience
 from reserve_listener.store.sqlite import schema
 from reserve_listener.store.sqlite.inbox import _decode, _encode
 from reserve_listener.store.sqlite.places import inbox_path
+from reserve_listener.store.sqlite.reader import SqliteReader
 from reserve_listener.store.sqlite.store import SqliteStore
 from tests.helpers import append, event, push, receive, small_event, stored, unreadable_event
 
@@ -36,6 +37,16 @@ async def store(path: Path) -> AsyncIterator[SqliteStore]:
     store = await opened(path)
     yield store
     await store.close()
+
+
+async def test_a_reader_tells_the_same_size_as_the_store(path: Path, store: SqliteStore) -> None:
+    """`status` of a stopped daemon counts both files, too: here most is in the inbox, which is not projected."""
+    await asyncio.gather(*(receive(store, small_event(f"e{n}", size=50_000)) for n in range(20)))
+    before = (await store.insight("cli_a", gaps_since_ms=0)).size_bytes
+    with SqliteReader(path) as reader:
+        assert reader.insight(gaps_since_ms=0).size_bytes == before
+    assert before is not None
+    assert before > 20 * 50_000
 
 
 async def left(store: SqliteStore) -> list[list[str]]:
