@@ -60,6 +60,10 @@ if TYPE_CHECKING:
     from reserve_listener.web.answers import Status
 
 IO_THREADS: Final = 8
+"""A thread hangs as long as the disk that it reads from. Six may at the same time: the secret for the connection and that for
+the API, a reload, the alerts' file, certificates for the connection and for the heartbeat. Two remain for work without a disk,
+such as the text of /metrics.
+"""
 STOP_MARGIN_S: Final = 15.0
 """What a stop may take beyond the drain: verdicts, answers, closing."""
 

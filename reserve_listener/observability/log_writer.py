@@ -1,7 +1,7 @@
 """The thread that writes the log, so that a slow terminal or a stopped pipe never blocks the event loop.
 
 Two kinds of lines share it, so they never interleave: the daemon's own, which are dropped (and counted) when more than
-`CAPACITY` wait, and those of the log sink, whose caller waits until they are out.
+`HELD_BYTES` wait, and those of the log sink, whose caller waits until they are out.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ from reserve_listener.text import ESCAPE
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-CAPACITY: Final = 10_000
+HELD_BYTES: Final = 8 * 1024 * 1024
+"""Of lines that wait: some twenty thousand usual ones, minutes of a bad day; an eighth of what the daemon takes when it is idle."""
+LINE_BYTES: Final = 200
+"""What a line costs beside its text: the queue's entry, and an object for it."""
 CLOSE_TIMEOUT_S: Final = 2.0
 
 _Item = tuple[bytes, "asyncio.Future[None] | None"]
@@ -36,6 +39,8 @@ class LogWriter:
         self._on_dropped = on_dropped
         self._encoding = encoding
         self._items: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
+        self._held_bytes = 0
+        self._counting = threading.Lock()
         self._dropped = 0
         self._torn = False
         self._closed = False
@@ -44,10 +49,13 @@ class LogWriter:
 
     def line(self, text: str) -> None:
         """Queue one line; dropped when too many wait."""
-        if self._items.qsize() >= CAPACITY:
-            self._dropped += 1
-            return
-        self._items.put((self._bytes([text]), None))
+        data = self._bytes([text])
+        with self._counting:  # lines come from several threads
+            if self._held_bytes + len(data) + LINE_BYTES > HELD_BYTES:
+                self._dropped += 1
+                return
+            self._held_bytes += len(data) + LINE_BYTES
+            self._items.put((data, None))
 
     async def write(self, lines: list[str]) -> None:
         """Write lines and wait until they are out. Raises `OSError`."""
@@ -76,14 +84,20 @@ class LogWriter:
             except OSError as failure:
                 error = failure
             if written is None:
-                self._dropped += error is not None
+                self._let_go(len(data) + LINE_BYTES, is_lost=error is not None)
             else:
                 _tell(written, error)
+
+    def _let_go(self, size: int, *, is_lost: bool) -> None:
+        with self._counting:
+            self._held_bytes -= size
+            self._dropped += is_lost
 
     def _say_dropped(self) -> None:
         if dropped := self._dropped:
             self._write_all(self._bytes([self._on_dropped(dropped)]))
-            self._dropped -= dropped
+            with self._counting:
+                self._dropped -= dropped
 
     def _write_all(self, data: bytes) -> None:
         # What a full disk cut off is ended, so that the next line is a line of its own.

@@ -447,7 +447,7 @@ async def test_a_blocked_log_drops_and_counts_the_daemons_lines_and_no_event(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """While nobody reads nothing waits for the log; then every event is there, and a line says how many others are not."""
-    monkeypatch.setattr(writer_module, "CAPACITY", 100)
+    monkeypatch.setattr(writer_module, "HELD_BYTES", 100 * (113 + writer_module.LINE_BYTES))
     pipe = Pipe()
     writer = LogWriter(pipe.write_end, on_dropped=lambda count: f"dropped {count}")
     started = time.monotonic()
@@ -470,6 +470,23 @@ async def test_a_blocked_log_drops_and_counts_the_daemons_lines_and_no_event(
     assert len(daemon) + sum(dropped) == 1_000
     assert sum(dropped) > 800
     assert set(map(len, daemon)) == {len("daemon 0000 ") + 100}
+
+
+def test_long_lines_are_bounded_by_their_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few large ones, such as tracebacks, fill it as many small ones do; written, they leave room for others."""
+    monkeypatch.setattr(writer_module, "HELD_BYTES", 100_000)
+    pipe = Pipe()
+    writer = LogWriter(pipe.write_end, on_dropped=lambda count: f"dropped {count}")
+    for _ in range(10):
+        writer.line("x" * 30_000)
+    assert writer._held_bytes <= 100_000
+    pipe.flow()
+    while writer._held_bytes:
+        time.sleep(0.001)
+    writer.line("afterwards")
+    writer.close()
+    lines = pipe.end()
+    assert (lines.count("x" * 30_000), lines.count("dropped 7"), lines[-1]) == (3, 1, "afterwards")
 
 
 async def test_an_event_is_written_when_write_returns(tmp_path: Path) -> None:

@@ -13,8 +13,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 MAX_PARTS: Final = 1_024
+"""Of one message: `MAX_FRAME_BYTES` in parts of 16 KiB, and who cuts a payload at all cuts it larger. Empty, that many hold
+256 KiB (`PART_BYTES`)."""
+
 MAX_MESSAGES: Final = 256
-"""Bounds on what waits for its missing parts: the peer names `sum`, so nothing is allocated by it."""
+"""That wait for missing parts: within `TTL_S`, eight large payloads begun a second and none finished. What they hold is bounded
+with the connection's other bytes (`shrink`); this is for messages that hold next to nothing, and there are never many."""
 
 PART_BYTES: Final = 256
 """What a part costs beside its payload: without it a quarter of a million empty ones would count as nothing."""
