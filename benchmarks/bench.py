@@ -54,7 +54,8 @@ async def measure(rounds: int, events: int) -> dict[str, Any]:
     results: Rounds = {client: [] for client in clients}
     for number in range(rounds):
         for client in clients if number % 2 == 0 else reversed(clients):
-            results[client].append(await rows.answers(client, events, cores, node))
+            results[client].append(await rows.start(client, cores, node))
+            results[client][-1] |= await rows.answers(client, events, cores, node)
             if client in {
                 OURS,
                 NODE,
@@ -64,6 +65,7 @@ async def measure(rounds: int, events: int) -> dict[str, Any]:
     once = await rows.idle_cpu(1 if quick else 20, cores)
     once |= await rows.http_sink(200 if quick else 4_000, cores)
     once |= await rows.filled_store(10_000 if quick else 1_000_000, events, cores)
+    once |= await rows.first_sight(events, cores)
     once |= await rows.memory(1_000 if quick else 1_000_000, cores)
     once |= await asyncio.to_thread(rows.help_s, 1 if quick else 15)
     facts = {
@@ -158,6 +160,11 @@ def ratios(found: dict[str, Any]) -> list[tuple[str, list[float], str]]:
         ("idle CPU, % of a core", [once["idle_cpu_percent"]], "< 0.1"),
         ("http sink, 20 ms receiver / bare loop", [once["http_per_s"] / once["http_bare_per_s"]], "≥ 0.8"),
         ("cost of an event, full store / empty", [once["per_s_empty"] / once["per_s_filled"]], "≤ 1.2"),
+        (
+            "answer p50, 1 in flight, rooms with a history / at first sight",
+            [once["p50_ms_known"] / once["p50_ms_first"]],
+            "1",
+        ),
         (
             "memory, after 1,000,000 events / after 100,000",
             [once["memory_mib_after"] / once["memory_mib_before"]],

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 import psutil
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from reserve_listener.simulator import Simulator
 
@@ -46,6 +46,11 @@ name = "audit"
 type = "file"
 path = "{folder}/events.jsonl"
 """
+UNDISTURBED: Final = """
+[rooms]
+reconcile = false
+"""
+"""What comparing all limits costs the answers is measured by itself (`reconcile.py`): it goes on for hours after a start."""
 
 
 @dataclass(frozen=True)
@@ -121,12 +126,13 @@ async def started(
     node: Path | None = None,
     sinks: str = FILES,
     python: Sequence[str] = ("-m", "reserve_listener"),
-    prepare: Callable[[Path], object] = lambda _folder: None,
+    prepare: Callable[[Path], Awaitable[object]] | None = None,
 ) -> AsyncIterator[Started]:
     """The client in a process of its own on these cores, connected; `prepare` puts something into its folder before."""
     with tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_DIR")) as name:
         folder = Path(name)
-        await asyncio.to_thread(prepare, folder)
+        if prepare is not None:
+            await prepare(folder)
         pinned = (
             ["taskset", "--cpu-list", ",".join(map(str, sorted(cores)))] if shutil.which("taskset") else []
         )

@@ -29,6 +29,8 @@ SCOPES: Final = 10_000
 EVENTS: Final = 200
 """In each portion of pushes, a few in flight, as on a busy day."""
 IN_FLIGHT: Final = 4
+STRANGERS: Final = [f"omm_{number}" for number in range(EVENTS)]
+"""Rooms that the platform does not tell of: a comparison finds no differences that the pushes have made."""
 
 HURRIED: Final = (
     "from reserve_listener.lark.api import pace; pace.MINUTE_S /= {faster};"
@@ -55,7 +57,7 @@ async def measure(scopes: int, faster: int, cores: set[int], *, reconcile: bool)
         answers: list[float] = []
         most = mib(running.process)
         while time.perf_counter() - begun < 3 * usual_s / faster:
-            answers += (await push(platform, EVENTS, IN_FLIGHT))[1]
+            answers += (await push(platform, EVENTS, IN_FLIGHT, STRANGERS))[1]
             most = max(most, mib(running.process))
             if (reconcile and has_ended(running.folder)) or (
                 not reconcile and time.perf_counter() - begun > usual_s / faster

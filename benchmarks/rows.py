@@ -8,19 +8,22 @@ import statistics
 import subprocess
 import sys
 import time
-from contextlib import closing
+from contextlib import asynccontextmanager, closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from clients import BLIND, NODE, OURS, PEERS, PYTHON, started
+import organisation
+from clients import BLIND, FILES, NODE, OURS, PEERS, PYTHON, UNDISTURBED, started
 
-from reserve_listener.simulator import Answer, HttpServer, Receiver, Simulator, sample_event
+from reserve_listener.simulator import Answer, HttpServer, Receiver, Simulator
 from reserve_listener.store import open_store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Sequence
 
     import psutil
+    from clients import Started
 
 CLIENTS: Final = (OURS, NODE, PYTHON, BLIND)
 IN_FLIGHT: Final = (1, 64, 512)
@@ -54,13 +57,29 @@ SELECT e.seq, k.id, e.scope, 1, 1, :now_ms FROM events AS e JOIN sinks AS k ORDE
 """
 
 
+@asynccontextmanager
+async def steady(
+    client: str, rooms: int, cores: set[int], node: Path | None = None
+) -> AsyncIterator[tuple[Simulator, Started]]:
+    """A client and a platform with so many rooms, all of which ours knows."""
+    async with organisation.platform(rooms) as platform:
+        prepare = partial(organisation.make_known, platform=platform) if client == OURS else None
+        async with started(
+            client, platform, cores, node=node, sinks=FILES + UNDISTURBED, prepare=prepare
+        ) as running:
+            yield platform, running
+
+
+async def start(client: str, cores: set[int], node: Path | None) -> Figures:
+    """How long it takes to connect for the first time, and the memory it takes then."""
+    async with Simulator() as platform, started(client, platform, cores, node=node) as running:
+        return {"ready_s": running.ready_s, "idle_mib": running.process.memory_info().rss / 2**20}
+
+
 async def answers(client: str, events: int, cores: set[int], node: Path | None) -> Figures:
-    """One client: its start, its size, its answers a second, and a burst."""
-    async with (
-        Simulator(answer_timeout=120) as platform,
-        started(client, platform, cores, node=node) as running,
-    ):
-        figures = {"ready_s": running.ready_s, "idle_mib": running.process.memory_info().rss / 2**20}
+    """One client: its answers a second, and a burst."""
+    async with steady(client, events, cores, node) as (platform, running):
+        figures: Figures = {}
         await push(platform, min(events, 500), 64)  # warm
         for in_flight in IN_FLIGHT:
             count = events if in_flight > 1 else max(events // 10, 20)
@@ -82,10 +101,7 @@ async def answers(client: str, events: int, cores: set[int], node: Path | None) 
 
 async def sustained(client: str, events: int, cores: set[int], node: Path | None) -> Figures:
     """Ten times as many events, one portion after another: what is put off behind the answers comes due while they go on."""
-    async with (
-        Simulator(answer_timeout=120) as platform,
-        started(client, platform, cores, node=node) as running,
-    ):
+    async with steady(client, events, cores, node) as (platform, running):
         await push(platform, min(events, 500), 64)  # warm
         before = _lines(running.folder)
         begun = time.perf_counter()
@@ -109,9 +125,12 @@ async def _written(folder: Path, lines: int) -> None:
                 await asyncio.sleep(0.01)
 
 
-async def push(platform: Simulator, count: int, in_flight: int) -> tuple[float, list[float]]:
-    """Events a second, and how long each answer took."""
-    envelopes = [sample_event(scope_id=f"omm_{number}") for number in range(count)]
+async def push(
+    platform: Simulator, count: int, in_flight: int, room_ids: Sequence[str] | None = None
+) -> tuple[float, list[float]]:
+    """Events a second, and how long each answer took. Of the platform's rooms, or of these."""
+    room_ids = room_ids or [room.id for room in platform.estate.rooms]
+    envelopes = list(organisation.changes(room_ids, count))
     begun = time.perf_counter()
     pushes = await platform.push_many(envelopes, in_flight=in_flight, retry=False)
     took = time.perf_counter() - begun
@@ -161,9 +180,10 @@ def _cpu_s(process: psutil.Process) -> float:
 async def http_sink(events: int, cores: set[int], in_flight: int = 16) -> Figures:
     """Deliveries a second to a receiver that takes 20 ms, against a bare loop that posts as many at a time."""
     receiver = Receiver(Answer(delay=0.02))
-    async with HttpServer(receiver) as server, Simulator() as platform:
+    async with HttpServer(receiver) as server, organisation.platform(events) as platform:
         sinks = HTTP.replace("{url}", f"{server.url}/").replace("{in_flight}", str(in_flight))
-        async with started(OURS, platform, cores, sinks=sinks):
+        known = partial(organisation.make_known, platform=platform)
+        async with started(OURS, platform, cores, sinks=sinks + UNDISTURBED, prepare=known):
             begun = time.perf_counter()
             await push(platform, events, 512)
             await receiver.wait_for(events, timeout=120)
@@ -179,22 +199,36 @@ async def http_sink(events: int, cores: set[int], in_flight: int = 16) -> Figure
 async def filled_store(held: int, events: int, cores: set[int]) -> Figures:
     """Events a second at 64 in flight with an empty store, and with one that holds so many."""
 
-    async def rate(prepare: Callable[[Path], object]) -> float:
-        async with (
-            Simulator(answer_timeout=120) as platform,
-            started(OURS, platform, cores, prepare=prepare),
-        ):
-            await push(platform, min(events, 500), 64)
-            return statistics.median([(await push(platform, events, 64))[0] for _ in range(3)])
+    async def rate(fill_with: int) -> float:
+        async with organisation.platform(events) as platform:
 
-    return {
-        "per_s_empty": await rate(lambda _folder: None),
-        "per_s_filled": await rate(lambda folder: fill(folder / "events.db", held)),
-    }
+            async def prepare(folder: Path) -> None:
+                await organisation.make_known(folder, platform)
+                if fill_with:
+                    await asyncio.to_thread(fill, folder / "events.db", fill_with)
+
+            async with started(OURS, platform, cores, sinks=FILES + UNDISTURBED, prepare=prepare):
+                await push(platform, min(events, 500), 64)
+                return statistics.median([(await push(platform, events, 64))[0] for _ in range(3)])
+
+    return {"per_s_empty": await rate(0), "per_s_filled": await rate(held)}
+
+
+async def first_sight(events: int, cores: set[int]) -> Figures:
+    """Answers by a daemon that has never heard of the rooms, and by one that compares each event with what it knows."""
+    figures: Figures = {}
+    for name, known in (("first", False), ("known", True)):
+        async with organisation.platform(events) as platform:
+            prepare = partial(organisation.make_known, platform=platform) if known else None
+            unasked = UNDISTURBED + "names = false\n"
+            async with started(OURS, platform, cores, sinks=FILES + unasked, prepare=prepare):
+                _, elapsed = await push(platform, max(events // 10, 20), 1)
+                figures[f"p50_ms_{name}"] = statistics.median(elapsed) * 1000
+    return figures
 
 
 def fill(path: Path, count: int) -> None:
-    """A store that holds so many events, all delivered."""
+    """Add so many events to this store, all delivered."""
 
     async def made() -> None:
         store = await open_store(f"sqlite:///{path}", ["console", "audit"])
@@ -214,7 +248,7 @@ def fill(path: Path, count: int) -> None:
 async def memory(events: int, cores: set[int]) -> Figures:
     """Memory after a tenth of so many events, and after all of them."""
     portion = min(events // 10, 10_000)
-    async with Simulator(answer_timeout=120) as platform, started(OURS, platform, cores) as running:
+    async with steady(OURS, portion, cores) as (platform, running):
         sizes: dict[int, float] = {}
         for number in range(portion, events + 1, portion):
             await push(platform, portion, 512)
