@@ -176,6 +176,7 @@ class App:
             await self._control.serve(self._actions)
             if self._status is not None:
                 await self._status.serve(partial(self._make_site, self._status))
+            asyncio.get_running_loop().call_later(runtime.LOADED_S, runtime.give_back_memory)
             await _first_end(running, signals.stop)
         finally:
             self._notifier.stopping(self._config.delivery.drain_timeout + STOP_MARGIN_S)

@@ -54,6 +54,32 @@ def test_garbage_is_collected_once_all_is_loaded() -> None:
     assert not found["rich"]
 
 
+TRIM = """
+import json, re
+from pathlib import Path
+from reserve_listener.daemon import runtime
+def held_mib():
+    return int(re.search(r"VmRSS:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024
+blocks = [bytearray(4000) for _ in range(20_000)]
+full = held_mib()
+del blocks[:-1]  # the last stays: what is below it does not go back by itself
+before = held_mib()
+runtime.give_back_memory()
+print(json.dumps([full, before, held_mib()]))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's")
+def test_what_the_start_needed_is_given_back() -> None:
+    """Memory that is free in the middle of the C library's heap goes back to the system."""
+    done = subprocess.run(
+        [sys.executable, "-c", TRIM], capture_output=True, text=True, timeout=patience(30), check=True
+    )
+    full, before, after = json.loads(done.stdout)
+    assert before > full - 10
+    assert after < before - 50
+
+
 DUMPABLE = """
 import asyncio, ctypes, sys
 def instead(_, coroutine):
