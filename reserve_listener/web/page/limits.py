@@ -77,9 +77,9 @@ class Limits:
         others = tuple(Fact(path_of(key), _json(value)) for key, value in config.items() if key not in FIELDS)
         return found + ([Section("…", others)] if others else [])
 
-    def differences(self, changes: list[Change] | None) -> list[Difference]:
-        """What changed, one by one."""
-        return [self._difference(change) for change in changes or ()]
+    def differences(self, changes: list[Change] | None, *, most: int = MOST_ENTRIES) -> list[Difference]:
+        """What changed, one by one, with so many entries of a list."""
+        return [self._difference(change, most) for change in changes or ()]
 
     def _facts(self, name: str, section: Config) -> Iterator[Fact]:
         together, told = self._together(name, section)
@@ -115,13 +115,13 @@ class Limits:
             return [told], frozenset({"time_switch", "start_time", "end_time"})
         return [], frozenset()
 
-    def _difference(self, change: Change) -> Difference:
+    def _difference(self, change: Change, most: int) -> Difference:
         path = str(change["path"])
         moot = change.get("effective") is False
         if "added" in change and path in BY_PATH:
             key = BY_PATH[path].key
-            added, more = self._entries(key, change["added"])
-            removed, left = self._entries(key, change["removed"])
+            added, more = self._entries(key, change["added"], most)
+            removed, left = self._entries(key, change["removed"], most)
             return Difference(self._name(path), added=added, removed=removed, more=more + left, moot=moot)
         sides = [
             self._value(path, change[side]) if side in change else self._words["not_set"]
@@ -144,12 +144,10 @@ class Limits:
     def _count(self, entries: list[Any]) -> str:
         return str(len(entries)) if entries else self._words["nobody"]
 
-    def _entries(self, key: str, entries: Any) -> tuple[tuple[str, ...], int]:
+    def _entries(self, key: str, entries: Any, most: int = MOST_ENTRIES) -> tuple[tuple[str, ...], int]:
         if not isinstance(entries, list):
             return (_json(entries),), 0
-        return tuple(self._entry(key, one) for one in entries[:MOST_ENTRIES]), max(
-            0, len(entries) - MOST_ENTRIES
-        )
+        return tuple(self._entry(key, one) for one in entries[:most]), max(0, len(entries) - most)
 
     def _entry(self, key: str, entry: Any) -> str:
         """By name where it is known, else by the id that is known best."""

@@ -104,8 +104,8 @@ class Teller:
         """The same of a scope."""
         return self.place(scope.scope_type, scope.scope_id, scope.tenant_key)
 
-    def entry(self, entry: HistoryEntry) -> Entry:
-        """A change. A late one is told at the time when it came: it changed nothing at its own."""
+    def entry(self, entry: HistoryEntry, most: int) -> Entry:
+        """A change, with at most so many of those who came or went. A late one is told at the time when it came: it changed nothing at its own."""
         changes = None if entry.changes is None else _decoded(entry.changes)
         late = entry.revision is None
         at_ms = entry.received_ms if late or entry.created_ms is None else entry.created_ms
@@ -117,15 +117,15 @@ class Teller:
             received=self.time(entry.received_ms),
             revision=entry.revision,
             summary=summarise(changes, _decoded(entry.config), self.language, self._names.people),
-            differences=self.limits.differences(changes),
+            differences=self.limits.differences(changes, most=most),
             first=changes is None and not late,
             found=entry.origin is not None,
         )
 
-    def days(self, entries: Iterable[HistoryEntry]) -> list[tuple[str, str, list[Entry]]]:
+    def days(self, entries: Iterable[HistoryEntry], *, most: int) -> list[tuple[str, str, list[Entry]]]:
         """Changes in the order that they have, under the day (and its zone) at which they happened."""
         found: list[tuple[str, str, list[Entry]]] = []
-        for entry in map(self.entry, entries):
+        for entry in (self.entry(one, most) for one in entries):
             if not found or found[-1][:2] != (entry.at.day, entry.at.zone):
                 found.append((entry.at.day, entry.at.zone, []))
             found[-1][2].append(entry)

@@ -35,14 +35,18 @@ if TYPE_CHECKING:
     from reserve_listener.web.answers import Attempt, Status
     from reserve_listener.web.page.filters import Keys
     from reserve_listener.web.page.rendering import Templates
+    from reserve_listener.web.page.telling import Place
     from reserve_listener.web.page.words import Words
     from reserve_listener.web.site import Site
 
 LANGUAGE_COOKIE: Final = "reserve_listener_language"
 YEAR_S: Final = 365 * 86_400
 
-SHOWN: Final = 40
-"""Changes on a page: some 25 kB."""
+SHOWN: Final = 25
+"""Changes on a page: some 25 kB, with all that can be opened."""
+NAMED_IN_FEED: Final = 5
+NAMED_IN_HISTORY: Final = 20
+"""Of those who were added or removed by one change; the sentence has their number."""
 FOUND_SHOWN: Final = 12
 PLACES_SHOWN: Final = 100
 INSIDE_SHOWN: Final = 200
@@ -101,11 +105,13 @@ class Views:
         page = request.query_params.get("page", "1")
 
         def look(reader: StoreReader) -> tuple[str, Values]:
-            rows = self._rows(asked.teller(self._site, reader), reader)
-            pages = max(1, -(-len(rows) // PLACES_SHOWN))
+            teller = asked.teller(self._site, reader)
+            found = self._all_places(teller, reader)
+            pages = max(1, -(-len(found) // PLACES_SHOWN))
             number = min(max(1, _number(page) or 1), pages)
-            shown = rows[(number - 1) * PLACES_SHOWN : number * PLACES_SHOWN]
-            return "places", {"rows": shown, "total": len(rows), "page": number, "pages": pages}
+            shown = found[(number - 1) * PLACES_SHOWN : number * PLACES_SHOWN]
+            rows = [Row(place, None, None) if known is None else teller.row(known) for place, known in shown]
+            return "places", {"rows": rows, "total": len(found), "page": number, "pages": pages}
 
         return await self._shown(asked, look)
 
@@ -136,7 +142,7 @@ class Views:
             entries = reader.changes(query, limit=SHOWN + 1)
             return "place", {
                 "shown": self._shown_places(teller, known, named, scope_id),
-                "days": teller.days(entries[:SHOWN]),
+                "days": teller.days(entries[:SHOWN], most=NAMED_IN_HISTORY),
                 "older": entries[SHOWN - 1].seq if len(entries) > SHOWN else None,
                 "before": before,
                 "inside": self._inside(teller, reader, scope_id) if (LEVEL, scope_id) in types else [],
@@ -156,7 +162,7 @@ class Views:
         return {
             "filters": filters,
             "found": self._matches(found, filters.q, teller),
-            "days": teller.days(entries[:SHOWN]),
+            "days": teller.days(entries[:SHOWN], most=NAMED_IN_FEED),
             "older": filters.url(before=str(entries[SHOWN - 1].seq)) if len(entries) > SHOWN else None,
             "levels": estate.levels()[:LEVELS_OFFERED],
         }
@@ -177,13 +183,14 @@ class Views:
         )
         return {"places": places[:FOUND_SHOWN], "more": max(0, len(places) - FOUND_SHOWN)}
 
-    def _rows(self, teller: Teller, reader: StoreReader) -> list[Row]:
-        """All rooms and levels, along the tree of levels."""
+    def _all_places(self, teller: Teller, reader: StoreReader) -> list[tuple[Place, KnownScope | None]]:
+        """All rooms and levels, along the tree of levels, with what is known of each."""
         known = reader.known_scopes()
         keys = {(one.scope.scope_type, one.scope.scope_id) for one in known}
-        rows = [teller.row(one) for one in known]
-        rows += [Row(teller.place(*key), None, None) for key in Estate(self._site.directory).keys() - keys]
-        return sorted(rows, key=_along)
+        unknown = Estate(self._site.directory).keys() - keys
+        found: list[tuple[Place, KnownScope | None]] = [(teller.of(one.scope), one) for one in known]
+        found += [(teller.place(*key), None) for key in unknown]
+        return sorted(found, key=lambda one: _along(one[0]))
 
     def _named(self, scope_id: str) -> Keys:
         return frozenset(
@@ -231,7 +238,7 @@ class Views:
         for key in keys:
             known = [one for one in reader.known_scopes(key[1]) if one.scope.scope_type == key[0]]
             rows.append(teller.row(known[0]) if known else Row(teller.place(*key), None, None))
-        return sorted(rows, key=_along)
+        return sorted(rows, key=lambda row: _along(row.place))
 
     def _dead(self, reader: StoreReader, teller: Teller, limit: int) -> Values:
         dead = reader.dead_letters(EventQuery(), limit=limit)
@@ -356,9 +363,8 @@ def _attempts(status: Status | None) -> dict[str, list[tuple[str, Attempt]]]:
     }
 
 
-def _along(row: Row) -> tuple[Any, ...]:
+def _along(place: Place) -> tuple[Any, ...]:
     """The order of a list of places: each level, and below it what is in it; the unnamed last."""
-    place = row.place
     return place.gone, not place.named, [name.casefold() for name in place.names], place.scope_id
 
 

@@ -370,6 +370,19 @@ async def test_the_last_day_is_drawn(backend: Backend, monkeypatch: pytest.Monke
         assert len(re.findall(r'<rect class="bar late"', html)) >= 2
 
 
+async def test_a_change_of_hundreds_of_people_is_short(backend: Backend) -> None:
+    """Some by name, the others by their number: the page stays small whatever was changed."""
+    async with looked_into(backend) as (store, client):
+        for number in range(30):
+            crowd = [{"open_id": f"ou_{number:016x}_{one:016x}"} for one in range(300)]
+            members = {"allow_all_users": 0, "allow_users": crowd}
+            await append(store, changed(f"ev-{number}", "omm_a", now_ms() - number, members=members))
+        for path in ("/", "/scopes/omm_a"):
+            answer = await client.get(path, headers={"accept-language": "en"})
+            assert len(answer.content) < LIMIT_BYTES, path
+            assert "and 5" in words_of(answer.text)
+
+
 async def test_pages_are_small_and_say_nothing_inline(backend: Backend) -> None:
     """All that a browser loads for the page is within 100 kB; no style, no script, no address of anybody else."""
     async with looked_into(backend) as (store, client):

@@ -2,6 +2,7 @@
 "use strict";
 
 const SOON_MS = 150; // a change shows at once; of a burst, one refresh tells all of its beginning
+const OPENED_MS = 700; // the page is painted first
 const BUSY_MS = 2000; // and then no more than one in so long
 const QUIET_MS = 30000; // "3 min ago" and the verdict grow old although nothing comes
 const TYPING_MS = 180;
@@ -81,16 +82,19 @@ async function refresh() {
   }
 }
 
+function refreshIn(ms) {
+  waiting ??= setTimeout(refresh, Math.max(ms, refreshed + BUSY_MS - Date.now()));
+}
+
 function refreshSoon() {
-  const wait = Math.max(SOON_MS, refreshed + BUSY_MS - Date.now());
-  waiting ??= setTimeout(refresh, Date.now() - refreshed > BUSY_MS ? SOON_MS : wait);
+  refreshIn(SOON_MS);
 }
 
 function listen(url) {
   const stream = new EventSource(url);
   stream.addEventListener("change", refreshSoon);
   stream.addEventListener("reset", refreshSoon);
-  stream.addEventListener("open", refreshSoon); // what came before somebody listened
+  stream.addEventListener("open", () => refreshIn(OPENED_MS)); // what came before somebody listened
   stream.addEventListener("error", refreshSoon);
   setInterval(refreshSoon, QUIET_MS);
   document.addEventListener("visibilitychange", refreshSoon);
