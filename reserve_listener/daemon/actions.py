@@ -93,7 +93,7 @@ class OperatorActions:
         """See `web.api.Actions`."""
         job = await self._rooms.ask(scope_ids, dry_run=dry_run)
         log.info("control.done", operation="reconcile", scopes=scope_ids or "all", dry_run=dry_run)
-        return Reconciling(status="reconciling" if job.total else "waiting", id=job.id)
+        return Reconciling(status="reconciling" if job.is_begun else "waiting", id=job.id)
 
     def comparison(self, comparison_id: str, after: int) -> Comparison:
         """See `web.api.Actions`."""

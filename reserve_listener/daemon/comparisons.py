@@ -23,7 +23,7 @@ AT_ONCE: Final = 500
 def status_of(reconciler: Reconciler | None, off: str | None) -> ReconcileStatus:
     """How reconciling is. `off`: why there is none."""
     reason = off if reconciler is None else reconciler.off
-    job = None if reconciler is None else reconciler.current
+    job = None if reconciler is None else reconciler.agenda.current
     if reconciler is None or reason is not None or job is None:
         return ReconcileStatus(state="waiting" if reason is None else "off", reason=reason)
     due_s = reconciler.next_s
@@ -33,7 +33,7 @@ def status_of(reconciler: Reconciler | None, off: str | None) -> ReconcileStatus
         hint=job.hint,
         total=job.total,
         done=job.done,
-        differences=job.differences,
+        differences=job.differences + job.earlier,
         gone=job.gone,
         not_read=job.failed,
         started=rfc3339(job.started_ms) if job.is_pass else None,
@@ -42,23 +42,31 @@ def status_of(reconciler: Reconciler | None, off: str | None) -> ReconcileStatus
     )
 
 
-def comparison_of(job: Job, after: int, directory: Directory) -> Comparison:
-    """What came of a job, with the differences from that number on."""
+def comparison_of(job: Job, after: int, directory: Directory, *, ahead: int = 0) -> Comparison:
+    """What came of a job, with the differences from that number on; for whoever waits for it.
+
+    It has failed, too, if something could not be read. `ahead`: scopes that a pass before it has still to read.
+    """
     found = job.found[after : after + AT_ONCE]
+    problem, hint = job.problem, job.hint
+    state = _state(job)
+    if state == "done" and job.unread is not None:
+        state, (problem, hint) = "failed", job.unread
     return Comparison(
         id=job.id,
-        state=_state(job),
+        state=state,
         dry_run=job.dry_run,
         total=job.total,
         done=job.done,
-        differences=job.differences,
+        differences=job.differences + job.before,
         gone=job.gone,
         not_read=job.failed,
-        problem=job.problem,
-        hint=job.hint,
+        problem=problem,
+        hint=hint,
         found=[_difference(entry, directory) for entry in found],
         more=after + len(found) < len(job.found),
         stuck=job.is_stuck,
+        ahead=ahead,
     )
 
 
@@ -68,7 +76,7 @@ _decode_changes = msgspec.json.Decoder(list[Change] | None).decode
 def _state(job: Job) -> str:
     if job.ended_ms is not None:
         return "done" if job.problem is None else "failed"
-    return "waiting" if job.problem is not None or not job.total else "running"
+    return "waiting" if job.problem is not None or not job.is_begun else "running"
 
 
 def _difference(entry: HistoryEntry, directory: Directory) -> HistoryRow:

@@ -17,6 +17,7 @@ from reserve_listener.intake import names, reconciler
 from reserve_listener.intake.names import Names
 from reserve_listener.intake.reconcile import comparing
 from reserve_listener.intake.reconciler import Reconciler
+from reserve_listener.intake.survey import Survey
 from reserve_listener.intake.troubles import Troubles
 from reserve_listener.lark.api.client import Client
 from reserve_listener.meters import RoomsMeter
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from reserve_listener.intake.directory import Directory
     from reserve_listener.intake.jobs import Job
     from reserve_listener.intake.scope_reader import ReconcilerStore
-    from reserve_listener.model import IncomingEvent
+    from reserve_listener.model import IncomingEvent, Reading
     from reserve_listener.web.answers import Comparison, ReconcileStatus
 
 NO_SECRET: Final = "there is no app secret to ask the platform with"  # noqa: S105  # says that there is none
@@ -71,6 +72,7 @@ class Rooms:
         self._client = Client(
             lark, requests_per_minute=rooms.requests_per_minute, hide=hide, meter=self.meter
         )
+        survey = Survey(store, self._client, directory, app_id=lark.app_id, keeps=rooms.names)
         if rooms.names or rooms.people_names:
             self._names = Names(
                 store,
@@ -79,6 +81,7 @@ class Rooms:
                 app_id=lark.app_id,
                 places=rooms.names,
                 people=rooms.people_names,
+                survey=survey,
                 troubles=Troubles("names", names.MEANWHILE, told),
             )
         if rooms.reconcile:
@@ -90,6 +93,8 @@ class Rooms:
                 compare=comparing(lark.tells_in, directory),
                 every_s=rooms.reconcile_every,
                 flush=flush,
+                survey=survey,
+                told=self._told,
                 meter=self.meter,
                 troubles=Troubles("reconcile", reconciler.MEANWHILE, told),
             )
@@ -98,6 +103,10 @@ class Rooms:
         """An event is in the store."""
         if self._names is not None:
             self._names.heard(event)
+
+    def _told(self, reading: Reading) -> None:
+        if self._names is not None:
+            self._names.told(reading)
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -143,7 +152,9 @@ class Rooms:
         """How far a comparison is; see `Reconciler.job`."""
         if self._reconciler is None:
             raise ReserveListenerError(f"limits are not compared: {self._off}.")
-        return comparison_of(self._reconciler.job(comparison_id), after, self._directory)
+        agenda = self._reconciler.agenda
+        job = agenda.job(comparison_id)
+        return comparison_of(job, after, self._directory, ahead=agenda.ahead(job))
 
     def reconcile_status(self) -> ReconcileStatus:
         """How reconciling is."""

@@ -1,6 +1,7 @@
 """What a reconciler has to read, and in which order: a pass over all there is, or what somebody asked for. No I/O.
 
-What must stay true: those that were looked at longest ago come first; and what a pass is done with, a restart leaves out.
+What must stay true: those that were looked at longest ago come first; what a pass is done with, a restart leaves out; and what
+is wrong with everything counts against no scope.
 """
 
 from __future__ import annotations
@@ -18,10 +19,17 @@ if TYPE_CHECKING:
     from reserve_listener.model import Asked, HistoryEntry
 
 TRIES: Final = 3
-"""At one scope in a job. What passes by itself is waited out before each; then the scope itself is what is wrong."""
+"""At one scope in a job, if it is the scope that is wrong. What passes by itself is waited out before each."""
+
+BEHIND: Final = 3
+"""So many others are read before a scope that could not be read comes again: by their answers one knows whose fault it was."""
 
 DIFFERENCES_KEPT: Final = 10_000
 """For whoever waits for the job, some 10 MiB; beyond that they are only counted. All are in the history."""
+
+RESUME: Final = "resume"
+REQUEST: Final = "request"
+DOUBT: Final = "doubt"
 
 
 class Target(NamedTuple):
@@ -34,31 +42,44 @@ class Target(NamedTuple):
 class Job:
     """Scopes to be read, and what came of that. A pass has a number; a job without one is for a person, or for a doubt."""
 
-    def __init__(self, why: str, *, now_ms: int, dry_run: bool = False, is_whole: bool = False) -> None:
-        """`is_whole`: all there are are to be read, which are not known yet."""
+    def __init__(self, why: str, *, now_ms: int, dry_run: bool = False) -> None:
         self.id = secrets.token_hex(8)
         self.why = why
         self.dry_run = dry_run
-        self.is_whole = is_whole
         self.number = 0
         self.started_ms = now_ms
         self.ended_ms: int | None = None
+        self.is_begun = False
+        """Whether it is known what is to be read."""
         self.problem: str | None = None
         """Why it goes no further at the moment; if it has ended: why no further at all."""
         self.hint: str | None = None
         self.is_stuck = False
         """Whether a person has to do something first."""
+        self.not_before_s = 0.0
+        """It is left alone until then, on the monotonic clock."""
         self.total = 0
         self.left: deque[Target] = deque()
+        self.unlisted: tuple[str, str | None] | None = None
+        """Why only what is known already is read, not all there is; and what to do."""
+        self.is_listed_again = False
+        """Whether it was tried once more, when all that is known was read."""
         self.found: list[HistoryEntry] = []
-        """The differences, or the first of them."""
+        """The differences, or the first of them; before them those that the pass before it found while somebody waited for this."""
         self.differences = 0
+        self.before = 0
+        """Differences that the pass before it found while somebody waited for this one."""
+        self.earlier = 0
+        """Differences that this pass found in an earlier life of the daemon."""
+        self.heir: Job | None = None
+        """The pass after it, for which somebody waits already."""
         self.gone = 0
-        self.unread: tuple[str, str | None] | None = None
-        """Of a job that is no pass: what could not be read last, and what to do."""
         self.failed = 0
         """Scopes that could not be read."""
-        self._tries: Counter[Target] = Counter()
+        self.unread: tuple[str, str | None] | None = None
+        """What could not be read last, and what to do."""
+        self._failures: dict[Target, tuple[int, int]] = {}
+        self._outdated: Counter[Target] = Counter()
 
     @property
     def is_pass(self) -> bool:
@@ -74,21 +95,50 @@ class Job:
         """These are to be read; `total` also counts those that an earlier life has read."""
         self.left = deque(targets)
         self.total = total
+        self.is_begun = True
 
-    def again(self, target: Target) -> bool:
-        """The first one comes once more, after the others; False: it did often enough, and is done with."""
-        self._tries[target] += 1
-        self.left.popleft()
-        if self._tries[target] >= TRIES:
+    def put_back(self, answers: int, *, about_it: bool) -> bool:
+        """The first one could not be read, and comes again after some others; False: it is what is wrong, and stays the first.
+
+        That counts only if others were answered since it failed last (`answers`: how many there ever were), or, when there are
+        no others, if the failure is rather `about_it` than about everything.
+        """
+        target = self.left[0]
+        failures, answers_before = self._failures.get(target, (0, -1))
+        counts = answers > answers_before or (about_it and len(self.left) == 1)
+        failures += counts
+        self._failures[target] = failures, answers
+        if failures >= TRIES:
             return False
-        self.left.append(target)
+        self.left.popleft()
+        self.left.insert(BEHIND, target)
         return True
 
-    def take(self, entry: HistoryEntry) -> None:
-        """A difference."""
-        self.differences += 1
+    def again(self) -> bool:
+        """The first one comes once more, after all others; False: it did often enough, and stays the first."""
+        target = self.left[0]
+        self._outdated[target] += 1
+        if self._outdated[target] >= TRIES:
+            return False
+        self.left.rotate(-1)
+        return True
+
+    def take(self, entry: HistoryEntry, *, own: bool = True) -> None:
+        """A difference; one that is not its `own` was found by the pass before it."""
+        self.differences += own
+        self.before += not own
         if len(self.found) < DIFFERENCES_KEPT:
             self.found.append(entry)
+        if self.heir is not None:
+            self.heir.take(entry, own=False)
+
+    def wait(self, problem: str, hint: str | None, *, until_s: float) -> None:
+        """It goes no further now."""
+        self.problem, self.hint, self.not_before_s = problem, hint, until_s
+
+    def go_on(self) -> None:
+        """It does again."""
+        self.problem, self.hint, self.is_stuck, self.not_before_s = None, None, False, 0.0
 
     def end(self, now_ms: int) -> None:
         """Nothing more comes of it."""

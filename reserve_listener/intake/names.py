@@ -1,7 +1,6 @@
 """Names of rooms, levels and people, asked of the platform's API: all of them each day, and one when its id turns up.
 
 What must stay true: nothing waits for a name, neither a push nor a delivery, and whatever goes wrong here goes no further.
-Only a look at everything that came to its end says of what it has not seen that it is gone.
 """
 
 from __future__ import annotations
@@ -10,28 +9,27 @@ import asyncio
 import re
 import time
 from functools import partial
-from itertools import islice
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
+import msgspec
 import structlog
 
 from reserve_listener.clock import now_ms
 from reserve_listener.errors import StoreError
 from reserve_listener.intake.directory import LEVEL, ROOM, is_id, shown
+from reserve_listener.intake.survey import PLACES, Survey, in_chunks, known_place
 from reserve_listener.intake.troubles import BACKOFF_CAP_S, Troubles
 from reserve_listener.intake.wanted import Wanted
 from reserve_listener.lark.api.errors import ApiError, GoneError
-from reserve_listener.model import KnownPlace
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from reserve_listener.intake.directory import Directory
-    from reserve_listener.lark.api.answers import Place, RoomsApi, ScopeType
-    from reserve_listener.model import IncomingEvent
+    from reserve_listener.lark.api.answers import RoomsApi, ScopeType
+    from reserve_listener.model import IncomingEvent, Reading
     from reserve_listener.protocols.store import StoreNames
 
-PLACES: Final = "places"
 PEOPLE: Final = "people"
 
 DAY_S: Final = 86_400.0
@@ -39,22 +37,20 @@ DAY_S: Final = 86_400.0
 MEANWHILE: Final = "events are delivered all the same, with the names that are known; it is tried again"
 """What still works when names cannot be asked for."""
 
-CHUNK: Final = 200
-"""Rooms that are written at once: some milliseconds of the store's thread."""
 PEOPLE_CHUNK: Final = 50
 CONFIGS_CHUNK: Final = 500
+
+_encode = msgspec.json.Encoder().encode
 
 _OPEN_ID: Final = re.compile(rb'"open_id":"([!-~]{1,200}?)"')
 
 log = structlog.get_logger("names")
 
-T = TypeVar("T")
-
 
 class Names:
-    """Keeps the store's names, and with them the directory, up to date. `run` as a task; see `heard`.
+    """Keeps the store's names, and with them the directory, up to date. `run` as a task; see `heard` and `told`.
 
-    `places`, `people`: whose names are asked for.
+    `places`, `people`: whose names are asked for. `survey`: another may look with it, too.
     """
 
     def __init__(
@@ -66,6 +62,7 @@ class Names:
         app_id: str,
         places: bool = True,
         people: bool = False,
+        survey: Survey | None = None,
         troubles: Troubles | None = None,
         now_ms: Callable[[], int] = now_ms,
         clock: Callable[[], float] = time.monotonic,
@@ -79,6 +76,7 @@ class Names:
         self._asks_people = people
         self._now_ms = now_ms
         self._sleep = sleep
+        self._survey = survey or Survey(store, api, directory, app_id=app_id, now_ms=now_ms, clock=clock)
         self._troubles = troubles or Troubles("names", MEANWHILE)
         self._places: Wanted[tuple[str, str]] = Wanted(clock)
         self._strangers: Wanted[str] = Wanted(clock)
@@ -88,43 +86,30 @@ class Names:
         if self._asks_places and event.scope is not None:
             self._want(event.scope.scope_type, event.scope.scope_id)
         if self._asks_people and event.body is not None:
-            for open_id in _open_ids(event.body) - self._directory.people.keys():
-                self._strangers.add(open_id)
+            self._introduce(event.body)
+
+    def told(self, reading: Reading) -> None:
+        """The same of limits that were asked for: the baseline is no event. Does not block."""
+        if self._asks_places:
+            self._want(reading.scope_type, reading.scope_id)
+        if self._asks_people:
+            self._introduce(_encode(reading.told))
+
+    def _introduce(self, document: bytes) -> None:
+        for open_id in _open_ids(document) - self._directory.people.keys():
+            self._strangers.add(open_id)
 
     async def run(self) -> None:
         """Until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             if self._asks_places:
-                tasks.create_task(self._daily(PLACES, self._all_places), name="names-places")
+                tasks.create_task(self._daily(PLACES, self._survey.look), name="names-places")
                 tasks.create_task(self._one_by_one(), name="names-wanted")
             if self._asks_people:
                 tasks.create_task(self._daily(PEOPLE, self._all_people), name="names-people")
                 tasks.create_task(self._introduced(), name="names-strangers")
 
     # -- rooms and levels ---------------------------------------------------------------------------------------------------
-
-    async def _all_places(self) -> None:
-        began_ms = self._now_ms()
-        counts = {ROOM: 0, LEVEL: 0}
-        known_now = list(self._directory.places.values())  # at once: the store's thread may add to them
-        unseen = {(one.scope_type, one.scope_id): one for one in known_now if one.gone_ms is None}
-        chunk: list[KnownPlace] = []
-        async for place in self._api.places():
-            if (known := _known(place, began_ms)) is None:
-                continue
-            unseen.pop((known.scope_type, known.scope_id), None)
-            counts[known.scope_type] += 1
-            chunk.append(known)
-            if len(chunk) == CHUNK:
-                await self._store.keep_places(chunk)
-                chunk = []
-        await self._store.keep_places(chunk)
-        gone = await self._mark_unseen(unseen.values()) if any(counts.values()) else 0
-        await self._store.looked(self._app_id, PLACES, began_ms)
-        log.info("names.read", rooms=counts[ROOM], levels=counts[LEVEL], gone=gone)
-
-    async def _mark_unseen(self, places: Iterable[KnownPlace]) -> int:
-        return sum([await self._store.mark_unseen(some) for some in _in_chunks(places, CHUNK)])
 
     def _want(self, scope_type: str, scope_id: str) -> None:
         place = self._directory.places.get((scope_type, scope_id))
@@ -150,7 +135,7 @@ class Names:
             if type(error) in (ApiError, GoneError):
                 return  # an event has just named it, so it is rather hidden from this app: the daily look tells
             raise
-        if (known := _known(place, asked_ms)) is not None:
+        if (known := known_place(place, asked_ms)) is not None:
             await self._store.keep_places([known])
         for level in {*place.path, place.parent or ""} - {scope_id}:
             self._want(LEVEL, level)
@@ -160,7 +145,7 @@ class Names:
     async def _all_people(self) -> None:
         began_ms = self._now_ms()
         found = 0
-        for some in _in_chunks(sorted(await self._everybody()), PEOPLE_CHUNK):
+        for some in in_chunks(sorted(await self._everybody()), PEOPLE_CHUNK):
             found += await self._ask_for(some)
         await self._store.looked(self._app_id, PEOPLE, began_ms)
         log.info("names.people_read", people=found)
@@ -221,25 +206,6 @@ class Names:
             return self._troubles.pause_s(what, error)
         self._troubles.over(what)
         return 0
-
-
-def _in_chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    rest = iter(items)
-    while chunk := list(islice(rest, size)):
-        yield chunk
-
-
-def _known(place: Place, seen_ms: int) -> KnownPlace | None:
-    if place.scope_type not in (ROOM, LEVEL) or not is_id(place.scope_id):
-        return None
-    return KnownPlace(
-        scope_type=place.scope_type,
-        scope_id=place.scope_id,
-        name=shown(place.name),
-        parent=place.parent if is_id(place.parent) else None,
-        top=not place.path,
-        seen_ms=seen_ms,
-    )
 
 
 def _open_ids(document: bytes) -> set[str]:

@@ -222,7 +222,7 @@ def _header_text(header: dict[str, Any], key: str, warn: Warn) -> str:
     value = header.get(key)
     if isinstance(value, str) and value:
         return value
-    warn(f"header.{key}", value, "missing" if value is None else "not a text")
+    warn(f"header.{key}", value, "missing" if value is None else "not a text" if value else "empty")
     return "" if value is None else _text(value)
 
 

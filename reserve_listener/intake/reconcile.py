@@ -99,7 +99,6 @@ def _event(reading: Reading, tenant_key: str, after: Config, revision: int) -> I
 
     No tenant is told as long as none is known: it then stands under the app's id, and nobody takes that for a tenant.
     """
-    tenant = {} if tenant_key == reading.app_id else {"tenant_key": tenant_key}
     scope = {"scope_id": reading.scope_id, "scope_type": _SCOPE_TYPES[reading.scope_type]}
     envelope = {
         "schema": "2.0",
@@ -109,7 +108,7 @@ def _event(reading: Reading, tenant_key: str, after: Config, revision: int) -> I
             "create_time": str(reading.as_of_ms),
             "token": "",
             "app_id": reading.app_id,
-            **tenant,
+            "tenant_key": "" if tenant_key == reading.app_id else tenant_key,
         },
         "event": scope
         | {section: _pushed(after[section]) for section in SECTIONS if section in reading.told},

@@ -1,6 +1,7 @@
 """Reads the limits of one scope and has them compared; and what it means that there are none.
 
-What must stay true: a job is done with a scope only once the store is.
+What must stay true: a job is done with a scope only once the store is; and only what is wrong with the scope itself ends its
+reading: all else is for the caller to wait out.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
 
+from reserve_listener.errors import StoreError
 from reserve_listener.intake.reconcile import reading_of
+from reserve_listener.lark.api.codes import TOO_OFTEN, TokenRefusedError
 from reserve_listener.lark.api.errors import (
     ApiError,
     AppRefusedError,
@@ -24,9 +27,10 @@ if TYPE_CHECKING:
     from collections import Counter
     from collections.abc import Awaitable, Callable
 
+    from reserve_listener.intake.directory import Directory
     from reserve_listener.intake.jobs import Job, Target
-    from reserve_listener.lark.api.answers import RoomsApi
-    from reserve_listener.model import Asked, Found
+    from reserve_listener.lark.api.answers import Limits, RoomsApi
+    from reserve_listener.model import Asked, Found, Reading
     from reserve_listener.protocols import Compare
     from reserve_listener.protocols.store import StoreNames, StoreReadings
 
@@ -47,17 +51,20 @@ class SeveralTenantsError(Exception):
 class ScopeReader:
     """`flush` is awaited before each comparison: what was pushed before is then compared first.
 
-    `doubt_s`: for how long a scope is left alone of which something newer was heard than what was read.
+    `told` hears of each reading that is compared. `doubt_s`: for how long a scope is left alone of which something newer was
+    heard than what was read.
     """
 
     def __init__(
         self,
         store: ReconcilerStore,
         api: RoomsApi,
+        directory: Directory,
         *,
         app_id: str,
         compare: Compare,
         flush: Callable[[], Awaitable[None]],
+        told: Callable[[Reading], None],
         now_ms: Callable[[], int],
         doubt_s: float,
         outcomes: Counter[str],
@@ -65,15 +72,35 @@ class ScopeReader:
         self._outcomes = outcomes
         self._store = store
         self._api = api
+        self._directory = directory
         self._app_id = app_id
         self._compare = compare
         self._flush = flush
+        self._told = told
         self._now_ms = now_ms
         self._doubt_s = doubt_s
+        self._answers = 0
+        """Scopes of which the platform has told something, if only that there are none."""
         self._told_codes: set[int | None] = set()
 
-    async def read(self, job: Job, target: Target) -> None:
-        """Read the job's first scope and have it compared. Raises `ApiError`s that are not about the scope, and `StoreError`."""
+    async def read(self, job: Job) -> None:
+        """Read the job's first scope and have it compared.
+
+        Raises what is to be waited out: the scope is then read again, after some others.
+        """
+        target = job.left[0]
+        try:
+            await self._read(job, target)
+        except (PermissionMissingError, AppRefusedError, SeveralTenantsError):
+            raise
+        except Exception as error:
+            if job.put_back(self._answers, about_it=_is_about_it(error)):
+                raise
+            await self._in_vain(job, target, error)
+        else:
+            self._answers += 1
+
+    async def _read(self, job: Job, target: Target) -> None:
         try:
             limits = await self._api.limits(*target)
         except GoneError as error:
@@ -83,10 +110,16 @@ class ScopeReader:
         except ApiError as error:
             await self._in_vain(job, target, error)
         else:
-            await self._flush()
-            reading = reading_of(limits, app_id=self._app_id, received_ms=self._now_ms())
-            found = await self._store.compare(reading, self._compare, number=job.number, dry_run=job.dry_run)
-            await self._compared(job, target, found)
+            await self._take(job, target, limits)
+
+    async def _take(self, job: Job, target: Target, limits: Limits) -> None:
+        if self._directory.is_gone(*target) and not job.dry_run:
+            await self._store.mark_there(*target, as_of_ms=limits.as_of_ms)
+        await self._flush()
+        reading = reading_of(limits, app_id=self._app_id, received_ms=self._now_ms())
+        found = await self._store.compare(reading, self._compare, number=job.number, dry_run=job.dry_run)
+        await self._compared(job, target, found)
+        self._told(reading)
 
     async def _compared(self, job: Job, target: Target, found: Found) -> None:
         if found.finding is Finding.SEVERAL_TENANTS:
@@ -94,14 +127,11 @@ class ScopeReader:
         if found.finding is not Finding.OUTDATED:
             job.left.popleft()
             self._outcomes["changed" if found.finding is Finding.CHANGED else "same"] += 1
-        elif job.again(target):  # later: what was heard meanwhile is then older than the read
+        elif job.again():  # later: what was heard meanwhile is then older than the read
             if len(job.left) == 1:
                 await asyncio.sleep(self._doubt_s)
         else:
-            job.failed += 1
-            self._outcomes["failed"] += 1
-            if not job.is_pass:
-                job.unread = f"{target.scope_id} changes faster than it can be read", None
+            await self._unread(job, target, f"{target.scope_id} changes faster than it can be read", None)
         if found.entry is not None:
             job.take(found.entry)
 
@@ -111,39 +141,49 @@ class ScopeReader:
         if error.code in GONE_IF_READ and not was_read:
             await self._in_vain(job, target, error)
             return
-        job.gone += 1
-        self._outcomes["gone"] += 1
         if not job.dry_run:
             await self._store.mark_gone(*target)
             log.info("reconcile.gone", scope_type=target.scope_type, scope_id=target.scope_id)
-        await self._done_with(job, target)
+        await self._done_with(job, target, gone=True)
+        job.gone += 1
+        self._outcomes["gone"] += 1
 
-    async def _in_vain(self, job: Job, target: Target, error: ApiError) -> None:
+    async def _in_vain(self, job: Job, target: Target, error: Exception) -> None:
+        hint = error.hint if isinstance(error, ApiError) else None
+        await self._unread(job, target, f"{target.scope_id} could not be read: {error}", hint)
+        self._say_once(target, error, hint)
+
+    async def _unread(self, job: Job, target: Target, text: str, hint: str | None) -> None:
+        await self._done_with(job, target)
         job.failed += 1
+        job.unread = text, hint
         self._outcomes["failed"] += 1
-        if not job.is_pass:
-            job.unread = f"{target.scope_id} could not be read: {error}", error.hint
-        self._say_once(target, error)
-        await self._done_with(job, target)
 
-    async def _done_with(self, job: Job, target: Target) -> None:
+    async def _done_with(self, job: Job, target: Target, *, gone: bool = False) -> None:
         if not job.dry_run:
             asked_for = Scope(tenant_key=self._app_id, scope_type=target.scope_type, scope_id=target.scope_id)
-            await self._store.asked_in_vain(asked_for, number=job.number)
+            await self._store.asked_in_vain(asked_for, number=job.number, gone=gone)
         job.left.popleft()
 
-    def _say_once(self, target: Target, error: ApiError) -> None:
+    def _say_once(self, target: Target, error: Exception, hint: str | None) -> None:
         """Of each code one: it may be the answer for thousands."""
-        if error.code not in self._told_codes:
-            self._told_codes.add(error.code)
+        code = error.code if isinstance(error, ApiError) else None
+        if code not in self._told_codes:
+            self._told_codes.add(code)
             log.warning(
                 "reconcile.not_read",
                 scope_type=target.scope_type,
                 scope_id=target.scope_id,
                 error=str(error),
-                hint=error.hint
-                or "it is asked for again in the next pass; others with this code are not logged",
+                hint=hint or "it is asked for again in the next pass; others with this code are not logged",
             )
+
+
+def _is_about_it(error: Exception) -> bool:
+    """Whether the failure is rather one of this scope's than of everything: the platform's own about this call, or a defect."""
+    if not isinstance(error, ApiError):
+        return not isinstance(error, StoreError)
+    return error.code not in (None, TOO_OFTEN) and not isinstance(error, TokenRefusedError)
 
 
 def _is(one: Asked, target: Target) -> bool:

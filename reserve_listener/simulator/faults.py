@@ -34,6 +34,8 @@ class ApiFault:
     """
 
     path: str = ""
+    scope_ids: frozenset[str] = frozenset()
+    """Only calls for the limits of these, if any are named."""
     times: int | None = None
     status: int = 200
     code: int | None = None
@@ -73,6 +75,10 @@ class ApiFault:
             code=99991663,
             msg="Invalid access token for authorization.",
         )
+
+    def spoils(self, path: str, scope_id: str | None) -> bool:
+        """Whether it is one of such a call."""
+        return self.path in path and (not self.scope_ids or scope_id in self.scope_ids)
 
     @property
     def replaces(self) -> bool:
@@ -164,9 +170,9 @@ class Faults:
             self.api.append(fault)
         return fault in self.api
 
-    def of_call(self, path: str) -> ApiFault | None:
-        """The fault of a call with this path, which counts as one of its times."""
-        fault = next((each for each in self.api if each.path in path and each.times != 0), None)
+    def of_call(self, path: str, scope_id: str | None = None) -> ApiFault | None:
+        """The fault of a call with this path, for the limits of that, which counts as one of its times."""
+        fault = next((each for each in self.api if each.times != 0 and each.spoils(path, scope_id)), None)
         if fault is not None and fault.times is not None:
             fault.times -= 1
         return fault

@@ -122,7 +122,8 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     """How far a comparison is, and what it found. `state`: waiting, running, done or failed.
 
     `problem`: why it does not go on at the moment, or why it failed; `stuck`: it will not before a person does something.
-    `more`: there are further differences now, after those in `found`.
+    `more`: there are further differences now, after those in `found`. `ahead`: how many rooms and levels a comparison that
+    has begun before has still to read; this one begins then.
     """
 
     id: str
@@ -138,6 +139,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     found: list[HistoryRow]
     more: bool
     stuck: bool = False
+    ahead: int = 0
 
 
 class ReconcileStatus(msgspec.Struct, frozen=True, kw_only=True):

@@ -106,7 +106,9 @@ async def test_what_was_missed_in_a_gap_is_found(tmp_path: Path, platform: Simul
         bodies = {}
         for request in old.received:
             again = normalize.incoming(request.body, normalize.parse(request.body), received_ms=0)
-            bodies[again.event_id] = json.loads(again.body or b"")["data"]
+            told = json.loads(again.body or b"")["data"]
+            del told["warnings"]  # nothing was ever pushed, so no tenant is known
+            bodies[again.event_id] = told
         for one in found:
             told = {key: value for key, value in one["data"].items() if key not in normalize.OUR_KEYS}
             assert bodies[one["id"]] == told

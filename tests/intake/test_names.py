@@ -9,24 +9,20 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import structlog
 
-from reserve_listener.config import LarkConfig
-from reserve_listener.intake.complete import completing
-from reserve_listener.intake.directory import Directory
-from reserve_listener.intake.names import CHUNK, DAY_S, Names
+from reserve_listener.intake.names import DAY_S, Names
+from reserve_listener.intake.survey import CHUNK, Survey
 from reserve_listener.intake.troubles import MENDED_S
 from reserve_listener.intake.wanted import AGAIN_S, TRIES, WANTED, Wanted
-from reserve_listener.lark.api.client import Client
 from reserve_listener.model import IncomingEvent, PlaceNews
 from reserve_listener.simulator import ApiFault, Estate, Simulator
-from reserve_listener.store import open_store
-from tests.helpers import NOW_MS, Clock, append, event, until, url_of
+from tests.helpers import NOW_MS, Clock, append, event, until
+from tests.intake import asking as shared
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
     from reserve_listener.model import KnownPlace
-    from reserve_listener.protocols.store import Store
     from reserve_listener.simulator import Call, Place
 
 LISTS = "/open-apis/vc/v1/room"
@@ -53,41 +49,33 @@ class Sleeps:
         self._ends.clear()
 
 
-class World:
-    """A platform, a store, and who asks the one for the other."""
+class World(shared.World):
+    """With who asks for names; the client's time passes when it waits, the others' when the test says so."""
 
-    def __init__(self, simulator: Simulator) -> None:
-        self.simulator = simulator
+    def __init__(self, simulator: Simulator, folder: Path) -> None:
         self.clock = Clock()
-        self.directory = Directory()
         self.sleeps = Sleeps()
-        self.store: Store
-        lark = LarkConfig(app_id=simulator.app_id, app_secret=simulator.app_secret, domain=simulator.domain)
         self._api_s = 0.0
-        self.client = Client(lark, hide=lambda *_: None, clock=lambda: self._api_s, sleep=self._pass)
+        super().__init__(simulator, folder, now_ms=self.clock, clock=lambda: self._api_s, sleep=self._pass)
 
-    async def open(self, folder: Path, **wanted: Any) -> None:
-        """Take the store; names are asked for by `names.run`."""
-        self.store = await open_store(
-            url_of(folder / "events.db"),
-            ["a"],
-            now_ms=self.clock,
-            directory=self.directory,
-            complete=completing("en", self.directory),
-        )
+    def names_asked(self, **wanted: Any) -> Names:
+        """Who asks, over the open store."""
+        app_id = self.simulator.app_id
+        survey = Survey(self.store, self.client, self.directory, app_id=app_id, now_ms=self.clock)
         self.names = Names(
             self.store,
             self.client,
             self.directory,
-            app_id=self.simulator.app_id,
+            app_id=app_id,
+            survey=survey,
             now_ms=self.clock,
             clock=lambda: self.clock.now_ms / 1000,
             sleep=self.sleeps,
             **wanted,
         )
+        return self.names
 
     async def _pass(self, seconds: float) -> None:
-        """The client's own time, which passes when it waits."""
         self._api_s += seconds
         await asyncio.sleep(0)
 
@@ -120,17 +108,8 @@ class World:
 @asynccontextmanager
 async def asking(folder: Path, simulator: Simulator, **wanted: bool) -> AsyncIterator[World]:
     """Names are asked for while this lasts."""
-    world = World(simulator)
-    await world.open(folder, **wanted)
-    running = asyncio.create_task(world.names.run())
-    try:
+    async with World(simulator, folder).opened() as world, shared.running(world.names_asked(**wanted)):
         yield world
-        assert not running.done()
-    finally:
-        running.cancel()
-        await asyncio.wait([running])
-        await world.client.close()
-        await world.store.close()
 
 
 @pytest.fixture

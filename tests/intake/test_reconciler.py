@@ -6,24 +6,23 @@ import asyncio
 import json
 from collections import Counter
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import pytest
 import structlog
 
-from reserve_listener.config import LarkConfig
-from reserve_listener.errors import NotFoundError, ReserveListenerError
+from reserve_listener.errors import NotFoundError, ReserveListenerError, StoreError
 from reserve_listener.intake import normalize, troubles
-from reserve_listener.intake.complete import completing
-from reserve_listener.intake.directory import Directory
 from reserve_listener.intake.jobs import TRIES
 from reserve_listener.intake.reconcile import comparing
-from reserve_listener.intake.reconciler import Reconciler
-from reserve_listener.lark.api.client import Client
+from reserve_listener.intake.reconciler import MEANWHILE, Reconciler
+from reserve_listener.meters import RoomsMeter
 from reserve_listener.simulator import ApiFault, Estate, Simulator, patience, sample_event
-from reserve_listener.store import open_reader, open_store
-from tests.helpers import push, until, url_of
+from reserve_listener.store import open_reader
+from tests.helpers import push, until
+from tests.intake import asking as shared
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
 
     from reserve_listener.intake.jobs import Job
     from reserve_listener.model import HistoryEntry, IncomingEvent
-    from reserve_listener.protocols.store import Store
     from reserve_listener.simulator import Call, Place
 
 LIMITS = "/reserve_scope"
@@ -56,27 +54,17 @@ class Seconds:
         await asyncio.sleep(0)
 
 
-class World:
-    """A platform, a store, and who compares the two."""
+class World(shared.World):
+    """With who compares the two."""
 
     def __init__(self, simulator: Simulator, time: Seconds, folder: Path) -> None:
-        self.simulator = simulator
+        super().__init__(simulator, folder, now_ms=time.ms, clock=time, sleep=time.sleep)
         self.time = time
-        self.url = url_of(folder / "events.db")
-        self.directory = Directory()
-        self.store: Store
-        self.reconciler: Reconciler
-        lark = LarkConfig(app_id=simulator.app_id, app_secret=simulator.app_secret, domain=simulator.domain)
-        self.client = Client(lark, hide=lambda *_: None, clock=time, sleep=time.sleep)
+        self.meter = RoomsMeter()
+        self.troubles = troubles.Troubles("reconcile", MEANWHILE)
 
-    async def open(self) -> None:
-        self.store = await open_store(
-            self.url,
-            ["a"],
-            now_ms=self.time.ms,
-            directory=self.directory,
-            complete=completing("en", self.directory),
-        )
+    def reconciling(self, **more: Any) -> Reconciler:
+        """Who compares, over the open store."""
         self.reconciler = Reconciler(
             self.store,
             self.client,
@@ -88,8 +76,12 @@ class World:
             now_ms=self.time.ms,
             clock=self.time,
             doubt_s=0.01,
+            meter=self.meter,
+            troubles=self.troubles,
+            **more,
         )
         self.store.on_doubt = self.reconciler.doubt
+        return self.reconciler
 
     async def _flush(self) -> None:
         pass
@@ -106,14 +98,19 @@ class World:
     async def pass_over(self, why: str = "start") -> Job:
         """A pass from its beginning to its end."""
         self.time.now_s += 60
+        job = self.reconciler.agenda.want(why)
         self.reconciler.begin(why)
-        job = self.reconciler._next
-        assert job is not None
         await self.over(job)
         return job
 
     async def over(self, job: Job) -> None:
-        await until(lambda: job.ended_ms is not None)
+        """What is held up has its time pass."""
+
+        def is_over() -> bool:
+            self.time.now_s += (job.problem is not None) * troubles.BACKOFF_S
+            return job.ended_ms is not None
+
+        await until(is_over)
 
     async def heard(self, place: Place, *, seconds_ago: float = 60.0, **event: Any) -> None:
         """A push of this place's limits as they are."""
@@ -146,6 +143,13 @@ def time() -> Seconds:
     return Seconds()
 
 
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is held up is tried again soon, by any clock."""
+    monkeypatch.setattr(troubles, "BACKOFF_S", 0.01)
+    monkeypatch.setattr(troubles, "BACKOFF_CAP_S", 0.02)
+
+
 @pytest.fixture
 async def simulator(time: Seconds) -> AsyncIterator[Simulator]:
     async with Simulator(estate=Estate(rooms=12, depth=2), clock=time) as simulator:
@@ -155,17 +159,8 @@ async def simulator(time: Seconds) -> AsyncIterator[Simulator]:
 @asynccontextmanager
 async def asking(folder: Path, simulator: Simulator, time: Seconds) -> AsyncIterator[World]:
     """The reconciler runs while this lasts; it is asked for nothing yet."""
-    world = World(simulator, time, folder)
-    await world.open()
-    running = asyncio.create_task(world.reconciler.run())
-    try:
+    async with World(simulator, time, folder).opened() as world, shared.running(world.reconciling()):
         yield world
-        assert not running.done()
-    finally:
-        running.cancel()
-        await asyncio.wait([running])
-        await world.client.close()
-        await world.store.close()
 
 
 def change(simulator: Simulator, place: Place, hours: int) -> None:
@@ -184,10 +179,11 @@ def said(logs: list[Any]) -> list[str]:
 @pytest.mark.parametrize("turns", range(5))
 async def test_a_stop_is_heard_just_as_a_pass_begins(tmp_path: Path, time: Seconds, turns: int) -> None:
     """However few turns of the loop lie between the two."""
-    async with Simulator(estate=Estate(rooms=1, depth=1), clock=time) as simulator:
-        world = World(simulator, time, tmp_path)
-        await world.open()
-        running = asyncio.create_task(world.reconciler.run())
+    async with (
+        Simulator(estate=Estate(rooms=1, depth=1), clock=time) as simulator,
+        World(simulator, time, tmp_path).opened() as world,
+    ):
+        running = asyncio.create_task(world.reconciling().run())
         await asyncio.sleep(0)
         world.reconciler.begin("start")
         for _ in range(turns):
@@ -195,8 +191,6 @@ async def test_a_stop_is_heard_just_as_a_pass_begins(tmp_path: Path, time: Secon
         running.cancel()
         await asyncio.wait([running], timeout=patience(10))
         assert running.cancelled()
-        await world.client.close()
-        await world.store.close()
 
 
 async def test_the_first_pass_is_the_baseline_and_the_next_finds_what_was_missed(
@@ -402,21 +396,171 @@ async def test_an_id_that_was_never_answered_is_not_gone(
     assert (line["scope_id"], "126001" in line["error"]) == (hidden.id, True)
 
 
+CALLS: Final = 4
+"""The client makes of one, if it fails."""
+
+
+def spoiling(simulator: Simulator, fault: ApiFault, *places: Place) -> None:
+    """Reading any of these fails so, whatever becomes of the others; of none: reading every one."""
+    simulator.faults.api[:] = [replace(fault, scope_ids=frozenset(place.id for place in places))]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        ApiFault(path=LIMITS, status=502),
+        ApiFault(path=LIMITS, status=500, code=121001),
+        ApiFault(path=LIMITS, body=b'{"code": 0}'),
+        ApiFault(path=LIMITS, body=b"garbage"),
+    ],
+    ids=["gateway", "internal", "no data", "garbage"],
+)
 async def test_a_scope_that_fails_holds_no_other_up(
+    tmp_path: Path, simulator: Simulator, time: Seconds, fault: ApiFault
+) -> None:
+    """Others are answered meanwhile, so it is what is wrong: it is given up, the pass ends, and says of how many it knows nothing."""
+    async with asking(tmp_path, simulator, time) as world:
+        spoiling(simulator, fault, *simulator.estate.rooms[:2])
+        job = await world.pass_over()
+        assert (job.failed, job.done, job.gone) == (2, job.total, 0)
+        assert job.unread is not None
+        assert Counter(world.read_ids)[simulator.estate.rooms[0].id] == TRIES * CALLS
+        assert len(world.known()) == job.total - 2
+
+
+async def test_one_room_of_which_the_platform_says_that_it_failed(
+    tmp_path: Path, simulator: Simulator, time: Seconds
+) -> None:
+    """There is nobody to compare it with, but the answer is about this call: a person does not wait for ever."""
+    async with asking(tmp_path, simulator, time) as world:
+        await world.pass_over()
+        room = simulator.estate.rooms[0]
+        spoiling(simulator, ApiFault(path=LIMITS, status=500, code=121001), room)
+        job = await world.reconciler.ask([room.id], dry_run=False)
+        await world.over(job)
+        assert (job.failed, job.done) == (1, 1)
+        assert job.unread is not None
+        assert "121001" in job.unread[0]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        ApiFault(path=LIMITS, status=502),
+        ApiFault(path=LIMITS, cut=True),
+        ApiFault(path=LIMITS, status=500, code=121001),
+        ApiFault(path=LIMITS, status=400, code=1000040345, msg="system busy"),
+        ApiFault.too_often(path=LIMITS, reset_s=100),
+        ApiFault.token_refused(path=LIMITS),
+        ApiFault(path=LIMITS, headers={"date": "yesterday"}),
+        ApiFault(path=LIMITS, body=b"<html>log in first</html>"),
+    ],
+    ids=["gateway", "network", "internal", "busy", "rate limit", "token", "date", "portal"],
+)
+async def test_what_is_wrong_with_everything_counts_against_no_scope(
+    tmp_path: Path, time: Seconds, fault: ApiFault
+) -> None:
+    """However long it lasts, the pass waits; then it goes on and reads every one."""
+    async with (
+        Simulator(estate=Estate(rooms=2, depth=1), clock=time) as simulator,
+        asking(tmp_path, simulator, time) as world,
+    ):
+        await world.pass_over()
+        change(simulator, simulator.estate.rooms[0], 3)
+        time.now_s += 60
+        job = world.reconciler.agenda.want("start")
+        spoiling(simulator, fault)
+        world.reconciler.begin("start")
+        await until(lambda: held_up(world, job) > TRIES * job_size(simulator))
+        assert (job.done, job.failed, job.ended_ms) == (0, 0, None)
+        assert job.problem is not None
+        simulator.faults.api.clear()
+        await world.over(job)
+        assert (job.failed, job.done, job.differences) == (0, job.total, 1)
+
+
+def job_size(simulator: Simulator) -> int:
+    return len(simulator.estate.places)
+
+
+def held_up(world: World, job: Job) -> int:
+    """How often it has been tried in vain; its time passes."""
+    world.time.now_s += (job.problem is not None) * 101.0
+    return world.troubles._failed.get("limits", 0)
+
+
+async def test_a_store_that_fails_counts_against_no_scope(
     tmp_path: Path, simulator: Simulator, time: Seconds, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It comes again after the others, and is given up after some tries; the pass ends."""
-    monkeypatch.setattr(troubles, "BACKOFF_S", 0.01)
+    """What could be asked but not be kept is asked again, once the store works."""
+
+    def broken(*_: object, **__: object) -> None:
+        raise StoreError("the disk is full")
+
     async with asking(tmp_path, simulator, time) as world:
-        simulator.faults.api.append(ApiFault(path=LIMITS, times=4, status=502))  # the client tries four times
-        job = await world.pass_over()
+        with monkeypatch.context() as patch:
+            patch.setattr(world.store, "compare", broken)
+            job = world.reconciler.agenda.want("start")
+            world.reconciler.begin("start")
+            await until(lambda: held_up(world, job) >= TRIES * job_size(simulator))
+            assert (job.done, job.failed, job.problem) == (0, 0, "the disk is full")
+        await world.over(job)
         assert (job.failed, job.done) == (0, job.total)
-        assert world.read_ids[0] == world.read_ids[-1]
-        simulator.faults.api.append(ApiFault(path=LIMITS, times=4 * TRIES, status=502))
-        room = simulator.estate.rooms[0]
-        again = await world.reconciler.ask([room.id], dry_run=False)
-        await world.over(again)
-        assert (again.failed, again.done) == (1, 1)
+
+
+async def test_a_restart_during_an_outage_goes_on_where_it_was(
+    tmp_path: Path, simulator: Simulator, time: Seconds
+) -> None:
+    """What was read before it stays read, and nothing is given up by either life."""
+    read = job_size(simulator) // 2
+    async with asking(tmp_path, simulator, time) as world:
+        await world.heard(simulator.estate.rooms[0])
+        job = world.reconciler.agenda.want("start")
+        world.reconciler.begin("start")
+        await until(lambda: job.done >= read)
+        spoiling(simulator, ApiFault(path=LIMITS, status=502))
+        await until(lambda: held_up(world, job) >= 3 * TRIES)
+        read = job.done
+    async with asking(tmp_path, simulator, time) as world:
+        time.now_s += 60
+        wanted = world.reconciler.agenda.want("start")
+        world.reconciler.begin("start")
+        await until(lambda: world.reconciler.agenda.running)
+        resumed = world.reconciler.agenda.running
+        assert resumed is not None
+        await until(lambda: held_up(world, resumed) >= 3 * TRIES)
+        assert (resumed.why, resumed.done, resumed.failed) == ("resume", read, 0)
+        simulator.faults.api.clear()
+        await world.over(resumed)
+        await world.over(wanted)
+        assert (resumed.failed, wanted.failed, wanted.done) == (0, 0, wanted.total)
+
+
+async def test_what_could_not_be_read_is_remembered_over_a_restart(
+    tmp_path: Path, simulator: Simulator, time: Seconds
+) -> None:
+    """The pass that is gone on with knows of how many it knows nothing, and what it had found."""
+    changed = simulator.estate.rooms[1]
+    async with asking(tmp_path, simulator, time) as world:
+        await world.pass_over()
+        change(simulator, changed, 3)
+        time.now_s += 60
+        spoiling(simulator, ApiFault(path=LIMITS, status=404, code=121005), simulator.estate.rooms[0])
+        job = world.reconciler.agenda.want("start")
+        world.reconciler.begin("start")
+        await until(lambda: job.failed and job.differences)
+        spoiling(simulator, ApiFault(path=LIMITS, status=502))
+        left = len(job.left)
+        assert left
+    simulator.faults.api.clear()
+    with structlog.testing.capture_logs() as logs:
+        async with asking(tmp_path, simulator, time) as world:
+            await world.pass_over()
+    done = [line for line in logs if line["event"] == "reconcile.done"]
+    assert [(one["why"], one["not_read"], one["differences"]) for one in done] == [
+        ("resume", 1, 1),
+        ("start", 0, 0),
+    ]
 
 
 async def test_a_missing_permission_ends_what_a_person_waits_for(
@@ -432,7 +576,7 @@ async def test_a_missing_permission_ends_what_a_person_waits_for(
             await world.over(job)
             assert job.problem is not None
             assert "vc:room:readonly" in f"{job.problem} {job.hint}"
-            current = world.reconciler.current
+            current = world.reconciler.agenda.current
             assert current is not None
             assert current.ended_ms is None
             assert "vc:room:readonly" in f"{current.problem}"
@@ -461,11 +605,11 @@ async def test_a_person_asks_for_some(tmp_path: Path, simulator: Simulator, time
         await world.over(asked)
         assert sorted(world.read_ids[before:]) == sorted([room.id, other.id] * 2)
         assert [entry.event_id for entry in tried.found] == [entry.event_id for entry in world.history(room)]
-        assert world.reconciler.job(asked.id) is asked
+        assert world.reconciler.agenda.job(asked.id) is asked
         with pytest.raises(NotFoundError, match="omm_nobody"):
             await world.reconciler.ask([room.id, "omm_nobody"], dry_run=False)
         with pytest.raises(NotFoundError):
-            world.reconciler.job("x")
+            world.reconciler.agenda.job("x")
 
 
 async def test_a_person_who_asks_for_all_joins_the_pass(

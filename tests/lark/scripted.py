@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import json
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from starlette.routing import Route
 from reserve_listener.config import LarkConfig
 from reserve_listener.lark.api.caller import TOKEN_PATH
 from reserve_listener.lark.api.client import Client
+from reserve_listener.lark.api.pace import MINUTE_S
 from reserve_listener.simulator import HttpServer
 from tests.lark.waiting import Clock
 
@@ -125,6 +127,7 @@ async def world(
             clock=clock,
             sleep=clock.sleep,
         )
+        clock.now_s += math.ceil(MINUTE_S / requests_per_minute)  # the first call need not wait
         try:
             yield World(client, platform, clock, hidden)
         finally:

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_left
 
 import pytest
 from hypothesis import given, strategies as st
 
-from reserve_listener.lark.api.client import LIMITS_BURST, LIMITS_PER_MINUTE
+from reserve_listener.lark.api.client import LIMITS_PER_MINUTE, limits_pace
 from reserve_listener.lark.api.errors import TryAgainError
 from reserve_listener.lark.api.pace import PATIENCE_S, Pace
 from tests.lark.waiting import Clock
 
 
 def most_within(times: list[float], window_s: float) -> int:
-    """The most calls in any window of this length."""
-    return max(sum(start <= time < start + window_s for time in times) for start in times)
-
-
-def limits_pace(per_minute: int, clock: Clock) -> Pace:
-    burst = min(LIMITS_BURST, LIMITS_PER_MINUTE - per_minute)
-    return Pace(per_minute, burst=burst, clock=clock, sleep=clock.sleep)
+    """The most calls in any window of this length; they are in order."""
+    return max(bisect_left(times, start + window_s) - at for at, start in enumerate(times))
 
 
 @given(
@@ -32,7 +28,7 @@ def test_no_minute_has_more_than_is_allowed(per_minute: int, pauses: list[float]
 
     async def calls() -> list[float]:
         clock = Clock()
-        pace = limits_pace(per_minute, clock)
+        pace = limits_pace(per_minute, clock=clock, sleep=clock.sleep)
         times = []
         for pause_s in pauses:
             clock.now_s += pause_s
@@ -43,23 +39,49 @@ def test_no_minute_has_more_than_is_allowed(per_minute: int, pauses: list[float]
     assert most_within(asyncio.run(calls()), 60.0) <= min(per_minute + 10, LIMITS_PER_MINUTE)
 
 
-async def test_a_restart_in_the_middle_of_a_minute_stays_within() -> None:
-    """A daemon that has asked for half a minute and is started anew has no second burst."""
+@given(
+    per_minute=st.integers(1, 100),
+    lives=st.lists(
+        st.tuples(st.integers(0, 50), st.sampled_from([0.0, 0.0, 0.01, 5.0, 70.0])), min_size=1, max_size=8
+    ),
+)
+def test_restarts_make_no_minute_busier(per_minute: int, lives: list[tuple[int, float]]) -> None:
+    """A daemon that is stopped and started again, after a pause or in the middle of a burst, keeps to the same bounds."""
+
+    async def calls() -> list[float]:
+        clock = Clock()
+        times = [clock.now_s]
+        for count, pause_s in lives:
+            pace = limits_pace(per_minute, clock=clock, sleep=clock.sleep)
+            clock.now_s += pause_s
+            for _ in range(count):
+                await pace.turn()
+                times.append(clock.now_s)
+        return times[1:]
+
+    if times := asyncio.run(calls()):
+        assert most_within(times, 60.0) <= min(per_minute + 10, LIMITS_PER_MINUTE)
+
+
+@pytest.mark.parametrize("per_minute", [1, 50, 80, *range(90, 101)])
+async def test_another_daemon_that_takes_over_stays_within_the_bound(per_minute: int) -> None:
+    """It has waited, so its burst is full, and the other's has just gone out: together no more than is allowed."""
     clock, times = Clock(), []
+    first = limits_pace(per_minute, clock=clock, sleep=clock.sleep)
+    second = limits_pace(per_minute, clock=clock, sleep=clock.sleep)
     clock.now_s += 600
-    for _ in range(2):
-        pace = limits_pace(80, clock)
+    for pace in (first, second):
         end_s = clock.now_s + 30
         while clock.now_s < end_s:
             await pace.turn()
             times.append(clock.now_s)
-    assert most_within(times, 60.0) <= 90
+    assert most_within(times, 60.0) <= min(per_minute + 10, LIMITS_PER_MINUTE)
 
 
 async def test_the_pace_is_kept() -> None:
     """In the long run, all that is allowed is used: 10,000 scopes at 80 a minute take some two hours."""
     clock = Clock()
-    pace, start_s = limits_pace(80, clock), clock.now_s
+    pace, start_s = limits_pace(80, clock=clock, sleep=clock.sleep), clock.now_s
     for _ in range(1_000):
         await pace.turn()
     assert clock.now_s - start_s == pytest.approx(1_000 / 80 * 61, rel=0.01)
@@ -110,7 +132,7 @@ async def test_a_caller_who_is_cancelled_takes_no_turn() -> None:
     async def sleep(_: float) -> None:
         await never.wait()
 
-    pace = Pace(60, clock=clock, sleep=sleep)
+    pace = Pace(60, at_once=True, clock=clock, sleep=sleep)
     await pace.turn()
     waiting = asyncio.create_task(pace.turn())
     await asyncio.sleep(0)

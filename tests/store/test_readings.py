@@ -347,8 +347,8 @@ async def test_a_difference_before_the_first_push_goes_to_whoever_wants_the_tena
     (delivery,) = claimed.deliveries
     body, pushed = json.loads(delivery.body), json.loads(delivery.raw or b"")
     assert body["source"] == f"/apps/{APP}/tenants/"
-    assert body["data"]["warnings"] == [{"path": "header.tenant_key", "value": None, "problem": "missing"}]
-    assert "tenant_key" not in pushed["header"]
+    assert body["data"]["warnings"] == [{"path": "header.tenant_key", "value": "", "problem": "empty"}]
+    assert not pushed["header"]["tenant_key"]
     await store.settle("a", [Outcome(seq=delivery.seq, state=DELIVERED, attempts=1)])
     assert await store.operate("replay", EventQuery(event_id=body["id"])) == 1
     await push(store, heard(3, NOW_MS + 20_000, tenant="another"))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from reserve_listener.lark.api import reading, walk
 from reserve_listener.lark.api.caller import ATTEMPTS, Caller, odd
 from reserve_listener.lark.api.errors import ApiError, GoneError
-from reserve_listener.lark.api.pace import Pace
+from reserve_listener.lark.api.pace import MINUTE_S, Pace
 from reserve_listener.meters import RoomsMeter
 
 if TYPE_CHECKING:
@@ -32,13 +32,24 @@ PEOPLE: Final = ("contact:user.basic_profile:readonly",)
 PEOPLE_AT_ONCE: Final = 10
 """The platform takes no more."""
 LIMITS_PER_MINUTE: Final = 100
-LIMITS_BURST: Final = 5
-"""So that `reconcile ROOM` need not wait; and a daemon that is started again within a minute stays within 10 above its pace."""
+LIMITS_BURST: Final = 4
+"""After a pause, so that `reconcile ROOM` need not wait for the first few."""
 OTHERS_PER_MINUTE: Final = 900
 OTHERS_BURST: Final = 25
 """The platform takes 1000 a minute and 50 a second: of these, 15 and 25 are the most in a second."""
 PEOPLE_PER_MINUTE: Final = 240
 """The platform takes 5 a second: 4 of these are."""
+
+
+def limits_pace(
+    per_minute: int, *, clock: Callable[[], float], sleep: Callable[[float], Awaitable[None]]
+) -> Pace:
+    """How often limits are read. Never more than the platform takes, also in a minute in which another daemon takes over.
+
+    Each of the two has then its burst and, at its edge of the minute, one call more than its share of it.
+    """
+    spare = LIMITS_PER_MINUTE - int(per_minute * 60 / MINUTE_S) - 2
+    return Pace(per_minute, burst=min(LIMITS_BURST, spare // 2), clock=clock, sleep=sleep)
 
 
 class Client:
@@ -63,10 +74,9 @@ class Client:
         self._caller = Caller(
             lark, attempts=attempts, hide=hide, meter=meter or RoomsMeter(), clock=clock, sleep=sleep
         )
-        burst = min(LIMITS_BURST, LIMITS_PER_MINUTE - requests_per_minute)
-        self._limits = Pace(requests_per_minute, burst=burst, clock=clock, sleep=sleep)
-        self._others = Pace(OTHERS_PER_MINUTE, burst=OTHERS_BURST, clock=clock, sleep=sleep)
-        self._people = Pace(PEOPLE_PER_MINUTE, burst=0, clock=clock, sleep=sleep)
+        self._limits = limits_pace(requests_per_minute, clock=clock, sleep=sleep)
+        self._others = Pace(OTHERS_PER_MINUTE, burst=OTHERS_BURST, at_once=True, clock=clock, sleep=sleep)
+        self._people = Pace(PEOPLE_PER_MINUTE, at_once=True, clock=clock, sleep=sleep)
         self._root: Place | None = None
         self._root_is_known = False
 

@@ -1,7 +1,7 @@
 """When a call may go out: the platform bounds how often each API is asked, for all of an app's clients together.
 
-What must stay true: within any minute no more than `per_minute` calls and `burst` go out, whatever the callers do, and none
-before the platform's own wish is over.
+What must stay true: within any minute no more than `per_minute` calls and `burst` go out, whatever the callers do and however
+often they are started anew, and none before the platform's own wish is over.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ LONGEST_WISH_S: Final = 3600.0
 class Pace:
     """Spaces the calls of one kind evenly, `per_minute`, but for a few after a pause: `burst`.
 
-    The first call goes out at once, and then one each interval: a daemon that is restarted again and again, or takes over
-    from another, adds one call each time, not a burst.
+    The first call goes out after an interval (unless `at_once`), as if calls had been made all the time: so a daemon that is
+    restarted again and again makes no more of them than one that is not.
     """
 
     def __init__(
@@ -34,6 +34,7 @@ class Pace:
         per_minute: int,
         *,
         burst: int = 0,
+        at_once: bool = False,
         clock: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]],
     ) -> None:
@@ -41,7 +42,7 @@ class Pace:
         self._burst_s = burst * self._interval_s
         self._clock = clock
         self._sleep = sleep
-        self._next_s = clock() + self._burst_s
+        self._next_s = clock() + self._burst_s + (0 if at_once else self._interval_s)
         """When the next call would go out if all were spaced evenly; it may go out `_burst_s` earlier."""
         self._held_until_s = clock()
         self._queue = asyncio.Lock()

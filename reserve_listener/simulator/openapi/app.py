@@ -150,10 +150,10 @@ class OpenApi:
         )
         self._keep(call)
         self._on_call(call)
-        fault = self._faults.of_call(call.path)
+        fault = self._faults.of_call(call.path, call.query.get("scope_id"))
         response = self._response(method, call, request.headers.get("authorization", ""), fault)
         await self._hold_back(call, fault, request)
-        response.headers["Date"] = formatdate(self._clock(), usegmt=True)
+        response.headers.setdefault("Date", formatdate(self._clock(), usegmt=True))
         self._on_answer(call)
         return response
 

@@ -1,0 +1,154 @@
+"""Who waits for what: the pass under way, the one that is wanted after it, and what persons and doubts ask for. No I/O.
+
+What must stay true: whoever asks for everything has everything read from then on; a pass that has begun is not put off for
+that, so that however often somebody asks, each comes to its end.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Final
+
+from reserve_listener.errors import NotFoundError, ReserveListenerError
+from reserve_listener.intake.jobs import DOUBT, REQUEST, Job
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+JOBS_KEPT: Final = 20
+"""For people who still ask for the result; and no more may wait."""
+
+
+class Agenda:
+    """A reconciler's."""
+
+    def __init__(self, now_ms: Callable[[], int]) -> None:
+        self._now_ms = now_ms
+        self.running: Job | None = None
+        """The pass that is under way."""
+        self.wanted: Job | None = None
+        """The one that is wanted after it."""
+        self.last: Job | None = None
+        """The pass that ended last."""
+        self._asked_for: list[Job] = []
+        self._jobs: OrderedDict[str, Job] = OrderedDict()
+
+    def want(self, why: str) -> Job:
+        """A pass that reads everything from now on. One that has read nothing yet begins again, for all who wait for it."""
+        if self.wanted is None:
+            if self.running is not None and self.running.left and not self.running.done:
+                self.wanted, self.running = self.running, None
+                self.wanted.is_begun = False
+            else:
+                self.wanted = self.remembered(Job(why, now_ms=self._now_ms()))
+        return self.wanted
+
+    def ask_for_all(self) -> Job:
+        """The same for a person, who hears also of what a pass that has begun finds from now on."""
+        job = self.want(REQUEST)
+        if self.running is not None:
+            self.running.heir = job
+        return job
+
+    def add(self, job: Job) -> None:
+        """It comes before the pass; raises `ReserveListenerError` when too many do."""
+        if len(self._asked_for) >= JOBS_KEPT:
+            raise ReserveListenerError(
+                f"{JOBS_KEPT} comparisons are waiting already; `reserve-listener status` says what for."
+            )
+        self._asked_for.append(self.remembered(job))
+
+    def add_doubts(self, job: Job) -> None:
+        """These come first."""
+        self._asked_for.insert(0, job)
+
+    @property
+    def has_doubts(self) -> bool:
+        """Whether some are still being read again."""
+        return any(job.why == DOUBT for job in self._asked_for)
+
+    def first(self, now_s: float) -> Job | None:
+        """Whose turn it is: what is in doubt, and what a person waits for, comes before the pass."""
+        return next((job for job in self._in_turn() if job.not_before_s <= now_s), None)
+
+    def next_s(self) -> float | None:
+        """When the first of those that wait may go on."""
+        return min((job.not_before_s for job in self._in_turn()), default=None)
+
+    def _in_turn(self) -> Iterator[Job]:
+        yield from self._asked_for
+        if (job := self.running or self.wanted) is not None:
+            yield job
+
+    def holds(self, job: Job) -> bool:
+        """Whether it is the pass under way, or asked for; not one that was put off meanwhile."""
+        return job is self.running or job in self._asked_for
+
+    def started(self, job: Job) -> None:
+        """This is the pass under way now. It may be one that comes before the one that is wanted."""
+        if job is self.wanted:
+            self.wanted = None
+        self.running = job
+
+    def ended(self, job: Job) -> None:
+        """It has."""
+        if job.is_pass:
+            self.running, self.last = None, job
+        elif job in self._asked_for:
+            self._asked_for.remove(job)
+        job.end(self._now_ms())
+
+    # -- what goes wrong ----------------------------------------------------------------------------------------------------
+
+    def hurry(self) -> None:
+        """Somebody wants to know now: nobody waits for a time any more, and what was stuck is tried."""
+        for job in self._all():
+            job.not_before_s, job.is_stuck = 0.0, False
+
+    def stuck(self, problem: str, hint: str, *, until_s: float) -> None:
+        """Nothing goes on before a person does something: who waits hears of it; what is theirs alone ends."""
+        for job in self._all():
+            job.wait(problem, hint, until_s=until_s)
+            job.is_stuck = True
+        for job in [job for job in self._asked_for if job.why == REQUEST]:
+            self.ended(job)
+
+    def goes_on(self, job: Job) -> None:
+        """Something was answered: this goes on, and so does whatever was stuck."""
+        for one in self._all():
+            if one is job or one.is_stuck:
+                one.go_on()
+
+    def give_up(self, problem: str) -> None:
+        """Nothing comes of any of them."""
+        for job in self._all():
+            job.problem = problem
+            job.end(self._now_ms())
+        self._asked_for, self.running, self.wanted = [], None, None
+
+    def _all(self) -> list[Job]:
+        return [job for job in (*self._asked_for, self.running, self.wanted) if job is not None]
+
+    # -- for people ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def current(self) -> Job | None:
+        """The pass that is under way or wanted, else the last."""
+        return self.running or self.wanted or self.last
+
+    def job(self, job_id: str) -> Job:
+        """One of the last. Raises `NotFoundError`."""
+        if job_id not in self._jobs:
+            raise NotFoundError(f"the daemon knows nothing of the comparison {job_id}: was it started again?")
+        return self._jobs[job_id]
+
+    def ahead(self, job: Job) -> int:
+        """How many scopes of the pass under way are read before this one begins."""
+        return len(self.running.left) if self.running is not None and job is self.wanted else 0
+
+    def remembered(self, job: Job) -> Job:
+        """It can be asked for by its id."""
+        self._jobs[job.id] = job
+        while len(self._jobs) > JOBS_KEPT:
+            self._jobs.popitem(last=False)
+        return job
