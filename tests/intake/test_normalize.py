@@ -450,7 +450,7 @@ def test_a_create_time_that_is_none(came: Any) -> None:
     [
         ("app_id", ABSENT, "/apps//tenants/2ca1d211f64f6438", "missing"),
         ("app_id", None, "/apps//tenants/2ca1d211f64f6438", "missing"),
-        ("app_id", "", "/apps//tenants/2ca1d211f64f6438", "not a text"),
+        ("app_id", "", "/apps//tenants/2ca1d211f64f6438", "empty"),
         ("app_id", 5, "/apps/5/tenants/2ca1d211f64f6438", "not a text"),
         ("app_id", {"a": 1}, "/apps/%7B%22a%22%3A1%7D/tenants/2ca1d211f64f6438", "not a text"),
         ("tenant_key", ABSENT, "/apps/cli_9f5343c580712544/tenants/", "missing"),
