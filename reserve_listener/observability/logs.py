@@ -88,8 +88,8 @@ class Logs:
 
     async def write_events(self, lines: Sequence[dict[str, Any]]) -> None:
         """The log sink's lines: written whatever the level is, and waited for. Raises `OSError`."""
-        stamp = self._stamp(None, "info", {"level": "info"})  # one for all: they are written together
-        await self._writer.write([self._bounded({**stamp, **line}) for line in lines])
+        stamp = self._stamp(None, "info", {})  # one for all: they are written together
+        await self._writer.write([self._bounded({**stamp, "level": "info", **line}) for line in lines])
 
     def hide(self, secret: str, instead_of: str = "") -> None:
         """Mask this text, too, from now on: a secret that was read again, or a token in the place of one that has ended."""

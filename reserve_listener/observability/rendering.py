@@ -27,8 +27,9 @@ _encode = msgspec.json.Encoder(enc_hook=str).encode
 
 def json_line(event: MutableMapping[str, Any]) -> str:
     """A line of JSON, what matters first."""
-    ordered = {key: event[key] for key in ("timestamp", "level", "event") if key in event}
-    line = {**ordered, **event}
+    line = event
+    if next(iter(event), None) != "timestamp":  # a line of an event begins with it
+        line = {**{key: event[key] for key in ("timestamp", "level", "event") if key in event}, **event}
     try:
         return escaped_json(_encode(line).decode())
     except (
