@@ -6,6 +6,7 @@ A test that needs one which is not installed is skipped, and says which package 
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import shutil
 import signal
@@ -59,11 +60,20 @@ class Server:
         """What starts it."""
         raise NotImplementedError
 
+    def environment(self) -> dict[str, str]:
+        """What it gets to know."""
+        return dict(os.environ)
+
     def start(self) -> None:
         """Return when it listens."""
         with (self.folder / "output").open("ab") as output:
             self._process = subprocess.Popen(
-                [self._found, *self.command(), *self.options], cwd=self.folder, stdout=output, stderr=output
+                [self._found, *self.command(), *self.options],
+                cwd=self.folder,
+                env=self.environment(),
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
             )
         deadline_s = time.monotonic() + patience(self.starts_within_s)
         while not self.answers():
@@ -81,15 +91,19 @@ class Server:
         return True
 
     def signal(self, number: signal.Signals) -> None:
-        """Send it a signal."""
+        """Send it, and what it has started, a signal."""
         assert self._process is not None
-        self._process.send_signal(number)
+        os.killpg(self._process.pid, number)
 
     def kill(self) -> None:
         """As a crash does."""
-        if self._process is not None:
-            self._process.kill()
+        if self._process is not None and self._process.returncode is None:
+            self.signal(signal.SIGKILL)
             self._process.wait(patience(20))
+
+    def end(self) -> None:
+        """Leave nothing behind."""
+        self.kill()
 
     @contextmanager
     def hanging(self) -> Iterator[None]:
@@ -124,17 +138,81 @@ class NatsServer(Server):
         return ("-a", "127.0.0.1", "-p", str(self.port), "-js", "-sd", str(self.folder / "js"))
 
 
+class RabbitServer(Server):
+    """RabbitMQ with its own name server (epmd), which would outlive it otherwise."""
+
+    program = "rabbitmq-server"
+    package = "rabbitmq-server"
+    starts_within_s = 60.0
+    directly = "/usr/lib/rabbitmq/bin/rabbitmq-server"
+    """Debian's command is a script around it that becomes another user and writes to /var."""
+
+    def __init__(self, folder: Path, *configuration: str) -> None:
+        super().__init__(folder)
+        self._found = self.directly
+        self._names_port = free_port()
+        self._names: subprocess.Popen[bytes] | None = None
+        for name in ("environment", "plugins"):
+            (folder / name).touch()
+        lines = ("loopback_users = none", "disk_free_limit.absolute = 1MB", *configuration)
+        (folder / "rabbitmq.conf").write_text("\n".join(lines) + "\n")
+
+    def command(self) -> Sequence[str]:
+        """See `Server.command`."""
+        return ()
+
+    def environment(self) -> dict[str, str]:
+        """See `Server.environment`."""
+        settings = {
+            "CONF_ENV_FILE": self.folder / "environment",
+            "CONFIG_FILE": self.folder / "rabbitmq",
+            "DIST_PORT": free_port(),
+            "ENABLED_PLUGINS_FILE": self.folder / "plugins",
+            "LOGS": "-",
+            "MNESIA_BASE": self.folder / "mnesia",
+            "NODENAME": f"test{self.port}@localhost",
+            "NODE_IP_ADDRESS": "127.0.0.1",
+            "NODE_PORT": self.port,
+            "PID_FILE": self.folder / "pid",
+        }
+        ours = {f"RABBITMQ_{name}": str(value) for name, value in settings.items()}
+        return os.environ | ours | {"HOME": str(self.folder), "ERL_EPMD_PORT": str(self._names_port)}
+
+    def start(self) -> None:
+        """See `Server.start`."""
+        if self._names is None:
+            names = ["epmd", "-port", str(self._names_port), "-address", "127.0.0.1"]
+            self._names = subprocess.Popen(names, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        super().start()
+
+    def answers(self) -> bool:
+        """It listens before it has started whole; it says so then."""
+        return b"completed with" in (self.folder / "output").read_bytes() and super().answers()
+
+    def kill(self) -> None:
+        """As a crash does. What it said before it does not say of the next start."""
+        super().kill()
+        (self.folder / "output").unlink(missing_ok=True)
+
+    def end(self) -> None:
+        """See `Server.end`."""
+        super().end()
+        if self._names is not None:
+            self._names.kill()
+            self._names.wait(patience(20))
+
+
 AnyServer = TypeVar("AnyServer", bound=Server)
 
 
 @contextmanager
 def running(server: AnyServer) -> Iterator[AnyServer]:
     """Start it, and leave nothing behind."""
-    server.start()
     try:
+        server.start()
         yield server
     finally:
-        server.kill()
+        server.end()
 
 
 T = TypeVar("T")

@@ -20,6 +20,7 @@ from reserve_listener.errors import (
     TransientDeliveryError,
 )
 from reserve_listener.sinks.brokers import settings as brokers
+from reserve_listener.sinks.brokers.cancelling import is_cancelled
 from reserve_listener.sinks.brokers.saying import Saying
 from reserve_listener.sinks.brokers.templates import Template, token as as_token
 from reserve_listener.sinks.nats.kind import PORT
@@ -89,7 +90,7 @@ class NatsSink:
                     subject, delivery.body, headers=_headers(delivery)
                 )
         except (TimeoutError, asyncio.CancelledError) as error:
-            if isinstance(error, asyncio.CancelledError) and _is_cancelled():
+            if isinstance(error, asyncio.CancelledError) and is_cancelled():
                 raise
             said = self._link.last_error
             if said is not None and said is not before:  # it concerned this one, or all
@@ -134,9 +135,3 @@ def _advice(error: Exception, subject: str) -> str | None:
 def _headers(delivery: Delivery) -> dict[str, str]:
     """An id is foreign text: it must not end its line."""
     return {"Nats-Msg-Id": as_token(delivery.event_id), "Content-Type": CONTENT_TYPE}
-
-
-def _is_cancelled() -> bool:
-    """Whether we are; else the client has cancelled what we wait for, which it does when it closes."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
