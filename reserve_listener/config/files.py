@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from reserve_listener.config.reading import LOOK_S, answer_within
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -75,9 +77,19 @@ def _secrets(config: Config) -> Iterator[tuple[Path, str]]:
 
 
 def _identity(path: Path) -> tuple[int, int] | str:
-    """Device and inode of a file that is there, so that hard links count; else its path with links resolved."""
+    """Device and inode of a file that is there, so that hard links count; else its path with links resolved.
+
+    Of one on a disk that hangs the path as it stands: whoever opens it looks again.
+    """
+
+    def look() -> tuple[int, int] | str:
+        try:
+            status = path.stat()
+        except OSError:
+            return os.path.realpath(path)
+        return status.st_dev, status.st_ino
+
     try:
-        status = path.stat()
-    except OSError:
-        return os.path.realpath(path)
-    return status.st_dev, status.st_ino
+        return answer_within(("identity", path), look, LOOK_S)
+    except TimeoutError:
+        return os.path.abspath(path)  # noqa: PTH100  # it only looks at the text

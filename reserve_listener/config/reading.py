@@ -8,13 +8,16 @@ import stat
 import threading
 import time
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable, Hashable
 
 WITHIN_S: Final = 5.0
 """For one file, and for all secrets of a configuration together: a slow disk answers, and a stop does not wait for long."""
+
+UNRESPONSIVE: Final = "the file system does not respond; is it an unreachable network disk?"
 
 LEAST_S: Final = 0.1
 """What a file gets even when others have used all the time up."""
@@ -23,47 +26,57 @@ LARGEST_SECRET: Final = 65_536
 """A secret is a line or a few."""
 
 
-_readings: dict[tuple[str, int], Future[bytes]] = {}
+LOOK_S: Final = 1.0
+"""For a look at a file that nothing is read from: there are several to a file, and a start waits for each."""
+
+T = TypeVar("T")
+
+_under_way: dict[Hashable, Future[Any]] = {}
 _lock = threading.Lock()
 
 
 def read_within(path: Path, largest: int, *, within_s: float = WITHIN_S) -> bytes:
     """A regular file's content, at most `largest` bytes and one more. Blocks. Raises OSError, or ValueError for a bad name."""
-    reading = _under_way(path, largest + 1)
-    try:
-        return reading.result(within_s)
-    except TimeoutError:
-        if reading.done():  # the file system's own
-            raise
-        raise TimeoutError("the file system does not respond; is it an unreachable network disk?") from None
+    name, size = os.fspath(path), largest + 1
+    return answer_within(("content", name, size), lambda: _content(name, size), within_s)
 
 
-def _under_way(path: Path, size: int) -> Future[bytes]:
-    """The reading of this file that has not come back, or a new one.
+def answer_within(key: Hashable, work: Callable[[], T], within_s: float) -> T:
+    """What comes of work that may hang on a disk. Blocks. Raises what it raises, or TimeoutError.
 
-    A thread that hangs in the kernel cannot be ended. It keeps nobody from leaving, and there is one for each file at the most.
+    A thread that hangs in the kernel cannot be ended. It keeps nobody from leaving, and there is one for each key at the most.
     """
-    key = (os.fspath(path), size)
     with _lock:
-        reading = _readings.get(key)
-        if reading is None:
-            reading = _readings[key] = Future()
-            threading.Thread(target=_read, args=(key, reading), name="read-file", daemon=True).start()
-    return reading
-
-
-def _read(key: tuple[str, int], reading: Future[bytes]) -> None:
-    outcome: bytes | Exception
+        answer = _under_way.get(key)
+        if answer is None:
+            answer = _under_way[key] = Future()
+            threading.Thread(target=_do, args=(key, work, answer), name="read-file", daemon=True).start()
     try:
-        outcome = _content(*key)
+        found: T = answer.result(within_s)
+    except TimeoutError:
+        if answer.done():  # the file system's own
+            raise
+        raise TimeoutError(UNRESPONSIVE) from None
+    return found
+
+
+def real_path(path: Path, *, within_s: float = LOOK_S) -> Path:
+    """Where a path leads, links seen through. Blocks. Raises TimeoutError."""
+    return answer_within(("real", path), lambda: Path(os.path.realpath(path)), within_s)
+
+
+def _do(key: Hashable, work: Callable[[], Any], answer: Future[Any]) -> None:
+    outcome, failure = None, None
+    try:
+        outcome = work()
     except Exception as error:  # noqa: BLE001  # raised again where it is waited for
-        outcome = error
+        failure = error
     with _lock:
-        del _readings[key]
-    if isinstance(outcome, bytes):
-        reading.set_result(outcome)
+        del _under_way[key]
+    if failure is None:
+        answer.set_result(outcome)
     else:
-        reading.set_exception(outcome)
+        answer.set_exception(failure)
 
 
 def _content(path: str, size: int) -> bytes:

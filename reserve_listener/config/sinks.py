@@ -6,7 +6,6 @@ the same (`SinkTable.read_secrets`).
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, cast
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, cast
 from pydantic import Field, PrivateAttr, SecretStr, ValidationInfo, create_model, field_validator
 
 from reserve_listener.config import secret_files, values
-from reserve_listener.config.reading import SecretFiles
+from reserve_listener.config.reading import SecretFiles, real_path
 from reserve_listener.config.section import Section, not_below
 from reserve_listener.errors import ConfigError
 from reserve_listener.protocols import SinkKind
@@ -121,7 +120,7 @@ class SinkTable(Section):
             self,
             self.read_secrets(),
             [_version(path) for key in plain for path in _paths(getattr(self, key))],
-            [os.path.realpath(path) for _, path in self.files_written()],  # a link may lead elsewhere by now
+            [_leads_to(path) for _, path in self.files_written()],  # a link may lead elsewhere by now
         )
 
     def _read_all(self, key: str, named: Any, read: Reader) -> Any:
@@ -204,6 +203,13 @@ def _paths(value: Any) -> Iterator[Path]:
         yield from map(Path, value.values())
     elif value is not None:
         yield Path(value)
+
+
+def _leads_to(path: Path) -> Path:
+    try:
+        return real_path(path)
+    except TimeoutError:  # known as it stands, until its disk responds
+        return path
 
 
 def _version(path: Path) -> tuple[int, int] | None:

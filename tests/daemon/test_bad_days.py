@@ -66,6 +66,42 @@ async def test_what_hangs_for_ever_does_not_keep_the_daemon_from_ending(
             await process.wait()
 
 
+DEAD_DISK = """
+import os, threading
+
+def dead(call):
+    def asked(path, *arguments, **options):
+        if "/dead-disk/" in os.fspath(path):
+            threading.Event().wait()
+        return call(path, *arguments, **options)
+    return asked
+
+def looks(call):  # at open files by their numbers, too
+    on_disk = dead(call)
+    return lambda path, *more, **options: (call if isinstance(path, int) else on_disk)(path, *more, **options)
+
+os.stat, os.lstat, os.open, os.access = looks(os.stat), dead(os.lstat), dead(os.open), looks(os.access)
+"""
+
+
+async def test_a_file_sink_on_a_dead_disk_holds_up_neither_the_start_nor_the_others(
+    tmp_path: Path, platform: Simulator, server: HttpServer, receiver: Receiver
+) -> None:
+    """Every look at the disk hangs for ever: the daemon says so, connects, delivers elsewhere, reloads and stops."""
+    (tmp_path / "sitecustomize.py").write_text(DEAD_DISK)
+    dead = f'[[sinks]]\nname = "far"\ntype = "file"\npath = "{tmp_path}/dead-disk/events.jsonl"\n'
+    config = write_config(tmp_path, platform, server.url, more=f"{dead}[delivery]\ndrain_timeout = 1\n")
+    async with running(tmp_path, config, environ={"PYTHONPATH": str(tmp_path)}) as daemon:
+        await platform.connected(20)
+        (unusable,) = [line for line in daemon.log() if line["event"] == "sink.unusable"]
+        assert (unusable["sink"], "does not respond" in unusable["problem"]) == ("far", True)
+        assert await platform.push(sample_event(event_id="one")).answered() == 200
+        await receiver.wait_for(1)
+        daemon.process.send_signal(signal.SIGHUP)
+        await until(lambda: any(line["event"] == "config.applied" for line in daemon.log()))
+        assert await daemon.stop() == 0
+
+
 SECRET_THAT_HANGS = (
     "import os, time\n"
     "import reserve_listener.config.model as model\n"

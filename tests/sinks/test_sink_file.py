@@ -633,6 +633,24 @@ async def test_a_hanging_disk_holds_up_nobody_else(path: Path, hanging: Hanging)
     assert path.read_bytes() == text_of(4)
 
 
+async def test_an_attempt_on_a_hanging_disk_has_an_end(
+    path: Path, hanging: Hanging, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sink is down then, which the worker tells; it is tried again, and works as soon as the disk does."""
+    monkeypatch.setattr(file_module, "ATTEMPT_TIMEOUT_S", 0.05)
+    sink = FileSink("stuck", path)
+    for number in (1, 2):
+        with pytest.raises(TransientDeliveryError, match="does not respond") as caught:
+            await sink.deliver([line(number)])
+        assert caught.value.down
+    hanging.release.set()
+    await until(lambda: not path.read_bytes())
+    monkeypatch.setattr(file_module, "ATTEMPT_TIMEOUT_S", 30)
+    await sink.deliver([line(3)])
+    await sink.close()
+    assert path.read_bytes() == text_of(3)
+
+
 async def test_delivering_after_a_hanging_close_waits_its_turn(path: Path, hanging: Hanging) -> None:
     """A sink used again while its thread still hangs goes on in that thread, behind what was queued."""
     sink = FileSink("again", path)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 from reserve_listener import ownership
+from reserve_listener.config.reading import LOOK_S, UNRESPONSIVE, answer_within, real_path
 from reserve_listener.errors import DeliveryError, MisconfiguredSinkError, TransientDeliveryError
 from reserve_listener.sinks.file.rotation import (
     MODE,
@@ -42,6 +43,10 @@ if TYPE_CHECKING:
 OUR_LINES_BEGIN: Final = b'{"specversion":"1.0",'
 TAIL_BYTES: Final = 64 * 1024
 CLOSE_TIMEOUT_S: Final = 5.0
+
+ATTEMPT_TIMEOUT_S: Final = 30.0
+"""A batch takes milliseconds, and seconds on a disk that is busy. What comes later than this is written all the same, and once more."""
+
 WARNING_EVERY_S: Final = 60.0
 
 log = structlog.get_logger("sink.file")
@@ -73,8 +78,9 @@ class FileSink:
     ) -> None:
         self.name = name
         self.path = path
-        self.real = Path(os.path.realpath(path))
-        """Where a path that is a link leads: files are rotated, and folders flushed, where the file itself is."""
+        self._real: Path | None = None
+        with contextlib.suppress(TimeoutError):
+            self._real = real_path(path)
         self._reserved = reserved
         self._rotation = Rotation(bytes_=rotate_bytes, every=rotate_every, keep=keep, compress=compress)
         self._now_s = now_s
@@ -86,10 +92,25 @@ class FileSink:
         self._stop_tidying = threading.Event()
         self._warned_s: dict[str, float] = {}
 
+    @property
+    def real(self) -> Path:
+        """Where a path that is a link leads: files are rotated, and folders flushed, where the file itself is.
+
+        Known from the start, so that no later link is followed; of a disk that did not respond then, from when it does.
+        """
+        if self._real is None:
+            self._real = Path(os.path.realpath(self.path))
+        return self._real
+
     async def deliver(self, deliveries: Sequence[Delivery]) -> None:
         """See `protocols.Sink.deliver`. Cancelled, an attempt goes on in its thread if it has begun; the next waits for it."""
         lines = b"".join(delivery.body + b"\n" for delivery in deliveries)
-        await self._thread.submit(lambda: self._attempt(lines))
+        writing = self._thread.submit(lambda: self._attempt(lines))
+        try:
+            async with asyncio.timeout(ATTEMPT_TIMEOUT_S):
+                await writing
+        except TimeoutError:
+            raise TransientDeliveryError(f"{self.path}: {UNRESPONSIVE}") from None
 
     async def close(self) -> None:
         """See `protocols.Sink.close`. A disk that hangs is not waited for: its file is closed when it wakes up."""
@@ -99,7 +120,13 @@ class FileSink:
         await asyncio.wait([closed], timeout=CLOSE_TIMEOUT_S)
 
     def problem(self) -> str | None:
-        """Why the path cannot be used as it is now; None when nothing speaks against it. Blocks for a few look-ups."""
+        """Why the path cannot be used as it is now; None when nothing speaks against it. Blocks for `LOOK_S` at the most."""
+        try:
+            return answer_within(("problem", self.path), self._problem, LOOK_S)
+        except TimeoutError as error:
+            return f"{self.path}: {error}"
+
+    def _problem(self) -> str | None:
         folder = self.real.parent
         try:
             self._require_own()
