@@ -13,6 +13,7 @@ import codecs
 import os
 import re
 from typing import Final, TextIO
+from urllib.parse import quote, urlencode
 
 MASK: Final = "********"
 """What stands in the place of a secret."""
@@ -47,6 +48,13 @@ def visible(text: str, longest: int = LONGEST) -> str:
     if not cut.isprintable():  # quick, and true of nothing that is unsafe
         cut = _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), cut)
     return cut if len(cut) <= longest else f"{cut[: longest - 1]}…"
+
+
+def page_of(scope_id: str) -> str:
+    """Where the page of a room or level is, below `status.public_url`. A browser would take `.` and `..` out of a path."""
+    if scope_id.strip(".") == "":
+        return f"/scopes?{urlencode({'id': scope_id})}"
+    return f"/scopes/{quote(scope_id, safe='', errors='replace')}"
 
 
 def visible_lines(text: str) -> str:

@@ -9,7 +9,7 @@ import unicodedata
 import pytest
 from hypothesis import given, strategies as st
 
-from reserve_listener.text import ESCAPE, escaped_json, visible, visible_lines
+from reserve_listener.text import ESCAPE, escaped_json, page_of, visible, visible_lines
 
 DIRTY = (
     *map(chr, range(0x20)),
@@ -102,3 +102,19 @@ def test_json_in_any_encoding_means_the_same(value: object, encoding: str) -> No
     document = json.dumps(value, ensure_ascii=False)
     read = json.loads(document.encode(encoding, ESCAPE).decode(encoding))
     assert json.dumps(read) == json.dumps(json.loads(document))
+
+
+@pytest.mark.parametrize(
+    ("scope_id", "path"),
+    [
+        ("omm_1", "/scopes/omm_1"),
+        ("a/b?c#d e", "/scopes/a%2Fb%3Fc%23d%20e"),
+        ("西湖", "/scopes/%E8%A5%BF%E6%B9%96"),
+        ("..", "/scopes?id=.."),
+        ("", "/scopes?id="),
+        ("\ud800", "/scopes/%3F"),
+    ],
+)
+def test_a_page_has_an_address_whatever_the_id_is(scope_id: str, path: str) -> None:
+    """One piece of a path, or a parameter where a browser would walk up."""
+    assert page_of(scope_id) == path

@@ -9,11 +9,10 @@ from __future__ import annotations
 import hashlib
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import quote, urlencode
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 
-from reserve_listener.text import visible
+from reserve_listener.text import page_of, visible
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,13 +24,6 @@ ASSETS: Final = {
     "app.js": "text/javascript; charset=utf-8",
     "icon.svg": "image/svg+xml",
 }
-
-
-def scope_url(scope_id: str) -> str:
-    """Where the page of a room or level is. A browser would take `.` and `..` out of a path."""
-    if scope_id.strip(".") == "":
-        return f"/scopes?{urlencode({'id': scope_id})}"
-    return f"/scopes/{quote(scope_id, safe='', errors='replace')}"
 
 
 def asset(name: str) -> bytes:
@@ -63,7 +55,7 @@ class Templates:
             auto_reload=False,
         )
         self.environment.globals["asset_url"] = _asset_urls().__getitem__
-        self.environment.globals["scope_url"] = scope_url
+        self.environment.globals["scope_url"] = page_of
         for one in PACKAGE.joinpath("templates").iterdir():
             self.environment.get_template(one.name)
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from reserve_listener.intake.summary import limits, summarise
+from reserve_listener.text import page_of
 from reserve_listener.web.page.limits import Limits
-from reserve_listener.web.page.rendering import scope_url
 from reserve_listener.web.page.times import Times
 from reserve_listener.web.page.words import LANGUAGES
 
@@ -95,7 +95,7 @@ class Teller:
             name=unnamed if name is None else name,
             named=name is not None,
             names=(*(self._names.path(scope_type, scope_id) or ()), unnamed if name is None else name),
-            url=scope_url(scope_id),
+            url=page_of(scope_id),
             gone=self._names.is_gone(scope_type, scope_id),
             tenant=tenant if self._several else None,
         )

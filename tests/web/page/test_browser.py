@@ -89,6 +89,8 @@ async def test_all_of_it_loads_and_fits_a_phone(backend: Backend, page: Page, la
             await page.size(NARROW)
             await page.run("document.querySelectorAll('details').forEach((one) => (one.open = true))")
             assert await page.run("document.documentElement.scrollWidth") <= NARROW, path
+            rows = "[...document.querySelectorAll('.places th[scope=row]')].map((one) => one.offsetWidth)"
+            assert all(width > NARROW * 3 / 4 for width in await page.run(rows)), path
             await page.size(1180)
         assert page.failed == [f"404 {url}/scopes/nowhere"]
         page.complaints = [one for one in page.complaints if "/scopes/nowhere" not in one]
