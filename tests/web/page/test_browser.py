@@ -162,6 +162,7 @@ async def test_it_works_by_keyboard(backend: Backend, page: Page) -> None:
     async with looked_into(backend, actions=Told(**WELL)) as (store, client):
         await append(store, changed("ev-1", "omm_a", now_ms()))
         await page.open(str(client.base_url))
+        await page.run("window.isTheSame = true")
         await page.press("Tab")
         assert await page.run("document.activeElement.className") == "skip"
         await page.press("Enter")
@@ -175,6 +176,7 @@ async def test_it_works_by_keyboard(backend: Backend, page: Page) -> None:
         await page.press("Enter")
         await page.until("document.querySelector('.feed details').open")
         assert "event ev-1" in await page.text(".feed")
+        assert await page.run("window.isTheSame")
 
 
 async def test_nothing_of_it_needs_a_script(backend: Backend, page: Page) -> None:
@@ -287,6 +289,8 @@ async def test_the_search_answers_while_it_is_typed(backend: Backend, page: Page
         assert await page.run("window.isTheSame")
         await page.write("[name=q]", "no such room")
         await page.until("document.querySelector('#feed')?.textContent.includes('There is no room')")
+        await page.loaded(page.run("history.back()"))
+        assert await page.run("location.pathname + location.search") == "/scopes"
         await page.open(f"{url}/?q=lovelace")
         assert "5F-Lovelace" in await page.text(".matches")
         await page.loaded(page.click(".matches a"))

@@ -102,8 +102,11 @@ function listen(url) {
   addEventListener("pageshow", (event) => event.persisted && location.reload());
 }
 
+const address = () => location.pathname + location.search;
+
 function searchAsTyped(form) {
   let typed = null;
+  let shown = address();
   const go = async () => {
     const text = form.q.value.trim();
     const target = new URL(location.pathname === "/" ? location.href : "/", location.href);
@@ -117,6 +120,7 @@ function searchAsTyped(form) {
       document.querySelector("nav").replaceWith(page.querySelector("nav"));
       document.title = page.title;
       history[location.pathname === "/" ? "replaceState" : "pushState"](null, "", target);
+      shown = address();
     } catch {
       // Enter still sends the form
     }
@@ -125,7 +129,7 @@ function searchAsTyped(form) {
     clearTimeout(typed);
     typed = setTimeout(go, TYPING_MS);
   });
-  addEventListener("popstate", () => location.reload());
+  addEventListener("popstate", () => address() === shown || location.reload()); // a step to #main is none
 }
 
 document.documentElement.classList.add("live");
