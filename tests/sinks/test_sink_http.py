@@ -32,7 +32,8 @@ from reserve_listener.errors import (
     TransientDeliveryError,
 )
 from reserve_listener.simulator import Answer, HttpServer, Receiver, patience
-from reserve_listener.sinks.http.sink import ANSWER_SHOWN_CHARS, HttpSink, _status_of, judge
+from reserve_listener.sinks.http.poster import ANSWER_SHOWN_CHARS, Answered, _status_of, judge
+from reserve_listener.sinks.http.sink import HttpSink
 from tests.helpers import delivery, event
 
 if TYPE_CHECKING:
@@ -259,7 +260,7 @@ async def test_what_a_status_means(url: str, receiver: Receiver, status: int) ->
 )
 def test_whether_the_receiver_is_down(status: int) -> None:
     """An answer of the 400 class says that the receiver is up, one of the 500 class that it is not."""
-    error = judge(status, None, "", now_s=NOW_S)
+    error = judge(Answered(status, {}, b"", ""), now_s=NOW_S)
     assert isinstance(error, TransientDeliveryError)
     assert error.down is (status >= 500)
 
@@ -314,7 +315,8 @@ IN_90_S = datetime.fromtimestamp(NOW_S, UTC) + timedelta(seconds=90)
 )
 def test_retry_after(value: str | None, expected: float | None) -> None:
     """Seconds and HTTP dates count, the past is now, and anything else is as if it were absent."""
-    error = judge(503, value, "", now_s=NOW_S)
+    headers = {} if value is None else {"retry-after": value}
+    error = judge(Answered(503, headers, b"", ""), now_s=NOW_S)
     assert isinstance(error, TransientDeliveryError)
     assert error.retry_after == expected
 
@@ -325,7 +327,7 @@ def test_retry_after(value: str | None, expected: float | None) -> None:
 )
 def test_no_retry_after_breaks_the_judgement(value: str) -> None:
     """Whatever stands in the header, a 503 is transient, with no wish or one that is not negative."""
-    error = judge(503, value, "", now_s=NOW_S)
+    error = judge(Answered(503, {"retry-after": value}, b"", ""), now_s=NOW_S)
     assert isinstance(error, TransientDeliveryError)
     assert error.retry_after is None or error.retry_after >= 0
 
