@@ -169,6 +169,42 @@ async def test_names_are_asked_for_daily(tmp_path: Path, simulator: Simulator, m
         assert (world.gone(), world.name(removed)) == ({removed.id}, removed.name)
 
 
+async def test_a_room_that_no_list_shows_is_asked_for_before_it_is_marked(
+    tmp_path: Path, simulator: Simulator
+) -> None:
+    """The platform may hide it from lists: it is there as long as it is found by its id, and its new name is known."""
+    async with asking(tmp_path, simulator) as world:
+        await world.read()
+        hidden, removed = simulator.estate.rooms[:2]
+        simulator.admin.remove(removed, push=False)
+        simulator.admin.rename(hidden, "still here", push=False)
+        simulator.unstated.hidden.add(hidden.id)
+        await world.again()
+        assert (world.gone(), world.name(hidden)) == ({removed.id}, "still here")
+        simulator.admin.remove(hidden, push=False)
+        await world.again()
+        assert world.gone() == {removed.id, hidden.id}
+
+
+async def test_a_room_of_which_the_platform_says_nothing_is_not_marked(
+    tmp_path: Path, simulator: Simulator
+) -> None:
+    """That it may not be asked for is no sign that it is gone; and that nobody answers is a look that broke off."""
+    async with asking(tmp_path, simulator) as world:
+        await world.read()
+        simulator.admin.remove(simulator.estate.rooms[0], push=False)
+        simulator.faults.api.append(ApiFault(path="/rooms/mget", status=403, code=121005))
+        await world.again()
+        assert not world.gone()
+        simulator.faults.api[:] = [ApiFault(path="/rooms/mget", status=502)]
+        with structlog.testing.capture_logs() as logs:
+            await world.again()
+        assert ([line["event"] for line in logs], world.gone()) == (["names.interrupted"], set())
+        simulator.faults.api.clear()
+        await world.again(60)
+        assert len(world.gone()) == 1
+
+
 async def test_a_look_that_broke_off_marks_nothing(tmp_path: Path, simulator: Simulator) -> None:
     """What was not come to is not gone; what was come to is known; the next look that ends does both."""
     async with asking(tmp_path, simulator) as world:

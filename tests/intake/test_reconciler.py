@@ -13,8 +13,10 @@ import msgspec
 import pytest
 import structlog
 
+from reserve_listener.daemon.comparisons import comparison_of
 from reserve_listener.errors import NotFoundError, ReserveListenerError, StoreError
 from reserve_listener.intake import normalize, troubles
+from reserve_listener.intake.agenda import JOBS_KEPT
 from reserve_listener.intake.jobs import TRIES
 from reserve_listener.intake.reconcile import comparing
 from reserve_listener.intake.reconciler import MEANWHILE, Reconciler
@@ -610,6 +612,167 @@ async def test_a_person_asks_for_some(tmp_path: Path, simulator: Simulator, time
             await world.reconciler.ask([room.id, "omm_nobody"], dry_run=False)
         with pytest.raises(NotFoundError):
             world.reconciler.agenda.job("x")
+
+
+async def test_a_person_who_asks_for_all_has_everything_read_from_then_on(
+    tmp_path: Path, simulator: Simulator, time: Seconds
+) -> None:
+    """What a pass has read before is read again by another, after it; who waits sees what both find from then on, once."""
+    early, before, after = simulator.estate.rooms[:3]
+    async with asking(tmp_path, simulator, time) as world:
+        await world.pass_over()
+        change(simulator, early, 2)
+        time.now_s += 60
+        held = asyncio.Event()
+        read: list[str] = []
+
+        async def hold(call: Call) -> None:
+            read.append(call.query.get("scope_id", ""))
+            if before.id in read and not held.is_set():
+                held.set()
+                await asyncio.sleep(0.05)
+
+        running = world.reconciler.agenda.want("start")
+        world.reconciler.begin("start")
+        simulator.faults.before_answer = hold
+        await held.wait()
+        await until(lambda: before.id in read and running.done)
+        change(simulator, before, 3)
+        change(simulator, after, 4)
+        time.now_s += 10
+        job = await world.reconciler.ask(None, dry_run=False)
+        assert job is not running
+        assert await world.reconciler.ask(None, dry_run=False) is job
+        assert world.reconciler.agenda.ahead(job) == len(running.left)
+        await world.over(job)
+        assert job.done == job.total
+        assert {entry.scope.scope_id for entry in job.found} >= {before.id, after.id}
+        assert len(job.found) == job.differences + job.before
+        assert running.ended_ms is not None
+        assert running.ended_ms <= job.started_ms
+
+
+async def test_the_lines_of_a_person_who_joins_after_a_restart_agree_with_the_sum(
+    tmp_path: Path, simulator: Simulator, time: Seconds
+) -> None:
+    """What an earlier life has found is in the status, and in no line of theirs."""
+    first, *_, last = simulator.estate.rooms
+    async with asking(tmp_path, simulator, time) as world:
+        await world.pass_over()
+        time.now_s += 60
+        for room in (first, last):
+            change(simulator, room, 3)
+        job = world.reconciler.agenda.want("start")
+        world.reconciler.begin("start")
+        await until(lambda: job.differences)
+        simulator.faults.api.append(ApiFault(path=LIMITS, status=502))
+        found = job.differences
+        assert job.left
+    simulator.faults.api.clear()
+    async with asking(tmp_path, simulator, time) as world:
+        time.now_s += 60
+        world.reconciler.begin("start")
+        job = await world.reconciler.ask(None, dry_run=False)
+        await world.over(job)
+        told = comparison_of(job, 0, world.directory)
+        assert (told.state, told.differences, len(told.found)) == ("done", len(job.found), len(job.found))
+        assert found + len(world.history(first)) + len(world.history(last)) >= found + 2
+
+
+async def test_a_walk_that_fails_holds_up_nothing_that_is_known(
+    tmp_path: Path, simulator: Simulator, time: Seconds
+) -> None:
+    """The limits are read all the same, and what is new once it can be listed; if it can't, who waits hears of that."""
+    async with asking(tmp_path, simulator, time) as world:
+        await world.pass_over()
+        room = simulator.estate.rooms[0]
+        change(simulator, room, 3)
+        new = simulator.estate.add("new", simulator.estate.root)
+        simulator.faults.api.append(ApiFault(path="/vc/v1/room_levels", status=502))
+        job = await world.pass_over()
+        assert [entry.scope.scope_id for entry in job.found] == [room.id]
+        assert (job.done, job.total, job.failed) == (job.total, len(world.known()), 0)
+        assert new.id not in world.known()
+        assert "could not be listed" in (job.problem or "")
+        assert comparison_of(job, 0, world.directory).state == "failed"
+
+        change(simulator, room, 4)
+        time.now_s += 60
+        again = world.reconciler.agenda.want("start")
+        world.reconciler.begin("start")
+        await until(lambda: again.found)
+        simulator.faults.api.clear()
+        await world.over(again)
+        assert (again.problem, again.failed) == (None, 0)
+        assert new.id in world.known()
+
+
+async def test_nothing_known_and_nothing_listed_is_no_pass(
+    tmp_path: Path, simulator: Simulator, time: Seconds
+) -> None:
+    """At the first start the baseline waits for the list, however long that takes."""
+    async with asking(tmp_path, simulator, time) as world:
+        simulator.faults.api.append(ApiFault(path="/vc/v1/room", status=502))
+        job = world.reconciler.agenda.want("start")
+        world.reconciler.begin("start")
+        await until(lambda: held_up(world, job) >= TRIES)
+        assert (job.is_begun, job.ended_ms, await world.store.last_pass(simulator.app_id)) == (
+            False,
+            None,
+            None,
+        )
+        simulator.faults.api.clear()
+        await world.over(job)
+        assert len(world.known()) == len(simulator.estate.places)
+
+
+async def test_a_room_that_was_marked_gone_is_there_again_once_it_is_read(
+    tmp_path: Path, simulator: Simulator, time: Seconds
+) -> None:
+    """A person asks for it by its id, and it has limits; only to try it out changes nothing."""
+    async with asking(tmp_path, simulator, time) as world:
+        await world.pass_over()
+        room = simulator.estate.rooms[0]
+        await world.store.mark_gone("room", room.id)
+        await world.over(await world.reconciler.ask([room.id], dry_run=True))
+        assert world.directory.is_gone("room", room.id)
+        await world.over(await world.reconciler.ask([room.id], dry_run=False))
+        assert not world.directory.is_gone("room", room.id)
+        before = len(world.read_ids)
+        await world.pass_over()
+        assert room.id in world.read_ids[before:]
+
+
+async def test_when_all_were_last_compared_is_known_after_a_restart(
+    tmp_path: Path, simulator: Simulator, time: Seconds
+) -> None:
+    """Also while the next pass is under way."""
+    async with asking(tmp_path, simulator, time) as world:
+        await world.pass_over()
+        ended_ms = world.meter.reconciled_ms
+        assert ended_ms is not None
+        held = stopping_after(simulator, 1)
+        world.reconciler.begin("start")
+        await held.wait()
+    simulator.faults.before_answer = None
+    async with asking(tmp_path, simulator, time) as world:
+        await until(lambda: world.meter.reconciled_ms is not None)
+        assert world.meter.reconciled_ms == ended_ms
+
+
+async def test_only_so_many_persons_wait(tmp_path: Path, simulator: Simulator, time: Seconds) -> None:
+    """Beyond that the next one is told; the others have their turn."""
+    async with asking(tmp_path, simulator, time) as world:
+        await world.pass_over()
+        room = simulator.estate.rooms[0]
+        simulator.faults.api.append(ApiFault(path=LIMITS, status=502))
+        jobs = [await world.reconciler.ask([room.id], dry_run=True) for _ in range(JOBS_KEPT)]
+        with pytest.raises(ReserveListenerError, match="waiting already"):
+            await world.reconciler.ask([room.id], dry_run=True)
+        simulator.faults.api.clear()
+        for job in jobs:
+            await world.over(job)
+            assert world.reconciler.agenda.job(job.id) is job
 
 
 async def test_a_person_who_asks_for_all_joins_the_pass(

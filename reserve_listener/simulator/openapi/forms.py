@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ class Unstated:
     """The limits of a place that follows its level are answered; else none of the three sections is."""
     mget_at_most: int = 100
     """Ids that one `mget` takes."""
+    hidden: set[str] = field(default_factory=set)
+    """Ids that lists leave out, although they are answered by themselves."""
 
 
 def path(place: Place, unstated: Unstated | None = None) -> list[str]:

@@ -51,7 +51,7 @@ class Places:
         """The levels right below one."""
         asked = call.query.get("room_level_id")
         levels = self._level(asked).levels if asked else self._top()
-        return call.page("items", [self._told(level) for level in levels])
+        return call.page("items", self._listed(levels))
 
     def list_rooms(self, call: Call) -> dict[str, Any]:
         """The rooms of a level; without one, of the organisation."""
@@ -59,7 +59,7 @@ class Places:
         level = self._level(asked) if asked else self._estate.root
         deep = self._unstated.rooms_of_sublevels
         below = [each for each in level.below() if each.scope_type == ROOM] if deep else level.rooms
-        return call.page("rooms", [self._told(room) for room in below])
+        return call.page("rooms", self._listed(below))
 
     def get_level(self, call: Call) -> dict[str, Any]:
         """One level."""
@@ -92,6 +92,9 @@ class Places:
     def _found(self, ids: list[str], scope_type: int) -> list[dict[str, Any]]:
         found = (self._estate.get(each) for each in ids)
         return [self._told(place) for place in found if place is not None and place.scope_type == scope_type]
+
+    def _listed(self, places: list[Place]) -> list[dict[str, Any]]:
+        return [self._told(place) for place in places if place.id not in self._unstated.hidden]
 
     def _told(self, place: Place) -> dict[str, Any]:
         form = forms.room if place.scope_type == ROOM else forms.level
