@@ -44,7 +44,7 @@ def reconcile(
 
     A difference becomes an event and is delivered like any other. All rooms take a minute for each 80 of them
     (rooms.requests_per_minute); Ctrl-C ends only this command, and the daemon goes on. Exit codes: 0 compared,
-    1 something could not be compared, 3 no daemon is running.
+    1 something could not be read, 3 no daemon is running.
 
     Example: reserve-listener reconcile omm_3c5dd7e09b --dry-run
     """

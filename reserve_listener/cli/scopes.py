@@ -8,7 +8,15 @@ import typer
 from reserve_listener.cli.filters import moment
 from reserve_listener.cli.history import ScopeArgument
 from reserve_listener.cli.known import PATH
-from reserve_listener.cli.listing import Column, at_terminal, json_text, local_time, print_list
+from reserve_listener.cli.listing import (
+    Column,
+    Row,
+    at_terminal,
+    json_text,
+    local_time,
+    print_list,
+    short_id,
+)
 from reserve_listener.cli.options import ConfigOption, JsonOption
 from reserve_listener.cli.stores import locate_store
 from reserve_listener.errors import ReserveListenerError
@@ -21,7 +29,6 @@ if TYPE_CHECKING:
     from reserve_listener.protocols.store import Directory, StoreReader
 
 COLUMNS = (
-    Column("scope", lambda row: row["scope_id"], "id", person=lambda row: row["name"]),
     Column("type", lambda row: row["scope_type"]),
     Column("revision", lambda row: str(row["revision"])),
     Column("time", lambda row: row["time"], "time"),
@@ -48,7 +55,15 @@ def list_scopes(config: ConfigOption = None, as_json: JsonOption = False) -> Non
 
     language, scopes, directory = _all(config)
     rows = [scope_row(one.scope, one.known, language, directory) for one in scopes]
-    print_list(rows, COLUMNS, as_json=as_json, nothing="Nothing is known yet.")
+
+    def name(row: "Row") -> str | None:
+        shown: str | None = row["name"]
+        if not directory.is_gone(row["scope_type"], row["scope_id"]):
+            return shown
+        return f"{shown or short_id(row['scope_id'])} (gone)"
+
+    columns = (Column("scope", lambda row: row["scope_id"], "id", person=name), *COLUMNS)
+    print_list(rows, columns, as_json=as_json, nothing="Nothing is known yet.")
 
 
 @scopes_app.command("show")

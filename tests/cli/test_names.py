@@ -144,6 +144,8 @@ def test_a_person_sees_names(tmp_path: Path, store: dict[str, str], command: str
 
 def test_a_person_sees_people_by_name(tmp_path: Path, store: dict[str, str]) -> None:
     """In the history and in the limits; the room with the levels above it."""
+    _, text = at_terminal("scopes", "list", cwd=tmp_path, width=200, env=store)
+    assert (text.count("西湖"), text.count("西湖 (gone)")) == (2, 1)
     code, text = at_terminal("history", "3f-ada", cwd=tmp_path, width=200, env=store)
     assert (code, text.splitlines()[0]) == (0, "Tower A / 3F-Ada")
     assert "+ Ada Lovelace" in text

@@ -7,12 +7,13 @@ import json
 import signal
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from reserve_listener.intake import normalize
-from reserve_listener.simulator import Estate, HttpServer, Receiver, Simulator, sample_event
+from reserve_listener.simulator import ApiFault, Estate, HttpServer, Receiver, Simulator, sample_event
 from tests.cli.test_operate import as_json, cli
 from tests.conftest import NO_WAITS, QUICK_RETRIES
 from tests.daemon_process import COMMAND, Daemon, running, until, write_config
@@ -70,8 +71,7 @@ async def test_what_was_missed_in_a_gap_is_found(tmp_path: Path, platform: Simul
             await until(lambda: ended(daemon))
             assert await daemon.stop() == 0
             assert in_file(tmp_path) == []
-            with closing(sqlite3.connect(tmp_path / "events.db")) as connection, connection:
-                connection.execute("UPDATE apps SET last_connected_ms = last_connected_ms - ?", (AWAY_MS,))
+            make_gap(tmp_path)
             changed = platform.estate.rooms[:3]
             for number, room in enumerate(changed):
                 change(platform, room, 3 + number)
@@ -112,6 +112,81 @@ async def test_what_was_missed_in_a_gap_is_found(tmp_path: Path, platform: Simul
         for one in found:
             told = {key: value for key, value in one["data"].items() if key not in normalize.OUR_KEYS}
             assert bodies[one["id"]] == told
+
+
+async def test_a_gap_ends_with_all_that_was_found_and_what_could_not_be_read(
+    tmp_path: Path, platform: Simulator, server: HttpServer
+) -> None:
+    """Also what a person asked for while the pass could not go on; and whoever asks for everything hears of the rest, with exit 1."""
+    config = str(write_config(tmp_path, platform, server.url))
+    async with running(tmp_path, tmp_path / "config.toml") as daemon:
+        await platform.connected(20)
+        await until(lambda: ended(daemon))
+        assert await daemon.stop() == 0
+        make_gap(tmp_path)
+        first, *others, hidden = platform.estate.rooms
+        for number, room in enumerate((first, *others)):
+            change(platform, room, 3 + number)
+        forbidden = ApiFault(
+            path=LIMITS, scope_ids=frozenset({hidden.id}), status=403, code=121005, msg="no permission"
+        )
+        all_but_one = frozenset(place.id for place in platform.estate.places) - {first.id}
+        broken = replace(ApiFault.token_refused(path=LIMITS), scope_ids=all_but_one)
+        platform.faults.api[:] = [broken]
+        await daemon.start()
+        await until(lambda: any(line["event"] == "connection.gap" for line in daemon.log()))
+        await until(lambda: any(line["event"] == "reconcile.interrupted" for line in daemon.log()))
+        code, out, _ = await cli("reconcile", first.id, "-c", config)
+        assert (code, out.count("\n")) == (0, 1)
+        status = await as_json("status", "-c", config)
+        assert [(gap["found"], gap["not_read"]) for gap in status["gaps"]] == [(None, None)]
+        platform.faults.api[:] = [forbidden]
+        await until(lambda: any(line["why"] == "gap" for line in ended(daemon)), 60)
+        status = await as_json("status", "-c", config)
+        assert [(gap["found"], gap["not_read"]) for gap in status["gaps"]] == [(3, 1)]
+        assert (status["reconcile"]["differences"], status["reconcile"]["not_read"]) == (2, 1)
+        _, text, _ = await cli("status", "-c", config)
+        assert "3 found by comparing limits with the platform's; 1 room or level could not be read" in text
+        code, out, err = await cli("reconcile", "-c", config)
+        assert (code, out) == (1, "")
+        assert "1 could not be read" in err
+        assert f"error: {hidden.id} could not be read: code 121005: no permission" in err
+        assert await daemon.stop() == 0
+
+
+def make_gap(folder: Path) -> None:
+    """As if the daemon had been stopped for longer than the platform pushes again."""
+    with closing(sqlite3.connect(folder / "events.db")) as connection, connection:
+        connection.execute("UPDATE apps SET last_connected_ms = last_connected_ms - ?", (AWAY_MS,))
+
+
+async def test_who_and_what_the_limits_name_has_names(
+    tmp_path: Path, platform: Simulator, server: HttpServer
+) -> None:
+    """People from the baseline on, although nobody was pushed; a room that is new at the next start, although the day is not over."""
+    told = {
+        person["user_id"]["open_id"]
+        for place in platform.estate.places
+        for person in (
+            *place.limits["approve_config"]["approvers"],
+            *place.limits["reserve_scope_config"]["allow_users"],
+        )
+    }
+    assert told
+    more = "[rooms]\npeople_names = true\nrequests_per_minute = 100\n"
+    config = write_config(tmp_path, platform, server.url, more=more)
+    async with running(tmp_path, config) as daemon:
+        await until(lambda: ended(daemon))
+        await until(lambda: {one for (one,) in daemon.query("SELECT open_id FROM people")} == told)
+        assert await daemon.stop() == 0
+        new = platform.estate.add("新会议室", platform.estate.root)
+        await daemon.start()
+        await until(lambda: len(ended(daemon)) == 2)
+        assert ("新会议室",) in daemon.query(f"SELECT name FROM places WHERE scope_id = '{new.id}'")
+        walks = [call for call in platform.calls if call.path.endswith("/vc/v1/rooms")]
+        levels = len(platform.estate.levels) + 2  # and those of the organisation, with its id and without
+        assert len(walks) == 2 * levels
+        assert await daemon.stop() == 0
 
 
 async def test_a_kill_at_any_moment_loses_and_doubles_nothing(
