@@ -6,7 +6,6 @@ that, so that however often somebody asks, each comes to its end.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
 
 from reserve_listener.errors import NotFoundError, ReserveListenerError
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 JOBS_KEPT: Final = 20
-"""For people who still ask for the result; and no more may wait."""
+"""For people who still ask for the result, besides those that have not ended; and no more than that may wait."""
 
 
 class Agenda:
@@ -31,7 +30,7 @@ class Agenda:
         self.last: Job | None = None
         """The pass that ended last."""
         self._asked_for: list[Job] = []
-        self._jobs: OrderedDict[str, Job] = OrderedDict()
+        self._jobs: dict[str, Job] = {}
 
     def want(self, why: str) -> Job:
         """A pass that reads everything from now on. One that has read nothing yet begins again, for all who wait for it."""
@@ -46,6 +45,7 @@ class Agenda:
     def ask_for_all(self) -> Job:
         """The same for a person, who hears also of what a pass that has begun finds from now on."""
         job = self.want(REQUEST)
+        job.is_awaited = True
         if self.running is not None:
             self.running.heir = job
         return job
@@ -54,7 +54,7 @@ class Agenda:
         """It comes before the pass; raises `ReserveListenerError` when too many do."""
         if len(self._asked_for) >= JOBS_KEPT:
             raise ReserveListenerError(
-                f"{JOBS_KEPT} comparisons are waiting already; `reserve-listener status` says what for."
+                f"{JOBS_KEPT} comparisons are waiting already. Ask again when one of them has ended."
             )
         self._asked_for.append(self.remembered(job))
 
@@ -88,6 +88,8 @@ class Agenda:
         """This is the pass under way now. It may be one that comes before the one that is wanted."""
         if job is self.wanted:
             self.wanted = None
+        elif self.wanted is not None and self.wanted.is_awaited:
+            job.heir = self.wanted
         self.running = job
 
     def ended(self, job: Job) -> None:
@@ -149,6 +151,7 @@ class Agenda:
     def remembered(self, job: Job) -> Job:
         """It can be asked for by its id."""
         self._jobs[job.id] = job
-        while len(self._jobs) > JOBS_KEPT:
-            self._jobs.popitem(last=False)
+        over = [one.id for one in self._jobs.values() if one.ended_ms is not None]
+        for job_id in over[: max(0, len(self._jobs) - JOBS_KEPT)]:
+            del self._jobs[job_id]
         return job

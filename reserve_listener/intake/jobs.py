@@ -71,8 +71,10 @@ class Job:
         """Differences that the pass before it found while somebody waited for this one."""
         self.earlier = 0
         """Differences that this pass found in an earlier life of the daemon."""
+        self.is_awaited = False
+        """Whether a person waits for this pass."""
         self.heir: Job | None = None
-        """The pass after it, for which somebody waits already."""
+        """The pass after it, if a person waits for that already."""
         self.gone = 0
         self.failed = 0
         """Scopes that could not be read."""
@@ -96,6 +98,10 @@ class Job:
         self.left = deque(targets)
         self.total = total
         self.is_begun = True
+
+    def has_failed(self, answers: int) -> bool:
+        """Whether the first one has failed before, and nobody was answered since (see `put_back`)."""
+        return self._failures.get(self.left[0], (0, -1))[1] == answers
 
     def put_back(self, answers: int, *, about_it: bool) -> bool:
         """The first one could not be read, and comes again after some others; False: it is what is wrong, and stays the first.

@@ -81,6 +81,8 @@ class ScopeReader:
         self._doubt_s = doubt_s
         self._answers = 0
         """Scopes of which the platform has told something, if only that there are none."""
+        self._answered: Target | None = None
+        """The last one that had limits."""
         self._told_codes: set[int | None] = set()
 
     async def read(self, job: Job) -> None:
@@ -94,11 +96,25 @@ class ScopeReader:
         except (PermissionMissingError, AppRefusedError, SeveralTenantsError):
             raise
         except Exception as error:
+            if job.has_failed(self._answers):
+                await self._look_for_an_answer(target)
             if job.put_back(self._answers, about_it=_is_about_it(error)):
                 raise
             await self._in_vain(job, target, error)
         else:
             self._answers += 1
+
+    async def _look_for_an_answer(self, target: Target) -> None:
+        """If the one that was answered last is answered now, it is not everything that is wrong."""
+        if self._answered in (None, target):
+            return
+        try:
+            await self._api.limits(*self._answered)
+        except GoneError:  # is an answer, too
+            pass
+        except ApiError:
+            return
+        self._answers += 1
 
     async def _read(self, job: Job, target: Target) -> None:
         try:
@@ -119,6 +135,7 @@ class ScopeReader:
         reading = reading_of(limits, app_id=self._app_id, received_ms=self._now_ms())
         found = await self._store.compare(reading, self._compare, number=job.number, dry_run=job.dry_run)
         await self._compared(job, target, found)
+        self._answered = target
         self._told(reading)
 
     async def _compared(self, job: Job, target: Target, found: Found) -> None:

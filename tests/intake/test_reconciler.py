@@ -17,7 +17,7 @@ from reserve_listener.daemon.comparisons import comparison_of
 from reserve_listener.errors import NotFoundError, ReserveListenerError, StoreError
 from reserve_listener.intake import normalize, troubles
 from reserve_listener.intake.agenda import JOBS_KEPT
-from reserve_listener.intake.jobs import TRIES
+from reserve_listener.intake.jobs import TRIES, Target
 from reserve_listener.intake.reconcile import comparing
 from reserve_listener.intake.reconciler import MEANWHILE, Reconciler
 from reserve_listener.meters import RoomsMeter
@@ -430,6 +430,24 @@ async def test_a_scope_that_fails_holds_no_other_up(
         assert len(world.known()) == job.total - 2
 
 
+async def test_the_last_rooms_of_a_pass_may_be_what_is_wrong(
+    tmp_path: Path, simulator: Simulator, time: Seconds
+) -> None:
+    """Nobody else is left to be read, so one is read that was answered: the pass ends, and so does what a person asks for."""
+    last = simulator.estate.rooms[-5:]
+    async with asking(tmp_path, simulator, time) as world:
+        await world.pass_over()
+        for room in last:
+            await world.over(await world.reconciler.ask([room.id], dry_run=False))
+            time.now_s += 1
+        spoiling(simulator, ApiFault(path=LIMITS, status=502), *last)
+        job = await world.pass_over()
+        assert (job.failed, job.done) == (len(last), job.total)
+        asked = await world.reconciler.ask([last[0].id], dry_run=False)
+        await world.over(asked)
+        assert (asked.failed, asked.unread is None) == (1, False)
+
+
 async def test_one_room_of_which_the_platform_says_that_it_failed(
     tmp_path: Path, simulator: Simulator, time: Seconds
 ) -> None:
@@ -650,6 +668,35 @@ async def test_a_person_who_asks_for_all_has_everything_read_from_then_on(
         assert len(job.found) == job.differences + job.before
         assert running.ended_ms is not None
         assert running.ended_ms <= job.started_ms
+
+
+async def test_a_person_hears_of_what_is_found_while_an_older_pass_is_finished(
+    tmp_path: Path, simulator: Simulator, time: Seconds
+) -> None:
+    """Asked before that has begun again, just after a start: it is part of all that is read from then on."""
+    room = simulator.estate.rooms[0]
+    async with asking(tmp_path, simulator, time) as world:
+        await world.pass_over()
+        await world.over(await world.reconciler.ask([room.id], dry_run=False))  # it is the last then
+        time.now_s += 60
+        job = world.reconciler.agenda.want("start")
+        world.reconciler.begin("start")
+        await until(lambda: job.done)
+        simulator.faults.api.append(ApiFault(path=LIMITS, status=502))
+        assert Target("room", room.id) in job.left
+    simulator.faults.api.clear()
+    change(simulator, room, 3)
+    time.now_s += 60
+    with structlog.testing.capture_logs() as logs:
+        async with World(simulator, time, tmp_path).opened() as world:
+            asked = world.reconciling()
+            job = await asked.ask(None, dry_run=False)
+            async with shared.running(asked):
+                await world.over(job)
+            assert [entry.scope.scope_id for entry in job.found] == [room.id]
+            assert comparison_of(job, 0, world.directory).differences == 1
+    done = [line for line in logs if line["event"] == "reconcile.done"]
+    assert [(line["why"], line["differences"]) for line in done] == [("resume", 1), ("request", 0)]
 
 
 async def test_the_lines_of_a_person_who_joins_after_a_restart_agree_with_the_sum(
