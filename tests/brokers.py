@@ -202,6 +202,37 @@ class RabbitServer(Server):
             self._names.wait(patience(20))
 
 
+MOCK_KAFKA = """
+import sys, time
+from confluent_kafka import Producer
+producer = Producer({"bootstrap.servers": "mock", "test.mock.num.brokers": 1})
+(broker,) = producer.list_topics(timeout=10).brokers.values()
+with open(sys.argv[1], "w") as place:
+    place.write(f"{broker.port}\\n")
+while True:
+    producer.poll(1)
+"""
+
+
+class MockKafka(Server):
+    """The broker inside librdkafka, in a process of its own: Debian has no Kafka. It chooses its port, and forgets all in the end."""
+
+    program = sys.executable
+    package = "python3"
+
+    def command(self) -> Sequence[str]:
+        """See `Server.command`."""
+        return ("-c", MOCK_KAFKA, str(self.folder / "port"))
+
+    def answers(self) -> bool:
+        """When it has said where."""
+        place = self.folder / "port"
+        if not place.exists() or not place.read_text().endswith("\n"):
+            return False
+        self.port = int(place.read_text())
+        return super().answers()
+
+
 AnyServer = TypeVar("AnyServer", bound=Server)
 
 

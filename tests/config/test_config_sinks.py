@@ -861,7 +861,7 @@ def test_the_whole_example_loads() -> None:
     for name in re.findall(r'_file = "([a-z_]+)"|" = "([a-z]+_[a-z_]+)"', text):
         Path("".join(name)).write_text(WHSEC, encoding="utf-8")
     Path("amqp_url").write_text("amqps://me:word@rabbit.corp", encoding="utf-8")
-    text = text.replace('format = "cloudevents"', 'format = "feishu"')
+    text = text.replace('format = "cloudevents"', 'format = "feishu"').replace("tls = false", "tls = true")
     console, audit, booking = loaded(text).sinks[:3]
     assert console.name == "console"
     rotating = as_settings(FileSettings, audit)

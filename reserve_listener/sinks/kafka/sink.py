@@ -1,0 +1,162 @@
+"""The kafka sink: each event is a message of a topic, keyed by its room or level, and delivered when all replicas in sync have it.
+
+What must stay true: the same key goes to the partition that Java's clients choose (`murmur2_random`; librdkafka's own choice
+is another), so that producers of different make keep one order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+from confluent_kafka import KafkaError, KafkaException
+
+from reserve_listener.errors import (
+    DeliveryError,
+    MisconfiguredSinkError,
+    PermanentDeliveryError,
+    TransientDeliveryError,
+)
+from reserve_listener.sinks.brokers.saying import Saying
+from reserve_listener.sinks.brokers.templates import Template
+from reserve_listener.sinks.kafka.producing import POLL_S, Producing
+from reserve_listener.text import visible
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from reserve_listener.model import Delivery
+
+CONTENT_TYPE: Final = b"application/cloudevents+json"
+ESCAPE: Final = "."
+"""Topics may have no %."""
+GRACE_S: Final = 2.0
+"""The client looks once a second whose time is over."""
+LARGEST: Final = 64 * 1024 * 1024
+"""Bytes of a message that the client itself refuses; up to there it is the broker who decides."""
+LINGER_MS: Final = 1
+"""For how long a message waits for others to go with. By default 5, which one room after the other would wait for."""
+
+TOO_LARGE: Final = frozenset(
+    {KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE, KafkaError.INVALID_MSG_SIZE}
+)
+NO_TOPIC: Final = frozenset(
+    {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError.TOPIC_EXCEPTION}  # noqa: SLF001
+)
+REFUSED: Final = frozenset(
+    {
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+        KafkaError.SASL_AUTHENTICATION_FAILED,
+        KafkaError._AUTHENTICATION,  # noqa: SLF001  # the client's own errors bear such names
+    }
+)
+
+
+class _Event(msgspec.Struct, gc=False):
+    subject: str
+
+
+_decode: Final = msgspec.json.Decoder(_Event).decode
+
+
+class KafkaSink:
+    """Produces to `topic`, a template."""
+
+    batch_size = 1
+    needs_raw = False
+
+    def __init__(
+        self,
+        name: str,
+        bootstrap_servers: str,
+        *,
+        topic: str,
+        timeout_s: float = 10.0,
+        max_in_flight: int = 64,
+        security: Mapping[str, str] | None = None,
+        secrets: Sequence[str] = (),
+    ) -> None:
+        self.name = name
+        self.max_in_flight = max_in_flight
+        self._topic = Template(topic, escape=ESCAPE)
+        self._timeout_s = timeout_s
+        self._say = Saying(visible(bootstrap_servers), secrets)
+        self._options = options(bootstrap_servers, timeout_s, max_in_flight) | dict(security or {})
+        self._producing: Producing | None = None
+
+    async def deliver(self, deliveries: Sequence[Delivery]) -> None:
+        """See `protocols.Sink.deliver`."""
+        for delivery in deliveries:
+            await self._deliver(delivery)
+
+    async def close(self) -> None:
+        """See `protocols.Sink.close`."""
+        producing, self._producing = self._producing, None
+        if producing is not None:
+            producing.let_go()
+            await asyncio.wait([asyncio.ensure_future(producing.ended())], timeout=4 * POLL_S)
+
+    async def _deliver(self, delivery: Delivery) -> None:
+        topic, producing = self._topic.fill(delivery.body), self._current()
+        headers: list[tuple[str, str | bytes | None]] = [
+            ("content-type", CONTENT_TYPE),
+            ("ce_id", delivery.event_id.encode("utf-8", "replace")),
+        ]
+        try:
+            async with asyncio.timeout(self._timeout_s + GRACE_S):
+                error = await producing.produce(
+                    topic, key=_decode(delivery.body).subject.encode(), value=delivery.body, headers=headers
+                )
+        except TimeoutError:
+            if (error := producing.last_error) is None:
+                raise TransientDeliveryError(self._say(f"no report within {self._timeout_s:g} s")) from None
+        except BufferError:
+            raise TransientDeliveryError(self._say("too much waits for the brokers")) from None
+        except ValueError as refused:  # a setting that librdkafka does not like
+            raise MisconfiguredSinkError(self._say(refused)) from None
+        except KafkaException as refused:
+            error = refused.args[0]
+        if error is not None:
+            raise self._meaning(error, producing.last_error, topic)
+
+    def _current(self) -> Producing:
+        if self._producing is None or self._producing.is_dead:
+            if self._producing is not None:
+                self._producing.let_go()
+            self._producing = Producing(self.name, self._options)
+        return self._producing
+
+    def _meaning(self, error: KafkaError, before: KafkaError | None, topic: str) -> DeliveryError:
+        """`before`: what the client said last of brokers, which is why a message timed out."""
+        if error.code() in TOO_LARGE:
+            return PermanentDeliveryError(
+                self._say(f"the event is larger than the broker takes: {error.str()}")
+            )
+        if error.code() in NO_TOPIC:
+            return MisconfiguredSinkError(self._say(error.str(), f"create the topic {visible(topic)}"))
+        if error.code() == KafkaError._MSG_TIMED_OUT and before is not None:  # noqa: SLF001
+            error = before
+        if error.code() in REFUSED:
+            return MisconfiguredSinkError(self._say(error.str(), "check the sink's login and its rights"))
+        return TransientDeliveryError(self._say(error.str()))
+
+
+def options(bootstrap_servers: str, timeout_s: float, max_in_flight: int) -> dict[str, Any]:
+    """How librdkafka is told what this sink promises. All its times end before ours."""
+    milliseconds = max(10, round(timeout_s * 1000))
+    return {
+        "bootstrap.servers": bootstrap_servers,
+        "client.id": "reserve-listener",
+        "acks": "all",
+        "enable.idempotence": True,
+        "partitioner": "murmur2_random",
+        "linger.ms": min(LINGER_MS, milliseconds - 1),
+        "message.timeout.ms": milliseconds,
+        "request.timeout.ms": milliseconds,
+        "topic.metadata.propagation.max.ms": min(1000, milliseconds // 2),
+        "message.max.bytes": LARGEST,
+        # Those whose delivery was cancelled stay in it until their time is over.
+        "queue.buffering.max.messages": max(1000, 4 * max_in_flight),
+    }
