@@ -165,7 +165,7 @@ def _line(difference: "HistoryRow") -> str:
 
 def _progress(now: "Comparison") -> str:
     if now.state == "waiting" and not now.total:
-        ahead = f", after {now.ahead} that another comparison has still to read" if now.ahead else ""
+        ahead = f": another comparison has {now.ahead} left to read" if now.ahead else ""
         return f"waiting for its turn{ahead}"
     return f"{now.done} of {now.total} compared, {_differ(now.differences)}"
 

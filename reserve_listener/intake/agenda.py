@@ -80,10 +80,6 @@ class Agenda:
         if (job := self.running or self.wanted) is not None:
             yield job
 
-    def holds(self, job: Job) -> bool:
-        """Whether it is the pass under way, or asked for; not one that was put off meanwhile."""
-        return job is self.running or job in self._asked_for
-
     def started(self, job: Job) -> None:
         """This is the pass under way now. It may be one that comes before the one that is wanted."""
         if job is self.wanted:

@@ -17,8 +17,9 @@ import structlog
 from reserve_listener.clock import now_ms
 from reserve_listener.errors import ReserveListenerError, StoreError
 from reserve_listener.intake.agenda import Agenda
+from reserve_listener.intake.doubts import Doubts
 from reserve_listener.intake.inventory import Inventory
-from reserve_listener.intake.jobs import DOUBT, REQUEST, RESUME, Job, Target, kind_of
+from reserve_listener.intake.jobs import DOUBT, REQUEST, RESUME, Job, Target
 from reserve_listener.intake.scope_reader import ScopeReader, SeveralTenantsError
 from reserve_listener.intake.survey import PLACES, Survey
 from reserve_listener.intake.troubles import Troubles
@@ -44,8 +45,6 @@ LIMITS: Final = "limits"
 
 LEAD_EVERY_S: Final = 5.0
 """How often a daemon that is not the one to ask looks whether it is now."""
-
-DOUBTS_AT_ONCE: Final = 100
 
 NEW_ENOUGH_S: Final = 60.0
 """A look at all there is that began so lately serves a pass, too: names ask for the same, at the start at the same time."""
@@ -95,13 +94,12 @@ class Reconciler:
         self._troubles = troubles or Troubles("reconcile", MEANWHILE)
         self._now_ms = now_ms
         self._clock = clock
-        self._doubt_s = doubt_s
+        self._doubts = Doubts(store, app_id=app_id, wait_s=doubt_s, clock=clock)
         self._wake = asyncio.Event()
         self.agenda = Agenda(now_ms)
         self._own: int | None = None
         """The last pass that was begun in this life."""
         self._due_s: float | None = None
-        self._doubt_due_s: float | None = None
         self._reader = ScopeReader(
             store,
             api,
@@ -125,9 +123,8 @@ class Reconciler:
 
     def doubt(self) -> None:
         """A scope is to be read again; see `Store.on_doubt`."""
-        if self._doubt_due_s is None:
-            self._doubt_due_s = self._clock() + self._doubt_s
-            self._wake.set()
+        self._doubts.add()
+        self._wake.set()
 
     async def ask(self, scope_ids: Sequence[str] | None, *, dry_run: bool) -> Job:
         """Read these, or all (None), for a person who waits. Raises `ReserveListenerError` for what cannot be done."""
@@ -209,7 +206,7 @@ class Reconciler:
                     await self._wake.wait()
 
     def _nothing_for_s(self) -> float | None:
-        dues = [self._due_s, self._doubt_due_s, self.agenda.next_s()]
+        dues = [self._due_s, self._doubts.due_s, self.agenda.next_s()]
         left = [due_s - self._clock() for due_s in dues if due_s is not None]
         return max(0.001, min(left)) if left else None
 
@@ -217,7 +214,7 @@ class Reconciler:
 
     async def _job_to_do(self) -> Job | None:
         now_s = self._clock()
-        if self._doubt_due_s is not None and now_s >= self._doubt_due_s:
+        if self._doubts.due_s is not None and now_s >= self._doubts.due_s:
             await self._take_doubts()
         if self._due_s is not None and now_s >= self._due_s:
             self._due_s = None
@@ -226,17 +223,11 @@ class Reconciler:
 
     async def _take_doubts(self) -> None:
         if self.agenda.has_doubts:  # these first, then what has come up since
-            self._doubt_due_s = self._clock() + self._doubt_s
-            return
-        found = await self._store.in_doubt(self._app_id, limit=DOUBTS_AT_ONCE)
-        self._doubt_due_s = None
-        targets = [Target(kind, scope_id) for scope_type, scope_id in found if (kind := kind_of(scope_type))]
-        if targets:
+            self._doubts.put_off()
+        elif targets := await self._doubts.take():
             job = Job(DOUBT, now_ms=self._now_ms())
             job.begin(targets, len(targets))
             self.agenda.add_doubts(job)
-        if len(found) == DOUBTS_AT_ONCE:
-            self.doubt()
 
     async def _begin(self, job: Job) -> None:
         """It is known from now on what there is to be read."""

@@ -1,0 +1,48 @@
+"""Scopes that are to be read again: a push came, and nobody can say if what was read has what it tells.
+
+What must stay true: the store remembers them; here is only when to ask it for them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from reserve_listener.intake.jobs import Target, kind_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from reserve_listener.protocols.store import StoreReadings
+
+AT_ONCE: Final = 100
+
+
+class Doubts:
+    """`wait_s`: how long after a push its scope is left alone. `due_s` is on the monotonic `clock`."""
+
+    def __init__(
+        self, store: StoreReadings, *, app_id: str, wait_s: float, clock: Callable[[], float]
+    ) -> None:
+        self._store = store
+        self._app_id = app_id
+        self._wait_s = wait_s
+        self._clock = clock
+        self.due_s: float | None = None
+        """When to `take` them; None: there are none."""
+
+    def add(self) -> None:
+        """There is another."""
+        if self.due_s is None:
+            self.due_s = self._clock() + self._wait_s
+
+    def put_off(self) -> None:
+        """Those that were taken last have not been read yet."""
+        self.due_s = self._clock() + self._wait_s
+
+    async def take(self) -> list[Target]:
+        """The first of them. There may be more: then they are due soon."""
+        found = await self._store.in_doubt(self._app_id, limit=AT_ONCE)
+        self.due_s = None
+        if len(found) == AT_ONCE:
+            self.add()
+        return [Target(kind, scope_id) for scope_type, scope_id in found if (kind := kind_of(scope_type))]
