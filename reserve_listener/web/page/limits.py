@@ -111,8 +111,8 @@ class Limits:
                 return [Fact(title, fill(words["approval_over"], fill(words["hours"], f"{hours:g}")))], keys
         day = bookable({name: section}) if name == "time_config" else None
         if day is not None and section.get("time_switch") is True:
-            told = Fact(words["bookable_hours"], "–".join(bounds(day)))  # noqa: RUF001  # a span
-            return [told], frozenset({"time_switch", "start_time", "end_time"})
+            span = words["all_day"] if day == (0, SECOND_OF_DAY) else "–".join(bounds(day))  # noqa: RUF001  # its sign
+            return [Fact(words["bookable_hours"], span)], frozenset({"time_switch", "start_time", "end_time"})
         return [], frozenset()
 
     def _difference(self, change: Change, most: int) -> Difference:

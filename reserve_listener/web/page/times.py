@@ -18,6 +18,9 @@ DAY_S: Final = 86_400
 JUST_NOW_S: Final = 45
 """Nobody needs it more exactly, and a clock beside ours may go by a little differently."""
 
+AHEAD_MS: Final = 2_000
+"""What lies further ahead is to come; what does less was written by a clock that goes a little ahead of ours."""
+
 LAST_MS: Final = 253_402_214_400_000
 """The end of 9999 less a day: what lies beyond has no date."""
 
@@ -93,7 +96,7 @@ class Times:
     def _ago(self, ms: int) -> str:
         passed_ms = self.now_ms - ms
         if abs(passed_ms) < JUST_NOW_S * 1000:
-            return self._words["just_now"]
+            return self._words["just_now" if passed_ms > -AHEAD_MS else "soon"]
         return fill(self._words["ago" if passed_ms > 0 else "ahead"], self.span(abs(passed_ms)))
 
     def _day(self, day: date) -> str:

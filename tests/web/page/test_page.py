@@ -17,6 +17,7 @@ from reserve_listener.model import Outcome
 from reserve_listener.web.answers import ConnectionStatus, Gap, Reason, SinkStatus
 from reserve_listener.web.page import pictures
 from reserve_listener.web.page.rendering import Templates
+from reserve_listener.web.page.times import Times
 from reserve_listener.web.page.words import CHINESE, ENGLISH, LANGUAGES, preferred
 from tests.helpers import append, delivery, event
 from tests.web.furnished import HOUR_MS, changed, furnish, place
@@ -172,6 +173,45 @@ async def test_a_rooms_page_has_its_limits_and_history(backend: Backend) -> None
         assert "Approval bookings over 1 h" in text
         assert "Bookable 08:00–20:00" in text
         assert changes_in(html) == ["ev-7", "ev-0"]
+
+
+@pytest.mark.parametrize(
+    ("sections", "told"),
+    [
+        ({"time": {"start_time": "0", "end_time": "86400"}}, "Time limits Bookable all day Ahead 30 days"),
+        ({"time": {"time_switch": 0}}, "Time limits Time limits off"),
+        ({"time": {"start_time": "72000", "end_time": "28800"}}, "Bookable from 20:00 Bookable until 08:00"),
+        ({"approve": {"approval_switch": 1}}, "Approval every booking Approvers none"),
+        (
+            {"approve": {"approval_switch": 1, "approval_condition": 1}},
+            "Approval bookings over 3 h Approvers none",
+        ),
+        ({"approve": {"approval_switch": 0}}, "Booking approval Approval not required Time limits"),
+        ({"members": {"allow_all_users": 1}}, "Bookable by all members as of"),
+        ({"members": {"new_key": [1]}}, "reserve_scope_config.new_key [1]"),
+    ],
+)
+async def test_limits_are_told_as_people_say_them(
+    backend: Backend, sections: dict[str, Any], told: str
+) -> None:
+    """What several keys say stands in one line, what has no effect is left out, and what is new to us is shown as it came."""
+    async with looked_into(backend) as (store, client):
+        await append(store, changed("ev-1", "omm_a", now_ms(), **sections))
+        assert told in await text_of(client, "/scopes/omm_a")
+
+
+@pytest.mark.parametrize(
+    ("ago_ms", "told"),
+    [
+        (0, "just now"), (-1_500, "just now"), (-30_000, "in a moment"), (-60_000, "in 60 s"), (44_000, "just now"), (46_000, "46 s ago"),
+        (89 * 60_000, "89 min ago"), (91 * 60_000, "2 h ago"), (47 * HOUR_MS, "47 h ago"), (72 * HOUR_MS, "3 days ago"),
+    ],
+)  # fmt: skip
+def test_times_are_told_from_now(ago_ms: int, told: str) -> None:
+    """As exactly as people do."""
+    at = Times(ENGLISH, 1_795_673_343_000).at(1_795_673_343_000 - ago_ms)
+    assert at is not None
+    assert at.ago == told
 
 
 async def test_a_levels_page_lists_what_is_in_it(backend: Backend) -> None:
