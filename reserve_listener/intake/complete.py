@@ -175,14 +175,13 @@ def seal(
 
 def _named(event: IncomingEvent, directory: Directory) -> dict[str, Any]:
     """What of the scope's names is known; the rest is left out."""
-    scope = event.scope
-    if scope is None:
-        return {}
-    names = {
-        "scope_name": directory.name(scope.scope_type, scope.scope_id),
-        "scope_path": directory.path(scope.scope_type, scope.scope_id),
-    }
-    return {key: value for key, value in names.items() if value is not None}
+    named: dict[str, Any] = {}
+    if (scope := event.scope) is not None:
+        if (name := directory.name(scope.scope_type, scope.scope_id)) is not None:
+            named["scope_name"] = name
+        if (path := directory.path(scope.scope_type, scope.scope_id)) is not None:
+            named["scope_path"] = path
+    return named
 
 
 def _members(said: dict[str, Any]) -> bytes:
