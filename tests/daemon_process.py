@@ -160,6 +160,12 @@ async def running(
         await daemon.process.wait()
 
 
+def in_file(folder: Path) -> list[dict[str, Any]]:
+    """What the file sink has written so far."""
+    path = folder / "events.jsonl"
+    return [json.loads(line) for line in path.read_bytes().splitlines()] if path.exists() else []
+
+
 async def until(condition: Any, timeout_s: float = 20.0) -> None:
     """Wait for a condition in another process: there is no event to wait for, so it is asked again and again."""
     async with asyncio.timeout(patience(timeout_s)):

@@ -16,7 +16,7 @@ import pytest
 from reserve_listener.simulator import ApiFault, Estate, Faults, HttpServer, Receiver, Simulator
 from reserve_listener.simulator.events import envelope
 from tests.conftest import NO_WAITS, QUICK_RETRIES
-from tests.daemon_process import Daemon, running, until, write_config
+from tests.daemon_process import Daemon, in_file, running, until, write_config
 from tests.pushing import TOKEN, sealed, signed, write_webhook_config
 
 if TYPE_CHECKING:
@@ -45,11 +45,6 @@ def named(data: dict[str, Any]) -> tuple[str | None, list[str] | None]:
 
 def above(place: Place) -> list[str]:
     return [each.name for each in place.above[1:]]
-
-
-def in_file(folder: Path) -> list[dict[str, Any]]:
-    path = folder / "events.jsonl"
-    return [json.loads(line) for line in path.read_bytes().splitlines()] if path.exists() else []
 
 
 def directory(daemon: Daemon) -> dict[str, tuple[str | None, bool]]:

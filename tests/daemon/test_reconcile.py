@@ -16,7 +16,7 @@ from reserve_listener.intake import normalize
 from reserve_listener.simulator import ApiFault, Estate, HttpServer, Receiver, Simulator, sample_event
 from tests.cli.test_operate import as_json, cli
 from tests.conftest import NO_WAITS, QUICK_RETRIES
-from tests.daemon_process import COMMAND, Daemon, running, until, write_config
+from tests.daemon_process import COMMAND, Daemon, in_file, running, until, write_config
 from tests.terminal import at_terminal
 
 if TYPE_CHECKING:
@@ -48,11 +48,6 @@ def requested(daemon: Daemon) -> list[dict[str, Any]]:
     return [
         line for line in daemon.log() if line["event"] == "reconcile.started" and line["why"] == "request"
     ]
-
-
-def in_file(folder: Path) -> list[dict[str, Any]]:
-    path = folder / "events.jsonl"
-    return [json.loads(line) for line in path.read_bytes().splitlines()] if path.exists() else []
 
 
 def change(platform: Simulator, place: Place, hours: int) -> None:
