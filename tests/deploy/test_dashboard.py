@@ -6,10 +6,12 @@ import asyncio
 import json
 import re
 import shutil
+import sys
 from contextlib import asynccontextmanager
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from xml.etree import ElementTree as ET
 
 import httpx2
 import pytest
@@ -28,7 +30,8 @@ if TYPE_CHECKING:
     from reserve_listener.simulator import HttpServer, Receiver
 
 ROOT: Final = Path(__file__).parents[2]
-DASHBOARD: Final = json.loads((ROOT / "deploy" / "grafana" / "dashboard.json").read_text())
+GRAFANA: Final = ROOT / "deploy" / "grafana"
+DASHBOARD: Final = json.loads((GRAFANA / "dashboard.json").read_text())
 PANELS: Final = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 EXPRESSIONS: Final = [target["expr"] for panel in PANELS for target in panel["targets"]]
 WINDOW_S: Final = 5
@@ -125,6 +128,23 @@ async def test_every_panel_has_something_to_show(
         async with asyncio.timeout(patience(60)):
             while empty := [each for each in empty if not await found(prometheus, each)]:
                 await asyncio.sleep(0.2)
+        drawn = await asyncio.create_subprocess_exec(
+            sys.executable, str(GRAFANA / "draw.py"), str(prometheus.base_url), "--minutes", "1", stdout=-1
+        )
+        picture, _ = await drawn.communicate()
+    assert titles_in(picture) == titles_in((ROOT / "docs" / "dashboard.svg").read_bytes())
+
+
+def titles_in(picture: bytes) -> list[str]:
+    """The titles of the panels that are in a picture of them, in order."""
+    texts = [element.text for element in ET.fromstring(picture).iter() if element.text]
+    return [panel["title"] for panel in DASHBOARD["panels"] if panel["title"] in texts]
+
+
+def test_the_picture_in_the_documentation_has_every_panel() -> None:
+    """A dashboard that has changed is to be drawn anew, as docs/monitoring.md says."""
+    titles = [panel["title"] for panel in DASHBOARD["panels"]]
+    assert titles_in((ROOT / "docs" / "dashboard.svg").read_bytes()) == titles
 
 
 async def found(prometheus: httpx2.AsyncClient, expression: str) -> list[Any]:
