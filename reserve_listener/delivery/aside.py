@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from reserve_listener.protocols import Sink
 
 PLACE_S: Final = 600.0
-"""How long to wait for a place: as long as a sink may be given for one event (`timeout`)."""
+"""How long to wait for a place: twenty times what a sink usually has for one event (`timeout`, 30 s at the most unless set)."""
 
 
 class Aside:

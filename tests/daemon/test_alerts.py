@@ -122,6 +122,27 @@ async def test_a_platform_that_is_away_is_told_once_and_its_return_once(
     assert firing_line["alert"] == resolved_line["alert"] == "disconnected"
 
 
+async def test_a_sink_for_alerts_is_tried_with_an_alert(
+    tmp_path: Path, platform: Simulator, server: HttpServer, told: Told
+) -> None:
+    """`sinks test` sends it what it will get, by the daemon or without one; a sink that gets events, too, is sent an event."""
+    config = configured(tmp_path, platform, server)
+    await asyncio.to_thread(ask, config, "sinks", "test", "ops")
+    async with running(tmp_path, config) as daemon:
+        await platform.connected(20)
+        await asyncio.to_thread(ask, config, "sinks", "test", "ops")
+        await asyncio.to_thread(ask, config, "sinks", "test", "booking")
+        assert await daemon.stop() == 0
+    for event in told.events():
+        assert (event["type"], event["subject"], event["test"]) == (
+            "reserve_listener.alert.v1",
+            "test",
+            True,
+        )
+    (event,) = told.events("/hook")
+    assert (len(told.events()), event["type"]) == (2, "vc.reserve_config.updated_v1")
+
+
 async def test_a_restart_while_an_alert_fires_neither_tells_it_again_nor_forgets_since_when(
     tmp_path: Path, platform: Simulator, server: HttpServer, told: Told
 ) -> None:
