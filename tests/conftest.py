@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from reserve_listener.simulator import HttpServer, Receiver, Simulator
-from tests.backends import BACKENDS
+from tests.backends import made
+from tests.postgres import SERVER
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -46,12 +47,17 @@ async def platform() -> AsyncIterator[Simulator]:
         yield simulator
 
 
-@pytest.fixture(params=BACKENDS)
-def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]:
-    """A store of each kind, not opened yet: what is said of every store is tried with all of them."""
-    made = BACKENDS[request.param](tmp_path)
-    yield made
-    made.let_go()
+@pytest.fixture
+def backend(tmp_path: Path) -> Iterator[Backend]:
+    """A store, not opened yet; tests/store/conftest.py has one of each kind."""
+    yield from made("sqlite", tmp_path)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def servers() -> Iterator[None]:
+    """What a session has started is ended with it."""
+    yield
+    SERVER.stop()
 
 
 PROCESSES = {"subprocess", "COMMAND", "Daemon", "Terminal", "running"}

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 __all__ = ["backend", "open_reader", "open_store"]
 
-_BACKENDS: Final = {"sqlite": "reserve_listener.store.sqlite.backend"}
+_BACKENDS: Final = {
+    "sqlite": "reserve_listener.store.sqlite.backend",
+    "postgresql": "reserve_listener.store.postgres.backend",
+}
 """By the URL's scheme, the module with its `make`."""
 
 

@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from reserve_listener.protocols.store import Store
-    from tests.backends import Backend
+    from tests.backends import OnSqlite
 
 STORE_FILES = ["events.db", "events.db-wal", "events.db-shm", "events.db.lock"]
 
 
 @pytest.fixture
-async def store(backend: Backend) -> AsyncIterator[Store]:
+async def store(backend: OnSqlite) -> AsyncIterator[Store]:
     store = await backend.open("a")
     assert await append(store, event("before")) is Verdict.STORED
     yield store
@@ -45,7 +45,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "out.jsonl"
 
 
-def sink_of(backend: Backend, path: Path) -> FileSink:
+def sink_of(backend: OnSqlite, path: Path) -> FileSink:
     """As the daemon makes it."""
     tables = {
         "lark": {"app_id": "cli_1", "app_secret": "s"},
@@ -66,7 +66,7 @@ def sink_of(backend: Backend, path: Path) -> FileSink:
 @pytest.mark.parametrize("link", ["symbolic", "hard"])
 @pytest.mark.parametrize("begun", ["begun", "new"])
 async def test_a_path_swapped_for_a_link_to_the_store_is_never_written_through(
-    backend: Backend, store: Store, path: Path, *, target: str, link: str, begun: str
+    backend: OnSqlite, store: Store, path: Path, *, target: str, link: str, begun: str
 ) -> None:
     """The store keeps its bytes and its events; the sink says what is wrong, and goes on when the path is its own again."""
     sink = sink_of(backend, path)
@@ -89,7 +89,7 @@ async def test_a_path_swapped_for_a_link_to_the_store_is_never_written_through(
 
 
 async def test_a_link_that_leads_to_the_store_from_the_start_is_refused(
-    backend: Backend, store: Store, path: Path
+    backend: OnSqlite, store: Store, path: Path
 ) -> None:
     """A link that is there when the sink is made is followed, but never to the store."""
     path.symlink_to(backend.path)

@@ -530,7 +530,9 @@ def test_the_store_does_what_the_model_does(kind: type[Backend], monkeypatch: py
     """Pushes, claims, outcomes, crashes, reloads, operations and retention in any order, over every backend."""
     run_state_machine_as_test(
         machine(kind, monkeypatch),
-        settings=settings(max_examples=80, stateful_step_count=50, derandomize=True, **COMMON),
+        settings=settings(
+            max_examples=8 if kind.shared else 80, stateful_step_count=50, derandomize=True, **COMMON
+        ),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -252,8 +253,8 @@ async def test_the_same_on_a_stopped_store(backend: Backend, store: Store, opera
     stopped = stores.backend(backend.url)
     await fill(store, 2_500)
     await kill(store, "a", 2_500)
-    with pytest.raises(StoreInUseError):
-        stopped.operate(operation, EventQuery(), {})
+    with nullcontext() if backend.shared else pytest.raises(StoreInUseError):
+        assert stopped.operate(operation, EventQuery(sink="none"), {}) == 0
     await store.close()
     assert stopped.operate(operation, EventQuery(sink="a", event_id="e7"), {}) == 1
     assert stopped.operate(operation, EventQuery(sink="a"), {"a": SinkFilter(tenants=frozenset())}) == (
@@ -275,8 +276,8 @@ async def test_disabling_on_a_stopped_store(backend: Backend, store: Store, cloc
     (first, _) = await again.sinks()
     assert first.disabled_ms is not None
     assert (first.disabled_reason, first.pending) == ("by hand", 1)
-    with pytest.raises(StoreInUseError):
-        stopped.enable_sink("a")
+    with nullcontext() if backend.shared else pytest.raises(StoreInUseError):
+        stopped.enable_sink("none")
     await again.close()
     backend.rows("UPDATE sinks SET disabled_ms = disabled_ms - 3600000 WHERE name = 'a'")
     assert stopped.enable_sink("a")

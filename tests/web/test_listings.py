@@ -25,7 +25,7 @@ from tests.web.looking import happened, looked_into
 if TYPE_CHECKING:
     import httpx2
 
-    from tests.backends import Backend
+    from tests.backends import OnSqlite
 
 LISTS = {
     "/api/v1/scopes": ScopeRow,
@@ -58,7 +58,7 @@ async def whole(client: httpx2.AsyncClient, path: str, kind: Any, **query: Any) 
     return items
 
 
-async def test_lists_come_in_parts_that_make_the_whole(backend: Backend) -> None:
+async def test_lists_come_in_parts_that_make_the_whole(backend: OnSqlite) -> None:
     """Whatever the limit, nothing is missing and nothing comes twice, in the same order; sinks too."""
     notebook = Notebook()
     notebook.sinks = 5
@@ -80,7 +80,7 @@ async def test_lists_come_in_parts_that_make_the_whole(backend: Backend) -> None
         )
 
 
-async def test_a_part_stays_where_it_was_while_more_comes(backend: Backend) -> None:
+async def test_a_part_stays_where_it_was_while_more_comes(backend: OnSqlite) -> None:
     """The second part of the newest events is the same, whatever was stored since the first."""
     async with looked_into(backend, "a") as (store, client):
         await happened(store, "one", "two", "three")
@@ -98,7 +98,7 @@ async def test_a_part_stays_where_it_was_while_more_comes(backend: Backend) -> N
      "cursor=", "cursor=x", "cursor=%00", "cursor=W10", "cursor=WyJldmVudHMiLC0xXQ", "cursor=WyJub3RoaW5nIiwxXQ",
      "cursor=WyJldmVudHMiLDk5OTk5OTk5OTk5OTk5OTk5OTk5OTldCg", "limits=1", "sort=up"],
 )  # fmt: skip
-async def test_a_question_that_is_amiss_is_refused(backend: Backend, path: str, query: str) -> None:
+async def test_a_question_that_is_amiss_is_refused(backend: OnSqlite, path: str, query: str) -> None:
     """Limits out of range, cursors of nobody's making, filters with a typing error: 400 with what would be right."""
     async with looked_into(backend, "a") as (store, client):
         await happened(store, "one")
@@ -109,7 +109,7 @@ async def test_a_question_that_is_amiss_is_refused(backend: Backend, path: str, 
         assert answer.json()["detail"].startswith(query.partition("=")[0])
 
 
-async def test_a_cursor_belongs_to_its_list(backend: Backend) -> None:
+async def test_a_cursor_belongs_to_its_list(backend: OnSqlite) -> None:
     """One of the events is none of the rooms."""
     async with looked_into(backend, "a") as (store, client):
         await happened(store, "one", "two")
@@ -117,7 +117,7 @@ async def test_a_cursor_belongs_to_its_list(backend: Backend) -> None:
         assert (await client.get("/api/v1/scopes", params={"cursor": cursor})).status_code == 400
 
 
-async def test_events_are_filtered_as_the_commands_do(backend: Backend) -> None:
+async def test_events_are_filtered_as_the_commands_do(backend: OnSqlite) -> None:
     """By sink, room, id, time, and whether they could be read; a time that cannot be read is refused."""
     async with looked_into(backend, "a") as (store, client):
         await happened(store, "one", "two")
@@ -139,7 +139,7 @@ async def test_events_are_filtered_as_the_commands_do(backend: Backend) -> None:
             assert (await client.get("/api/v1/events", params=query)).status_code == 400
 
 
-async def test_one_event_is_told_whole(backend: Backend) -> None:
+async def test_one_event_is_told_whole(backend: OnSqlite) -> None:
     """With what sinks receive and what the platform sent; the list has neither."""
     async with looked_into(backend, "a") as (store, client):
         await happened(store, "one")
@@ -153,7 +153,7 @@ async def test_one_event_is_told_whole(backend: Backend) -> None:
         assert (nowhere.status_code, nowhere.json()["detail"]) == (404, "the store has no event two")
 
 
-async def test_a_room_is_told_with_its_name_its_limits_and_what_changed(backend: Backend) -> None:
+async def test_a_room_is_told_with_its_name_its_limits_and_what_changed(backend: OnSqlite) -> None:
     """Now and as it was, under the name of now, in the language of the configuration."""
     async with looked_into(backend, "a", language="zh") as (store, client):
         await happened(store, "one", "two")
@@ -184,7 +184,7 @@ async def test_a_room_is_told_with_its_name_its_limits_and_what_changed(backend:
             assert (await client.get(path)).status_code == 404
 
 
-async def test_foreign_text_stays_text(backend: Backend) -> None:
+async def test_foreign_text_stays_text(backend: OnSqlite) -> None:
     """Ids with what HTML, paths and SQL mean something by are found by their id, and JSON keeps them apart."""
     async with looked_into(backend, "a") as (store, client):
         strange = "<b>'\";--\u202e{}%/..\\é"
@@ -195,7 +195,7 @@ async def test_foreign_text_stays_text(backend: Backend) -> None:
         assert found.scope_id == "omm_<script>"
 
 
-async def test_a_store_that_cannot_be_read_is_our_trouble(backend: Backend) -> None:
+async def test_a_store_that_cannot_be_read_is_our_trouble(backend: OnSqlite) -> None:
     """503, which passes; not 500, and nothing of where it is."""
     async with looked_into(backend, "a") as (_, client):
         backend.path.rename(backend.path.with_suffix(".away"))

@@ -123,7 +123,7 @@ class Appending:
         new = _new(events, connection)
         numbers = self._scope_numbers((events[place] for place in new), connection)
         appended = [Appended(Verdict.DUPLICATE, event) for event in events]
-        seq: int = (connection.execute(sql.NEWEST_EVER).fetchone() or (0,))[0]
+        seq = self.newest_ever(len(new), connection)
         remembered = self.remembered(numbers.values(), connection)
         for portion in _portions(events, new):
             rows: list[tuple[Any, ...]] = []
@@ -147,6 +147,10 @@ class Appending:
             insert(connection, sql.ADD_DELIVERIES, deliveries)
             remembered.write()
         return appended
+
+    def newest_ever(self, _count: int, connection: sqlite3.Connection) -> int:
+        """The newest number of all events that there ever were; so many are put in with the next ones."""
+        return int((connection.execute(sql.NEWEST_EVER).fetchone() or (0,))[0])
 
     def _heard(self, event: IncomingEvent, seq: int, connection: sqlite3.Connection) -> Appended:
         """An event about a room or level itself: names change, and nothing is delivered."""

@@ -5,23 +5,32 @@ from __future__ import annotations
 import sqlite3
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 from reserve_listener.model import DEAD, DELIVERED, PENDING, Insight, SinkState
 from reserve_listener.store.sqlite import attempts, sql
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 STATES: Final = {PENDING: 0, DELIVERED: 1, DEAD: 2}
 STATE_NAMES: Final = {number: name for name, number in STATES.items()}
 
 
-def insight(app_id: str | None, gaps_since_ms: int, connection: sqlite3.Connection) -> Insight:
-    """All of it. `app_id`: whose gaps; None: everybody's."""
+def insight(
+    app_id: str | None,
+    gaps_since_ms: int,
+    connection: sqlite3.Connection,
+    *,
+    measure: Callable[[Any], int] | None = None,
+) -> Insight:
+    """All of it. `app_id`: whose gaps; None: everybody's. `measure`: how the size is found, if not by the file."""
     (first_dead_ms,) = connection.execute(sql.FIRST_DEAD).fetchone()
     last = connection.execute(sql.LAST_RECEIVED).fetchone()
     return Insight(
         sinks=sink_states(connection),
         gaps=connection.execute(sql.GAPS, {"app_id": app_id, "since_ms": gaps_since_ms}).fetchall(),
-        size_bytes=used_bytes(connection),
+        size_bytes=(measure or used_bytes)(connection),
         last_event_ms=None if last is None else last[0],
         first_dead_ms=first_dead_ms,
         failures=attempts.last_failures(STATE_NAMES, connection),

@@ -29,7 +29,7 @@ def operate(
     `filters_by_sink` is None when the configuration cannot be read: a replay then repeats the deliveries that there have been.
     """
     with _writing(path) as connection:
-        work = _operation(operation, filters, filters_by_sink, connection)
+        work = operation_of(operation, filters, filters_by_sink, connection)
         step = work.first()
         while not step.done:
             connection.execute("BEGIN IMMEDIATE")
@@ -44,7 +44,7 @@ def count_matching(
     """How many deliveries `operate` would concern now. Only reads, also beside a running daemon."""
     connection = schema.open_reader(path)
     try:
-        work = replace(_operation(operation, filters, filters_by_sink, connection), dry_run=True)
+        work = replace(operation_of(operation, filters, filters_by_sink, connection), dry_run=True)
         step = work.first()
         while not step.done:
             step = work.step(step, connection)
@@ -55,12 +55,13 @@ def count_matching(
     return step.count
 
 
-def _operation(
+def operation_of(
     operation: str,
     filters: EventQuery,
     filters_by_sink: Mapping[str, SinkFilter] | None,
     connection: sqlite3.Connection,
 ) -> Operation:
+    """What is to be done, to the sinks that are configured."""
     numbers = {name: number for number, name in connection.execute(sql.CONFIGURED_SINKS)}
     known = {
         name: (number, (filters_by_sink or {}).get(name, SinkFilter())) for name, number in numbers.items()

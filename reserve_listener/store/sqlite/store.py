@@ -229,7 +229,7 @@ class SqliteStore:
         work = partial(rebuilding.some, self._complete)
         while self._unbuilt:
             try:
-                done = await self._writer.submit(work, writes=True)
+                done = await self._append_by(work)
             except StoreError as error:
                 log.warning("store.rebuilding_failed", error=str(error))
                 await asyncio.sleep(REBUILD_RETRY_S)
@@ -323,7 +323,23 @@ class SqliteStore:
         work = partial(projecting.project, self._appending(), events, position)
         future: asyncio.Future[list[Verdict]] = asyncio.get_running_loop().create_future()
         done = partial(self._projected, future, number, _size(events))
-        self._writer.submit_item(each, work, done, writes=True)
+        self._submit_appending(work, done)
+        return future
+
+    def _submit_appending(
+        self,
+        work: Callable[[Any], Any],
+        done: Callable[[Any, StoreError | None], None],
+        *,
+        writes: bool = True,
+    ) -> None:
+        """Work that appends, compares with what is known, or changes the directory."""
+        self._writer.submit_item(each, work, done, writes=writes)
+
+    def _append_by(self, work: Callable[[Any], Any]) -> asyncio.Future[Any]:
+        """The same, for who waits for it."""
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._submit_appending(work, partial(resolve, future))
         return future
 
     def _projected(
@@ -355,7 +371,7 @@ class SqliteStore:
         comparing = readings.Comparing(reading, compare, number=number, now_ms=self._now_ms())
         work = partial(comparing.try_out if dry_run else comparing.take, self._appending())
         done = partial(self._compared, future, comparing)
-        self._writer.submit_item(each, work, done, writes=not dry_run)
+        self._submit_appending(work, done, writes=not dry_run)
         return future
 
     def _compared(
@@ -376,7 +392,7 @@ class SqliteStore:
         work = partial(
             readings.asked_in_vain, asked_for, number, self._now_ms(), self._appending(), gone=gone
         )
-        await self._writer.submit(work, writes=True)
+        await self._append_by(work)
 
     async def asked(self, app_id: str) -> list[Asked]:
         """See `StoreReadings.asked`."""
@@ -476,8 +492,7 @@ class SqliteStore:
         recent = self._recent.get(claim.sink)
         if recent is not None and (found := recent.claim(claim, after_seq, pauses)) is not None:
             return found
-        work = partial(claiming.newer, claim, after_seq, pauses)
-        return await self._writer.submit(work, writes=False)
+        return await self._claimed(sink, partial(claiming.newer, claim, after_seq), pauses)
 
     async def claim_scopes(
         self, sink: str, scopes: Sequence[int], *, limit: int, per_scope: int, now_ms: int, raw: bool = False
@@ -486,8 +501,17 @@ class SqliteStore:
         claim = claiming.Claim(
             sink=self._sinks[sink], limit=limit, per_scope=per_scope, now_ms=now_ms, raw=raw
         )
-        work = partial(claiming.of_scopes, claim, scopes, self._pauses.get(claim.sink, []))
-        return await self._writer.submit(work, writes=False)
+        pauses = self._pauses.get(claim.sink, [])
+        return await self._claimed(sink, partial(claiming.of_scopes, claim, scopes), pauses)
+
+    async def _claimed(
+        self, _sink: str, work: Callable[[claiming.Pauses, Any], Claimed], pauses: claiming.Pauses
+    ) -> Claimed:
+        return await self._writer.submit(partial(work, pauses), writes=False)
+
+    def holds(self, _sink: str) -> int:
+        """See `StoreQueue.holds`: there is but one daemon."""
+        return 1
 
     async def settle(self, sink: str, outcomes: Sequence[Outcome]) -> None:
         """See `StoreQueue.settle`."""
@@ -503,18 +527,22 @@ class SqliteStore:
                 rows.append(_outcome_row(outcome, number, now))
         at_once = [(made, now, json.dumps(seqs), number) for made, seqs in delivered.items()]
         kept = attempts.rows(outcomes, number)
-        await self._writer.submit(partial(_settle, at_once, rows, kept), writes=True)
+        await self._write_of(sink, partial(_settle, at_once, rows, kept))
         if kept:
             self._grow(len(kept) * ATTEMPT_BYTES)
 
     async def release(self, sink: str) -> None:
         """See `StoreQueue.release`."""
-        await self._writer.submit(partial(_execute, sql.RELEASE, (self._sinks[sink],)), writes=True)
+        await self._write_of(sink, partial(_execute, sql.RELEASE, (self._sinks[sink],)))
+
+    async def _write_of(self, _sink: str, work: Callable[[Any], Any]) -> Any:
+        """What only who works the sink may write; of a store with several daemons None when that is another."""
+        return await self._writer.submit(work, writes=True)
 
     async def bring_forward(self, sink: str, *, latest_ms: int) -> None:
         """See `StoreQueue.bring_forward`."""
         values = {"sink": self._sinks[sink], "latest_ms": latest_ms}
-        await self._writer.submit(partial(_execute, sql.BRING_FORWARD, values), writes=True)
+        await self._write_of(sink, partial(_execute, sql.BRING_FORWARD, values))
 
     async def dead_letter_expired(self, sink: str, *, before_ms: int, error: str) -> int:
         """See `StoreQueue.dead_letter_expired`."""
@@ -532,7 +560,7 @@ class SqliteStore:
                 shortened(error),
                 self._pauses.get(number, []),
             )
-            count, after_seq = await self._writer.submit(work, writes=True)
+            count, after_seq = await self._write_of(sink, work) or (0, None)
             dead_lettered += int(count)
             if after_seq is None:
                 return dead_lettered
@@ -645,7 +673,7 @@ class SqliteStore:
             self._directory.take(places)
             return places
 
-        places: list[KnownPlace] = await self._writer.submit(write, writes=True)
+        places: list[KnownPlace] = await self._append_by(write)
         self._grow(sum(len(one.name or "") for one in places), len(places))
         return sum(one.gone_ms is not None for one in places)
 

@@ -61,10 +61,11 @@ _PASSES_BY_ITSELF: Final = ("SQLITE_FULL", "SQLITE_BUSY", "SQLITE_LOCKED")
 _DAMAGED: Final = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
 
 T = TypeVar("T")
-Work = Callable[[sqlite3.Connection], Any]
+Work = Callable[[Any], Any]
+"""With the medium's connection."""
 Done = Callable[[Any, StoreError | None], None]
 """Who waits for a job: called on the loop with its result, or with why there is none. May not block."""
-WorkOnAll = Callable[[list[Any], sqlite3.Connection], "Sequence[Any]"]
+WorkOnAll = Callable[[list[Any], Any], "Sequence[Any]"]
 """What does the jobs of a kind that come one after another in one go: a result for each item."""
 
 
@@ -92,6 +93,10 @@ class Job:
 
 
 Result = tuple[Job, Any, StoreError | None]
+
+
+class MediumError(StoreError):
+    """The medium has failed, and not what was to be written."""
 
 
 class Medium(Protocol):
@@ -150,7 +155,7 @@ class Writer:
         self._thread.start()
         await self._opened
 
-    def submit(self, work: Callable[[sqlite3.Connection], T], *, writes: bool) -> asyncio.Future[T]:
+    def submit(self, work: Callable[[Any], T], *, writes: bool) -> asyncio.Future[T]:
         """Queue work. The future gets its result, or a `StoreError`."""
         future: asyncio.Future[T] = self._loop.create_future()
         self.submit_item(each, work, partial(resolve, future), writes=writes)
@@ -192,7 +197,9 @@ class Writer:
         await asyncio.shield(self._closed)
 
     async def close(self) -> None:
-        """Finish what is queued, close the file, end the thread. Does not raise."""
+        """Finish what is queued, close the file, end the thread. Does not raise; may be called twice."""
+        if not self._thread.ident:
+            return
         if self._accepting:
             self._accepting = False
             self.hand_on()
@@ -526,8 +533,8 @@ def _name_of(error: BaseException) -> str:
 
 
 def is_medium(error: BaseException) -> bool:
-    """Whether it is the file or the disk that failed, and not what was to be written."""
-    return _name_of(error).startswith(_MEDIUM_FAILED)
+    """Whether it is the medium that failed, and not what was to be written."""
+    return isinstance(error, MediumError) or _name_of(error).startswith(_MEDIUM_FAILED)
 
 
 def _tell_all(results: Sequence[Result]) -> None:

@@ -1,0 +1,60 @@
+"""How events get in while other replicas do the same: one at a time, each to its commit.
+
+What must stay true: whoever numbers an event or looks at what is known of a scope holds the append lock. So numbers come in
+the order of the commits, and `revision` and `changes` are right whichever replica heard the event before.
+"""
+
+from __future__ import annotations
+
+from itertools import groupby, islice
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from reserve_listener.model import Verdict
+from reserve_listener.store.postgres import listening
+from reserve_listener.store.sqlite import projecting
+from reserve_listener.store.sqlite.appending import Appending
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from reserve_listener.model import IncomingEvent
+    from reserve_listener.store.postgres.connection import Connection
+    from reserve_listener.store.sqlite.appending import Appended
+
+NUMBERS = "SELECT setval('events_seq', nextval('events_seq') + %s - 1) - %s"
+
+
+class SharedAppending(Appending):
+    """See `Appending`."""
+
+    def newest_ever(self, count: int, connection: Any) -> int:
+        """See `Appending.newest_ever`. The numbers are taken here."""
+        return int(connection.query(NUMBERS, (count, count)).fetchone()[0]) if count else 0
+
+
+def locked(work: Callable[[Connection], Any], connection: Connection) -> Any:
+    """Work that appends, or compares with what is known."""
+    connection.lock_appends()
+    return work(connection)
+
+
+class Batch(NamedTuple):
+    """Events that came together, and who puts them in."""
+
+    appending: SharedAppending
+    events: Sequence[IncomingEvent]
+
+
+def append(replica: str, batches: Sequence[Batch], connection: Any) -> list[list[Appended]]:
+    """Batches that came one after another, in one transaction and few statements; the other replicas are told once."""
+    connection.lock_appends()
+    results: list[list[Appended]] = []
+    for who, some in groupby(batches, attrgetter("appending")):
+        together = list(some)
+        events = [event for batch in together for event in batch.events]
+        appended = iter(projecting.project(who, events, None, connection))
+        results += [list(islice(appended, len(batch.events))) for batch in together]
+    if any(one.verdict is not Verdict.DUPLICATE for appended in results for one in appended):
+        listening.tell(replica, listening.EVENTS, connection)
+    return results

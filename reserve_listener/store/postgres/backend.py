@@ -1,0 +1,122 @@
+"""A store on a server, by its URL: see `protocols.backend.Backend`. Each part is loaded when it is used."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from reserve_listener.errors import ConfigError, StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Unpack
+
+    from reserve_listener.model import EventQuery, SinkFilter
+    from reserve_listener.protocols.backend import StoreOptions
+    from reserve_listener.store.postgres.reader import PostgresReader
+    from reserve_listener.store.postgres.schema import Target
+    from reserve_listener.store.postgres.store import PostgresStore
+
+
+class PostgresBackend:
+    """See `protocols.backend.Backend`."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+
+    @property
+    def name(self) -> str:
+        """See `Backend.name`."""
+        return self._target.name
+
+    @property
+    def files(self) -> Sequence[Path]:
+        """See `Backend.files`."""
+        return ()
+
+    @property
+    def control_socket(self) -> Path:
+        """See `Backend.control_socket`. Replicas on one machine share the name: the first of them listens."""
+        folder = Path(os.environ.get("RUNTIME_DIRECTORY") or tempfile.gettempdir())
+        known = hashlib.sha256(self._target.name.encode()).hexdigest()[:16]
+        return folder / f"reserve-listener-{os.getuid()}-{known}.sock"
+
+    async def open(
+        self,
+        sinks: Sequence[str],
+        filters_by_sink: Mapping[str, SinkFilter] | None,
+        **options: Unpack[StoreOptions],
+    ) -> PostgresStore:
+        """See `Backend.open`."""
+        from reserve_listener.store.postgres.store import PostgresStore
+
+        store = PostgresStore(self._target, **options)
+        await store.open(sinks, filters_by_sink)
+        return store
+
+    def reader(self) -> PostgresReader:
+        """See `Backend.reader`."""
+        from reserve_listener.store.postgres.reader import PostgresReader
+
+        return PostgresReader(self._target)
+
+    def holder(self) -> str | None:
+        """See `Backend.holder`: nobody has it alone."""
+        return None
+
+    def look_over(self) -> None:
+        """See `Backend.look_over`."""
+        with self.reader():
+            pass
+
+    def operate(
+        self, operation: str, filters: EventQuery, filters_by_sink: Mapping[str, SinkFilter] | None
+    ) -> int:
+        """See `Backend.operate`; also beside running replicas, which hear of it."""
+        from reserve_listener.store.postgres import beside
+
+        return beside.operate(self._target, operation, filters, filters_by_sink)
+
+    def count_matching(
+        self, operation: str, filters: EventQuery, filters_by_sink: Mapping[str, SinkFilter] | None
+    ) -> int:
+        """See `Backend.count_matching`."""
+        from reserve_listener.store.postgres import beside
+
+        return beside.operate(self._target, operation, filters, filters_by_sink, dry_run=True)
+
+    def disable_sink(self, name: str, reason: str) -> bool:
+        """See `Backend.disable_sink`; also beside running replicas, which hear of it."""
+        from reserve_listener.store.postgres import beside
+
+        return beside.disable_sink(self._target, name, reason)
+
+    def enable_sink(self, name: str) -> bool:
+        """See `Backend.enable_sink`; also beside running replicas, which hear of it."""
+        from reserve_listener.store.postgres import beside
+
+        return beside.enable_sink(self._target, name)
+
+    def back_up(self, folder: Path) -> list[Path]:
+        """See `Backend.back_up`."""
+        raise StoreError(
+            f"the store {self.name} is copied by PostgreSQL's own tools, into {folder} for instance: pg_dump --schema"
+            " reserve_listener"
+        )
+
+
+def make(url: str) -> PostgresBackend:
+    """Of a URL that begins with `postgresql://`."""
+    try:
+        from reserve_listener.store.postgres.schema import target
+    except ImportError as error:
+        if (error.name or "").partition(".")[0] != "psycopg" and "psycopg" not in str(error):
+            raise
+        raise ConfigError(
+            "a store.url with postgresql:// needs psycopg, which is not installed:"
+            " pip install 'reserve-listener[postgres]'"
+        ) from None
+    return PostgresBackend(target(url))

@@ -1,0 +1,87 @@
+"""What the commands do to the store, beside replicas that run: these hear of it and look anew."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+
+from reserve_listener.clock import now_ms
+from reserve_listener.errors import StoreError
+from reserve_listener.store.postgres import listening, schema
+from reserve_listener.store.postgres.connection import told
+from reserve_listener.store.sqlite import sql
+from reserve_listener.store.sqlite.stopped import operation_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from reserve_listener.model import EventQuery, SinkFilter
+    from reserve_listener.store.postgres.connection import Connection
+    from reserve_listener.store.postgres.schema import Target
+
+COMMAND = "command"
+"""Who tells the replicas."""
+
+
+def operate(
+    target: Target,
+    operation: str,
+    filters: EventQuery,
+    filters_by_sink: Mapping[str, SinkFilter] | None,
+    *,
+    dry_run: bool = False,
+) -> int:
+    """See `Backend.operate` and, with `dry_run`, `Backend.count_matching`."""
+    with _connected(target) as connection:
+        begin = partial(operation_of, operation, filters, filters_by_sink)
+        work = replace(_done(connection, begin, dry_run=dry_run), dry_run=dry_run)
+        step = work.first()
+        while not step.done:
+            step = _done(connection, partial(work.step, step), dry_run=dry_run)
+        return int(step.count)
+
+
+def disable_sink(target: Target, name: str, reason: str) -> bool:
+    """See `Backend.disable_sink`."""
+
+    def disable(connection: Connection) -> bool:
+        return connection.execute(sql.DISABLE_SINK, (now_ms(), reason, name)).rowcount > 0
+
+    with _connected(target) as connection:
+        return bool(_done(connection, disable))
+
+
+def enable_sink(target: Target, name: str) -> bool:
+    """See `Backend.enable_sink`."""
+
+    def enable(connection: Connection) -> bool:
+        connection.execute(sql.ADD_PAUSE, (now_ms(), name))
+        return connection.execute(sql.ENABLE_SINK, (name,)).rowcount > 0
+
+    with _connected(target) as connection:
+        return bool(_done(connection, enable))
+
+
+def _done(connection: Connection, work: Callable[[Any], Any], *, dry_run: bool = False) -> Any:
+    with connection.transaction(reads=dry_run):
+        found = work(connection)
+        if not dry_run:
+            listening.tell(COMMAND, listening.OTHERS, connection)
+    return found
+
+
+@contextmanager
+def _connected(target: Target) -> Iterator[Connection]:
+    connection = target.connect()
+    try:
+        with connection.transaction(reads=True):
+            schema.require_version(connection, target)
+        yield connection
+    except psycopg.Error as error:
+        raise StoreError(f"the store {target.name} failed: {told(error)}") from error
+    finally:
+        connection.close()

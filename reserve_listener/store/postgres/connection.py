@@ -1,0 +1,248 @@
+"""A connection to PostgreSQL that takes the statements of `store.sqlite` and speaks as `sqlite3` does.
+
+So the work on rows (appending, claiming, retention and the rest) is written once, for both stores. What of their statements
+PostgreSQL says differently is in `dialect`.
+
+What must stay true: everything runs in a transaction that says itself where the tables are, how long it may take and that
+its commit waits for the disk. Nothing depends on a session, so a pooler that hands out connections by transaction is fine.
+Statements are sent ahead and their results read when somebody asks for them (a pipeline): a transaction takes as many round
+trips as it has questions.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+import psycopg
+from psycopg.pq import PipelineStatus, TransactionStatus
+from psycopg.types.numeric import Int8Dumper
+
+from reserve_listener.store.postgres import dialect
+from reserve_listener.store.sqlite.writer import MediumError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+logging.getLogger("psycopg").setLevel(logging.CRITICAL)  # what it warns of is raised as well
+
+Values: TypeAlias = "Sequence[Any] | Mapping[str, Any]"
+
+SCHEMA: Final = "reserve_listener"
+"""Where the tables are: an own schema, so that no other program's names are in the way."""
+
+STATEMENT_TIMEOUT_S: Final = 20
+"""The longest step, a chunk of retention, takes some tenths of a second; a server that is so slow is as good as away."""
+
+IDLE_TIMEOUT_S: Final = 5
+"""A replica that is frozen in a transaction would hold up the others: the server ends it then."""
+
+APPEND_LOCK: Final = 0x5265734C
+"""The advisory lock of those who append ("ResL")."""
+
+_BEGIN: Final = f"""
+SELECT set_config('search_path', '{SCHEMA}', true), set_config('statement_timeout', '{STATEMENT_TIMEOUT_S}s', true),
+  set_config('idle_in_transaction_session_timeout', '{IDLE_TIMEOUT_S}s', true),
+  set_config('synchronous_commit',
+    CASE WHEN current_setting('synchronous_commit') IN ('off', 'local') THEN 'on'
+    ELSE current_setting('synchronous_commit') END, true)
+"""
+
+_NOT_THE_MEDIUM: Final = (psycopg.DataError, psycopg.IntegrityError, psycopg.ProgrammingError)
+"""A single job's own mistake: running the jobs one by one helps the others."""
+
+_CONFLICTS: Final = (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure)
+"""Another replica was in the way. Once more, and alone, it works."""
+
+
+class Connection:
+    """Used by one thread. `name`: what messages call the store."""
+
+    def __init__(self, real: psycopg.Connection[Any], name: str) -> None:
+        self._real = real
+        self._name = name
+        self._pipeline: psycopg.Pipeline | None = None
+        real.adapters.register_dumper(int, Int8Dumper)
+        self._has_append_lock = False
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether one is open, also one that has failed."""
+        return self._real.info.transaction_status is not TransactionStatus.IDLE
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether another transaction may be begun."""
+        return not self._real.closed and not self.in_transaction
+
+    @contextlib.contextmanager
+    def transaction(self, *, reads: bool = False, timeout_s: float | None = None) -> Iterator[None]:
+        """`reads`: what is in it sees the store as of one moment, and nothing that it writes stays."""
+        with self._explained(), self._real.pipeline() as self._pipeline:
+            try:
+                self._send("BEGIN ISOLATION LEVEL REPEATABLE READ" if reads else "BEGIN")
+                self._send(_BEGIN)
+                if timeout_s is not None:
+                    self._send(f"SET LOCAL statement_timeout = {max(1, int(timeout_s * 1000))}")
+                yield
+                self._send("ROLLBACK" if reads else "COMMIT")
+                self._pipeline.sync()
+            except BaseException:
+                with contextlib.suppress(psycopg.Error):  # the first error is the one to tell
+                    self._roll_back("ROLLBACK")
+                raise
+            finally:
+                self._has_append_lock = False
+        self._pipeline = None
+
+    def lock_appends(self) -> None:
+        """Until the end of the transaction nobody else appends.
+
+        So events are numbered in the order in which they are committed, and each is compared with what was stored before
+        it, whichever replica stored that. Locks for each scope would let two replicas append at once; but then a cursor had
+        to be held back by the oldest transaction of the whole server, which may be another program's and last for hours.
+        """
+        if not self._has_append_lock:
+            self._send(f"SELECT pg_advisory_xact_lock({APPEND_LOCK})")
+            self._has_append_lock = True
+
+    def execute(self, statement: str, values: Values = ()) -> Cursor:
+        """As `sqlite3.Connection.execute`; in a transaction."""
+        with self._explained():
+            match statement.split():
+                case ["BEGIN", *_]:  # inside a transaction: to try something out
+                    return self._send("SAVEPOINT trial")
+                case ["ROLLBACK"]:
+                    return self._roll_back("ROLLBACK TO trial")
+                case ["ROLLBACK", *_]:
+                    return self._roll_back(statement)
+                case ["RELEASE", *_]:
+                    done = self._send(statement)
+                    self.sync()  # what went wrong has to be known while it can be taken back
+                    return done
+            text, kept = dialect.translated(statement, values)
+            real = self._real.execute(text, kept)
+            return Cursor(real, self, is_json=dialect.gives_json(statement))
+
+    def query(self, text: str, values: Values = ()) -> Cursor:
+        """As `execute`, of a statement that is PostgreSQL's already, with its own places for values."""
+        with self._explained():
+            return self._send(text, values)
+
+    def script(self, text: str) -> None:
+        """Several statements."""
+        with self._explained():
+            for statement in text.split(";\n"):
+                if any(line and not line.startswith("--") for line in statement.split("\n")):
+                    self._send(statement)
+            self.sync()
+
+    def executemany(self, statement: str, rows: Sequence[Values]) -> Cursor:
+        """As `sqlite3.Connection.executemany`."""
+        with self._explained():
+            cursor = self._real.cursor()
+            if rows:
+                text, _ = dialect.translated(statement, rows[0])
+                cursor.executemany(text, [dialect.values_of(statement, row) for row in rows])
+            return Cursor(cursor, self, count=None if rows else 0)
+
+    def notices(self, timeout_s: float) -> Iterator[str]:
+        """What was told on the channels that this connection listens to, for so long."""
+        with self._explained():
+            for notice in self._real.notifies(timeout=timeout_s):
+                yield notice.payload
+
+    def sync(self) -> None:
+        """Until all that was sent is done. Raises what went wrong."""
+        if self._pipeline is not None:
+            with self._explained():
+                self._pipeline.sync()
+
+    def close(self) -> None:
+        """Give it back. Does not raise."""
+        with contextlib.suppress(psycopg.Error):
+            self._real.close()
+
+    def _send(self, text: str, values: Values | None = None) -> Cursor:
+        return Cursor(self._real.execute(text, values), self)
+
+    def _roll_back(self, statement: str) -> Cursor:
+        if self._real.info.transaction_status is TransactionStatus.UNKNOWN or self._real.closed:
+            raise psycopg.OperationalError("the connection is closed")
+        if self._pipeline is not None and self._pipeline.status is PipelineStatus.ABORTED:
+            with contextlib.suppress(psycopg.Error):  # it was raised before
+                self._pipeline.sync()
+        done = self._send(statement)
+        self.sync()
+        return done
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except _NOT_THE_MEDIUM:
+            raise
+        except psycopg.Error as error:
+            raise MediumError(f"the store {self._name} failed: {told(error)}") from error
+
+
+class Cursor:
+    """What came of a statement, read when it is asked for."""
+
+    def __init__(
+        self,
+        real: psycopg.Cursor[Any],
+        connection: Connection,
+        *,
+        count: int | None = None,
+        is_json: bool = False,
+    ) -> None:
+        self._real = real
+        self._connection = connection
+        self._count = count
+        self._is_json = is_json
+
+    @property
+    def rowcount(self) -> int:
+        """How many rows it changed."""
+        if self._count is None:
+            if self._real.pgresult is None:
+                self._connection.sync()
+            self._count = max(0, self._real.rowcount)
+        return self._count
+
+    @property
+    def lastrowid(self) -> int:
+        """The number of the row that was put in, by a statement that ends in RETURNING."""
+        return int(self.fetchone()[0])
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether it is a question."""
+        self._connection.sync()
+        return self._real.description is not None
+
+    def fetchone(self) -> Any:
+        """The next row, or None."""
+        with self._connection._explained():  # noqa: SLF001  # one thing in two classes
+            return dialect.row_of(self._real.fetchone(), is_json=self._is_json)
+
+    def fetchall(self) -> list[Any]:
+        """All rows that are left."""
+        with self._connection._explained():  # noqa: SLF001
+            return [dialect.row_of(row, is_json=self._is_json) for row in self._real.fetchall()]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.fetchall())
+
+
+def is_conflict(error: BaseException) -> bool:
+    """Whether it was another replica that was in the way."""
+    return isinstance(error, _CONFLICTS) or isinstance(error.__cause__, _CONFLICTS)
+
+
+def told(error: psycopg.Error) -> str:
+    """What the server, or the way there, says is wrong: one line."""
+    text = error.diag.message_primary or str(error)
+    return " ".join(text.split()) or type(error).__name__

@@ -1,0 +1,79 @@
+"""How replicas wake each other: a notice once a batch. One that is lost costs a beat's time, since each beat looks, too."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from typing import TYPE_CHECKING, Final
+
+import psycopg
+
+from reserve_listener.errors import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from reserve_listener.store.postgres.connection import Connection
+    from reserve_listener.store.postgres.schema import Target
+
+CHANNEL: Final = "reserve_listener"
+
+EVENTS: Final = "events"
+"""Deliveries were added."""
+OTHERS: Final = "others"
+"""A lease is free, a sink was disabled or enabled, deliveries are pending again: the next beat tells which."""
+
+RETRY_S: Final = 5.0
+"""Between two attempts to listen."""
+
+LOOK_S: Final = 1.0
+"""How soon the thread notices that it is to end."""
+
+
+def tell(replica: str, what: str, connection: Connection) -> None:
+    """Tell the other replicas, once this transaction is committed."""
+    connection.query("SELECT pg_notify(%s, %s)", (CHANNEL, f"{replica} {what}"))
+
+
+class Listening:
+    """Listens in a thread, on a connection of its own. `heard` is called on the loop with what another replica told."""
+
+    def __init__(self, target: Target, replica: str, heard: Callable[[str], None]) -> None:
+        self._target = target
+        self._replica = replica
+        self._heard = heard
+        self._loop = asyncio.get_running_loop()
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="store-listener", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End soon. Does not block."""
+        self._stopped.set()
+
+    def _run(self) -> None:
+        while not self._stopped.is_set():
+            with contextlib.suppress(StoreError, psycopg.Error):  # the beats look meanwhile
+                self._listen()
+            self._stopped.wait(RETRY_S)
+
+    def _listen(self) -> None:
+        connection = self._target.connect()
+        try:
+            connection.query(f"LISTEN {CHANNEL}")
+            self._tell(OTHERS)  # whatever was told before
+            while not self._stopped.is_set():
+                for payload in connection.notices(LOOK_S):
+                    replica, _, what = payload.partition(" ")
+                    if replica != self._replica:
+                        self._tell(what)
+        finally:
+            connection.close()
+
+    def _tell(self, what: str) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(self._heard, what)

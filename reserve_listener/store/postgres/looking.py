@@ -1,0 +1,120 @@
+"""What a replica asks the database besides its work, and what only PostgreSQL's store asks. Work for a writer's thread."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from reserve_listener.store.postgres.connection import SCHEMA
+from reserve_listener.store.postgres.leases import NOW
+from reserve_listener.store.sqlite import claiming, sql
+from reserve_listener.store.sqlite.insight import insight as common_insight
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from reserve_listener.model import Claimed, Insight
+    from reserve_listener.store.postgres.connection import Connection
+    from reserve_listener.store.postgres.leases import Membership
+
+REMOVED_AFTER_MS: Final = 10 * 60 * 1000
+"""A sink that no replica has had for so long is removed: a restart, or a new configuration on its way, takes less."""
+
+_SEEN: Final = """
+SELECT
+  (SELECT last_value FROM events_seq),
+  (SELECT array_agg(name ORDER BY name) FROM sinks WHERE disabled_ms IS NOT NULL),
+  (SELECT array[count(*), max(seen_ms), count(gone_ms)] FROM places),
+  (SELECT array[count(*), max(seen_ms)] FROM people)
+"""
+
+_HAVE: Final = f"UPDATE sinks SET had_ms = {NOW} WHERE name = ANY(%s)"
+
+_FORGET: Final = f"""
+UPDATE sinks SET configured = false WHERE configured AND NOT name = ANY(%s) AND had_ms <= {NOW} - %s
+"""  # fixed texts only
+
+_SIZE: Final = f"""
+SELECT coalesce(sum(pg_total_relation_size(c.oid)), 0)::bigint
+FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE n.nspname = '{SCHEMA}' AND c.relkind = 'r'
+"""
+
+_KEEP_ALERTS: Final = """
+INSERT INTO alerts (content) VALUES (%s) ON CONFLICT (one) DO UPDATE SET content = excluded.content
+"""
+
+
+class Seen(NamedTuple):
+    """What another replica may have changed; compared with what was seen before."""
+
+    newest: int = 0
+    disabled: Sequence[str] | None = None
+    places: Sequence[Any] | None = None
+    people: Sequence[Any] | None = None
+
+
+def look(member: Membership, sinks: Sequence[str], connection: Connection) -> tuple[dict[str, int], Seen]:
+    """A beat: the leases that this replica has now, and what there is to see."""
+    held = member.beat(sinks, connection)
+    connection.query(_HAVE, (list(sinks),))
+    return held, Seen(*connection.query(_SEEN).fetchone())
+
+
+def know_sinks(names: Sequence[str], connection: Connection) -> tuple[dict[str, int], Any]:
+    """These are configured, with their numbers; what no replica has had for long is not any more. And all pauses."""
+    numbers = {name: int(connection.execute(sql.KNOW_SINK, (name,)).fetchone()[0]) for name in sorted(names)}
+    connection.query(_HAVE, (list(names),))
+    connection.query(_FORGET, (list(names), REMOVED_AFTER_MS))
+    return numbers, pauses(connection)
+
+
+def pauses(connection: Connection) -> Any:
+    """Of all sinks, as they are now: another replica may have enabled one."""
+    return claiming.pauses_by_sink(connection.execute(sql.PAUSES))
+
+
+def claim(
+    sink: int,
+    lease: Callable[[Connection], bool],
+    work: Callable[..., Claimed],
+    nothing: Claimed,
+    connection: Connection,
+) -> Claimed:
+    """A claim under the lease, of a sink that nobody has disabled."""
+    row = connection.query("SELECT disabled_ms IS NOT NULL FROM sinks WHERE id = %s", (sink,)).fetchone()
+    if row is None or row[0] or not lease(connection):
+        return nothing
+    return work(pauses(connection).get(sink, []), connection)
+
+
+def write(
+    lease: Callable[[Connection], bool], work: Callable[[Connection], Any], connection: Connection
+) -> tuple[Any, bool]:
+    """What only the holder of the lease may write; whether it was."""
+    return (work(connection), True) if lease(connection) else (None, False)
+
+
+def touch(connection: Connection) -> None:
+    """Write something, at the place where events are written."""
+    connection.query("SELECT nextval('events_seq')").fetchone()
+    connection.execute(sql.TOUCH_SINK)
+
+
+def size_bytes(connection: Connection) -> int:
+    """The bytes that the tables take, with their indexes."""
+    return int(connection.query(_SIZE).fetchone()[0])
+
+
+def insight(app_id: str | None, gaps_since_ms: int, connection: Any) -> Insight:
+    """See `StoreHealth.insight`."""
+    return common_insight(app_id, gaps_since_ms, connection, measure=size_bytes)
+
+
+def alerts(connection: Connection) -> bytes | None:
+    """See `StoreAlerts.remembered_alerts`."""
+    row = connection.query("SELECT content FROM alerts").fetchone()
+    return None if row is None else bytes(row[0])
+
+
+def keep_alerts(content: bytes, connection: Connection) -> None:
+    """See `StoreAlerts.remember_alerts`."""
+    connection.query(_KEEP_ALERTS, (content,))

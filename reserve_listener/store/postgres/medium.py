@@ -1,0 +1,139 @@
+"""The database as a writer's medium: one connection, opened anew when it is lost."""
+
+from __future__ import annotations
+
+import time
+from itertools import groupby
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, Final
+
+import psycopg
+
+from reserve_listener.errors import StoreError
+from reserve_listener.store.postgres import schema
+from reserve_listener.store.postgres.connection import is_conflict, told
+from reserve_listener.store.sqlite.writer import MediumError, NotNowError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from reserve_listener.store.postgres.connection import Connection
+    from reserve_listener.store.postgres.schema import Target
+    from reserve_listener.store.sqlite.writer import Job, Result
+
+FIRST_PAUSE_S: Final = 0.1
+LONGEST_PAUSE_S: Final = 5.0
+"""Between two attempts to reach the database; meanwhile work fails at once."""
+
+TRIES: Final = 3
+"""Of a transaction that another replica was in the way of."""
+
+
+class Database:
+    """See `store.sqlite.writer.Medium`."""
+
+    def __init__(self, target: Target, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._target = target
+        self._clock = clock
+        self._connection: Connection | None = None
+        self._pause_s = 0.0
+        self._next_s = float("-inf")
+        self._away = ""
+
+    def open(self) -> None:
+        """See `Medium.open`. The tables are made if there are none."""
+        self._connection = self._target.connect()
+        schema.migrate(self._connection, self._target)
+
+    def usable(self) -> Connection:
+        """See `Medium.usable`."""
+        if self._connection is not None and self._connection.is_usable:
+            return self._connection
+        self.close()
+        if self._clock() < self._next_s:
+            raise NotNowError(self._away)
+        try:
+            self._connection = self._target.connect()
+            with self._connection.transaction(reads=True):
+                schema.require_version(self._connection, self._target)
+        except StoreError as error:  # also a refused login: the password may be being changed
+            self.close()
+            self._pause_s = min(max(FIRST_PAUSE_S, 2 * self._pause_s), LONGEST_PAUSE_S)
+            self._next_s, self._away = self._clock() + self._pause_s, str(error)
+            raise NotNowError(self._away) from error
+        self._pause_s = 0.0
+        return self._connection
+
+    def commit(self, connection: Connection, jobs: Sequence[Job]) -> tuple[list[Result], bool]:
+        """See `Medium.commit`. Whoever reads what is committed then sees it, whatever the server's defaults are."""
+        results = self._commit(connection, jobs)
+        return results, any(error is None for *_, error in results)
+
+    def _commit(self, connection: Connection, jobs: Sequence[Job], tries: int = 1) -> list[Result]:
+        try:
+            return _transaction(connection, jobs)
+        except Exception as error:  # noqa: BLE001  # a job's own mistake must not end the thread
+            again = is_conflict(error) and tries < TRIES
+            alone = len(jobs) == 1 or (isinstance(error, MediumError) and not is_conflict(error))
+            if not connection.is_usable or (alone and not again):
+                return [(job, None, self.failure(error)) for job in jobs]
+        if len(jobs) == 1:
+            return self._commit(connection, jobs, tries + 1)
+        results: list[Result] = []
+        for number, job in enumerate(jobs):
+            results += self._commit(connection, [job])
+            failure = results[-1][2]
+            if failure is not None and self.has_failed(failure):
+                return results + [(left, None, failure) for left in jobs[number + 1 :]]
+        return results
+
+    def read(self, job: Job) -> Result:
+        """See `Medium.read`."""
+        try:
+            connection = self.usable()
+            with connection.transaction(reads=True):
+                return job, job.work([job.item], connection)[0], None
+        except NotNowError as error:
+            return job, None, StoreError(str(error))
+        except Exception as error:  # noqa: BLE001  # as in `_commit`
+            return job, None, self.failure(error)
+
+    def has_failed(self, error: BaseException) -> bool:
+        """See `Medium.has_failed`."""
+        return isinstance(error, MediumError) or isinstance(error.__cause__, MediumError)
+
+    def failure(self, error: BaseException) -> StoreError:
+        """See `Medium.failure`."""
+        if isinstance(error, StoreError) and not isinstance(error, MediumError):
+            return error
+        text = told(error) if isinstance(error, psycopg.Error) else error
+        failure = StoreError(
+            str(error) if isinstance(error, MediumError) else f"the store {self._target.name} failed: {text}"
+        )
+        failure.__cause__ = error
+        return failure
+
+    def suspect(self, _error: BaseException) -> None:
+        """See `Medium.suspect`."""
+        if self._connection is not None and not self._connection.is_usable:
+            self.close()
+
+    def close(self) -> None:
+        """Give the connection back. Does not raise."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def release(self) -> None:
+        """See `Medium.release`."""
+        self.close()
+
+
+def _transaction(connection: Connection, jobs: Sequence[Job]) -> list[Result]:
+    results: list[Any] = []
+    with connection.transaction():
+        for work, group in groupby(jobs, attrgetter("work")):
+            together = list(group)
+            values = work([job.item for job in together], connection)
+            results += [(job, value, None) for job, value in zip(together, values, strict=True)]
+    return results

@@ -1,0 +1,190 @@
+"""The way to the database: connecting, what may be wrong with that in words, and the tables' version."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from reserve_listener.errors import ConfigError, StoreError, WrongStoreError
+from reserve_listener.store.postgres.connection import SCHEMA, Connection, told
+from reserve_listener.store.sqlite.writer import MediumError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+OLDEST: Final = 140000
+"""Of PostgreSQL's versions: before 14 neither pipelines nor timeouts of the kind that is used here are what they are now."""
+
+MIGRATING: Final = 0x5265734D
+"""The advisory lock of those who make or change the tables ("ResM"): replicas may start together."""
+
+DEFAULTS: Final[Mapping[str, str]] = {
+    "application_name": "reserve-listener",
+    # What waits for the database is answered 500 after 2.5 s.
+    "connect_timeout": "3",
+    # A server that has vanished is noticed within 20 s: no thread hangs for as long as /livez would mind (30 s).
+    "tcp_user_timeout": "15000",
+    "keepalives_idle": "5",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+}
+"""What libpq is told unless the URL says otherwise."""
+
+PASSWORD_FILE: Final = "password_file"  # noqa: S105  # a key's name
+"""In a URL's query: the file with the password, ours and not libpq's. It is read before each connection."""
+
+_PERSON: Final = {
+    "28P01": "Set the right password (store.password_file, or the URL), and the user's name in store.url.",
+    "28000": "Check the user in store.url and the server's pg_hba.conf.",
+    "3D000": "Create the database, or name another one in store.url.",
+    "42501": "Let the role create its schema, or create it: CREATE SCHEMA reserve_listener AUTHORIZATION <role>.",
+}
+"""SQLSTATEs that waiting does not mend, with what to do."""
+
+
+class AwayError(MediumError):
+    """The server cannot be reached, or does not take connections now: waiting may help."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A database by its URL. `name`: the URL without password."""
+
+    url: str
+    name: str
+    password_file: Path | None
+
+    def connect(self) -> Connection:
+        """A connection. Raises `AwayError` for what waiting may mend, else `WrongStoreError`."""
+        options: dict[str, Any] = {**DEFAULTS, **conninfo_to_dict(self.url)}
+        if self.password_file is not None:
+            options["password"] = _password(self.password_file)
+        try:
+            real: psycopg.Connection[Any] = psycopg.connect(
+                make_conninfo(**options), autocommit=True, prepare_threshold=None
+            )
+        except psycopg.Error as error:
+            raise self._explained(error) from None  # the cause may hold what the server was told
+        if real.info.server_version < OLDEST:
+            found = real.info.parameter_status("server_version") or "older"
+            real.close()
+            raise WrongStoreError(
+                f"the store {self.name} is on PostgreSQL {found}, which is too old: version 14 or newer is needed."
+            )
+        return Connection(real, self.name)
+
+    def _explained(self, error: psycopg.Error) -> StoreError:
+        text, hint = told(error), _hint(error)
+        if hint is None:
+            return AwayError(
+                f"the store {self.name} cannot be reached: {text}. Is the server running, and is the address in"
+                " store.url right?"
+            )
+        return WrongStoreError(f"the store {self.name} cannot be used: {text}. {hint}")
+
+
+def target(url: str) -> Target:
+    """Of a `postgresql://` URL. Raises `ConfigError`."""
+    parts = urlsplit(url)
+    query = dict(parse_qsl(parts.query, keep_blank_values=True))
+    password_file = query.pop(PASSWORD_FILE, None)
+    plain = urlunsplit(parts._replace(query=urlencode(query, quote_via=quote)))
+    try:
+        known = conninfo_to_dict(plain)
+    except psycopg.Error:  # its text may show the password
+        raise ConfigError(
+            "store.url is no URL of PostgreSQL's: it looks like postgresql://user@host:5432/database"
+        ) from None
+    host = f"{known.get('host') or 'localhost'}" + (f":{known['port']}" if known.get("port") else "")
+    user = f"{known['user']}@" if known.get("user") else ""
+    name = f"postgresql://{user}{host}/{known.get('dbname') or ''}"
+    return Target(plain, name, Path(password_file) if password_file else None)
+
+
+def migrations() -> list[str]:
+    """The SQL scripts, oldest first; the n-th leads to version n."""
+    folder = resources.files("reserve_listener.store.postgres") / "migrations"
+    files = sorted((file for file in folder.iterdir() if file.name.endswith(".sql")), key=lambda f: f.name)
+    return [file.read_text("utf-8") for file in files]
+
+
+def migrate(connection: Connection, target: Target) -> None:
+    """Make the tables, or bring them to this version; one replica does while the others wait. Raises `WrongStoreError`."""
+    try:
+        with connection.transaction():
+            connection.query(f"SELECT pg_advisory_xact_lock({MIGRATING})")
+            version = version_of(connection)
+            if version == len(migrations()):
+                return
+            _require_not_newer(version, target)
+            if not version:
+                if not connection.query(f"SELECT to_regnamespace('{SCHEMA}') IS NOT NULL").fetchone()[0]:
+                    connection.query(f"CREATE SCHEMA {SCHEMA}")
+                connection.query("CREATE TABLE version (number integer NOT NULL)")
+                connection.query("INSERT INTO version VALUES (0)")
+            for script in migrations()[version:]:
+                connection.script(script)
+            connection.query(f"UPDATE version SET number = {len(migrations())}")
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise WrongStoreError(
+            f"the store {target.name} cannot be made: {told(error)}. {_PERSON['42501']}"
+        ) from error
+
+
+def require_version(connection: Connection, target: Target) -> None:
+    """Whether the tables are there and of this version. Raises `StoreError`."""
+    version, known = version_of(connection), len(migrations())
+    _require_not_newer(version, target)
+    if not version:
+        raise StoreError(f"there is no store in {target.name}. `reserve-listener run` creates it.")
+    if version < known:
+        raise StoreError(
+            f"the store {target.name} was written by an older reserve-listener (schema {version}, this one needs"
+            f" {known}). `reserve-listener run` migrates it."
+        )
+
+
+def version_of(connection: Connection) -> int:
+    """0: there are no tables."""
+    (found,) = connection.query(f"SELECT to_regclass('{SCHEMA}.version') IS NOT NULL").fetchone()
+    return int(connection.query(f"SELECT number FROM {SCHEMA}.version").fetchone()[0]) if found else 0
+
+
+def _require_not_newer(version: int, target: Target) -> None:
+    if version > len(migrations()):
+        raise WrongStoreError(
+            f"the store {target.name} was written by a newer reserve-listener (schema {version}, this one knows"
+            f" {len(migrations())}). Install that version again, or set store.url to another database."
+        )
+
+
+def _password(file: Path) -> str:
+    try:
+        return file.read_text("utf-8").rstrip("\r\n")
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8"
+        raise WrongStoreError(f"store.password_file: {file} cannot be read: {reason}") from None
+
+
+def _hint(error: psycopg.Error) -> str | None:
+    """What a person has to do; None: waiting may help. A server that refuses at once gives no SQLSTATE to libpq."""
+    if error.sqlstate in _PERSON:
+        return _PERSON[error.sqlstate]
+    text = str(error)
+    for mark, state in (
+        ("password authentication failed", "28P01"),
+        ("no password supplied", "28P01"),
+        ("no pg_hba.conf entry", "28000"),
+        ('role "', "28000"),
+        ('database "', "3D000"),
+        ("permission denied for database", "28000"),
+    ):
+        if mark in text and "starting up" not in text:
+            return _PERSON[state]
+    return None

@@ -1,0 +1,389 @@
+"""The store on PostgreSQL: what `SqliteStore` does, with what differs where several replicas share it.
+
+What must stay true: a push is answered after the commit that has its event, its comparison and its deliveries, so there is
+no inbox and nothing to project later, and a replica that dies leaves nothing that another has to take in. Deliveries are
+claimed and settled, and old events dropped, only under the lease for that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import OrderedDict
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+
+from reserve_listener.errors import StoreError
+from reserve_listener.model import Claimed, Pruned, SinkFilter, Verdict
+from reserve_listener.store.postgres import appending, listening, looking
+from reserve_listener.store.postgres.leases import BEAT_S, RECONCILE, RETENTION, SINK, Membership
+from reserve_listener.store.postgres.medium import Database
+from reserve_listener.store.sqlite import naming, rebuilding
+from reserve_listener.store.sqlite.store import SqliteStore
+from reserve_listener.store.sqlite.writer import Writer, each, resolve
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Unpack
+
+    from reserve_listener.model import EventQuery, IncomingEvent, Insight
+    from reserve_listener.protocols.backend import StoreOptions
+    from reserve_listener.store.postgres.connection import Connection
+    from reserve_listener.store.postgres.schema import Target
+    from reserve_listener.store.sqlite import claiming
+    from reserve_listener.store.sqlite.appending import Appended
+    from reserve_listener.store.sqlite.inbox import Batch
+
+log = structlog.get_logger("store")
+
+BATCHES_REMEMBERED: Final = 4_096
+"""Batches whose verdicts nobody has asked for yet: intake asks for each soon after it is answered."""
+
+CLOSE_TIMEOUT_S: Final = 5.0
+"""For giving back what is held; a database that is away gives it back itself when the leases run out."""
+
+
+class PostgresStore(SqliteStore):
+    """See `protocols.store.Store`. `max_bytes` is SQLite's: how much room there is, is the server's business."""
+
+    def __init__(self, target: Target, **options: Unpack[StoreOptions]) -> None:
+        super().__init__(Path(target.name), **(options | {"max_bytes": None}))
+        self.name = target.name
+        self.member = Membership()
+        self._target = target
+        self._number = 0
+        self._verdicts: OrderedDict[int, list[Verdict]] = OrderedDict()
+        self._receiver: Writer
+        self._keeper: Writer
+        self._listening: listening.Listening | None = None
+        self._beating: asyncio.Task[None] | None = None
+        self._beat_now = asyncio.Event()
+        self._seen = looking.Seen()
+        self._closed = False
+        self._terms: tuple[object, ...] = ()
+        self._appender: appending.SharedAppending
+
+    async def open(
+        self, sinks: Sequence[str], filters_by_sink: Mapping[str, SinkFilter] | None = None
+    ) -> None:
+        """Connect, migrate, and make `sinks` the ones that get deliveries. Raises `StoreError`."""
+        self._writer = Writer(Database(self._target))
+        self._receiver = Writer(Database(self._target), name="store-receiver")
+        self._keeper = Writer(Database(self._target), name="store-keeper")
+        try:
+            for writer in self._writers:
+                await writer.open()
+            self._ages.on_jump = self._loop_jump(asyncio.get_running_loop())
+            await self._set_right()
+            self._unbuilt = await self._writer.submit(rebuilding.is_left, writes=False)
+            await self.set_sinks(sinks, filters_by_sink)
+            await self.dead_letter_removed()
+            await self.measure()
+        except BaseException:
+            await self.close()
+            raise
+        self._listening = listening.Listening(self._target, self.member.id, self._heard)
+        self._listening.start()
+        self._beating = asyncio.create_task(self._beat(), name="store-beat")
+        if self._unbuilt:
+            self._rebuilding = asyncio.create_task(self._rebuild(), name="rebuilding")
+
+    @property
+    def _writers(self) -> tuple[Writer, ...]:
+        """The first two are what pushes and deliveries wait for."""
+        return self._receiver, self._writer, self._keeper
+
+    def _loop_jump(self, loop: asyncio.AbstractEventLoop) -> Callable[[int], object]:
+        return lambda moved_ms: loop.call_soon(self._clock_was_set, moved_ms)
+
+    async def set_sinks(
+        self, names: Sequence[str], filters_by_sink: Mapping[str, SinkFilter] | None = None
+    ) -> None:
+        """See `StoreAdmin.set_sinks`. What only another replica has stays."""
+        by_name = {name: (filters_by_sink or {}).get(name, SinkFilter()) for name in names}
+        work = partial(looking.know_sinks, tuple(names))
+        numbers, self._pauses = await self._writer.submit(work, writes=True)
+        self._filters = {name: (numbers[name], sink_filter) for name, sink_filter in by_name.items()}
+        self._specs = tuple(self._filters.values())
+        self._sinks |= numbers
+        await self._look_after()
+
+    async def close(self) -> None:
+        """See `Store.close`. What this replica holds is another's at once."""
+        closed, self._closed = self._closed, True
+        if self._listening is not None:
+            self._listening.stop()
+        for task in (self._beating, self._setting_right, self._rebuilding):
+            if task is not None:
+                task.cancel()
+                await asyncio.wait([task])
+        self.member.lose()
+        if not closed and self._beating is not None:
+            with contextlib.suppress(StoreError, TimeoutError):
+                async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                    await self._keeper.submit(self._leave, writes=True)
+        for writer in self._writers:
+            await writer.close()
+
+    def _leave(self, connection: Connection) -> None:
+        self.member.leave(connection)
+        listening.tell(self.member.id, listening.OTHERS, connection)
+
+    async def ended(self) -> None:
+        """See `Store.ended`."""
+        ends = [asyncio.ensure_future(writer.ended()) for writer in self._writers]
+        try:
+            done, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            for end in done:
+                end.result()
+        finally:
+            for end in ends:
+                end.cancel()
+
+    # -- the other replicas -----------------------------------------------------------------------------------------------
+
+    def holds(self, sink: str) -> int:
+        """See `StoreQueue.holds`."""
+        return self.member.fence(f"{SINK}{sink}")
+
+    def leads(self, what: str) -> bool:
+        """Whether this replica is the one that does this."""
+        return bool(self.member.fence(what))
+
+    async def may_reconcile(self) -> bool:
+        """See `StoreReadings.may_reconcile`."""
+        return self.leads(RECONCILE)
+
+    async def _beat(self) -> None:
+        """Say again and again that this replica lives; what it holds, and what others did, is known by that."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(BEAT_S):
+                    await self._beat_now.wait()
+            self._beat_now.clear()
+            try:
+                await self._look_after()
+            except StoreError as error:  # what is held runs out by itself
+                log.warning("store.no_beat", error=str(error))
+
+    async def _look_after(self) -> None:
+        began_ms, before = self.member.running_ms(), self._fences()
+        sinks = tuple(self._filters)
+        work = partial(looking.look, self.member, sinks)
+        held, seen = await self._keeper.submit(work, writes=True)
+        last, self._seen = self._seen, seen
+        if not self._closed:
+            self.member.took(held, began_ms, sinks)
+        if (seen.places, seen.people) != (last.places, last.people):
+            await self._receiver.submit(self._learn, writes=False)
+        if before != self._fences() or seen.disabled != last.disabled:
+            self.on_requeue()
+        elif seen.newest != last.newest:
+            self.on_commit()
+
+    def _learn(self, connection: Any) -> None:
+        """In the thread that changes names, so that none is turned back."""
+        self._directory.take(naming.all_places(connection))
+        self._directory.take_people(naming.people(connection))
+
+    def _fences(self) -> dict[str, int]:
+        return {name: self.holds(name) for name in self._filters}
+
+    def _heard(self, what: str) -> None:
+        """Another replica has committed something."""
+        if what == listening.EVENTS:
+            self.on_commit()
+        else:
+            self._beat_now.set()
+
+    # -- health -----------------------------------------------------------------------------------------------------------
+
+    @property
+    def problem(self) -> str | None:
+        """See `StoreHealth.problem`."""
+        return self._receiver.problem or self._writer.problem
+
+    @property
+    def failed_commits(self) -> int:
+        """See `StoreHealth.failed_commits`."""
+        return max(self._receiver.failed_commits, self._writer.failed_commits)
+
+    @property
+    def stuck_s(self) -> float:
+        """See `StoreHealth.stuck_s`."""
+        return max(writer.stuck_s for writer in self._writers)
+
+    async def touch(self, app_id: str) -> None:
+        """See `StorePresence.touch`."""
+        del app_id
+        for writer in self._writers[:2]:
+            await writer.submit(looking.touch, writes=True)
+
+    async def measure(self) -> int:
+        """See `StoreUpkeep.measure`."""
+        self._size_bytes = int(await self._writer.submit(looking.size_bytes, writes=False))
+        self._grown_bytes = 0
+        return self._size_bytes
+
+    async def free_inbox(self) -> None:
+        """See `StoreUpkeep.free_inbox`: there is none."""
+
+    async def insight(self, app_id: str, *, gaps_since_ms: int) -> Insight:
+        """See `StoreHealth.insight`."""
+        work = partial(looking.insight, app_id, gaps_since_ms)
+        found: Insight = await self._writer.submit(work, writes=False)
+        return found
+
+    # -- events in --------------------------------------------------------------------------------------------------------
+
+    def receive(
+        self, events: Sequence[IncomingEvent], done: Callable[[int, StoreError | None], None]
+    ) -> None:
+        """See `StoreIntake.receive`. What becomes durable is the event with its deliveries."""
+        self._number += 1
+        self._append(events, partial(self._stored, self._number, done))
+
+    def _stored(
+        self,
+        number: int,
+        done: Callable[[int, StoreError | None], None],
+        appended: list[Appended],
+        error: StoreError | None,
+    ) -> None:
+        if error is None:
+            self._verdicts[number] = self._taken_in(appended)
+            if len(self._verdicts) > BATCHES_REMEMBERED:
+                self._verdicts.popitem(last=False)
+        done(number, error)
+
+    async def left(self) -> list[Batch]:
+        """See `StoreIntake.left`: whatever was received is projected."""
+        return []
+
+    def project(
+        self, events: Sequence[IncomingEvent], *, number: int | None = None
+    ) -> asyncio.Future[list[Verdict]]:
+        """See `StoreIntake.project`. What was received has been."""
+        future: asyncio.Future[list[Verdict]] = asyncio.get_running_loop().create_future()
+        verdicts: list[Verdict] = []
+        while number is not None and self._verdicts and next(iter(self._verdicts)) <= number:
+            verdicts += self._verdicts.popitem(last=False)[1]
+        if number is not None and len(verdicts) == len(events):
+            future.set_result(verdicts)
+        else:
+            self._append(events, partial(self._project_done, future))
+        return future
+
+    def _project_done(
+        self, future: asyncio.Future[list[Verdict]], appended: list[Appended], error: StoreError | None
+    ) -> None:
+        resolve(future, None if error is not None else self._taken_in(appended), error)
+
+    def _append(
+        self, events: Sequence[IncomingEvent], done: Callable[[list[Appended], StoreError | None], None]
+    ) -> None:
+        batch = appending.Batch(self._appending(), events)
+        self._receiver.submit_item(self._append_all, batch, done, writes=True)
+
+    def _append_all(self, batches: Sequence[appending.Batch], connection: Connection) -> list[list[Appended]]:
+        """In the thread."""
+        return appending.append(self.member.id, batches, connection)
+
+    def _taken_in(self, appended: list[Appended]) -> list[Verdict]:
+        self._take_in([one for one in appended if one.verdict is not Verdict.DUPLICATE])
+        return [one.verdict for one in appended]
+
+    def _submit_appending(
+        self,
+        work: Callable[[Any], Any],
+        done: Callable[[Any, StoreError | None], None],
+        *,
+        writes: bool = True,
+    ) -> None:
+        locked = partial(appending.locked, work) if writes else work
+        self._receiver.submit_item(each, locked, done, writes=writes)
+
+    def _appending(self) -> appending.SharedAppending:
+        """The same for all that come while nothing changes: then they can be put in together."""
+        terms = self._specs, self._unbuilt
+        if self._terms != terms:
+            self._terms = terms
+            self._appender = appending.SharedAppending(
+                self._specs, self._scopes, self._complete, unbuilt=self._unbuilt, directory=self._directory
+            )
+        return self._appender
+
+    # -- deliveries out ---------------------------------------------------------------------------------------------------
+
+    async def _claimed(self, sink: str, work: Callable[..., Claimed], _pauses: claiming.Pauses) -> Claimed:
+        nothing = Claimed(deliveries=[], waiting={}, behind=set(), seen_seq=0, at_end=True)
+        fence = self.holds(sink)
+        if not fence:
+            return nothing
+        lease = partial(self.member.holds, f"{SINK}{sink}", fence)
+        claim = partial(looking.claim, self._sinks[sink], lease, work, nothing)
+        return await self._writer.submit(claim, writes=False)
+
+    async def _write_of(self, sink: str, work: Callable[[Any], Any]) -> Any:
+        name = f"{SINK}{sink}"
+        lease = partial(self.member.holds, name, self.member.last_fence(name), keep=True)
+        found, written = await self._writer.submit(partial(looking.write, lease, work), writes=True)
+        if not written:
+            log.warning(
+                "delivery.lease_lost",
+                sink=sink,
+                hint="another replica works this sink now, and repeats what this one had begun",
+            )
+        return found
+
+    async def dead_letter_expired(self, sink: str, *, before_ms: int, error: str) -> int:
+        """See `StoreQueue.dead_letter_expired`."""
+        self._pauses = await self._writer.submit(looking.pauses, writes=False)
+        return await super().dead_letter_expired(sink, before_ms=before_ms, error=error)
+
+    async def disable_sink(self, sink: str, reason: str) -> bool:
+        """See `StoreQueue.disable_sink`. All replicas hear of it."""
+        changed = await super().disable_sink(sink, reason)
+        await self._tell_others()
+        return changed
+
+    async def enable_sink(self, sink: str) -> bool:
+        """See `StoreAdmin.enable_sink`. All replicas hear of it."""
+        changed = await super().enable_sink(sink)
+        await self._tell_others()
+        return changed
+
+    async def operate(self, operation: str, filters: EventQuery) -> int:
+        """See `StoreAdmin.operate`. All replicas hear of it."""
+        count = await super().operate(operation, filters)
+        await self._tell_others()
+        return count
+
+    async def _tell_others(self) -> None:
+        work = partial(listening.tell, self.member.id, listening.OTHERS)
+        await self._writer.submit(work, writes=True)
+
+    # -- alerts -----------------------------------------------------------------------------------------------------------
+
+    async def remembered_alerts(self) -> bytes | None:
+        """See `StoreAlerts.remembered_alerts`."""
+        return await self._keeper.submit(looking.alerts, writes=False)
+
+    async def remember_alerts(self, content: bytes) -> None:
+        """See `StoreAlerts.remember_alerts`."""
+        await self._keeper.submit(partial(looking.keep_alerts, content), writes=True)
+
+    # -- retention --------------------------------------------------------------------------------------------------------
+
+    async def prune(self, after_seq: int, before_ms: int, *, strip: bool) -> Pruned:
+        """See `StoreUpkeep.prune`. Of all replicas one does."""
+        if not self.leads(RETENTION):
+            return Pruned(events=0, after_seq=None)
+        return await super().prune(after_seq, before_ms, strip=strip)
+
+    async def prune_history(self, before_ms: int) -> tuple[int, bool]:
+        """See `StoreUpkeep.prune_history`. Of all replicas one does."""
+        return await super().prune_history(before_ms) if self.leads(RETENTION) else (0, True)
