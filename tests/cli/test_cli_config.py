@@ -79,7 +79,7 @@ def test_show_as_toml(monkeypatch: pytest.MonkeyPatch) -> None:
     ):
         assert line in result.output.splitlines()
     tables = tomllib.loads(result.output)
-    assert tables.keys() == {"lark", "store", "rooms", "delivery", "log", "sinks"}
+    assert tables.keys() == {"lark", "store", "rooms", "delivery", "log", "alerts", "sinks"}
     assert tables["sinks"][0]["max_in_flight"] == 16
 
 
