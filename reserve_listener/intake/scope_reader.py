@@ -96,7 +96,7 @@ class ScopeReader:
         except (PermissionMissingError, AppRefusedError, SeveralTenantsError):
             raise
         except Exception as error:
-            if job.has_failed(self._answers):
+            if job.has_failed(self._answers) and not isinstance(error, StoreError):
                 await self._look_for_an_answer(target)
             if job.put_back(self._answers, about_it=_is_about_it(error)):
                 raise

@@ -112,14 +112,19 @@ async def test_what_is_wrong_with_everything_counts_against_no_scope(
 
 
 async def test_a_store_that_fails_counts_against_no_scope(
-    tmp_path: Path, simulator: Simulator, time: Seconds, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, time: Seconds, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What could be asked but not be kept is asked again, once the store works."""
 
     def broken(*_: object, **__: object) -> None:
         raise StoreError("the disk is full")
 
-    async with asking(tmp_path, simulator, time) as world:
+    async with (
+        Simulator(estate=Estate(rooms=2, depth=1), clock=time) as simulator,
+        asking(tmp_path, simulator, time) as world,
+    ):
+        await world.pass_over()
+        time.now_s += 60
         with monkeypatch.context() as patch:
             patch.setattr(world.store, "compare", broken)
             job = world.reconciler.agenda.want("start")
