@@ -109,6 +109,7 @@ class Worker:
         self._ages = ages or Ages(now_ms, now_ms)
         self._now_ms = self._ages.now_ms
         self._jitter = jitter
+        self._fence = store.holds(sink.name)
         self._wake = asyncio.Event()
         self.aside = Aside(
             sink,
@@ -239,6 +240,7 @@ class Worker:
         return self._draining and not busy and not wanting
 
     async def _turn(self) -> None:
+        self._look_whose()
         self._collect()
         self._start()
         await self._settle()
@@ -248,9 +250,21 @@ class Worker:
         if not self._unsettled and not self._finished():
             await self._wait()
 
+    def _is_ours(self) -> bool:
+        """Whether this daemon works the sink, without a break since what is in hand was claimed."""
+        return self._fence != 0 and self._store.holds(self.sink.name) == self._fence
+
+    def _look_whose(self) -> None:
+        """Another daemon may have worked the sink: what is ready here may be delivered there, so all is looked at anew."""
+        fence = self._store.holds(self.sink.name)
+        if fence != self._fence:
+            self._fence = fence
+            self._pending.let_go()
+            self.requeue()
+
     def _slots(self) -> int:
         """How many deliveries may be under way at the same time now."""
-        if self._halted or self._disabled:
+        if self._halted or self._disabled or not self._is_ours():
             return 0
         if self._breaker.is_open:
             return int(self._breaker.may_probe(self._now_ms()))

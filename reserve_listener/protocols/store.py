@@ -101,6 +101,13 @@ class StoreIntake(Protocol):
 class StoreQueue(Protocol):
     """Deliveries out: claimed, carried, settled. For the workers."""
 
+    def holds(self, sink: str) -> int:
+        """Under which number this daemon works the sink: another one whenever another daemon may have worked it meanwhile.
+
+        0: it does not, and nothing is claimed or settled by it; `Store.on_requeue` is called when that changes. Does not ask
+        the medium: it is looked at before each attempt.
+        """
+
     async def claim(
         self,
         sink: str,
