@@ -43,11 +43,11 @@ class Step(Enum):
 class Reaching:
     """One attempt to reach an address. `setting`: the key that names it; None: the platform does.
 
-    `proxy_key`: the key for a proxy to it.
+    `proxy_key`: the key for a proxy to it; None: there is none.
     """
 
     def __init__(
-        self, url: str, *, proxy: Proxy | None, setting: str | None, proxy_key: str = "lark.proxy"
+        self, url: str, *, proxy: Proxy | None, setting: str | None, proxy_key: str | None = "lark.proxy"
     ) -> None:
         parts = urlsplit(url)
         self._host = parts.hostname or ""
@@ -104,12 +104,15 @@ class Reaching:
         if self._proxy is not None and step in (Step.LOOKUP, Step.CONNECT, Step.PROXY):
             return f"check {self._proxy.source}"
         check = f"check {self._setting}, " if self._setting else "the platform names this address: check "
-        between = self._proxy.source if self._proxy is not None else self._proxy_key
+        needed, between = "", "a firewall"
+        if self._proxy_key is not None:
+            needed = f", and whether this machine needs a proxy ({self._proxy_key} or HTTPS_PROXY)"
+            between += f", or {self._proxy.source if self._proxy is not None else self._proxy_key}"
         return check + {
             Step.LOOKUP: "this machine's DNS",
-            Step.CONNECT: f"the firewall, and whether this machine needs a proxy ({self._proxy_key} or HTTPS_PROXY)",
+            Step.CONNECT: f"the firewall{needed}",
             Step.TLS: _TRUST,
-        }.get(step, f"and what is in between: a firewall, or {between}")
+        }.get(step, f"and what is in between: {between}")
 
 
 def _place(host: str, port: int) -> str:

@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """What to reach, and how. `tls`: None for an address without."""
+    """What to reach, and how. `tls`: None for an address without. `proxy_key`: None where proxies are never used."""
 
     url: str
     setting: str | None
     proxy: Proxy | None
-    proxy_key: str = "lark.proxy"
+    proxy_key: str | None = "lark.proxy"
     tls: ssl.SSLContext | None

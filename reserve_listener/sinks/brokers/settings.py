@@ -116,7 +116,9 @@ def target(
             runtime.name, settings.ca_bundle, settings.client_cert_file, settings.client_key_file
         )
     reached = f"{urlsplit(url).scheme}://{place(url, port)}"
-    return Target(url=reached, setting=f'sink "{runtime.name}": {key}', proxy=None, tls=context)
+    return Target(
+        url=reached, setting=f'sink "{runtime.name}": {key}', proxy=None, proxy_key=None, tls=context
+    )
 
 
 def masks(url: str) -> Iterator[str]:
