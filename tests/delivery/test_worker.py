@@ -55,6 +55,9 @@ class CountingStore:
     def project(self, events: Any, *, number: int | None = None) -> Any:
         return self._store.project(events, number=number)
 
+    def holds(self, sink: str) -> int:
+        return self._store.holds(sink)
+
     def __getattr__(self, name: str) -> Any:
         async def call(*args: Any, **values: Any) -> Any:
             self._call(name)
