@@ -16,6 +16,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from reserve_listener.web.page.forms import Forms
+from reserve_listener.web.page.frame import Frame
 from reserve_listener.web.page.rendering import ASSETS, Templates, asset
 from reserve_listener.web.page.session import Sessions
 from reserve_listener.web.page.views import Views
@@ -42,8 +43,9 @@ class Page:
     def __init__(self, site: Site) -> None:
         self._has_token = site.access.has_token
         self._sessions = Sessions(site.access, site.public_url)
-        self._views = Views(site, self._sessions, Templates())
-        self._forms = Forms(site, self._sessions, self._views)
+        frame = Frame(site, self._sessions, Templates())
+        self._views = Views(site, frame)
+        self._forms = Forms(site, self._sessions, frame)
 
     def routes(self) -> Sequence[BaseRoute]:
         """What it serves."""

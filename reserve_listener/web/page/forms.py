@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
 
-    from reserve_listener.web.page.views import Values, Views
+    from reserve_listener.web.page.frame import Frame, Values
     from reserve_listener.web.site import Site
 
 BODY_BYTES: Final = 16 * 1024
@@ -51,10 +51,10 @@ class Refusal:
 class Forms:
     """All of them, over one site."""
 
-    def __init__(self, site: Site, sessions: Sessions, views: Views) -> None:
+    def __init__(self, site: Site, sessions: Sessions, frame: Frame) -> None:
         self._site = site
         self._sessions = sessions
-        self._views = views
+        self._frame = frame
         self._throttle = Throttle(TOLD_EVERY_S)
 
     # -- the login -----------------------------------------------------------------------------------------------------------
@@ -93,14 +93,14 @@ class Forms:
         return answer
 
     async def _login(self, request: Request, values: Values, status: HTTPStatus = HTTPStatus.OK) -> Response:
-        asked = self._views.stranger(request)
+        asked = self._frame.stranger(request)
         wait = values.get("wait_s")
         words = LANGUAGES[asked.language]
         problem = words[values["problem"]] if "problem" in values else None
         if wait is not None:
             problem = fill(words["too_many"], asked.teller(self._site).times.span(math.ceil(wait) * 1000))
-        html = self._views.written(asked, "login", {"next": values["next"], "problem": problem})
-        return self._views.answer(asked, html, status)
+        html = self._frame.written(asked, "login", {"next": values["next"], "problem": problem})
+        return self._frame.answer(asked, html, status)
 
     def _keep(self, request: Request, answer: Response, value: str, lasts_s: int) -> None:
         answer.headers["cache-control"] = "no-store"
@@ -158,14 +158,14 @@ class Forms:
 
     async def _ask(self, request: Request, given: Mapping[str, str]) -> Response:
         """Whether to drop for good: the same form again, with one field more."""
-        asked = await self._views.asked(request)
-        html = self._views.written(asked, "drop", {"given": given})
-        return self._views.answer(asked, html)
+        asked = await self._frame.asked(request)
+        html = self._frame.written(asked, "drop", {"given": given})
+        return self._frame.answer(asked, html)
 
     async def _refused(self, request: Request, refusal: Refusal) -> Response:
-        asked = await self._views.asked(request)
+        asked = await self._frame.asked(request)
         text = refusal.text if refusal.key is None else LANGUAGES[asked.language][refusal.key]
-        return self._views.answer(asked, self._views.written(asked, "error", {"text": text}), refusal.status)
+        return self._frame.answer(asked, self._frame.written(asked, "error", {"text": text}), refusal.status)
 
     def _is_ours(self, request: Request, given: Mapping[str, str]) -> bool:
         return self._sessions.comes_from_here(request.scope) and self._sessions.is_own(

@@ -131,8 +131,7 @@ class Told(Notebook):
 @contextmanager
 def that_day(monkeypatch: Any) -> Iterator[None]:
     """It is then and there."""
-    for module in ("views",):
-        monkeypatch.setattr(f"reserve_listener.web.page.{module}.now_ms", lambda: NOW_MS)
+    monkeypatch.setattr("reserve_listener.web.page.frame.now_ms", lambda: NOW_MS)
     monkeypatch.setenv("TZ", ZONE)
     time.tzset()
     try:
