@@ -26,6 +26,9 @@ LONGEST_NAME: Final = 60
 SQLITE_URL: Final = "sqlite:///"
 """How the URL of a store in a file begins. What follows is the path as it is: absolute with a fourth slash."""
 
+POSTGRES_URL: Final = "postgresql://"
+"""The same of one on a server: libpq's URL, and in its query `password_file`, which is ours."""
+
 SECTIONS: Final[dict[str, tuple[str, ...]]] = {
     "approve_config": ("approval_switch", "approval_condition", "meeting_duration", "approvers"),
     "time_config": (

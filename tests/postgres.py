@@ -27,6 +27,9 @@ MISSING: Final = "needs Debian's package postgresql"
 USER: Final = "postgres"
 """PostgreSQL does not run as root; Debian's package makes this user."""
 
+WITH_PASSWORD: Final = "locked"
+"""A role of this name has to give its password; all others are trusted."""
+
 OPTIONS: Final = ("fsync=off", "full_page_writes=off", "autovacuum=off", "max_connections=200")
 
 
@@ -80,6 +83,8 @@ class Server:
                     "--locale=C",
                 ]
             )
+            hba = data / "pg_hba.conf"
+            hba.write_text(f"local all {WITH_PASSWORD} scram-sha-256\n{hba.read_text('utf-8')}", "utf-8")
         settings = [f"-c{option}" for option in self._options]
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(

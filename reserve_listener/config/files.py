@@ -36,7 +36,9 @@ def homeless(config: Config) -> Iterator[tuple[tuple[str | int, ...], str]]:
     try:
         Path.cwd()
     except OSError:
-        paths: list[tuple[tuple[str | int, ...], Path]] = [(("store", "url"), config.store.path)]
+        paths: list[tuple[tuple[str | int, ...], Path]] = []
+        if config.store.path is not None:
+            paths.append((("store", "url"), config.store.path))
         paths += [
             (("sinks", index, key), path)
             for index, sink in enumerate(config.sinks)
@@ -53,8 +55,9 @@ def homeless(config: Config) -> Iterator[tuple[tuple[str | int, ...], str]]:
 def ours(config: Config, file: Path | None = None) -> Iterator[tuple[Path, str]]:
     """What the daemon writes or reads itself, with what it is. `file`: the configuration."""
     store = config.store.path
-    for ending in COMPANIONS:
-        yield store.with_name(store.name + ending), "a file of the store"
+    if store is not None:
+        for ending in COMPANIONS:
+            yield store.with_name(store.name + ending), "a file of the store"
     if file is not None:
         yield file, "the configuration"
     yield from _secrets(config)
@@ -70,6 +73,8 @@ def ours(config: Config, file: Path | None = None) -> Iterator[tuple[Path, str]]
 
 
 def _secrets(config: Config) -> Iterator[tuple[Path, str]]:
+    if config.store.password_file is not None:
+        yield config.store.password_file, "the file of the store's password"
     if config.lark.app_secret_file is not None:
         yield config.lark.app_secret_file, "the file of the app's secret"
     if config.heartbeat is not None and config.heartbeat.url_file is not None:

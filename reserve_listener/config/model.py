@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self, cast
-from urllib.parse import urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from pydantic import (
     Field,
@@ -29,7 +29,7 @@ from reserve_listener.config.section import Section, not_below
 from reserve_listener.config.shown import quoted
 from reserve_listener.config.sinks import SinkTable, table_of
 from reserve_listener.errors import ConfigError
-from reserve_listener.model import SQLITE_URL
+from reserve_listener.model import POSTGRES_URL, SQLITE_URL
 from reserve_listener.net import proxies, url_secrets
 from reserve_listener.net.addresses import is_loopback
 
@@ -136,9 +136,15 @@ class StoreConfig(Section):
 
     url: values.StoreUrl = Field(
         default=f"{SQLITE_URL}{OF_ROOT}",
-        description="sqlite:////absolute/file.db or sqlite:///file.db, relative to the working directory."
+        description="sqlite:////absolute/file.db or sqlite:///file.db, relative to the working directory; or"
+        " postgresql://user@host/database, which replicas share (needs reserve-listener[postgres])."
         " By default events.db in $STATE_DIRECTORY, as root in /var/lib/reserve-listener, else in"
         " $XDG_STATE_HOME/reserve-listener (~/.local/state/reserve-listener).",
+    )
+
+    password_file: values.FilePath | None = Field(
+        default=None,
+        description="With postgresql://, a file whose only line is the password; read before each connection.",
     )
 
     retention_days: values.RetentionDays = Field(
@@ -153,10 +159,23 @@ class StoreConfig(Section):
         description="MiB: at this size the oldest delivered events are dropped early; once none are left, pushes are refused.",
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _with_password_file(cls, section: Any) -> Any:
+        """The URL says all that it takes to reach the store."""
+        if not isinstance(section, dict):
+            return section
+        file, url = section.get("password_file"), section.get("url")
+        if not isinstance(file, str) or not isinstance(url, str) or "password_file=" in url:
+            return section
+        if not url.startswith(POSTGRES_URL):
+            raise ValueError("password_file is for a url with postgresql://; remove it")
+        return section | {"url": f"{url}{'&' if '?' in url else '?'}password_file={quote(file)}"}
+
     @property
-    def path(self) -> Path:
-        """The SQLite file; relative to the working directory when the URL has three slashes."""
-        return Path(self.url.removeprefix(SQLITE_URL))
+    def path(self) -> Path | None:
+        """The SQLite file; relative to the working directory when the URL has three slashes. None: it is on a server."""
+        return Path(self.url.removeprefix(SQLITE_URL)) if self.url.startswith(SQLITE_URL) else None
 
 
 class RoomsConfig(Section):
@@ -435,6 +454,8 @@ class Config(Section):
             url = self.heartbeat.url.get_secret_value()
             yield from map(SecretStr, (url, *url_secrets.secret_texts(url)))
         yield from _with_login(self.lark.proxy)
+        if self.store.path is None and (password := urlsplit(self.store.url).password):
+            yield from map(SecretStr, {password, unquote(password)})
         public = self._public_hosts()
         for sink in self.sinks:
             yield from (secret for secret in sink.secret_texts() if secret.get_secret_value() not in public)

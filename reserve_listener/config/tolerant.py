@@ -61,7 +61,7 @@ def locate(
     problems = tuple(dict.fromkeys((*unreadable, *draft.problems)))
     whole = config if not (nameless or problems) else None
     store = config.store if config else _store(draft)
-    if not store.path.is_absolute() and config is not None:
+    if store.path is not None and not store.path.is_absolute() and config is not None:
         for key, why in homeless(config):
             raise ConfigError(f"{draft.at(key)}: {why}")
     return Located(

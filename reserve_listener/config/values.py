@@ -20,7 +20,7 @@ from reserve_listener.config.shown import (
     quoted,
     suggests_secret,
 )
-from reserve_listener.model import SECTIONS, SQLITE_URL
+from reserve_listener.model import POSTGRES_URL, SECTIONS, SQLITE_URL
 from reserve_listener.net import proxies
 from reserve_listener.net.addresses import HIGHEST_PORT, is_loopback, read_network
 
@@ -147,9 +147,11 @@ def _listen(text: str) -> str:
 
 
 def _store_url(text: str) -> str:
+    if text.startswith(POSTGRES_URL):
+        return _postgres_url(text)
     scheme = text.partition(":")[0]
     if scheme != "sqlite":
-        raise ValueError('must begin with "sqlite:"; this version supports only SQLite')
+        raise ValueError('must begin with "sqlite:" or "postgresql:"')
     if not text.startswith(SQLITE_URL):
         raise ValueError('must be "sqlite:///relative/file.db" or "sqlite:////absolute/file.db"')
     path = text.removeprefix(SQLITE_URL)
@@ -159,6 +161,18 @@ def _store_url(text: str) -> str:
         raise ValueError("must name a file after the slashes")
     if "?" in path:
         raise ValueError('must not have options after "?"')
+    return text
+
+
+def _postgres_url(text: str) -> str:
+    shape = "must look like postgresql://user@host:5432/database"
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        raise ValueError(shape) from None
+    if not text.isprintable() or port == 0 or not parts.path.strip("/"):
+        raise ValueError(shape)
     return text
 
 

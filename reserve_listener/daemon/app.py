@@ -46,13 +46,14 @@ from reserve_listener.web.reads import Reads
 from reserve_listener.web.server import ControlServer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections.abc import Callable, Coroutine, Mapping, Sequence
 
     from starlette.types import ASGIApp
 
     from reserve_listener.config import Config, LarkConfig
     from reserve_listener.daemon.signals import Signals
     from reserve_listener.delivery import SinkSpec
+    from reserve_listener.model import SinkFilter
     from reserve_listener.observability.logs import Logs
     from reserve_listener.protocols import Transport
     from reserve_listener.protocols.store import Store
@@ -126,15 +127,8 @@ class App:
         asyncio.get_running_loop().set_default_executor(IoPool(IO_THREADS, thread_name_prefix="io"))
         url = self._config.store.url
         filters = {sink.name: filter_of(sink) for sink in self._config.sinks}
-        self._store = await open_store(
-            url,
-            list(filters),
-            filters,
-            max_bytes=round(self._config.store.max_size_mb * MIB),
-            ages=self._ages,
-            complete=completing(self._config.lark.tells_in, self._directory),
-            directory=self._directory,
-        )
+        if not await _came_before(signals.stop, self._open(url, filters)):
+            return
         self._rooms = Rooms(
             self._config,
             self._store,
@@ -158,6 +152,18 @@ class App:
             await self._store.close()
             log.info("daemon.stopped", pending=pending)
             self._notifier.close()
+
+    async def _open(self, url: str, filters: Mapping[str, SinkFilter]) -> None:
+        """A store on a server that is away is waited for."""
+        self._store = await open_store(
+            url,
+            list(filters),
+            filters,
+            max_bytes=round(self._config.store.max_size_mb * MIB),
+            ages=self._ages,
+            complete=completing(self._config.lark.tells_in, self._directory),
+            directory=self._directory,
+        )
 
     async def _serve(self, signals: Signals) -> None:
         running = [
@@ -215,6 +221,7 @@ class App:
         self._workers = Workers(self._store, self._ages, redact=self._logs.redact)
         self._store.on_commit = self._workers.wake
         self._store.on_requeue = self._workers.requeue
+        self._store.on_disabled = self._workers.disable_only
         self._workers.start(specs, disabled=await self._disabled())
         self._health = Health(
             lark.app_id,

@@ -164,6 +164,11 @@ class Worker:
         self._pending.forget()
         self._wake.set()
 
+    @property
+    def is_disabled(self) -> bool:
+        """Whether it begins nothing until `enable`."""
+        return self._disabled
+
     def disable(self) -> None:
         """Begin nothing until `enable`; what waits stays in the store."""
         self._disabled = True

@@ -80,6 +80,14 @@ class Workers:
         for worker, *_ in self._workers.values():
             worker.requeue()
 
+    def disable_only(self, names: Collection[str]) -> None:
+        """Somebody else has said which sinks are disabled."""
+        for name, (worker, *_) in self._workers.items():
+            if worker.is_disabled and name not in names:
+                worker.enable()
+            elif not worker.is_disabled and name in names:
+                worker.disable()
+
     def worker(self, name: str) -> Worker | None:
         """The worker of the sink of this name."""
         return self._workers[name][0] if name in self._workers else None

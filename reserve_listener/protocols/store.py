@@ -360,6 +360,8 @@ class Store(
     """Called on the loop after each commit that added deliveries."""
     on_requeue: Callable[[], None]
     """Called on the loop when deliveries that had been settled, or held back, are pending again."""
+    on_disabled: Callable[[Collection[str]], None]
+    """Called on the loop with the sinks that are disabled, when somebody else has disabled or enabled one."""
     on_doubt: Callable[[], None]
     """Called on the loop when a scope is to be read again (`in_doubt`)."""
 

@@ -213,6 +213,7 @@ def test_what_simulate_prints_is_a_configuration(tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text("".join(lines[lines.index("[lark]\n") :]))
     config = load(tmp_path / "config.toml", environ={})
     assert config.lark.domain.startswith("http://127.0.0.1:")
+    assert config.store.path is not None
     assert not config.store.path.is_absolute()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 from reserve_listener.cli.checks.findings import WrongError
 from reserve_listener.config.places import (
@@ -12,13 +13,28 @@ from reserve_listener.config.places import (
     require_directory,
     require_room,
 )
-from reserve_listener.errors import StoreError
+from reserve_listener.errors import StoreError, WrongStoreError
 from reserve_listener.store import backend
+
+if TYPE_CHECKING:
+    from reserve_listener.protocols.backend import Backend
+
+
+def _on_a_server(found: Backend) -> str:
+    try:
+        found.look_over()
+    except WrongStoreError as error:
+        raise WrongError(str(error)) from None
+    except StoreError as error:
+        return str(error)  # the daemon makes it, or waits for it
+    return f"{found.name}: exists"
 
 
 def store(url: str) -> str:
     """How the store is; WrongError when it cannot be used."""
     found = backend(url)
+    if not found.files:
+        return _on_a_server(found)
     path, *others = found.files
     if not is_file(path):
         require_directory(nearest_that_exists(path.parent))

@@ -97,7 +97,8 @@ def target(url: str) -> Target:
     plain = urlunsplit(parts._replace(query=urlencode(query, quote_via=quote)))
     try:
         known = conninfo_to_dict(plain)
-    except psycopg.Error:  # its text may show the password
+        _ = parts.port
+    except (psycopg.Error, ValueError):  # its text may show the password
         raise ConfigError(
             "store.url is no URL of PostgreSQL's: it looks like postgresql://user@host:5432/database"
         ) from None

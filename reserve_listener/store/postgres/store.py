@@ -20,7 +20,8 @@ from reserve_listener.errors import StoreError
 from reserve_listener.model import Claimed, Pruned, SinkFilter, Verdict
 from reserve_listener.store.postgres import appending, listening, looking
 from reserve_listener.store.postgres.leases import BEAT_S, RECONCILE, RETENTION, SINK, Membership
-from reserve_listener.store.postgres.medium import Database
+from reserve_listener.store.postgres.medium import FIRST_PAUSE_S, LONGEST_PAUSE_S, Database
+from reserve_listener.store.postgres.schema import AwayError
 from reserve_listener.store.sqlite import naming, rebuilding
 from reserve_listener.store.sqlite.store import SqliteStore
 from reserve_listener.store.sqlite.writer import Writer, each, resolve
@@ -70,12 +71,8 @@ class PostgresStore(SqliteStore):
         self, sinks: Sequence[str], filters_by_sink: Mapping[str, SinkFilter] | None = None
     ) -> None:
         """Connect, migrate, and make `sinks` the ones that get deliveries. Raises `StoreError`."""
-        self._writer = Writer(Database(self._target))
-        self._receiver = Writer(Database(self._target), name="store-receiver")
-        self._keeper = Writer(Database(self._target), name="store-keeper")
+        await self._connect()
         try:
-            for writer in self._writers:
-                await writer.open()
             self._ages.on_jump = self._loop_jump(asyncio.get_running_loop())
             await self._set_right()
             self._unbuilt = await self._writer.submit(rebuilding.is_left, writes=False)
@@ -90,6 +87,28 @@ class PostgresStore(SqliteStore):
         self._beating = asyncio.create_task(self._beat(), name="store-beat")
         if self._unbuilt:
             self._rebuilding = asyncio.create_task(self._rebuild(), name="rebuilding")
+
+    async def _connect(self) -> None:
+        """A server that is away is waited for."""
+        pause_s = FIRST_PAUSE_S
+        while True:
+            self._writer = Writer(Database(self._target))
+            self._receiver = Writer(Database(self._target), name="store-receiver")
+            self._keeper = Writer(Database(self._target), name="store-keeper")
+            try:
+                for writer in self._writers:
+                    await writer.open()
+            except AwayError as error:
+                log.error("store.unreachable", error=str(error), delay_s=pause_s)
+            except BaseException:
+                await self.close()
+                raise
+            else:
+                return
+            for writer in self._writers:
+                await writer.close()
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
     @property
     def _writers(self) -> tuple[Writer, ...]:
@@ -179,6 +198,8 @@ class PostgresStore(SqliteStore):
             self.member.took(held, began_ms, sinks)
         if (seen.places, seen.people) != (last.places, last.people):
             await self._receiver.submit(self._learn, writes=False)
+        if seen.disabled != last.disabled:
+            self.on_disabled(seen.disabled or ())
         if before != self._fences() or seen.disabled != last.disabled:
             self.on_requeue()
         elif seen.newest != last.newest:

@@ -120,6 +120,7 @@ class SqliteStore:
         self.max_bytes = max_bytes
         self.on_commit: Callable[[], None] = lambda: None
         self.on_requeue: Callable[[], None] = lambda: None
+        self.on_disabled: Callable[[Collection[str]], None] = lambda _names: None
         self.on_doubt: Callable[[], None] = lambda: None
         self.grown = asyncio.Event()
         """Set when the store has grown so much that its size should be looked at."""

@@ -1,0 +1,88 @@
+"""Daemons that share a store: real processes, one of which dies in the middle."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+
+from reserve_listener.simulator import HttpServer, Receiver, Simulator, sample_event
+from tests.daemon_process import running, until, write_config
+from tests.postgres import SERVER
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from reserve_listener.simulator.receiver import Received
+
+SCOPES = 5
+
+
+async def test_what_one_replica_answered_another_delivers(
+    tmp_path: Path, platform: Simulator, server: HttpServer, receiver: Receiver
+) -> None:
+    """The replica that works the sink is killed with a queue in hand: every answered event arrives, in order by scope."""
+    url = SERVER.database()
+    configs: list[Path] = []
+    for name in ("one", "two"):
+        folder = tmp_path / name
+        folder.mkdir()
+        configs.append(write_config(folder, platform, server.url))
+        text = configs[-1].read_text()
+        configs[-1].write_text(text.replace(f"sqlite:///{folder}/events.db", url))
+    envelopes = [sample_event(event_id=f"e{n}", scope_id=f"omm_{n % SCOPES}") for n in range(200)]
+    receiver.answer = 503
+    async with running(configs[0].parent, configs[0]) as one, running(configs[1].parent, configs[1]) as two:
+        await platform.connected(30, count=2)
+        await platform.push_many(envelopes[:100])
+        leader = next(daemon for daemon in (one, two) if daemon.process.pid == _holder(url))
+        leader.process.kill()
+        await leader.process.wait()
+        _expire(url)
+        refused = len(receiver.received)
+        receiver.answer = 200
+        await platform.push_many(envelopes[100:])
+        await platform.until(lambda: len(platform.acknowledged) == len(envelopes), 60)
+        taken = partial(_taken, receiver, refused)
+        await until(lambda: platform.acknowledged <= {one.headers["webhook-id"] for one in taken()}, 60)
+    _assert_in_order([one.body for one in taken()])
+
+
+def _taken(receiver: Receiver, after: int) -> list[Received]:
+    return receiver.received[after:]
+
+
+def _expire(url: str) -> None:
+    """As if the 15 s were over after which the dead one's leases run out."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("UPDATE reserve_listener.leases SET until_ms = 0")
+
+
+def _holder(url: str) -> int:
+    with psycopg.connect(url) as connection:
+        row = connection.execute(
+            "SELECT r.pid FROM reserve_listener.leases AS l JOIN reserve_listener.replicas AS r ON r.id = l.holder"
+            " WHERE l.name = 'sink:booking'"
+        ).fetchone()
+    if row is None:
+        pytest.fail("nobody works the sink")
+    return int(row[0])
+
+
+def _assert_in_order(bodies: list[bytes]) -> None:
+    """By scope, each event for the first time that it was taken."""
+    revisions: dict[str, list[int]] = {}
+    for body in bodies:
+        told = json.loads(body)
+        seen = revisions.setdefault(told["subject"], [])
+        revision = told["data"].get(
+            "revision"
+        )  # two that were pushed at once may be stored the other way round
+        if revision is not None and revision not in seen:
+            seen.append(revision)
+    assert len(revisions) == SCOPES
+    for seen in revisions.values():
+        assert seen == sorted(seen)

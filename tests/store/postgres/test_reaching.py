@@ -1,0 +1,191 @@
+"""What may be wrong on the way to the database: one line each, with what to do, and the password nowhere."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import pytest
+from structlog.testing import capture_logs
+
+from reserve_listener import store as stores
+from reserve_listener.errors import ConfigError, StoreError, WrongStoreError
+from reserve_listener.model import Verdict
+from reserve_listener.store import open_reader, open_store
+from reserve_listener.store.postgres import schema
+from tests.helpers import append, event, until
+from tests.postgres import MISSING, SERVER, WITH_PASSWORD, Server, programs
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PASSWORD = "correct-horse-battery"
+
+pytestmark = pytest.mark.skipif(programs() is None, reason=MISSING)
+
+
+@pytest.fixture(scope="module")
+def database() -> str:
+    """A database, with a role that needs a password and one that may do nothing."""
+    url = SERVER.database()
+    SERVER.ask("postgres", f"CREATE ROLE {WITH_PASSWORD} LOGIN SUPERUSER PASSWORD '{PASSWORD}'")
+    SERVER.ask("postgres", "CREATE ROLE plain LOGIN")
+    return url.partition("?")[0].rpartition("/")[2]
+
+
+async def refused(url: str) -> str:
+    """What the daemon is told, which is final: 78."""
+    with pytest.raises(WrongStoreError) as raised:
+        await open_store(url, ["a"])
+    assert raised.value.exit_code == ConfigError.exit_code
+    return one_line(raised.value)
+
+
+def one_line(error: Exception) -> str:
+    """A sentence or two that shows no password."""
+    text = str(error)
+    assert "\n" not in text
+    assert PASSWORD not in text
+    assert "wrong-password" not in text
+    return text
+
+
+async def test_a_wrong_password(database: str) -> None:
+    """Says so, and which keys to look at."""
+    url = SERVER.url(database, f"{WITH_PASSWORD}:wrong-password")
+    assert "store.password_file" in await refused(url)
+
+
+async def test_the_password_is_read_from_its_file_before_each_connection(
+    database: str, tmp_path: Path
+) -> None:
+    """A file that is wrong is refused, mended it works, and a URL with the password works, too."""
+    file = tmp_path / "password"
+    url = f"{SERVER.url(database, WITH_PASSWORD)}&password_file={file}"
+    assert str(file) in await refused(url)
+    file.write_text("wrong-password\n")
+    assert "password" in await refused(url)
+    file.write_text(f"{PASSWORD}\n")
+    await (await open_store(url, ["a"])).close()
+    with open_reader(SERVER.url(database, f"{WITH_PASSWORD}:{PASSWORD}")) as reader:
+        assert [one.name for one in reader.sinks()] == ["a"]
+
+
+def test_the_name_has_no_password(tmp_path: Path) -> None:
+    """What messages call the store is its URL without that, and without what else stands behind the question mark."""
+    url = f"postgresql://u:{PASSWORD}@db.example:6432/rooms?password_file={tmp_path}/p&sslmode=require"
+    assert stores.backend(url).name == "postgresql://u@db.example:6432/rooms"
+
+
+@pytest.mark.parametrize(
+    "url", [f"postgresql://u:{PASSWORD}@h:port/d", f"postgresql://u:{PASSWORD}@h/d?no=1"]
+)
+def test_what_is_no_url_of_a_database(url: str) -> None:
+    """Is refused without showing it."""
+    with pytest.raises(ConfigError) as raised:
+        stores.backend(url)
+    assert "postgresql://user@host" in one_line(raised.value)
+
+
+async def test_a_database_that_is_missing(database: str) -> None:
+    """Is to be created, or another named."""
+    assert "Create the database" in await refused(SERVER.url(f"{database}_2"))
+
+
+async def test_a_role_that_may_not_make_tables(database: str) -> None:
+    """Is told the statement that helps."""
+    empty = SERVER.database().partition("?")[0].rpartition("/")[2]
+    del database
+    assert "CREATE SCHEMA reserve_listener AUTHORIZATION" in await refused(SERVER.url(empty, "plain"))
+    SERVER.ask(empty, "CREATE SCHEMA reserve_listener AUTHORIZATION plain")
+    await (await open_store(SERVER.url(empty, "plain"), ["a"])).close()
+
+
+async def test_a_server_that_is_too_old(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Says which version it is and which is needed."""
+    monkeypatch.setattr(schema, "OLDEST", 990_000)
+    assert "14 or newer" in await refused(SERVER.url(database))
+
+
+async def test_a_newer_schema(database: str) -> None:
+    """Is left alone."""
+    url = SERVER.database()
+    await (await open_store(url, ["a"])).close()
+    name = url.partition("?")[0].rpartition("/")[2]
+    SERVER.ask(name, "UPDATE reserve_listener.version SET number = 99")
+    assert "newer reserve-listener" in await refused(url)
+    del database
+
+
+def test_nobody_at_home(tmp_path: Path) -> None:
+    """A command says that the server cannot be reached."""
+    with (
+        pytest.raises(StoreError) as raised,
+        open_reader(f"postgresql://u:{PASSWORD}@/d?host={tmp_path}"),
+    ):
+        pass
+    assert "cannot be reached" in one_line(raised.value)
+
+
+def test_without_psycopg() -> None:
+    """The line that installs it is named."""
+    told = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            (
+                "import sys; sys.modules['psycopg'] = None\n"
+                "from reserve_listener import store\n"
+                "from reserve_listener.errors import ConfigError\n"
+                "try: store.backend('postgresql://u@h/d')\n"
+                "except ConfigError as error: print(error)"
+            ),
+        ],
+        capture_output=True,
+        check=True,
+        text=True,
+    ).stdout
+    assert "pip install 'reserve-listener[postgres]'" in told
+
+
+async def test_a_server_that_is_away_at_the_start_is_waited_for() -> None:
+    """The store opens once the server is there."""
+    server = Server()
+    try:
+        url = server.database()
+        server.kill()
+        opening = asyncio.create_task(open_store(url, ["a"]))
+        with capture_logs() as told:
+            await until(lambda: any(line["event"] == "store.unreachable" for line in told))
+        assert not opening.done()
+        server.start()
+        await (await opening).close()
+    finally:
+        server.stop()
+
+
+async def test_a_database_that_goes_away_refuses_pushes_until_it_is_back() -> None:
+    """While it is away nothing counts as stored and `problem` says why; the same store goes on when it is back."""
+    server = Server(options=())
+    try:
+        store = await open_store(server.database(), ["a"])
+        assert await append(store, event("e1")) is Verdict.STORED
+        server.kill()
+        with pytest.raises(StoreError):
+            await append(store, event("e2"))
+        assert "failed" in str(store.problem)
+        server.start()
+        async with asyncio.timeout(60):
+            while True:
+                with suppress(StoreError):
+                    assert await append(store, event("e1")) is Verdict.DUPLICATE
+                    break
+                await asyncio.sleep(0.1)
+        assert await append(store, event("e3")) is Verdict.STORED
+        assert str(store.problem) == "None"
+        await store.close()
+    finally:
+        server.stop()
