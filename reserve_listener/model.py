@@ -524,6 +524,18 @@ class SinkState(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What the age of the first delivery that waits counts from, by `Delivery.received_ms`; None when none waits."""
 
 
+class Replica(msgspec.Struct, frozen=True, gc=False):
+    """A daemon that shares the store. `leads`: what it alone does now, "sink:<name>" and others."""
+
+    id: str
+    host: str
+    pid: int
+    version: str
+    seen_ms: int
+    connection: str
+    leads: list[str]
+
+
 class Insight(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What the store knows of how things are."""
 
@@ -537,6 +549,8 @@ class Insight(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Since when there are dead letters."""
     failures: list[FailedDelivery] = []
     """Deliveries that failed lately, the latest first."""
+    replicas: list[Replica] = []
+    """Those that live, of a store that daemons share."""
 
 
 class SinkBacklog(msgspec.Struct, frozen=True, gc=False):

@@ -142,6 +142,13 @@ def _lines(found: "Status") -> "Iterator[str]":
     yield _line("store", f"{found.store.path}{size}{bound}")
     for sink in found.sinks:
         yield _line("sink", _sink(sink))
+    for replica in found.replicas:
+        leads = ", ".join(replica.leads) or "nothing"
+        yield _line(
+            "replica",
+            f"{replica.host}, process {replica.pid}, version {replica.version}, {replica.connection};"
+            f" seen {_when(replica.seen)}; leads {leads}",
+        )
     for failure in found.failures:
         yield from _failure(failure)
     for gap in found.gaps:

@@ -219,6 +219,7 @@ class App:
         await self._listen()
         # After the transport and [status], which may refuse their settings: nobody would stop the workers then.
         self._workers = Workers(self._store, self._ages, redact=self._logs.redact)
+        self._store.connection = lambda: self._transport.state.name
         self._store.on_commit = self._workers.wake
         self._store.on_requeue = self._workers.requeue
         self._store.on_disabled = self._workers.disable_only

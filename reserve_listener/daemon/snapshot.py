@@ -18,6 +18,7 @@ from reserve_listener.web import answers
 from reserve_listener.web.answers import (
     ConnectionStatus,
     Gap,
+    ReplicaStatus,
     SinkStatus,
     Status,
     StoreStatus,
@@ -135,6 +136,7 @@ class Health:
             sinks=sinks,
             failures=[failure_shown(failure, self._redact) for failure in insight.failures],
             gaps=gaps_shown(insight),
+            replicas=replicas_shown(insight),
             reconcile=self._reconciling(),
             alerts=self.alerts(),
             store=store_status(self._store.name, insight, self._store.max_bytes),
@@ -216,6 +218,7 @@ def stopped(store: str, insight: Insight | None, problem: str | None = None) -> 
         sinks=sinks,
         failures=[failure_shown(failure) for failure in insight.failures],
         gaps=gaps_shown(insight),
+        replicas=replicas_shown(insight),
         store=store_status(store, insight, None),
     )
 
@@ -257,6 +260,22 @@ def gaps_shown(insight: Insight) -> list[Gap]:
     return [
         Gap(from_=rfc3339(from_ms), to=rfc3339(to_ms), found=found, not_read=not_read)
         for from_ms, to_ms, found, not_read in insight.gaps
+    ]
+
+
+def replicas_shown(insight: Insight) -> list[ReplicaStatus]:
+    """The daemons that share the store."""
+    return [
+        ReplicaStatus(
+            id=one.id,
+            host=one.host,
+            pid=one.pid,
+            version=one.version,
+            seen=rfc3339(one.seen_ms),
+            connection=one.connection,
+            leads=one.leads,
+        )
+        for one in insight.replicas
     ]
 
 

@@ -356,6 +356,8 @@ class Store(
 ):
     """All roles, of a store that this process holds. Made by `store.open_store`; only the daemon's root has it whole."""
 
+    connection: Callable[[], str]
+    """How this daemon is connected, for the others that share the store; asked on the loop."""
     on_commit: Callable[[], None]
     """Called on the loop after each commit that added deliveries."""
     on_requeue: Callable[[], None]

@@ -237,6 +237,18 @@ class Gap(msgspec.Struct, frozen=True, kw_only=True, rename={"from_": "from"}):
     """How many rooms and levels could not be read then."""
 
 
+class ReplicaStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """A daemon that shares the store. `leads`: what it alone does now, `sink:<name>` and others."""
+
+    id: str
+    host: str
+    pid: int
+    version: str
+    seen: str
+    connection: str
+    leads: list[str]
+
+
 class ScopeRow(msgspec.Struct, frozen=True, kw_only=True):
     """A room or level of which something is known. `summary`: the limits now, in words."""
 
@@ -352,3 +364,5 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     gaps: list[Gap] = []
     reconcile: ReconcileStatus | None = None
     alerts: list[Alert] = []
+    replicas: list[ReplicaStatus] = []
+    """All daemons that share the store, this one too; none with SQLite."""

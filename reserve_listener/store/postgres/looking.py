@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from msgspec.structs import replace
+
+from reserve_listener.model import Replica
 from reserve_listener.store.postgres.connection import SCHEMA
-from reserve_listener.store.postgres.leases import NOW
+from reserve_listener.store.postgres.leases import LIVE, NOW
 from reserve_listener.store.sqlite import claiming, sql
 from reserve_listener.store.sqlite.insight import insight as common_insight
 
@@ -106,7 +109,8 @@ def size_bytes(connection: Connection) -> int:
 
 def insight(app_id: str | None, gaps_since_ms: int, connection: Any) -> Insight:
     """See `StoreHealth.insight`."""
-    return common_insight(app_id, gaps_since_ms, connection, measure=size_bytes)
+    found = common_insight(app_id, gaps_since_ms, connection, measure=size_bytes)
+    return replace(found, replicas=[Replica(*row) for row in connection.query(LIVE).fetchall()])
 
 
 def alerts(connection: Connection) -> bytes | None:

@@ -190,6 +190,7 @@ class PostgresStore(SqliteStore):
 
     async def _look_after(self) -> None:
         began_ms, before = self.member.running_ms(), self._fences()
+        self.member.connection = self.connection()
         sinks = tuple(self._filters)
         work = partial(looking.look, self.member, sinks)
         held, seen = await self._keeper.submit(work, writes=True)

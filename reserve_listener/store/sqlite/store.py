@@ -118,6 +118,7 @@ class SqliteStore:
         self.path = path
         self.name = str(path)
         self.max_bytes = max_bytes
+        self.connection: Callable[[], str] = lambda: ""
         self.on_commit: Callable[[], None] = lambda: None
         self.on_requeue: Callable[[], None] = lambda: None
         self.on_disabled: Callable[[Collection[str]], None] = lambda _names: None

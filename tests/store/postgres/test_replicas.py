@@ -189,6 +189,18 @@ async def test_the_pause_of_a_sink_counts_for_all(backend: OnPostgres, replicas:
     assert [one.received_ms for one in found.deliveries] == [NOW_MS + pause[0]]
 
 
+async def test_status_tells_of_all_replicas(backend: OnPostgres, replicas: list[Store]) -> None:
+    """Each with what it leads; one that has stopped is gone."""
+    found = (await replicas[1].insight("app", gaps_since_ms=0)).replicas
+    assert {one.id for one in found} == {inside(store).member.id for store in replicas}
+    leads = {one.id: one.leads for one in found}
+    assert leads[inside(replicas[0]).member.id] == ["alerts", "reconcile", "retention", "sink:a"]
+    assert leads[inside(replicas[1]).member.id] == []
+    await replicas[2].close()
+    with open_reader(backend.url) as reader:
+        assert len(reader.insight(gaps_since_ms=0).replicas) == REPLICAS - 1
+
+
 async def test_a_batch_wakes_the_others(replicas: list[Store]) -> None:
     """Deliveries that one replica adds are looked for by the one that works the sink, without waiting for a beat."""
     woken = asyncio.Event()
