@@ -69,7 +69,8 @@ def troubled_sinks(sinks: Sequence[SinkStatus]) -> Iterator[Reason]:
     for sink in sinks:
         if sink.state not in _SINK_HINTS:
             continue
-        if sink.state == "failing" and (sink.failing_since is None or sink.failing_since > late):
+        is_late = sink.pending > 0 and sink.failing_since is not None and sink.failing_since <= late
+        if sink.state == "failing" and not is_late:
             continue
         yield Reason(
             part=f"sink {sink.name}",

@@ -9,6 +9,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from reserve_listener.clock import now_ms, rfc3339
+from reserve_listener.daemon import verdict
 from reserve_listener.daemon.alerts import conditions
 from reserve_listener.daemon.alerts.conditions import (
     COMMIT_FAILING,
@@ -27,6 +29,7 @@ from reserve_listener.daemon.alerts.conditions import (
 from reserve_listener.daemon.alerts.journal import Alert, Condition, Key
 from reserve_listener.daemon.alerts.words import CHINESE, ENGLISH, LANGUAGES, Words
 from reserve_listener.model import Insight, SinkState
+from reserve_listener.web.answers import SinkStatus
 from tests.helpers import NOW_MS
 
 S, H = 1000, 3_600_000
@@ -184,6 +187,32 @@ def test_sink_down(state: str, since_s: int, *, holds: bool) -> None:
         assert condition.since_ms == now.since_ms
         assert "booking" in condition.summary
         assert condition.detail.startswith("HTTP 503. ")
+
+
+@pytest.mark.parametrize(
+    ("state", "waits", "fires"), [("failing", False, False), ("failing", True, True), ("down", False, True)]
+)
+def test_a_sink_that_has_given_up_all_it_had_is_late_with_nothing(
+    state: str, *, waits: bool, fires: bool
+) -> None:
+    """One event that was refused on a quiet evening is a dead letter, and no sink that "has been failing" for hours."""
+    now = SinkNow(state=state, since_ms=NOW_MS - 3 * H, error="HTTP 400", is_waiting=waits)
+    assert (one(Key(SINK_DOWN, "booking"), sinks={"booking": now}) is not None) is fires
+    told = SinkStatus(
+        name="booking",
+        state=state,
+        pending=int(waits),
+        dead_letters=1,
+        failing_since=rfc3339(now_ms() - 3 * H),
+    )
+    assert bool(list(verdict.troubled_sinks([told]))) is fires
+
+
+def test_a_failing_sink_that_has_been_told_of_ends_by_what_it_carries() -> None:
+    """Giving up is no success: the alert that fires goes on until something has arrived."""
+    key = Key(SINK_DOWN, "booking")
+    now = SinkNow(state="failing", since_ms=NOW_MS - H, error="HTTP 400", is_waiting=False)
+    assert one(key, sinks={"booking": now}, firing={key: NOW_MS - H}) is not None
 
 
 @pytest.mark.parametrize(

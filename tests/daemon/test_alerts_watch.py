@@ -76,6 +76,10 @@ class FakeStore:
             raise StoreError("no room")
         self.kept = content
 
+    def holds(self, _sink: str) -> int:
+        """For the workers: theirs is the only daemon."""
+        return 1
+
     async def bring_forward(self, *_: Any, **__: Any) -> None:
         """For the workers: nothing waits."""
 
@@ -153,7 +157,7 @@ async def test_all_alert_sinks_are_told_and_status_too() -> None:
         await until(lambda: len(world.told("ops")) == len(world.told("pager")) == 1)
         (firing,) = world.alerts.firing()
         assert firing.alert == "commit_failing"
-        assert firing.detail.endswith("See https://rooms.example")
+        assert firing.detail.splitlines()[1:] == ["See https://rooms.example"]
         assert world.told("ops") == world.told("pager")
 
 

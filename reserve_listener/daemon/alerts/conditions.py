@@ -236,7 +236,9 @@ class _Looking:
         words, key = self.terms.words, Key(SINK_DOWN, name)
         since_ms = self.firing.get(key) or sink.since_ms or self.now.now_ms
         span_ms = self.now.age_ms(since_ms)
-        is_short = sink.state == "failing" and span_ms < verdict.LATE_MS and key not in self.firing
+        # What was given up has alerts of its own. A sink that has nothing to carry is late with nothing.
+        is_late = span_ms >= verdict.LATE_MS and sink.is_waiting
+        is_short = sink.state == "failing" and not is_late and key not in self.firing
         if sink.state not in words.sink_down or is_short:
             return None
         detail = words.sink_gone_detail if sink.state == "gone" else words.sink_down_detail

@@ -281,7 +281,8 @@ class Alerts:
         self._is_dirty = True
         if is_told:
             link = [self._words.page.format(url=self._page)] if self._page and alert.is_firing else []
-            detail = " ".join(filter(None, [alert.detail, *link]))
+            # On a line of its own: many details end with a command that people copy.
+            detail = "\n".join(filter(None, [alert.detail, *link]))
             waiting = tuple(name for name in self._outboxes if name != alert.sink)
             alert = msgspec.structs.replace(alert, detail=detail, waiting=waiting)
         was = self._known.get(alert.key)
