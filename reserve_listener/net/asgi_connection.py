@@ -280,7 +280,11 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
         self._is_parting = True
         self._received.clear()
         if self.transport.can_write_eof():
-            self.transport.write_eof()
+            try:
+                self.transport.write_eof()
+            except OSError:  # the other side has reset it meanwhile, and the loop has not heard yet
+                self.transport.abort()
+                return
         self._forget("head")
         self._timers["parting"] = self.loop.call_later(PARTING_S, self.transport.close)
         self._read_on()
