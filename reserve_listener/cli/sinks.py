@@ -159,7 +159,7 @@ def _try_here(config: Path | None, name: str) -> "SampleResult":
 
     async def run() -> "SampleResult":
         reserved = [path for path, _ in ours(settings)]
-        sink = make_sink_spec(table, write, reserved=reserved).sink
+        sink = make_sink_spec(table, write, reserved=reserved, of=settings).sink
         try:
             sample = sample_delivery(settings.lark.app_id, now_ms(), is_alert=for_alerts_only(table))
             return await send_test_event(sink.deliver, sample, redact=lambda text: redact(text, secrets))

@@ -501,7 +501,10 @@ class App:
     def _specs(self, config: Config) -> list[SinkSpec]:
         """The sinks; one whose file cannot be used now is said so at once, and not only when an event comes."""
         reserved = [path for path, _ in ours(config)]
-        specs = [make_sink_spec(sink, self._logs.write_events, reserved=reserved) for sink in config.sinks]
+        specs = [
+            make_sink_spec(sink, self._logs.write_events, reserved=reserved, of=config, hide=self._logs.hide)
+            for sink in config.sinks
+        ]
         for spec in specs:
             if problem := problem_of(spec.sink):
                 log.warning("sink.unusable", sink=spec.sink.name, problem=problem)

@@ -117,6 +117,7 @@ class Worker:
             leaving=lambda: self._draining,
             done=self._wake.set,
         )
+        self._window_s: float = getattr(sink, "window_s", 0)
         self._looked_s = float("-inf")
         self._next_look: asyncio.TimerHandle | None = None
         self._draining = False
@@ -143,7 +144,7 @@ class Worker:
         if self._next_look is not None:
             return
         loop = asyncio.get_running_loop()
-        wait_s = self._looked_s + PACE_S - loop.time()
+        wait_s = max(self._window_s, self._looked_s + PACE_S - loop.time())
         if wait_s > 0 and not self._draining:
             self._next_look = loop.call_later(wait_s, self._look)
         else:

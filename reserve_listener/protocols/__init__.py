@@ -7,7 +7,7 @@ implementations pass the same contract tests.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
@@ -86,6 +86,9 @@ class Sink(Protocol):
     """Carries events out of the daemon. It never loops, sleeps or retries: the delivery engine does.
 
     `deliver` may be called again for events it has carried already (at least once), always with the same body.
+
+    A sink may have `window_s`: for so many seconds after the first event the daemon waits for more, to hand them over
+    together. What was pending at the start, and what is tried again, does not wait.
     """
 
     name: str
@@ -107,6 +110,10 @@ class Sink(Protocol):
         """Give back what is held. May be called twice; does not raise."""
 
 
+def _hide_nothing(_secret: str, _instead_of: str) -> None:
+    """Where there is no log."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class SinkRuntime:
     """What the daemon gives a sink."""
@@ -117,6 +124,14 @@ class SinkRuntime:
     """Writes lines to the daemon's own log. Returns when they are out; raises `OSError` when they cannot be."""
     reserved: Collection[Path] = ()
     """What a sink never writes to, whatever name it goes by: the store, secrets, the configuration."""
+    language: Literal["en", "zh"] = "en"
+    """In which changes are told to people (`lark.language`)."""
+    public_url: str | None = None
+    """Where people find the page (`status.public_url`)."""
+    app: Any = None
+    """The platform's app (`config.LarkConfig`), for a sink that posts as the app itself. None where nothing will be sent."""
+    hide: Callable[[str, str], None] = _hide_nothing
+    """Tells the log to mask the first text from now on, and that it may forget the second."""
 
 
 class SinkKind(Protocol):

@@ -24,6 +24,7 @@ from reserve_listener.simulator.events import APP_ID as APP_ID  # noqa: PLC0414
 from reserve_listener.simulator.faults import Faults
 from reserve_listener.simulator.gateway import Gateway
 from reserve_listener.simulator.http import HttpServer
+from reserve_listener.simulator.messages import Group
 from reserve_listener.simulator.openapi.app import OpenApi
 from reserve_listener.simulator.pusher import Pusher
 from reserve_listener.simulator.pushes import Ledger
@@ -126,10 +127,13 @@ class Simulator:
         self.estate = estate or Estate()
         """What the API answers from; changed by `admin`."""
         self.admin = Administrator(self.estate, app_id=app_id, push=self._pusher.push, clock=clock)
+        self.group = Group(lambda: self.domain, clock, self._signal.fire)
+        """What bots and the app post."""
         self._api = OpenApi(
             app_id=app_id,
             app_secret=app_secret,
             estate=self.estate,
+            group=self.group,
             faults=self._faults,
             connections=lambda: self.connections,
             on_change=self.admin.tell,
@@ -138,7 +142,9 @@ class Simulator:
             clock=clock,
             scale=time_scale,
         )
-        self._http = HttpServer(Starlette(routes=[*endpoint.routes, *self._api.routes]), port=port)
+        self._http = HttpServer(
+            Starlette(routes=[*endpoint.routes, *self._api.routes, *self.group.routes]), port=port
+        )
 
     async def __aenter__(self) -> Self:
         async with contextlib.AsyncExitStack() as stack:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from reserve_listener.errors import ConfigError, ReserveListenerError
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Iterator
     from pathlib import Path
 
-    from reserve_listener.config import SinkTable
+    from reserve_listener.config import Config, SinkTable
     from reserve_listener.delivery import SinkSpec
     from reserve_listener.net.target import Target
     from reserve_listener.protocols import Sink
@@ -25,17 +26,24 @@ SHOWN_CHARS: Final = 300
 
 
 def make_sink_spec(
-    table: SinkTable, write_events: Callable[..., Awaitable[None]], *, reserved: Collection[Path] = ()
+    table: SinkTable,
+    write_events: Callable[..., Awaitable[None]],
+    *,
+    reserved: Collection[Path] = (),
+    of: Config | None = None,
+    hide: Callable[[str, str], None] | None = None,
 ) -> SinkSpec:
     """The sink of a `[[sinks]]` table, with its worker's policy. Blocks: it reads secrets and certificates.
 
     `write_events`: what a log sink writes to. `reserved`: what a file sink never writes to, whatever name it goes by.
-    Raises `ConfigError` when a file is amiss.
+    `of`: the configuration that the table is from. `hide`: see `SinkRuntime`. Raises `ConfigError` when a file is amiss.
     """
     from reserve_listener.delivery import SinkSpec  # noqa: PLC0415  # `check` looks sinks over without it
     from reserve_listener.delivery.retry import RetryPolicy  # noqa: PLC0415
 
-    runtime = SinkRuntime(name=table.name, write_events=write_events, reserved=reserved)
+    runtime = SinkRuntime(name=table.name, write_events=write_events, reserved=reserved, **_of(of))
+    if hide is not None:
+        runtime = replace(runtime, hide=hide)
     settings = table.fingerprint()
     sink = _built(table, runtime)
     retry = table.retry
@@ -45,9 +53,9 @@ def make_sink_spec(
     return SinkSpec(sink=sink, policy=policy, settings=settings)
 
 
-def look_over(table: SinkTable) -> str:
+def look_over(table: SinkTable, of: Config | None = None) -> str:
     """What `check` says of a sink; ConfigError, without the sink's name, when it could not start. Blocks; sends nothing."""
-    runtime = _idle(table)
+    runtime = replace(_idle(table), **_of(of))
     try:
         text = getattr(table.sink_kind, "docs", None) or f"type {table.type}"
         if (check := getattr(table.sink_kind, "check", None)) is not None:
@@ -61,11 +69,11 @@ def look_over(table: SinkTable) -> str:
     return text
 
 
-def target_of(table: SinkTable) -> Target:
+def target_of(table: SinkTable, of: Config | None = None) -> Target:
     """What `check --online` tries to reach, of a kind that has a `target`. Blocks; ConfigError as above."""
     kind: Any = table.sink_kind
     with _of_plugin(table, "target"):
-        target: Target = kind.target(table, table.read_secrets(), _idle(table))
+        target: Target = kind.target(table, table.read_secrets(), replace(_idle(table), **_of(of)))
     return target
 
 
@@ -110,6 +118,14 @@ def _of_plugin(table: SinkTable, what: str) -> Iterator[None]:
         secrets = tuple(secret.get_secret_value() for secret in table.secret_texts())
         text = visible(redact(f"{type(error).__name__}: {error}", secrets), SHOWN_CHARS)
         raise ConfigError(f'{where}type "{table.type}" fails in {what}: {text}') from None
+
+
+def _of(config: Config | None) -> dict[str, Any]:
+    """What a sink is told of the rest of the configuration."""
+    if config is None:
+        return {}
+    page = None if config.status is None else config.status.public_url
+    return {"language": config.lark.tells_in, "public_url": page, "app": config.lark}
 
 
 def _idle(table: SinkTable) -> SinkRuntime:

@@ -794,6 +794,29 @@ async def test_an_event_after_a_pause_is_looked_for_at_once(
     assert sink.ids == ["first", "second"]
 
 
+@pytest.mark.parametrize("window_s", [0.05, 3600.0])
+async def test_a_sink_with_a_window_gets_what_comes_within_it_together(
+    base: Store, store: CountingStore, window_s: float
+) -> None:
+    """From the first event on, two of one room included. What is there at the start, and at the end, does not wait."""
+    sink = ScriptedSink(batch_size=50)
+    sink.window_s = window_s  # type: ignore[attr-defined]
+    await fill(base, ("old", "omm_0"))
+    worker = worker_of(sink, store)
+    base.on_commit = worker.wake
+    async with working(worker) as running:
+        await until(lambda: sink.ids == ["old"])
+        new = [f"e{number}" for number in range(5)]
+        await fill(base, *((each, f"omm_{number // 2}") for number, each in enumerate(new)))
+        if window_s > 1:
+            await until(lambda: worker._next_look is not None)
+            assert sink.ids == ["old"]
+            worker.drain()
+            await running
+        await until(lambda: sink.ids == ["old", *new])
+    assert sink.attempts == [("old",), tuple(new)]
+
+
 @pytest.mark.parametrize(
     "error",
     [TransientDeliveryError, MisconfiguredSinkError, PermanentDeliveryError, SinkGoneError, ValueError],

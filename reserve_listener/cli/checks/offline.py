@@ -38,7 +38,7 @@ def findings(loaded: Loaded, *, online: bool = False) -> Iterator[Finding]:
         yield off
     yield look("store", lambda: places.store(loaded.config.store.url))
     for sink in loaded.config.sinks:
-        yield look(f'sink "{sink.name}"', partial(_of_sink, sink, online=online))
+        yield look(f'sink "{sink.name}"', partial(_of_sink, sink, loaded.config, online=online))
     if loaded.config.status is not None:
         yield look("status", partial(_status, loaded.config.status))
     yield from _alerts(loaded.config)
@@ -139,10 +139,10 @@ def _unused_plugins() -> Iterator[Finding]:
         yield Finding(where="plugins", level="warn", what=what, do="use another name in it, or uninstall it")
 
 
-def _of_sink(sink: SinkTable, *, online: bool) -> str:
+def _of_sink(sink: SinkTable, config: Config, *, online: bool) -> str:
     from reserve_listener.sinks.registry import look_over
 
-    text = look_over(sink)
+    text = look_over(sink, config)
     return (
         f"{text}: not contacted; --online tries it"
         if hasattr(sink.sink_kind, "target") and not online

@@ -50,13 +50,15 @@ async def _ask_all(config: Config) -> list[Finding]:
     sinks = [sink for sink in config.sinks if hasattr(sink.sink_kind, "target")]
     heartbeats = [] if config.heartbeat is None else [config.heartbeat]
     found = await asyncio.gather(
-        platform.look(config), *map(_sink, sinks), *(_try("heartbeat", _monitor(one)) for one in heartbeats)
+        platform.look(config),
+        *(_sink(sink, config) for sink in sinks),
+        *(_try("heartbeat", _monitor(one)) for one in heartbeats),
     )
     return [finding for each in found for finding in each]
 
 
-async def _sink(sink: SinkTable) -> list[Finding]:
-    return await _try(f'sink "{sink.name}"', partial(target_of, sink))
+async def _sink(sink: SinkTable, config: Config) -> list[Finding]:
+    return await _try(f'sink "{sink.name}"', partial(target_of, sink, config))
 
 
 def _monitor(heartbeat: HeartbeatConfig) -> Callable[[], Target]:

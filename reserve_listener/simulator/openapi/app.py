@@ -37,12 +37,14 @@ if TYPE_CHECKING:
 
     from reserve_listener.simulator.estate import Estate, Place
     from reserve_listener.simulator.faults import ApiFault, Faults
+    from reserve_listener.simulator.messages import Group
 
 PREFIX: Final = "/open-apis"
 WRITE: Final = "vc:room"
 READ: Final = "vc:room:readonly"
 PEOPLE: Final = "contact:user.basic_profile:readonly"
-GRANTED: Final = frozenset({READ, PEOPLE, USER_ID})
+MESSAGES: Final = ("im:message:send_as_bot", "im:message")
+GRANTED: Final = frozenset({READ, PEOPLE, USER_ID, MESSAGES[0]})
 """What an app that only listens asks for."""
 CALLS_KEPT: Final = 100_000
 """Nine looks at 10,000 rooms. One that is left running for weeks must not grow."""
@@ -76,6 +78,7 @@ class OpenApi:
         app_id: str,
         app_secret: str,
         estate: Estate,
+        group: Group,
         faults: Faults,
         connections: Callable[[], int],
         on_change: Callable[[Place], object],
@@ -90,6 +93,7 @@ class OpenApi:
         self.tokens = Tokens(clock)
         self._app_id = app_id
         self._app_secret = app_secret
+        self._group = group
         self._faults = faults
         self._connections = connections
         self._on_call = on_call
@@ -113,6 +117,8 @@ class OpenApi:
             Method("GET", "/vc/v1/reserve_configs/reserve_scope", places.get_limits, rate=rates.LIMITS),
             Method("PATCH", "/vc/v1/reserve_configs/{id}", places.patch_limits, (WRITE,), rates.LIMITS),
             Method("POST", "/contact/v3/users/basic_batch", places.name_people, (PEOPLE,), rates.PEOPLE),
+            Method("POST", "/im/v1/messages", self._group.create, MESSAGES, rates.MESSAGES),
+            Method("PATCH", "/im/v1/messages/{id}", self._group.patch, MESSAGES, rates.MESSAGES),
         ]
 
     # -- two calls of its own -----------------------------------------------------------------------------------------------

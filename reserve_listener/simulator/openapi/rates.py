@@ -24,6 +24,8 @@ class Rate(NamedTuple):
 ROOMS: Final = Rate(1000, 50)
 LIMITS: Final = Rate(minute=100)
 PEOPLE: Final = Rate(second=5)
+MESSAGES: Final = Rate(second=5)
+"""Of one group, and of one message; the API's own bounds are higher."""
 
 
 class Rates:

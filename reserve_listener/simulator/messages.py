@@ -1,0 +1,190 @@
+"""A group of the platform, to which custom bots and the app post: what is in it, and what is refused with which code."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import secrets
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from reserve_listener.simulator.openapi.answers import RefusedError
+from reserve_listener.simulator.openapi.rates import Rate, Rates
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from starlette.requests import Request
+
+    from reserve_listener.simulator.openapi.calls import Call
+
+HOOK: Final = "/open-apis/bot/v2/hook"
+CHAT: Final = "oc_51a7edc0ffee51a7edc0ffee51a7edc0"
+BOT_RATE: Final = Rate(minute=100, second=5)
+BOT_BYTES: Final = 20 * 1024
+CARD_BYTES: Final = 30 * 1024
+HOUR_S: Final = 3600
+FORTNIGHT_S: Final = 14 * 86_400
+
+TOO_OFTEN: Final = 11232
+BAD_REQUEST: Final = 9499
+NO_HOOK: Final = 19001
+WRONG_SIGNATURE: Final = 19021
+NOT_A_MEMBER: Final = 230002
+NO_MESSAGE: Final = 230011
+TOO_LARGE: Final = 230025
+TOO_OLD: Final = 230031
+NO_CARD: Final = 230099
+
+
+@dataclass(slots=True, kw_only=True)
+class Message:
+    """What the group shows. `by`: a bot's id, or "app". `content` is the latest."""
+
+    id: str
+    by: str
+    kind: str
+    content: dict[str, Any]
+    at: float
+    uuid: str | None = None
+    updates: int = 0
+
+
+@dataclass(slots=True)
+class Group:
+    """`refusals` are the answers to the next posts, as (code, text), instead of what they would get."""
+
+    domain: Callable[[], str]
+    clock: Callable[[], float]
+    on_post: Callable[[], object]
+    messages: list[Message] = field(default_factory=list)
+    posts: list[float] = field(default_factory=list)
+    """When posts came, also those that were refused."""
+    refusals: deque[tuple[int, str]] = field(default_factory=deque)
+    _bots: dict[str, str | None] = field(default_factory=dict)
+    _rates: Rates = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._rates = Rates(self.clock)
+
+    @property
+    def routes(self) -> list[Route]:
+        """Where bots post."""
+        return [Route(f"{HOOK}/{{id}}", self._hook, methods=["POST"])]
+
+    def add_bot(self, secret: str | None = None) -> str:
+        """A custom bot; its URL. With a secret it wants signatures."""
+        bot = secrets.token_hex(16)
+        self._bots[bot] = secret
+        return f"{self.domain()}{HOOK}/{bot}"
+
+    # -- custom bots --------------------------------------------------------------------------------------------------------
+
+    async def _hook(self, request: Request) -> JSONResponse:
+        self.posts.append(self.clock())
+        try:
+            self._take(request.path_params["id"], await request.body())
+        except RefusedError as refused:
+            answer: dict[str, Any] = {"code": refused.code, "msg": refused.message, "data": {}}
+        else:
+            answer = {"code": 0, "msg": "success", "data": {}, "StatusCode": 0, "StatusMessage": "success"}
+        self.on_post()
+        return JSONResponse(answer)
+
+    def _take(self, bot: str, body: bytes) -> None:
+        if bot not in self._bots:
+            raise RefusedError(NO_HOOK, "param invalid: incoming webhook access token invalid")
+        try:
+            self._rates.count(bot, BOT_RATE)
+        except RefusedError:
+            raise RefusedError(TOO_OFTEN, "frequency limited psm[lark.oapi.app_platform_runtime]") from None
+        self._refuse_next()
+        post = _object(body)
+        if post is None or len(body) > BOT_BYTES:
+            raise RefusedError(BAD_REQUEST, "Bad Request")
+        self._verify(self._bots[bot], post)
+        kind = post.get("msg_type")
+        content = post.get("card" if kind == "interactive" else "content")
+        if not isinstance(content, dict) or (kind == "interactive" and "body" not in content):
+            raise RefusedError(BAD_REQUEST, "parse card json err, code: 200621")
+        self._show(bot, str(kind), content)
+
+    def _verify(self, secret: str | None, post: dict[str, Any]) -> None:
+        if secret is None:
+            return
+        timestamp = str(post.get("timestamp"))
+        key = f"{timestamp}\n{secret}".encode()
+        wanted = base64.b64encode(hmac.new(key, b"", hashlib.sha256).digest()).decode()
+        late = not timestamp.isdecimal() or abs(int(timestamp) - self.clock()) > HOUR_S
+        if late or post.get("sign") != wanted:
+            raise RefusedError(WRONG_SIGNATURE, "sign match fail or timestamp is not within one hour")
+
+    # -- the app ------------------------------------------------------------------------------------------------------------
+
+    def create(self, call: Call) -> dict[str, Any]:
+        """`POST /im/v1/messages`."""
+        self.posts.append(self.clock())
+        self._refuse_next()
+        if call.needed("receive_id_type") != "chat_id" or call.content.get("receive_id") != CHAT:
+            raise RefusedError(NOT_A_MEMBER, "Bot/User can NOT be out of the chat.")
+        content, uuid = _content(call), call.content.get("uuid")
+        for message in self.messages:
+            if uuid and message.uuid == uuid and self.clock() - message.at < HOUR_S:
+                return {"message_id": message.id, "chat_id": CHAT}
+        message = self._show("app", str(call.content.get("msg_type")), content, uuid=uuid)
+        return {"message_id": message.id, "chat_id": CHAT}
+
+    def patch(self, call: Call) -> dict[str, Any]:
+        """`PATCH /im/v1/messages/:id`."""
+        self._refuse_next()
+        message = next((each for each in self.messages if each.id == call.ids["id"]), None)
+        if message is None or message.by != "app":
+            raise RefusedError(NO_MESSAGE, "The message was withdrawn.")
+        if self.clock() - message.at > FORTNIGHT_S:
+            raise RefusedError(TOO_OLD, "The card message has expired.")
+        message.content = _content(call)
+        message.updates += 1
+        self.on_post()
+        return {}
+
+    # -- both ---------------------------------------------------------------------------------------------------------------
+
+    def _refuse_next(self) -> None:
+        if self.refusals:
+            code, text = self.refusals.popleft()
+            if code:
+                raise RefusedError(code, text)
+
+    def _show(self, by: str, kind: str, content: dict[str, Any], *, uuid: str | None = None) -> Message:
+        message = Message(
+            id=f"om_{secrets.token_hex(16)}", by=by, kind=kind, content=content, at=self.clock(), uuid=uuid
+        )
+        self.messages.append(message)
+        self.on_post()
+        return message
+
+
+def _content(call: Call) -> dict[str, Any]:
+    """The message: text that is JSON itself."""
+    text = call.content.get("content")
+    if not isinstance(text, str) or (content := _object(text.encode())) is None:
+        raise RefusedError(
+            NO_CARD, "Failed to create card content, ext=ErrCode: 200621; ErrMsg: parse card json err"
+        )
+    if len(text.encode()) > CARD_BYTES:
+        raise RefusedError(TOO_LARGE, "The length of the message content reaches its limit.")
+    return content
+
+
+def _object(body: bytes) -> dict[str, Any] | None:
+    try:
+        found = msgspec.json.decode(body)
+    except msgspec.DecodeError:
+        return None
+    return found if isinstance(found, dict) else None
