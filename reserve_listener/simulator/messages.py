@@ -14,6 +14,7 @@ import msgspec
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from reserve_listener.simulator.openapi import cards
 from reserve_listener.simulator.openapi.answers import RefusedError
 from reserve_listener.simulator.openapi.rates import Rate, Rates
 
@@ -29,6 +30,7 @@ CHAT: Final = "oc_51a7edc0ffee51a7edc0ffee51a7edc0"
 BOT_RATE: Final = Rate(minute=100, second=5)
 BOT_BYTES: Final = 20 * 1024
 CARD_BYTES: Final = 30 * 1024
+TEXT_BYTES: Final = 150 * 1024
 HOUR_S: Final = 3600
 FORTNIGHT_S: Final = 14 * 86_400
 
@@ -111,8 +113,13 @@ class Group:
         self._verify(self._bots[bot], post)
         kind = post.get("msg_type")
         content = post.get("card" if kind == "interactive" else "content")
-        if not isinstance(content, dict) or (kind == "interactive" and "body" not in content):
-            raise RefusedError(BAD_REQUEST, "parse card json err, code: 200621")
+        if not isinstance(content, dict):
+            raise RefusedError(BAD_REQUEST, "Bad Request")
+        if kind == "interactive":
+            try:
+                cards.check(content)
+            except cards.RefusedCardError as refused:
+                raise RefusedError(refused.code, f"parse card json err: {refused}") from None
         self._show(bot, str(kind), content)
 
     def _verify(self, secret: str | None, post: dict[str, Any]) -> None:
@@ -133,11 +140,12 @@ class Group:
         self._refuse_next()
         if call.needed("receive_id_type") != "chat_id" or call.content.get("receive_id") != CHAT:
             raise RefusedError(NOT_A_MEMBER, "Bot/User can NOT be out of the chat.")
-        content, uuid = _content(call), call.content.get("uuid")
+        kind, uuid = str(call.content.get("msg_type")), call.content.get("uuid")
+        content = _content(call, kind)
         for message in self.messages:
             if uuid and message.uuid == uuid and self.clock() - message.at < HOUR_S:
                 return {"message_id": message.id, "chat_id": CHAT}
-        message = self._show("app", str(call.content.get("msg_type")), content, uuid=uuid)
+        message = self._show("app", kind, content, uuid=uuid)
         return {"message_id": message.id, "chat_id": CHAT}
 
     def patch(self, call: Call) -> dict[str, Any]:
@@ -148,7 +156,7 @@ class Group:
             raise RefusedError(NO_MESSAGE, "The message was withdrawn.")
         if self.clock() - message.at > FORTNIGHT_S:
             raise RefusedError(TOO_OLD, "The card message has expired.")
-        message.content = _content(call)
+        message.content = _content(call, "interactive")
         message.updates += 1
         self.on_post()
         return {}
@@ -170,15 +178,22 @@ class Group:
         return message
 
 
-def _content(call: Call) -> dict[str, Any]:
+def _content(call: Call, kind: str) -> dict[str, Any]:
     """The message: text that is JSON itself."""
     text = call.content.get("content")
     if not isinstance(text, str) or (content := _object(text.encode())) is None:
         raise RefusedError(
             NO_CARD, "Failed to create card content, ext=ErrCode: 200621; ErrMsg: parse card json err"
         )
-    if len(text.encode()) > CARD_BYTES:
+    is_text = kind == "text"
+    if len(text.encode()) > (TEXT_BYTES if is_text else CARD_BYTES):
         raise RefusedError(TOO_LARGE, "The length of the message content reaches its limit.")
+    if not is_text:
+        try:
+            cards.check(content)
+        except cards.RefusedCardError as refused:
+            message = f"Failed to create card content, ext=ErrCode: {refused.code}; ErrMsg: {refused}"
+            raise RefusedError(NO_CARD, message) from None
     return content
 
 
