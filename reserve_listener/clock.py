@@ -33,6 +33,15 @@ def _second(seconds: int) -> str:
     return f"{_EPOCH + timedelta(seconds=seconds):%Y-%m-%dT%H:%M:%S}"
 
 
+def zone_of(local: datetime) -> str:
+    """`UTC+8`: short names of zones mean several."""
+    minutes = round((local.utcoffset() or timedelta()).total_seconds() / 60)
+    if not minutes:
+        return "UTC"
+    hours, rest = divmod(abs(minutes), 60)
+    return f"UTC{'+' if minutes > 0 else '−'}{hours}{f':{rest:02d}' if rest else ''}"  # noqa: RUF001  # a minus
+
+
 def moment_ms(text: str) -> int:
     """A moment that a person names: a span before now (`30m`), or RFC 3339; without a zone the local one.
 

@@ -42,20 +42,21 @@ class Term:
         if self.is_time and type(value) is int and 0 <= value <= SECOND_OF_DAY:
             return clock(value)
         if self.values is not None and isinstance(value, bool | str):
-            return self.values[language].get(value, _as_it_is(value))
+            return self.values[language].get(value, as_it_is(value))
         if self.key in IDS and isinstance(value, list):
             return (", " if names else " ").join(self.entry(entry, names) for entry in value)
-        return _as_it_is(value)
+        return as_it_is(value)
 
     def entry(self, entry: Any, names: Names | None = None) -> str:
         """A person or department by name if that is known, else by the id that is known best."""
         if names and (name := name_of(self.key, entry, names)):
             return name
         ids = [entry.get(kind) for kind in IDS[self.key]] if isinstance(entry, dict) else []
-        return next((known for known in ids if isinstance(known, str) and known), _as_it_is(entry))
+        return next((known for known in ids if isinstance(known, str) and known), as_it_is(entry))
 
 
-def _as_it_is(value: Any) -> str:
+def as_it_is(value: Any) -> str:
+    """A value that has no words of its own."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 

@@ -103,6 +103,7 @@ class FeishuCardKind:
             self._way(settings, secrets, runtime),
             language=settings.language or runtime.language,
             public_url=runtime.public_url,
+            told_in=runtime.language,
             window_s=settings.window,
         )
 

@@ -91,12 +91,13 @@ class FeishuCardSink:
         *,
         language: Literal["en", "zh"] = "en",
         public_url: str | None = None,
+        told_in: Literal["en", "zh"] | None = None,
         window_s: float = 5.0,
     ) -> None:
         self.name = name
         self.window_s = window_s
         self._way = way
-        self._look = Look(language=language, public_url=public_url)
+        self._look = Look(language, public_url, told_in)
         self._unsure: tuple[str, ...] = ()
         """The events of a card of which nobody knows whether the group has it."""
         self._firing: dict[tuple[str, str], list[str]] = {}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
-from reserve_listener.clock import rfc3339
+from reserve_listener.clock import rfc3339, zone_of
 from reserve_listener.intake.words import fill
 
 if TYPE_CHECKING:
@@ -110,15 +110,6 @@ class Times:
         today = _local(self.now_ms).date()
         near = {today: words["today"], today - timedelta(days=1): words["yesterday"]}.get(day)
         return text if near is None else fill(words["near_day"], near, text)
-
-
-def zone_of(local: datetime) -> str:
-    """`UTC+8`: short names of zones mean several."""
-    minutes = round((local.utcoffset() or timedelta()).total_seconds() / 60)
-    if not minutes:
-        return "UTC"
-    hours, rest = divmod(abs(minutes), 60)
-    return f"UTC{'+' if minutes > 0 else '−'}{hours}{f':{rest:02d}' if rest else ''}"  # noqa: RUF001  # a minus
 
 
 def day_begins_ms(text: str, *, days_later: int = 0) -> int | None:
