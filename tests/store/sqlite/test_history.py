@@ -31,10 +31,12 @@ def older_store(path: Path, events: list[IncomingEvent]) -> None:
         connection.execute("COMMIT")
         scripts = schema.migrations()
         (first,) = [at for at, script in enumerate(scripts) if "CREATE TABLE unbuilt" in script]
-        for table in re.findall(r"CREATE TABLE (\w+)", "".join(scripts[first:])):
+        dropped = re.findall(r"CREATE TABLE (\w+)", "".join(scripts[first:]))
+        for table in dropped:
             connection.execute(f"DROP TABLE {table}")
         for table, column in re.findall(r"ALTER TABLE (\w+) ADD COLUMN (\w+)", "".join(scripts[first:])):
-            connection.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
+            if table not in dropped:
+                connection.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
         connection.execute(f"PRAGMA user_version = {first}")
 
 
