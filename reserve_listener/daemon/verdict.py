@@ -86,7 +86,7 @@ def dead_letters(count: int, *, since_ms: int | None) -> Iterator[Reason]:
         yield Reason(
             part="dead_letters",
             since=_at(since_ms),
-            reason=f"{count} deliveries were given up",
+            reason="1 delivery was given up" if count == 1 else f"{count} deliveries were given up",
             hint="to see why, run: reserve-listener dead-letters list; then retry or drop them",
         )
 

@@ -208,6 +208,16 @@ def test_a_sink_that_has_given_up_all_it_had_is_late_with_nothing(
     assert bool(list(verdict.troubled_sinks([told]))) is fires
 
 
+def test_one_is_no_plural() -> None:
+    """One delivery was given up, and what waits is counted in words that fit any number."""
+    (one_dead,), (two_dead,) = (list(verdict.dead_letters(count, since_ms=None)) for count in (1, 2))
+    assert (one_dead.reason, two_dead.reason) == ("1 delivery was given up", "2 deliveries were given up")
+    waiting = Insight(sinks=[sink(pending=1, oldest_ms=NOW_MS - H)])
+    condition = one(Key(OLDEST_PENDING), stored=waiting)
+    assert condition is not None
+    assert condition.detail.startswith("Events waiting for it: 1. ")
+
+
 def test_a_failing_sink_that_has_been_told_of_ends_by_what_it_carries() -> None:
     """Giving up is no success: the alert that fires goes on until something has arrived."""
     key = Key(SINK_DOWN, "booking")
@@ -280,9 +290,9 @@ def test_a_gap_that_nothing_looks_into_lasts_a_day() -> None:
     ("compared", "not_read", "said"),
     [
         (None, None, "have not been compared with the platform since."),
-        (0, 0, "0 changes were found."),
-        (3, 0, "3 changes were found."),
-        (3, 2, "3 changes were found. Rooms and levels that could not be read: 2."),
+        (0, 0, "Changes found: 0."),
+        (3, 0, "Changes found: 3."),
+        (3, 2, "Changes found: 3. Rooms and levels that could not be read: 2."),
     ],
 )
 def test_the_end_of_a_gap_says_what_was_found(compared: int | None, not_read: int | None, said: str) -> None:
