@@ -855,12 +855,14 @@ def test_the_whole_example_loads() -> None:
         "booking.example/hooks", "booking.corp/hooks"
     )
     text = text.replace("uptime.example", "uptime.corp")
-    either = ("user", "password_file", "token_file", "bearer_token_file", 'url_file(?! = "amqp_url")')
+    urls = 'url_file(?! = "(?:amqp|group)_url")'
+    either = ("user", "password_file", "token_file", "bearer_token_file", urls, "chat_id")
     for key in ("app_secret", "encrypt_key", "verification_token", "token", *either):
         text = re.sub(rf"^{key} = .*\n", "", text, flags=re.MULTILINE)
     for name in re.findall(r'_file = "([a-z_]+)"|" = "([a-z]+_[a-z_]+)"', text):
         Path("".join(name)).write_text(WHSEC, encoding="utf-8")
     Path("amqp_url").write_text("amqps://me:word@rabbit.corp", encoding="utf-8")
+    Path("group_url").write_text("https://open.feishu.cn/open-apis/bot/v2/hook/0123", encoding="utf-8")
     text = text.replace('format = "cloudevents"', 'format = "feishu"').replace("tls = false", "tls = true")
     console, audit, booking = loaded(text).sinks[:3]
     assert console.name == "console"

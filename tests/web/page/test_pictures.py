@@ -115,4 +115,4 @@ async def test_the_docs_show_the_cards(page: Page, tmp_path: Path) -> None:
     if os.environ.get("PICTURES"):
         file.write_bytes(png)
     assert file.stat().st_size < LIMIT_BYTES
-    assert f"page/{file.name}" in (FOLDER.parent / "sink-feishu-card.md").read_text()
+    assert f"page/{file.name}" in (FOLDER.parent / "sink-feishu_card.md").read_text()
