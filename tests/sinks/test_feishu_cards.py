@@ -205,6 +205,12 @@ def test_people_are_named_as_the_event_names_them() -> None:
         assert ("Li Lei" in json.dumps(change_card([sealed], look))) is named
 
 
+def test_a_test_of_alerts_is_marked_once() -> None:
+    """The state is the mark: a second tag with the same word would say nothing."""
+    tags = alert_card(alert("test") | {"test": True}, EN)["header"]["text_tag_list"]
+    assert [tag["text"]["content"] for tag in tags] == ["test"]
+
+
 def test_a_name_is_cut_between_characters() -> None:
     """A long name of characters beyond the 16-bit plane stays text; half of one is shown as what it is."""
     title = change_card([event(scope_name="𠮷" * 100)], ZH)["header"]["title"]["content"]

@@ -84,13 +84,12 @@ def alert_card(alert: Mapping[str, Any], look: Look) -> Card:
     data = mapping(alert.get("data"))
     is_firing = data.get("state") != "resolved"
     state, colour = _state_of(data, look)
-    tags = [_tag(state, colour), *([_tag(look.words.test)] if alert.get("test") is True else [])]
     detail = _detail(data, look)
     return _card(
         title=_title_of_alert(data, look),
         notice=_summary(data),
         colour=colour,
-        tags=tags,
+        tags=[_tag(state, colour)],
         elements=[
             _text(_summary(data)),
             *([_text(detail, is_small=True)] if detail else []),
