@@ -6,6 +6,7 @@ import signal
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from reserve_listener.simulator import HttpServer, Receiver, Simulator
 from tests.backends import made
@@ -23,8 +24,16 @@ NO_WAITS = {"ReconnectCount": 0, "ReconnectInterval": 0, "ReconnectNonce": 0, "P
 
 
 def pytest_configure() -> None:
-    """Ctrl-C reaches what the tests start: a shell's background job, such as the gate's, hands an ignored SIGINT on."""
+    """What holds on every machine: Ctrl-C reaches what the tests start, and properties take as long as they take.
+
+    A shell's background job, such as the gate's, hands an ignored SIGINT on.
+    """
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    # On a busy machine every step of a property takes longer, and making its examples too: neither says anything of us.
+    settings.register_profile(
+        "unhurried", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    )
+    settings.load_profile("unhurried")
 
 
 @pytest.fixture
