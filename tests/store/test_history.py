@@ -251,5 +251,6 @@ def test_whatever_comes_the_changes_lead_to_the_state(kind: type[Backend]) -> No
 def test_whatever_comes_for_minutes(kind: type[Backend]) -> None:
     """The same with other dice each time, and longer lives."""
     run_state_machine_as_test(
-        machine(kind), settings=settings(max_examples=600, stateful_step_count=40, deadline=None)
+        machine(kind),
+        settings=settings(max_examples=12 if kind.shared else 600, stateful_step_count=40, deadline=None),
     )

@@ -546,5 +546,5 @@ def test_the_store_does_what_the_model_does_for_minutes(
     """The same with other dice each time, longer lives and more of them."""
     run_state_machine_as_test(
         machine(kind, monkeypatch),
-        settings=settings(max_examples=400, stateful_step_count=80, **COMMON),
+        settings=settings(max_examples=15 if kind.shared else 400, stateful_step_count=80, **COMMON),
     )
