@@ -28,8 +28,8 @@ from reserve_listener.lark import frames
 from reserve_listener.model import IncomingEvent, Verdict
 from reserve_listener.simulator import Estate
 from reserve_listener.store import open_store
-from reserve_listener.store.sqlite import history, sql
-from reserve_listener.store.sqlite.rows import insert
+from reserve_listener.store.shared import history, sql
+from reserve_listener.store.shared.rows import insert
 from reserve_listener.transports.long_connection.frame_handler import FrameHandler
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from reserve_listener.errors import StoreError
 from reserve_listener.store import open_reader, open_store
 from reserve_listener.store.postgres import looking, schema
 from reserve_listener.store.postgres.store import PostgresStore
-from reserve_listener.store.sqlite import claiming, operations, projecting
-from reserve_listener.store.sqlite.appending import Appending
+from reserve_listener.store.shared import claiming, operations, projecting
+from reserve_listener.store.shared.appending import Appending
 from reserve_listener.store.sqlite.store import SqliteStore
 from tests import postgres
 from tests.helpers import stored, until, url_of
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from reserve_listener.model import IncomingEvent, SinkFilter, StoredEvent
     from reserve_listener.protocols.backend import StoreOptions
     from reserve_listener.protocols.store import Directory, Store
+    from reserve_listener.store.shared.store import SqlStore
 
     class Ask(Protocol):
         """Has work done by the thread that owns a file."""
@@ -340,7 +341,7 @@ def _shared(store: Store) -> PostgresStore:
     return store
 
 
-async def _set_right(inside: SqliteStore) -> None:
+async def _set_right(inside: SqlStore) -> None:
     while inside._setting_right is None:
         await asyncio.sleep(0.002)
     await asyncio.wait([inside._setting_right])

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from reserve_listener.model import Verdict
 from reserve_listener.store.postgres import listening
-from reserve_listener.store.sqlite import projecting
-from reserve_listener.store.sqlite.appending import Appending
+from reserve_listener.store.shared import projecting
+from reserve_listener.store.shared.appending import Appending
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from reserve_listener.model import IncomingEvent
     from reserve_listener.store.postgres.connection import Connection
-    from reserve_listener.store.sqlite.appending import Appended
+    from reserve_listener.store.shared.appending import Appended
 
 NUMBERS = "SELECT setval('events_seq', nextval('events_seq') + %s - 1) - %s"
 

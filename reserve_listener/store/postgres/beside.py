@@ -13,8 +13,8 @@ from reserve_listener.clock import now_ms
 from reserve_listener.errors import StoreError
 from reserve_listener.store.postgres import listening, schema
 from reserve_listener.store.postgres.connection import told
-from reserve_listener.store.sqlite import sql
-from reserve_listener.store.sqlite.stopped import operation_of
+from reserve_listener.store.shared import sql
+from reserve_listener.store.shared.operations import operation_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -1,4 +1,4 @@
-"""A connection to PostgreSQL that takes the statements of `store.sqlite` and speaks as `sqlite3` does.
+"""A connection to PostgreSQL that takes the statements of `store.shared` and speaks as `sqlite3` does.
 
 So the work on rows (appending, claiming, retention and the rest) is written once, for both stores. What of their statements
 PostgreSQL says differently is in `dialect`.
@@ -20,7 +20,7 @@ from psycopg.pq import PipelineStatus, TransactionStatus
 from psycopg.types.numeric import Int8Dumper
 
 from reserve_listener.store.postgres import dialect
-from reserve_listener.store.sqlite.writer import MediumError
+from reserve_listener.store.shared.medium import MediumError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""How PostgreSQL says what the statements of `store.sqlite` say.
+"""How PostgreSQL says what the statements of `store.shared` say.
 
 Most differ in how places for values are written and in hints for SQLite's planner, and are translated by rule. Those that
 use what only SQLite has stand here by hand, beside the statement that they stand for.
@@ -10,7 +10,7 @@ import re
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
-from reserve_listener.store.sqlite import feed, history, naming, readings, rebuilding, sql
+from reserve_listener.store.shared import feed, history, naming, readings, rebuilding, sql
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

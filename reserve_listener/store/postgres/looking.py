@@ -9,8 +9,8 @@ from msgspec.structs import replace
 from reserve_listener.model import Replica
 from reserve_listener.store.postgres.connection import SCHEMA
 from reserve_listener.store.postgres.leases import LIVE, NOW
-from reserve_listener.store.sqlite import claiming, sql
-from reserve_listener.store.sqlite.insight import insight as common_insight
+from reserve_listener.store.shared import claiming, sql
+from reserve_listener.store.shared.insight import insight as common_insight
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -109,7 +109,7 @@ def size_bytes(connection: Connection) -> int:
 
 def insight(app_id: str | None, gaps_since_ms: int, connection: Any) -> Insight:
     """See `StoreHealth.insight`."""
-    found = common_insight(app_id, gaps_since_ms, connection, measure=size_bytes)
+    found = common_insight(app_id, gaps_since_ms, size_bytes, connection)
     return replace(found, replicas=[Replica(*row) for row in connection.query(LIVE).fetchall()])
 
 

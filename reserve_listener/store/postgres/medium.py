@@ -12,14 +12,14 @@ import psycopg
 from reserve_listener.errors import StoreError
 from reserve_listener.store.postgres import schema
 from reserve_listener.store.postgres.connection import is_conflict, told
-from reserve_listener.store.sqlite.writer import MediumError, NotNowError
+from reserve_listener.store.shared.medium import MediumError, NotNowError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from reserve_listener.store.postgres.connection import Connection
     from reserve_listener.store.postgres.schema import Target
-    from reserve_listener.store.sqlite.writer import Job, Result
+    from reserve_listener.store.shared.writer import Job, Result
 
 FIRST_PAUSE_S: Final = 0.1
 LONGEST_PAUSE_S: Final = 5.0
@@ -30,7 +30,7 @@ TRIES: Final = 3
 
 
 class Database:
-    """See `store.sqlite.writer.Medium`."""
+    """See `store.shared.writer.Medium`."""
 
     def __init__(self, target: Target, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._target = target

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from reserve_listener.store.postgres import looking, schema
-from reserve_listener.store.sqlite.reader import SqliteReader
+from reserve_listener.store.shared.reader import SqlReader
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -46,11 +45,10 @@ class _OneByOne:
     query = execute
 
 
-class PostgresReader(SqliteReader):
+class PostgresReader(SqlReader):
     """See `protocols.store.StoreReader`."""
 
     def __init__(self, target: Target) -> None:
-        super().__init__(Path(target.name))
         self._target = target
         self._stack = ExitStack()
 

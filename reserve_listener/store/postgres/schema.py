@@ -13,7 +13,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from reserve_listener.errors import ConfigError, StoreError, WrongStoreError
 from reserve_listener.store.postgres.connection import SCHEMA, Connection, told
-from reserve_listener.store.sqlite.writer import MediumError
+from reserve_listener.store.shared.medium import MediumError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

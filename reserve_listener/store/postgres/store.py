@@ -1,4 +1,4 @@
-"""The store on PostgreSQL: what `SqliteStore` does, with what differs where several replicas share it.
+"""The store on PostgreSQL: what `SqlStore` does, with what differs where several replicas share it.
 
 What must stay true: a push is answered after the commit that has its event, its comparison and its deliveries, so there is
 no inbox and nothing to project later, and a replica that dies leaves nothing that another has to take in. Deliveries are
@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 from collections import OrderedDict
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
@@ -22,9 +21,9 @@ from reserve_listener.store.postgres import appending, listening, looking
 from reserve_listener.store.postgres.leases import BEAT_S, RECONCILE, RETENTION, SINK, Membership
 from reserve_listener.store.postgres.medium import FIRST_PAUSE_S, LONGEST_PAUSE_S, Database
 from reserve_listener.store.postgres.schema import AwayError
-from reserve_listener.store.sqlite import naming, rebuilding
-from reserve_listener.store.sqlite.store import SqliteStore
-from reserve_listener.store.sqlite.writer import Writer, each, resolve
+from reserve_listener.store.shared import naming, rebuilding
+from reserve_listener.store.shared.store import SqlStore
+from reserve_listener.store.shared.writer import Writer, each, resolve
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -34,9 +33,8 @@ if TYPE_CHECKING:
     from reserve_listener.protocols.backend import StoreOptions
     from reserve_listener.store.postgres.connection import Connection
     from reserve_listener.store.postgres.schema import Target
-    from reserve_listener.store.sqlite import claiming
-    from reserve_listener.store.sqlite.appending import Appended
-    from reserve_listener.store.sqlite.inbox import Batch
+    from reserve_listener.store.shared import claiming
+    from reserve_listener.store.shared.appending import Appended
 
 log = structlog.get_logger("store")
 
@@ -47,12 +45,11 @@ CLOSE_TIMEOUT_S: Final = 5.0
 """For giving back what is held; a database that is away gives it back itself when the leases run out."""
 
 
-class PostgresStore(SqliteStore):
+class PostgresStore(SqlStore):
     """See `protocols.store.Store`. `max_bytes` is SQLite's: how much room there is, is the server's business."""
 
     def __init__(self, target: Target, **options: Unpack[StoreOptions]) -> None:
-        super().__init__(Path(target.name), **(options | {"max_bytes": None}))
-        self.name = target.name
+        super().__init__(target.name, **(options | {"max_bytes": None}))
         self.member = Membership()
         self._target = target
         self._number = 0
@@ -281,7 +278,7 @@ class PostgresStore(SqliteStore):
                 self._verdicts.popitem(last=False)
         done(number, error)
 
-    async def left(self) -> list[Batch]:
+    async def left(self) -> Sequence[tuple[int, Sequence[IncomingEvent]]]:
         """See `StoreIntake.left`: whatever was received is projected."""
         return []
 

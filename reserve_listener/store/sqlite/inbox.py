@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 import msgspec
 
 from reserve_listener.model import IncomingEvent
-from reserve_listener.store.sqlite import schema, sql
+from reserve_listener.store.shared import sql
+from reserve_listener.store.shared.writer import Writer
+from reserve_listener.store.sqlite import schema
+from reserve_listener.store.sqlite.file import File
 from reserve_listener.store.sqlite.places import inbox_path
-from reserve_listener.store.sqlite.writer import File, Writer
 
 if TYPE_CHECKING:
     import asyncio
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from reserve_listener.errors import StoreError
-    from reserve_listener.store.sqlite.projecting import Position
+    from reserve_listener.store.shared.projecting import Position
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(list[IncomingEvent]).decode

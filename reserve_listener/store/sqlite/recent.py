@@ -11,13 +11,13 @@ from collections import defaultdict, deque
 from typing import TYPE_CHECKING, Final
 
 from reserve_listener.model import Claimed, Delivery
-from reserve_listener.store.sqlite.claiming import CLAIM_BYTES, age_since_ms
+from reserve_listener.store.shared.claiming import CLAIM_BYTES, age_since_ms
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from reserve_listener.store.sqlite.appending import Appended
-    from reserve_listener.store.sqlite.claiming import Claim, Pauses
+    from reserve_listener.store.shared.appending import Appended
+    from reserve_listener.store.shared.claiming import Claim, Pauses
 
 EVENTS_KEPT: Final = 4_096
 BYTES_KEPT: Final = 8 * 1024 * 1024

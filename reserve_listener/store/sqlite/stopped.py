@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 
 from reserve_listener.clock import now_ms
 from reserve_listener.errors import StoreError
-from reserve_listener.model import SinkFilter
-from reserve_listener.store.sqlite import schema, sql
+from reserve_listener.store.shared import sql
+from reserve_listener.store.shared.operations import operation_of
+from reserve_listener.store.sqlite import schema
 from reserve_listener.store.sqlite.lock import StoreLock
-from reserve_listener.store.sqlite.operations import Operation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from reserve_listener.model import EventQuery
+    from reserve_listener.model import EventQuery, SinkFilter
 
 
 def operate(
@@ -53,26 +53,6 @@ def count_matching(
     finally:
         connection.close()
     return step.count
-
-
-def operation_of(
-    operation: str,
-    filters: EventQuery,
-    filters_by_sink: Mapping[str, SinkFilter] | None,
-    connection: sqlite3.Connection,
-) -> Operation:
-    """What is to be done, to the sinks that are configured."""
-    numbers = {name: number for number, name in connection.execute(sql.CONFIGURED_SINKS)}
-    known = {
-        name: (number, (filters_by_sink or {}).get(name, SinkFilter())) for name, number in numbers.items()
-    }
-    return Operation(
-        name=operation,
-        filters=filters,
-        filters_by_sink=known,
-        now_ms=now_ms(),
-        repeat_only=filters_by_sink is None,
-    )
 
 
 def disable_sink(path: Path, name: str, reason: str) -> bool:

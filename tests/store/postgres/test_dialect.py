@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from reserve_listener.store.postgres import dialect, schema
-from reserve_listener.store.sqlite import feed, history, naming, readings, rebuilding, sql
+from reserve_listener.store.shared import feed, history, naming, readings, rebuilding, sql
 from tests.postgres import MISSING, SERVER, programs
 
 if TYPE_CHECKING:

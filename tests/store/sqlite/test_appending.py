@@ -15,16 +15,17 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from reserve_listener.intake.complete import completing
 from reserve_listener.model import IncomingEvent, Scope, SinkFilter, Verdict
 from reserve_listener.simulator import patience
-from reserve_listener.store.sqlite import appending, schema
-from reserve_listener.store.sqlite.appending import Appended, Appending
-from reserve_listener.store.sqlite.store import as_it_is
+from reserve_listener.store.shared import appending
+from reserve_listener.store.shared.appending import Appended, Appending
+from reserve_listener.store.shared.store import as_it_is
+from reserve_listener.store.sqlite import schema
 from tests.helpers import small_event
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from reserve_listener.model import Completed, Known
-    from reserve_listener.store.sqlite.appending import SinkFilters
+    from reserve_listener.store.shared.appending import SinkFilters
 
 SINKS: SinkFilters = (
     (1, SinkFilter()),
@@ -214,8 +215,8 @@ import resource, sys
 from pathlib import Path
 from reserve_listener.model import IncomingEvent, SinkFilter, Scope
 from reserve_listener.store.sqlite import schema
-from reserve_listener.store.sqlite.appending import Appending
-from reserve_listener.store.sqlite.store import as_it_is
+from reserve_listener.store.shared.appending import Appending
+from reserve_listener.store.shared.store import as_it_is
 
 def peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024

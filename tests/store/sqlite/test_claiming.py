@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks import backlog
 from reserve_listener.delivery.pending import Pending
-from reserve_listener.store.sqlite import claiming
+from reserve_listener.store.shared import claiming
 from reserve_listener.store.sqlite.store import SqliteStore
 from tests.helpers import NOW_MS, append, event
 

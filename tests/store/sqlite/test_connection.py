@@ -13,7 +13,8 @@ import pytest
 from reserve_listener.errors import StoreError
 from reserve_listener.model import Outcome, Verdict
 from reserve_listener.simulator import patience
-from reserve_listener.store.sqlite import schema, sql, store as sqlite_store
+from reserve_listener.store.shared import sql
+from reserve_listener.store.sqlite import schema, store as sqlite_store
 from reserve_listener.store.sqlite.store import SqliteStore
 from tests.helpers import Clock, append, event, until
 from tests.store.test_store import claim, due, fill, first_due

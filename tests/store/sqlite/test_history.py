@@ -11,10 +11,12 @@ import msgspec
 import pytest
 
 from reserve_listener.model import IncomingEvent, Known, Scope
-from reserve_listener.store.sqlite import projecting, rebuilding, schema
-from reserve_listener.store.sqlite.appending import Appending
+from reserve_listener.store.shared import projecting, rebuilding
+from reserve_listener.store.shared.appending import Appending
+from reserve_listener.store.shared.store import as_it_is
+from reserve_listener.store.sqlite import schema
 from reserve_listener.store.sqlite.reader import SqliteReader
-from reserve_listener.store.sqlite.store import SqliteStore, as_it_is
+from reserve_listener.store.sqlite.store import SqliteStore
 from tests.helpers import until
 from tests.store.test_history import BEGAN_MS, SCOPES, complete, push
 

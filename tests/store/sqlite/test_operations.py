@@ -8,7 +8,7 @@ import pytest
 
 from reserve_listener.errors import StoreError
 from reserve_listener.model import EventQuery
-from reserve_listener.store.sqlite import operations, sql
+from reserve_listener.store.shared import operations, sql
 from reserve_listener.store.sqlite.store import SqliteStore
 from tests.store.test_store_operations import counted_requeues, fill, kill
 

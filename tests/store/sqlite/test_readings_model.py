@@ -27,8 +27,9 @@ from reserve_listener.intake.reconcile import comparing, reading_of
 from reserve_listener.lark.api.answers import Limits
 from reserve_listener.model import Finding, Found, IncomingEvent, Known, Reading
 from reserve_listener.simulator import sample_event
-from reserve_listener.store.sqlite import history, projecting, readings, schema
-from reserve_listener.store.sqlite.appending import Appending
+from reserve_listener.store.shared import history, projecting, readings
+from reserve_listener.store.shared.appending import Appending
+from reserve_listener.store.sqlite import schema
 from tests.intake.test_changes import canonical
 
 BEGAN_MS = 1_790_000_000_000

@@ -22,7 +22,8 @@ import pytest
 from reserve_listener.errors import StoreError
 from reserve_listener.model import Outcome, Verdict
 from reserve_listener.simulator import patience
-from reserve_listener.store.sqlite import schema, writer
+from reserve_listener.store.shared import writer
+from reserve_listener.store.sqlite import file, schema
 from reserve_listener.store.sqlite.store import SqliteStore
 from tests.helpers import NOW_MS, append, event, small_event, stored, until
 
@@ -207,13 +208,13 @@ def fail_next(store: SqliteStore, name: str, monkeypatch: pytest.MonkeyPatch) ->
     """The next transaction fails so, and its ROLLBACK too: the connection stays inside it."""
 
     def transaction(connection: sqlite3.Connection, _jobs: Any) -> Any:
-        monkeypatch.setattr(writer, "_transaction", real)
+        monkeypatch.setattr(file, "_transaction", real)
         connection.execute("BEGIN IMMEDIATE")
         connection.execute("INSERT INTO apps VALUES ('half', 1)")
         raise error_of(name)
 
-    real = writer._transaction
-    monkeypatch.setattr(writer, "_transaction", transaction)
+    real = file._transaction
+    monkeypatch.setattr(file, "_transaction", transaction)
 
 
 @pytest.mark.parametrize(

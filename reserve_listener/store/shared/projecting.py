@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 import structlog
 
-from reserve_listener.store.sqlite import sql
-from reserve_listener.store.sqlite.writer import is_medium
+from reserve_listener.store.shared import sql
+from reserve_listener.store.shared.medium import is_medium
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Sequence
 
     from reserve_listener.model import IncomingEvent
-    from reserve_listener.store.sqlite.appending import Appended, Appending
+    from reserve_listener.store.shared.appending import Appended, Appending
 
 log = structlog.get_logger("store")
 

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from reserve_listener.model import Compared, Completed, Reading
     from reserve_listener.protocols import Compare
-    from reserve_listener.store.sqlite.appending import Appended, Appending
-    from reserve_listener.store.sqlite.history import Remembered
+    from reserve_listener.store.shared.appending import Appended, Appending
+    from reserve_listener.store.shared.history import Remembered
 
 ATTEMPTS: Final = 3
 """How often a scope is read again because of a doubt; then it waits for the next pass. A clock that is wrong ends here."""

@@ -12,7 +12,7 @@ import msgspec
 import structlog
 
 from reserve_listener.model import IncomingEvent
-from reserve_listener.store.sqlite.history import Remembered
+from reserve_listener.store.shared.history import Remembered
 
 if TYPE_CHECKING:
     import sqlite3

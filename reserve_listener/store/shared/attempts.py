@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from reserve_listener.model import AttemptRecord, FailedDelivery, Scope
-from reserve_listener.store.sqlite import sql
+from reserve_listener.store.shared import sql
 
 if TYPE_CHECKING:
     import sqlite3

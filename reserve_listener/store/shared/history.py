@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from reserve_listener.model import Known, Window
-from reserve_listener.store.sqlite.rows import insert
+from reserve_listener.store.shared.rows import insert
 
 if TYPE_CHECKING:
     import sqlite3

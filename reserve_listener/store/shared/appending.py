@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from reserve_listener.model import SinkFilter, Verdict
-from reserve_listener.store.sqlite import naming, readings, rebuilding, sql
-from reserve_listener.store.sqlite.history import Remembered
-from reserve_listener.store.sqlite.rows import insert
+from reserve_listener.store.shared import naming, readings, rebuilding, sql
+from reserve_listener.store.shared.history import Remembered
+from reserve_listener.store.shared.rows import insert
 
 if TYPE_CHECKING:
     import sqlite3

@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 from msgspec.structs import asdict
 
+from reserve_listener.clock import now_ms
 from reserve_listener.model import EventQuery, Pruned, Scope, SinkFilter
-from reserve_listener.store.sqlite import history, readings, sql
-from reserve_listener.store.sqlite.claiming import WINDOW_SEQS, age_since_ms
+from reserve_listener.store.shared import history, readings, sql
+from reserve_listener.store.shared.claiming import WINDOW_SEQS, age_since_ms
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterator, Mapping, Sequence
 
-    from reserve_listener.store.sqlite.claiming import Pauses
+    from reserve_listener.store.shared.claiming import Pauses
 
 CHUNK_ROWS: Final = 1_000
 
@@ -169,3 +170,23 @@ def prune(after_seq: int, before_ms: int, *, strip: bool, connection: sqlite3.Co
         strip or any(received_ms < before_ms for _, received_ms, *_ in rows)
     )
     return Pruned(events=len(dropped) + len(stripped), after_seq=None if over else rows[-1][0])
+
+
+def operation_of(
+    operation: str,
+    filters: EventQuery,
+    filters_by_sink: Mapping[str, SinkFilter] | None,
+    connection: sqlite3.Connection,
+) -> Operation:
+    """What is to be done, to the sinks that are configured."""
+    numbers = {name: number for number, name in connection.execute(sql.CONFIGURED_SINKS)}
+    known = {
+        name: (number, (filters_by_sink or {}).get(name, SinkFilter())) for name, number in numbers.items()
+    }
+    return Operation(
+        name=operation,
+        filters=filters,
+        filters_by_sink=known,
+        now_ms=now_ms(),
+        repeat_only=filters_by_sink is None,
+    )

@@ -15,7 +15,7 @@ import msgspec
 
 from reserve_listener.ages import LONGEST_WAIT_MS
 from reserve_listener.model import Claimed, Delivery
-from reserve_listener.store.sqlite import sql
+from reserve_listener.store.shared import sql
 
 if TYPE_CHECKING:
     import sqlite3

@@ -1,0 +1,605 @@
+"""The store, whichever database it is on: what is kept of events, deliveries, rooms and limits, and how it is asked for.
+
+How events come in, how what is written becomes durable, and who else may write is each database's own: the abstract methods.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from abc import ABC, abstractmethod
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+
+from reserve_listener.ages import Ages
+from reserve_listener.clock import now_ms
+from reserve_listener.errors import StoreError
+from reserve_listener.intake.directory import Directory
+from reserve_listener.model import (
+    DELIVERED,
+    PENDING,
+    Claimed,
+    Outcome,
+    Pruned,
+    SinkFilter,
+    Verdict,
+)
+from reserve_listener.store.shared import (
+    attempts,
+    claiming,
+    history,
+    naming,
+    operations,
+    readings,
+    rebuilding,
+    sql,
+)
+from reserve_listener.store.shared.insight import STATES, sink_states
+from reserve_listener.store.shared.writer import resolve
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Callable, Collection, Mapping, Sequence
+
+    from reserve_listener.model import (
+        Asked,
+        Completed,
+        EventQuery,
+        Found,
+        IncomingEvent,
+        Known,
+        KnownPlace,
+        Pass,
+        Reading,
+        Scope,
+        SinkState,
+    )
+    from reserve_listener.protocols import Compare, Complete, store as protocols
+    from reserve_listener.store.shared.appending import Appended, Appending, SinkFilters
+    from reserve_listener.store.shared.writer import Writer
+
+log = structlog.get_logger("store")
+
+SCOPES_KNOWN: Final = 20_000
+"""Numbers of rooms and levels that are kept in memory: all of a large organisation, in some 4 MiB."""
+
+ATTEMPT_BYTES: Final = 200
+"""What an attempt that is kept takes at the most."""
+
+LAST_ERROR_CHARS: Final = 500
+BACKLOG_COUNTED: Final = 10_000
+
+ROW_FACTOR: Final = 1.2
+ROW_BYTES: Final = 200
+"""What an event takes in the file, rows of deliveries and indexes included, for each byte of it and besides."""
+
+REBUILD_RETRY_S: Final = 1.0
+"""How long a store that failed is left alone."""
+
+
+def as_it_is(_event: IncomingEvent, _previous: Known | None) -> Completed | None:
+    """A body that says nothing of what was before: see `protocols.Complete`."""
+    return None
+
+
+class SqlStore(ABC):
+    """See `protocols.store.Store`.
+
+    `on_commit` is called on the loop after each commit that added deliveries, `on_requeue` when deliveries that had been
+    settled, or held back, are pending again.
+
+    `max_bytes`: the size at which pushes are refused; `Retention` keeps the store below it if it can. `directory`: what it
+    knows by name is kept there, too.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        max_bytes: int | None = None,
+        now_ms: Callable[[], int] = now_ms,
+        ages: Ages | None = None,
+        complete: Complete = as_it_is,
+        directory: protocols.Directory | None = None,
+    ) -> None:
+        self.name = name
+        self.max_bytes = max_bytes
+        self.connection: Callable[[], str] = lambda: ""
+        self.on_commit: Callable[[], None] = lambda: None
+        self.on_requeue: Callable[[], None] = lambda: None
+        self.on_disabled: Callable[[Collection[str]], None] = lambda _names: None
+        self.on_doubt: Callable[[], None] = lambda: None
+        self.grown = asyncio.Event()
+        """Set when the store has grown so much that its size should be looked at."""
+        self._ages = ages or Ages(now_ms, now_ms)
+        self._now_ms = self._ages.now_ms
+        self._setting_right: asyncio.Task[None] | None = None
+        self._rebuilding: asyncio.Task[None] | None = None
+        self._unbuilt = False
+        """Whether there are events of an older version that the history has not yet."""
+        self._sinks: dict[str, int] = {}
+        self._filters: Mapping[str, tuple[int, SinkFilter]] = {}
+        self._specs: SinkFilters = ()
+        self._pauses: Mapping[int, claiming.Pauses] = {}
+        self._complete = complete
+        self._directory = directory or Directory()
+        self._scopes: dict[Scope, int] = {}
+        self._coming_bytes = 0
+        """Of what is received and not in the store's size yet."""
+        self._size_bytes = 0
+        self._grown_bytes = 0
+        self._writer: Writer
+
+    async def dead_letter_removed(self) -> None:
+        """What sinks that are no longer configured have not got becomes dead letters. Their workers have ended."""
+        while not await self._writer.submit(
+            partial(operations.dead_letter_removed, self._now_ms()), writes=True
+        ):
+            pass
+
+    # -- the history of an older store ------------------------------------------------------------------------------------
+
+    async def _rebuild(self) -> None:
+        """In the background, a chunk at a time; broken off, the next start goes on."""
+        log.info(
+            "store.rebuilding",
+            hint="what changed with each event of the older store; pushes are taken meanwhile",
+        )
+        work = partial(rebuilding.some, self._complete)
+        while self._unbuilt:
+            try:
+                done = await self._append_by(work)
+            except StoreError as error:
+                log.warning("store.rebuilding_failed", error=str(error))
+                await asyncio.sleep(REBUILD_RETRY_S)
+                continue
+            self._unbuilt = not done
+        log.info("store.rebuilt")
+
+    # -- health -----------------------------------------------------------------------------------------------------------
+
+    @property
+    def full(self) -> bool:
+        """Whether the size bound is reached."""
+        return self._is_full(0)
+
+    @property
+    def size_bytes(self) -> int:
+        """The bytes that both files take, counted since they were last measured."""
+        return self._size_bytes + self._grown_bytes + self._coming_bytes
+
+    # -- events in --------------------------------------------------------------------------------------------------------
+
+    def _append_by(self, work: Callable[[Any], Any]) -> asyncio.Future[Any]:
+        """The same, for who waits for it."""
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._submit_appending(work, partial(resolve, future))
+        return future
+
+    # -- what was asked for -----------------------------------------------------------------------------------------------
+
+    def compare(
+        self, reading: Reading, compare: Compare, *, number: int = 0, dry_run: bool = False
+    ) -> asyncio.Future[Found]:
+        """See `StoreReadings.compare`."""
+        future: asyncio.Future[Found] = asyncio.get_running_loop().create_future()
+        if self.full:
+            future.set_exception(StoreError(self._full_text()))
+            return future
+        comparing = readings.Comparing(reading, compare, number=number, now_ms=self._now_ms())
+        work = partial(comparing.try_out if dry_run else comparing.take, self._appending())
+        done = partial(self._compared, future, comparing)
+        self._submit_appending(work, done, writes=not dry_run)
+        return future
+
+    def _compared(
+        self,
+        future: asyncio.Future[Found],
+        comparing: readings.Comparing,
+        found: Found | None,
+        error: StoreError | None,
+    ) -> None:
+        if error is None:
+            if comparing.told_bytes:
+                self._grow(comparing.told_bytes)
+            self._take_in([] if comparing.appended is None else [comparing.appended])
+        resolve(future, found, error)
+
+    async def asked_in_vain(self, asked_for: Scope, *, number: int, gone: bool = False) -> None:
+        """See `StoreReadings.asked_in_vain`."""
+        work = partial(
+            readings.asked_in_vain, asked_for, number, self._now_ms(), self._appending(), gone=gone
+        )
+        await self._append_by(work)
+
+    async def asked(self, app_id: str) -> list[Asked]:
+        """See `StoreReadings.asked`."""
+        found: list[Asked] = []
+        after = 0
+        while True:
+            page = await self._writer.submit(partial(readings.asked, app_id, after), writes=False)
+            found += [one for _, one in page]
+            if len(page) < readings.PAGE:
+                return found
+            after = page[-1][0]
+
+    async def in_doubt(self, app_id: str, *, limit: int) -> list[tuple[str, str]]:
+        """See `StoreReadings.in_doubt`."""
+        work = partial(readings.in_doubt, app_id, limit)
+        return await self._writer.submit(work, writes=False)
+
+    async def last_pass(self, app_id: str) -> Pass | None:
+        """See `StoreReadings.last_pass`."""
+        work = partial(readings.last_pass, app_id)
+        return await self._writer.submit(work, writes=False)
+
+    async def begin_pass(self, app_id: str) -> Pass:
+        """See `StoreReadings.begin_pass`."""
+        work = partial(readings.begin_pass, app_id, self._now_ms())
+        return await self._writer.submit(work, writes=True)
+
+    async def end_pass(self, app_id: str) -> Pass | None:
+        """See `StoreReadings.end_pass`."""
+        work = partial(readings.end_pass, app_id, self._now_ms())
+        return await self._writer.submit(work, writes=True)
+
+    def _take_in(self, new: Sequence[Appended]) -> None:
+        self._grow(sum(one.size + one.told_bytes for one in new), len(new))
+        stored = [one for one in new if one.verdict is not Verdict.UNREADABLE]
+        if not stored:
+            return
+        if len(self._scopes) > SCOPES_KNOWN:
+            self._scopes.clear()
+        for one in stored:
+            if one.event.scope is not None:
+                self._scopes[one.event.scope] = one.scope
+        self._keep_recent(stored)
+        self.on_commit()
+        if any(one.in_doubt for one in stored):
+            self.on_doubt()
+
+    def _grow(self, size: int, rows: int = 1) -> None:
+        self._grown_bytes += round(size * ROW_FACTOR) + rows * ROW_BYTES
+        if self.max_bytes is not None and self._grown_bytes > self.max_bytes // 100:
+            self.grown.set()
+
+    def _is_full(self, size: int) -> bool:
+        coming = self._grown_bytes + self._coming_bytes + size
+        return self.max_bytes is not None and self._size_bytes + coming > self.max_bytes
+
+    def _full_text(self) -> str:
+        return (
+            f"the store {self.name} has reached store.max_size_mb, and nothing else in it may be dropped:"
+            " fix the sink that does not deliver, drop dead letters, or raise the limit"
+        )
+
+    # -- deliveries out ---------------------------------------------------------------------------------------------------
+
+    async def claim(
+        self,
+        sink: str,
+        *,
+        limit: int,
+        per_scope: int,
+        now_ms: int,
+        after_seq: int | None,
+        skipping: Collection[int],
+        raw: bool = False,
+    ) -> Claimed:
+        """See `StoreQueue.claim`."""
+        claim = claiming.Claim(
+            sink=self._sinks[sink],
+            limit=limit,
+            per_scope=per_scope,
+            now_ms=now_ms,
+            raw=raw,
+            skipping=skipping,
+        )
+        pauses = self._pauses.get(claim.sink, [])
+        if (found := self._recent_claim(claim, after_seq, pauses)) is not None:
+            return found
+        return await self._claimed(sink, partial(claiming.newer, claim, after_seq), pauses)
+
+    async def claim_scopes(
+        self, sink: str, scopes: Sequence[int], *, limit: int, per_scope: int, now_ms: int, raw: bool = False
+    ) -> Claimed:
+        """See `StoreQueue.claim_scopes`."""
+        claim = claiming.Claim(
+            sink=self._sinks[sink], limit=limit, per_scope=per_scope, now_ms=now_ms, raw=raw
+        )
+        pauses = self._pauses.get(claim.sink, [])
+        return await self._claimed(sink, partial(claiming.of_scopes, claim, scopes), pauses)
+
+    async def settle(self, sink: str, outcomes: Sequence[Outcome]) -> None:
+        """See `StoreQueue.settle`."""
+        now, number = self._now_ms(), self._sinks[sink]
+        delivered: dict[int, list[int]] = {}
+        rows = []
+        for outcome in outcomes:
+            if outcome.state == DELIVERED:
+                delivered.setdefault(outcome.attempts, []).append(outcome.seq)
+            else:
+                rows.append(_outcome_row(outcome, number, now))
+        at_once = [(made, now, json.dumps(seqs), number) for made, seqs in delivered.items()]
+        kept = attempts.rows(outcomes, number)
+        await self._write_of(sink, partial(_settle, at_once, rows, kept))
+        if kept:
+            self._grow(len(kept) * ATTEMPT_BYTES)
+
+    async def release(self, sink: str) -> None:
+        """See `StoreQueue.release`."""
+        await self._write_of(sink, partial(_execute, sql.RELEASE, (self._sinks[sink],)))
+
+    async def bring_forward(self, sink: str, *, latest_ms: int) -> None:
+        """See `StoreQueue.bring_forward`."""
+        values = {"sink": self._sinks[sink], "latest_ms": latest_ms}
+        await self._write_of(sink, partial(_execute, sql.BRING_FORWARD, values))
+
+    async def dead_letter_expired(self, sink: str, *, before_ms: int, error: str) -> int:
+        """See `StoreQueue.dead_letter_expired`."""
+        number = self._sinks[sink]
+        self._forget_recent()
+        dead_lettered = 0
+        after_seq: int | None = None
+        while True:
+            work = partial(
+                operations.dead_letter_expired,
+                number,
+                after_seq,
+                before_ms,
+                self._now_ms(),
+                shortened(error),
+                self._pauses.get(number, []),
+            )
+            count, after_seq = await self._write_of(sink, work) or (0, None)
+            dead_lettered += int(count)
+            if after_seq is None:
+                return dead_lettered
+
+    async def disable_sink(self, sink: str, reason: str) -> bool:
+        """The sink gets nothing until it is enabled; what waits for it stays. Whether it was enabled before."""
+        values = (self._now_ms(), shortened(reason), sink)
+        return bool(await self._writer.submit(partial(_execute, sql.DISABLE_SINK, values), writes=True))
+
+    async def enable_sink(self, sink: str) -> bool:
+        """Undo `disable_sink`. The time between does not count for the age of what waited. Whether it was disabled."""
+        changed, self._pauses = await self._writer.submit(
+            partial(_enable_sink, sink, self._now_ms()), writes=True
+        )
+        return bool(changed)
+
+    async def sinks(self) -> list[SinkState]:
+        """All sinks that the store knows, with what is in it for them."""
+        return await self._writer.submit(sink_states, writes=False)
+
+    async def operate(self, operation: str, filters: EventQuery) -> int:
+        """`retry` or `drop` dead letters, or `replay` events, all that match; how many deliveries it concerned."""
+        work = operations.Operation(
+            name=operation, filters=filters, filters_by_sink=self._filters, now_ms=self._now_ms()
+        )
+        step = work.first()
+        self._forget_recent()
+        try:
+            while not step.done:
+                step = await self._writer.submit(partial(work.step, step), writes=True)
+        finally:
+            if step.count or not step.done:  # broken off, some of it may be committed all the same
+                self.on_requeue()
+        return step.count
+
+    async def backlog(self) -> dict[str, int]:
+        """Deliveries that are not settled yet, for each configured sink; counted up to `BACKLOG_COUNTED`."""
+        rows = await self._writer.submit(partial(_all, sql.BACKLOG, (BACKLOG_COUNTED,)), writes=False)
+        return dict(rows)
+
+    async def prune(self, after_seq: int, before_ms: int, *, strip: bool) -> Pruned:
+        """One chunk of retention; see `operations.prune`. Nothing as long as the history is not made of it."""
+        if self._unbuilt:
+            return Pruned(events=0, after_seq=None)
+        pruned: Pruned = await self._writer.submit(
+            lambda connection: operations.prune(after_seq, before_ms, strip=strip, connection=connection),
+            writes=True,
+        )
+        return pruned
+
+    async def prune_history(self, before_ms: int) -> tuple[int, bool]:
+        """Drop a chunk of the history that was stored before that time: how many events', and whether that was all."""
+        dropped = int(await self._writer.submit(partial(history.drop, before_ms), writes=True))
+        return dropped, dropped < history.CHUNK_ROWS
+
+    # -- apps -------------------------------------------------------------------------------------------------------------
+
+    async def last_connected_ms(self, app_id: str) -> int | None:
+        """When this app was last seen connected with this store; None: never."""
+        row = await self._writer.submit(partial(_one, sql.APP_LAST_CONNECTED, (app_id,)), writes=False)
+        return None if row is None else int(row[0])
+
+    async def know_app(
+        self, app_id: str, *, gap_since_ms: int | None = None, longer_than_ms: int = 0
+    ) -> int | None:
+        """Remember that this app is connected now. A gap that is longer than that is recorded, and its length returned."""
+        now = self._now_ms()
+        gap_ms = self._ages.age_ms(gap_since_ms) if gap_since_ms is not None else 0
+        if gap_ms > longer_than_ms > 0:
+            gap = (app_id, gap_since_ms, now)
+            await self._writer.submit(partial(_execute, sql.RECORD_GAP, gap), writes=True)
+        await self._writer.submit(partial(_execute, sql.KNOW_APP, (app_id, now)), writes=True)
+        return gap_ms if gap_ms > longer_than_ms > 0 else None
+
+    # -- names ------------------------------------------------------------------------------------------------------------
+
+    async def keep_places(self, places: Sequence[KnownPlace]) -> None:
+        """What the API told of rooms and levels, each as of its `seen_ms`: what is known as of later stays. Idempotent."""
+        await self._take_places(partial(naming.keep, places, self._now_ms()))
+
+    async def mark_unseen(self, places: Sequence[KnownPlace]) -> int:
+        """They were not among all that there are: gone, unless something was heard of them meanwhile. How many are."""
+        return await self._take_places(partial(naming.mark_unseen, places, self._now_ms()))
+
+    async def mark_gone(self, scope_type: str, scope_id: str) -> None:
+        """There is no such room or level any more, whether or not its name is known. Idempotent."""
+        await self._take_places(partial(naming.mark_gone, scope_type, scope_id, self._now_ms()))
+
+    async def mark_there(self, scope_type: str, scope_id: str, *, as_of_ms: int) -> None:
+        """See `StoreNames.mark_there`."""
+        await self._take_places(partial(naming.mark_there, scope_type, scope_id, as_of_ms, self._now_ms()))
+
+    async def _take_places(self, work: Callable[[sqlite3.Connection], list[KnownPlace]]) -> int:
+        """Write, and know it; how many of them are gone."""
+
+        def write(connection: sqlite3.Connection) -> list[KnownPlace]:
+            places = work(connection)
+            self._directory.take(places)
+            return places
+
+        places: list[KnownPlace] = await self._append_by(write)
+        self._grow(sum(len(one.name or "") for one in places), len(places))
+        return sum(one.gone_ms is not None for one in places)
+
+    async def keep_people(self, names: Mapping[str, str]) -> None:
+        """What the API told of people, by open_id. Idempotent."""
+        await self._writer.submit(partial(naming.keep_people, names, self._now_ms()), writes=True)
+        self._directory.take_people(names)
+        self._grow(sum(map(len, names.values())), len(names))
+
+    async def forget_people(self) -> None:
+        """Nobody's name is kept any more. Idempotent."""
+        self._directory.forget_people()
+        await self._writer.submit(partial(_execute, naming.FORGET_PEOPLE, ()), writes=True)
+
+    async def configs_after(self, scope: int, *, limit: int) -> list[tuple[int, str]]:
+        """What is known of the scopes after this number, as JSON; each with its number."""
+        rows: list[tuple[int, str]] = await self._writer.submit(
+            partial(_all, naming.CONFIGS_AFTER, (scope, limit)), writes=False
+        )
+        return rows
+
+    async def last_look(self, app_id: str, what: str) -> int | None:
+        """When all names of this kind (`places`, `people`) were last asked for to the end; None: never."""
+        at_ms: int | None = await self._writer.submit(partial(naming.last_look, app_id, what), writes=False)
+        return at_ms
+
+    async def looked(self, app_id: str, what: str, at_ms: int) -> None:
+        """Remember that they were."""
+        await self._writer.submit(partial(_execute, naming.KEEP_LOOK, (app_id, what, at_ms)), writes=True)
+
+    # -- each database's own ----------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def _submit_appending(
+        self,
+        work: Callable[[Any], Any],
+        done: Callable[[Any, StoreError | None], None],
+        *,
+        writes: bool = True,
+    ) -> None:
+        """Work that appends, compares with what is known, or changes the directory."""
+
+    @abstractmethod
+    def _appending(self) -> Appending:
+        """What puts events in, as things are now."""
+
+    @abstractmethod
+    async def _claimed(
+        self, sink: str, work: Callable[[claiming.Pauses, Any], Claimed], pauses: claiming.Pauses
+    ) -> Claimed:
+        """The work of a claim, if this daemon is the one that works the sink."""
+
+    @abstractmethod
+    async def _write_of(self, sink: str, work: Callable[[Any], Any]) -> Any:
+        """What only who works the sink may write; None when that is another daemon."""
+
+    def _keep_recent(self, _stored: Sequence[Appended]) -> None:
+        """These were just stored: what need not be read again may be kept."""
+        return
+
+    def _recent_claim(
+        self, _claim: claiming.Claim, _after_seq: int | None, _pauses: claiming.Pauses
+    ) -> Claimed | None:
+        """A claim without asking the database; None: it has to be asked."""
+        return None
+
+    def _forget_recent(self) -> None:
+        """Deliveries are changed beside the workers: what these find now has to be what is in the database."""
+        return
+
+    # -- the clock --------------------------------------------------------------------------------------------------------
+
+    def _clock_was_set(self, moved_ms: int) -> None:
+        log.warning(
+            "clock.set",
+            moved_s=moved_ms // 1000,
+            hint="ages ignore the jump, and nothing waits longer because of it",
+        )
+        self.on_requeue()  # the workers see to their due times
+        earlier = self._setting_right
+        self._setting_right = asyncio.create_task(self._set_right_after(earlier), name="clock")
+
+    async def _set_right_after(self, earlier: asyncio.Task[None] | None) -> None:
+        if earlier is not None:
+            await asyncio.wait([earlier])
+        with contextlib.suppress(StoreError):  # done at the next start; this life knows of the jump
+            await self._set_right()
+
+    async def _set_right(self) -> None:
+        """Keep what the clock jumped over, and let nothing be from the future."""
+        await self._writer.submit(partial(_keep_jumps, self._ages.jumps), writes=True)
+        work = partial(operations.receive_now, self._now_ms())
+        before_seq = await self._writer.submit(partial(work, None), writes=True)
+        while before_seq is not None:
+            before_seq = await self._writer.submit(partial(work, before_seq), writes=True)
+
+
+# -- work for the writer's thread -------------------------------------------------------------------------------------------
+
+
+def _keep_jumps(jumps: Sequence[tuple[int, int]], connection: sqlite3.Connection) -> None:
+    connection.execute(sql.FORGET_JUMPS)
+    connection.executemany(sql.ADD_JUMP, jumps)
+
+
+def _enable_sink(
+    sink: str, now_ms: int, connection: sqlite3.Connection
+) -> tuple[int, Mapping[int, claiming.Pauses]]:
+    connection.execute(sql.ADD_PAUSE, (now_ms, sink))
+    changed = connection.execute(sql.ENABLE_SINK, (sink,)).rowcount
+    return changed, claiming.pauses_by_sink(connection.execute(sql.PAUSES))
+
+
+def _outcome_row(outcome: Outcome, sink: int, now_ms: int) -> tuple[object, ...]:
+    settled_ms = None if outcome.state == PENDING else now_ms
+    error = None if outcome.error is None else shortened(outcome.error)
+    return (STATES[outcome.state], outcome.attempts, outcome.due_ms, settled_ms, error, outcome.seq, sink)
+
+
+def shortened(error: str) -> str:
+    """An error as the store keeps it. A lone surrogate (a path that is not UTF-8) is no text to SQLite."""
+    return error[:LAST_ERROR_CHARS].encode("utf-8", "backslashreplace").decode()
+
+
+def _execute(
+    statement: str, values: tuple[object, ...] | Mapping[str, object], connection: sqlite3.Connection
+) -> int:
+    return connection.execute(statement, values).rowcount
+
+
+def _settle(
+    delivered: Sequence[tuple[object, ...]],
+    others: Sequence[tuple[object, ...]],
+    kept: Sequence[dict[str, object]],
+    connection: sqlite3.Connection,
+) -> None:
+    connection.executemany(sql.SETTLE_DELIVERED, delivered)
+    connection.executemany(sql.SETTLE, others)
+    attempts.keep(kept, connection)
+
+
+def _one(statement: str, values: tuple[object, ...], connection: sqlite3.Connection) -> Any:
+    return connection.execute(statement, values).fetchone()
+
+
+def _all(statement: str, values: tuple[object, ...], connection: sqlite3.Connection) -> list[Any]:
+    return connection.execute(statement, values).fetchall()
