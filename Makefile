@@ -55,7 +55,8 @@ pins: $(READY) ## write requirements/*.txt anew from pyproject.toml (needs uv)
 	    --no-emit-index-url --no-emit-find-links $$([ $$group = dev ] && echo --all-extras --group ../pyproject.toml:dev) \
 	    ../pyproject.toml --output-file $$group.txt --quiet; done && \
 	  echo 'hatchling>=1.27' | uv pip compile --universal --python-version 3.11 --generate-hashes --no-header \
-	    --no-emit-index-url --no-emit-find-links -c dev.txt - --output-file build.txt --quiet
+	    --no-emit-index-url --no-emit-find-links -c dev.txt - --output-file build.txt --quiet && \
+	  awk '/^[a-z]/ { ours = /^psycopg/ } ours' dev.txt > postgres.txt
 
 clean: ## remove the virtual environment and caches
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
