@@ -11,6 +11,7 @@ from typing import Final
 
 from reserve_listener import __version__
 from reserve_listener.config import load
+from reserve_listener.simulator import patience
 from reserve_listener.sinks.kinds import KINDS
 
 ROOT: Final = Path(__file__).parents[2]
@@ -35,7 +36,7 @@ def test_the_command_lines_parse() -> None:
     pod = re.findall(r"args: \[(.*)\]", DEPLOYMENT)
     assert [json.loads(line) for line in given] == [line.split(", ") for line in pod]
     line = [sys.executable, "-m", "reserve_listener", *json.loads(given[0]), "--help"]
-    assert subprocess.run(line, check=False, capture_output=True, timeout=30).returncode == 0
+    assert subprocess.run(line, check=False, capture_output=True, timeout=patience(30)).returncode == 0
 
 
 def test_the_probes_ask_where_the_daemon_answers() -> None:
@@ -46,10 +47,34 @@ def test_the_probes_ask_where_the_daemon_answers() -> None:
     assert re.findall(r"path: (\S+),", DEPLOYMENT) == ["/livez", "/readyz"]
 
 
+def test_kubernetes_takes_the_files() -> None:
+    """Each by the schema of its kind, unknown keys refused."""
+    tool = Path(sys.executable).with_name("kubernetes-validate")
+    files = [FOLDER / "deployment.yaml", FOLDER / "disruption.yaml"]
+    done = subprocess.run(
+        [tool, "--strict", *files], check=False, capture_output=True, text=True, timeout=patience(60)
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count(" passed for resource ") == len(files), done.stdout
+
+
+def test_compose_takes_its_file() -> None:
+    """By the schema of the compose specification."""
+    tool = Path(sys.executable).with_name("check-jsonschema")
+    line: list[str | Path] = [
+        tool,
+        "--builtin-schema",
+        "vendor.compose-spec",
+        ROOT / "deploy" / "compose.yaml",
+    ]
+    done = subprocess.run(line, check=False, capture_output=True, text=True, timeout=patience(60))
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_what_is_installed_is_pinned() -> None:
     """Images by a version, packages by the hashed files, psycopg as in the tests' own pins."""
     for image in re.findall(r"(?:^FROM|image:) (\S+)", CONTAINER + COMPOSE + DEPLOYMENT, re.MULTILINE):
-        assert re.search(r":\d", image), image
+        assert re.search(r":\d+\.\d+", image), image
     assert f"image: reserve-listener:{__version__}\n" in DEPLOYMENT
     named = re.findall(r"-r (requirements/\S+)", CONTAINER)
     assert CONTAINER.count("--require-hashes") == 2
