@@ -49,12 +49,16 @@ class Ages:
         self.jumps: list[Jump] = []
         self._now_ms = now_ms
         self._running_ms = running_ms
-        self._offset_ms = now_ms() - running_ms()
+        self.start_over()
 
     def remember(self, jumps: Sequence[Jump]) -> None:
         """The jumps that an earlier life has seen."""
         self.jumps = sorted([*jumps, *self.jumps])
         self._cut(self._now_ms())
+
+    def start_over(self) -> None:
+        """Whatever the clock showed before was no time of day: what it shows from now on is no jump."""
+        self._offset_ms = self._now_ms() - self._running_ms()
 
     def now_ms(self) -> int:
         """The time of day."""

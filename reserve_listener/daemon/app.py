@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 from reserve_listener import __version__
-from reserve_listener.ages import Ages
 from reserve_listener.config import StatusConfig, WebhookConfig
 from reserve_listener.config.files import ours
 from reserve_listener.config.sinks import for_alerts_only
@@ -105,7 +104,6 @@ class App:
         self._logs = logs
         self._reload = reload
         self._notifier = notifier or Notifier()
-        self._ages = Ages()
         self._directory = Directory()
         self._started = self._seen_at = time.monotonic()
         self._reloading = False
@@ -135,6 +133,7 @@ class App:
             self._directory,
             hide=self._logs.hide,
             flush=self._flush,
+            now_ms=self._store.now_ms,
         )
         self._store.on_doubt = self._rooms.doubt
         self._control = ControlServer(backend(url).control_socket)
@@ -160,7 +159,6 @@ class App:
             list(filters),
             filters,
             max_bytes=round(self._config.store.max_size_mb * MIB),
-            ages=self._ages,
             complete=completing(self._config.lark.tells_in, self._directory),
             directory=self._directory,
         )
@@ -210,6 +208,7 @@ class App:
             self._store,
             knows=is_registered(dispatcher),
             tokens=_tokens(self._config),
+            now_ms=self._store.now_ms,
             on_stored=self._rooms.heard,
         )
         self._transport = (
@@ -218,7 +217,7 @@ class App:
         self._monitor = self._make_monitor()
         await self._listen()
         # After the transport and [status], which may refuse their settings: nobody would stop the workers then.
-        self._workers = Workers(self._store, self._ages, redact=self._logs.redact)
+        self._workers = Workers(self._store, self._store.ages, redact=self._logs.redact)
         self._store.connection = lambda: self._transport.state.name
         self._store.on_commit = self._workers.wake
         self._store.on_requeue = self._workers.requeue
@@ -383,7 +382,8 @@ class App:
             reconciles=lambda: self._rooms.reconcile_status().state != "off",
             page=page,
             redact=self._logs.redact,
-            age_ms=self._ages.age_ms,
+            now_ms=self._store.now_ms,
+            age_ms=self._store.ages.age_ms,
         )
 
     def _retention(self) -> Retention:
@@ -392,12 +392,12 @@ class App:
             self._store,
             keep_ms=round(store.retention_days * DAY_MS),
             history_ms=round(store.history_days * DAY_MS) or None,
-            ages=self._ages,
+            ages=self._store.ages,
         )
 
     async def _progress(self) -> str:
         """Through the loop and the writer's thread, and back with a line for `systemctl status`."""
-        self._ages.now_ms()  # a clock that was set is noticed although nothing happens
+        self._store.ages.now_ms()  # a clock that was set is noticed although nothing happens
         due = time.monotonic() - self._seen_at > SEEN_EVERY_S
         with contextlib.suppress(StoreError):
             if self._transport.state.is_receiving and due:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
 from reserve_listener import __version__
-from reserve_listener.clock import now_ms, wall_ms
+from reserve_listener.clock import wall_ms
 from reserve_listener.errors import StoreError
 from reserve_listener.meters import API_CALLS, API_OUTCOMES, CONNECTION_CHANGES, RECONCILED
 from reserve_listener.model import Verdict
@@ -63,7 +63,7 @@ class Metrics:
     async def collect(self) -> Sequence[Metric]:
         """All of it, as it is now."""
         try:
-            backlog = await self.reads.ask(lambda reader: reader.backlog(now_ms()))
+            backlog = await self.reads.ask(lambda reader: reader.backlog(self.store.now_ms()))
         except StoreError:  # what only the store knows is left out, rather than told from memory
             backlog = None
         return [

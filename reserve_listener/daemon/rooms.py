@@ -51,6 +51,7 @@ class Rooms:
         *,
         hide: Callable[[str, str], None],
         flush: Callable[[], Awaitable[None]],
+        now_ms: Callable[[], int],
     ) -> None:
         """`flush`: what is answered by now is in the store when it returns."""
         self.meter = RoomsMeter()
@@ -72,7 +73,7 @@ class Rooms:
         self._client = Client(
             lark, requests_per_minute=rooms.requests_per_minute, hide=hide, meter=self.meter
         )
-        survey = Survey(store, self._client, directory, app_id=lark.app_id, keeps=rooms.names)
+        survey = Survey(store, self._client, directory, app_id=lark.app_id, keeps=rooms.names, now_ms=now_ms)
         if rooms.names or rooms.people_names:
             self._names = Names(
                 store,
@@ -82,6 +83,7 @@ class Rooms:
                 places=rooms.names,
                 people=rooms.people_names,
                 survey=survey,
+                now_ms=now_ms,
                 troubles=Troubles("names", names.MEANWHILE, told),
             )
         if rooms.reconcile:
@@ -94,6 +96,7 @@ class Rooms:
                 every_s=rooms.reconcile_every,
                 flush=flush,
                 survey=survey,
+                now_ms=now_ms,
                 told=self._told,
                 meter=self.meter,
                 troubles=Troubles("reconcile", reconciler.MEANWHILE, told),

@@ -10,7 +10,7 @@ from collections import Counter, deque
 from typing import TYPE_CHECKING, Final
 
 from reserve_listener import __version__
-from reserve_listener.clock import now_ms, rfc3339, wall_ms
+from reserve_listener.clock import rfc3339, wall_ms
 from reserve_listener.daemon import verdict
 from reserve_listener.errors import StoreError
 from reserve_listener.model import MIB, PENDING, Insight, State
@@ -63,7 +63,7 @@ class Health:
         self._workers = workers
         self._redact = redact
         self._started = time.monotonic()
-        self._silent_since_ms = now_ms()
+        self._silent_since_ms = store.now_ms()
         self._connected_ms: deque[int] = deque(maxlen=RECONNECTS_KEPT)
         self._noticed_ms: dict[str, int] = {}
         self.changes: Counter[str] = Counter()
@@ -83,9 +83,9 @@ class Health:
         if state.change is not None:
             self.changes[state.change] += 1
         if state.name == "connected":
-            self._connected_ms.append(now_ms())
+            self._connected_ms.append(self._store.now_ms())
         elif state.name == "lost":
-            self._silent_since_ms = now_ms()
+            self._silent_since_ms = self._store.now_ms()
 
     async def line(self) -> str:
         """The connection, the backlog and what is wrong, in a line."""
@@ -118,7 +118,7 @@ class Health:
         dead = sum(sink.dead for sink in insight.sinks)
         failing = [*self._not_connected(), *self._not_taking(problem)]
         degraded = [
-            *verdict.troubled_sinks(sinks),
+            *verdict.troubled_sinks(sinks, now_ms=self._store.now_ms()),
             *self._dead_letters(dead, insight),
             *self._filling(insight),
         ]
@@ -165,11 +165,11 @@ class Health:
         if not is_so:
             self._noticed_ms.pop(what, None)
             return None
-        return self._noticed_ms.setdefault(what, now_ms())
+        return self._noticed_ms.setdefault(what, self._store.now_ms())
 
     def _connection(self) -> ConnectionStatus:
         state = self._transport.state
-        hour_ago = now_ms() - HOUR_MS
+        hour_ago = self._store.now_ms() - HOUR_MS
         again = itertools.islice(self._connected_ms, 1, None)  # the first time was no reconnect
         return ConnectionStatus(
             state=state.name,
@@ -191,7 +191,9 @@ class Health:
         """What the store knows; None when it does not tell in time."""
         try:
             async with asyncio.timeout(STORE_TIMEOUT_S):
-                return await self._store.insight(self._app_id, gaps_since_ms=now_ms() - GAPS_SHOWN_MS)
+                return await self._store.insight(
+                    self._app_id, gaps_since_ms=self._store.now_ms() - GAPS_SHOWN_MS
+                )
         except TimeoutError:
             return None
         except StoreError:  # `problem` says what it is

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final
 
-from reserve_listener.clock import now_ms, rfc3339
+from reserve_listener.clock import rfc3339
 from reserve_listener.web.answers import Reason
 
 if TYPE_CHECKING:
@@ -63,9 +63,9 @@ def not_taking(problem: str | None, *, since_ms: int | None) -> Iterator[Reason]
         )
 
 
-def troubled_sinks(sinks: Sequence[SinkStatus]) -> Iterator[Reason]:
+def troubled_sinks(sinks: Sequence[SinkStatus], *, now_ms: int) -> Iterator[Reason]:
     """Sinks that somebody should look at."""
-    late = rfc3339(now_ms() - LATE_MS)
+    late = rfc3339(now_ms - LATE_MS)
     for sink in sinks:
         if sink.state not in _SINK_HINTS:
             continue

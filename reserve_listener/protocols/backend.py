@@ -21,9 +21,9 @@ class StoreOptions(TypedDict, total=False):
     max_bytes: int | None
     """The size at which pushes are refused; `Retention` keeps the store below it if it can. None: never."""
     now_ms: Callable[[], int]
-    """The time of day."""
+    """The time of day, for tests: else the store has a clock of its own."""
     ages: Ages | None
-    """The clock by which ages count, if it is the daemon's; else one of `now_ms`."""
+    """How ages count by it, for tests."""
     complete: Complete
     """Says last what sinks receive; without it a body stays as it is."""
     directory: Directory | None

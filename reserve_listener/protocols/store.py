@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Literal
 
+    from reserve_listener.ages import Ages
     from reserve_listener.errors import StoreError
     from reserve_listener.model import (
         Asked,
@@ -178,6 +179,8 @@ class StoreAdmin(Protocol):
 class StoreHealth(Protocol):
     """How the store is and what is in it. For `status`; changes nothing."""
 
+    now_ms: Callable[[], int]
+    """The time of day that what is stored is dated by: this machine's, or the server's for all that share the store."""
     max_bytes: int | None
     """The size at which pushes are refused."""
 
@@ -356,6 +359,8 @@ class Store(
 ):
     """All roles, of a store that this process holds. Made by `store.open_store`; only the daemon's root has it whole."""
 
+    ages: Ages
+    """How old what is stored is, by that clock."""
     connection: Callable[[], str]
     """How this daemon is connected, for the others that share the store; asked on the loop."""
     on_commit: Callable[[], None]

@@ -205,7 +205,7 @@ def test_a_sink_that_has_given_up_all_it_had_is_late_with_nothing(
         dead_letters=1,
         failing_since=rfc3339(now_ms() - 3 * H),
     )
-    assert bool(list(verdict.troubled_sinks([told]))) is fires
+    assert bool(list(verdict.troubled_sinks([told], now_ms=now_ms()))) is fires
 
 
 def test_one_is_no_plural() -> None:

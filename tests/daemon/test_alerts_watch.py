@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from reserve_listener.clock import now_ms
 from reserve_listener.config import AlertsConfig
 from reserve_listener.daemon.alerts import outbox, watch
 from reserve_listener.daemon.alerts.watch import Alerts
@@ -42,6 +43,7 @@ class FakeStore:
         self.kept: bytes | None = None
         self.keeps: bool | None = True
         """None: it hangs."""
+        self.now_ms = now_ms
 
     async def insight(self, app_id: str, *, gaps_since_ms: int) -> Insight:
         """See `watch.WatchedStore`."""

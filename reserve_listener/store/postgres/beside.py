@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from reserve_listener.clock import now_ms
 from reserve_listener.errors import StoreError
 from reserve_listener.store.postgres import listening, schema
 from reserve_listener.store.postgres.connection import told
+from reserve_listener.store.postgres.database_clock import told_ms
 from reserve_listener.store.shared import sql
 from reserve_listener.store.shared.operations import operation_of
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from reserve_listener.model import EventQuery, SinkFilter
     from reserve_listener.store.postgres.connection import Connection
     from reserve_listener.store.postgres.schema import Target
+    from reserve_listener.store.shared.operations import Operation
 
 COMMAND = "command"
 """Who tells the replicas."""
@@ -37,7 +38,11 @@ def operate(
 ) -> int:
     """See `Backend.operate` and, with `dry_run`, `Backend.count_matching`."""
     with _connected(target) as connection:
-        begin = partial(operation_of, operation, filters, filters_by_sink)
+
+        def begin(connection: Any) -> Operation:
+            now_ms = told_ms(connection)
+            return operation_of(operation, filters, filters_by_sink, connection, now_ms=now_ms)
+
         work = replace(_done(connection, begin, dry_run=dry_run), dry_run=dry_run)
         step = work.first()
         while not step.done:
@@ -49,7 +54,7 @@ def disable_sink(target: Target, name: str, reason: str) -> bool:
     """See `Backend.disable_sink`."""
 
     def disable(connection: Connection) -> bool:
-        return connection.execute(sql.DISABLE_SINK, (now_ms(), reason, name)).rowcount > 0
+        return connection.execute(sql.DISABLE_SINK, (told_ms(connection), reason, name)).rowcount > 0
 
     with _connected(target) as connection:
         return bool(_done(connection, disable))
@@ -59,7 +64,7 @@ def enable_sink(target: Target, name: str) -> bool:
     """See `Backend.enable_sink`."""
 
     def enable(connection: Connection) -> bool:
-        connection.execute(sql.ADD_PAUSE, (now_ms(), name))
+        connection.execute(sql.ADD_PAUSE, (told_ms(connection), name))
         return connection.execute(sql.ENABLE_SINK, (name,)).rowcount > 0
 
     with _connected(target) as connection:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from reserve_listener import __version__
 from reserve_listener.ages import running_ms
+from reserve_listener.store.postgres.database_clock import NOW
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -37,8 +38,6 @@ SINK: Final = "sink:"
 RETENTION: Final = "retention"
 RECONCILE: Final = "reconcile"
 ALERTS: Final = "alerts"
-
-NOW: Final = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
 
 _SEEN: Final = f"""
 INSERT INTO replicas (id, host, pid, version, seen_ms, connection, sinks)

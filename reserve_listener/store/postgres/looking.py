@@ -8,7 +8,8 @@ from msgspec.structs import replace
 
 from reserve_listener.model import Replica
 from reserve_listener.store.postgres.connection import SCHEMA
-from reserve_listener.store.postgres.leases import LIVE, NOW
+from reserve_listener.store.postgres.database_clock import NOW
+from reserve_listener.store.postgres.leases import LIVE
 from reserve_listener.store.shared import claiming, sql
 from reserve_listener.store.shared.insight import insight as common_insight
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from reserve_listener.model import Claimed, Insight
     from reserve_listener.store.postgres.connection import Connection
+    from reserve_listener.store.postgres.database_clock import DatabaseClock
     from reserve_listener.store.postgres.leases import Membership
 
 REMOVED_AFTER_MS: Final = 10 * 60 * 1000
@@ -55,8 +57,11 @@ class Seen(NamedTuple):
     people: Sequence[Any] | None = None
 
 
-def look(member: Membership, sinks: Sequence[str], connection: Connection) -> tuple[dict[str, int], Seen]:
-    """A beat: the leases that this replica has now, and what there is to see."""
+def look(
+    member: Membership, clock: DatabaseClock, sinks: Sequence[str], connection: Connection
+) -> tuple[dict[str, int], Seen]:
+    """A beat: the time, the leases that this replica has now, and what there is to see."""
+    clock.look(connection)
     held = member.beat(sinks, connection)
     connection.query(_HAVE, (list(sinks),))
     return held, Seen(*connection.query(_SEEN).fetchone())

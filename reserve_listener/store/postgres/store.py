@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
+from reserve_listener.ages import Ages
 from reserve_listener.errors import StoreError
 from reserve_listener.model import Claimed, Pruned, SinkFilter, Verdict
 from reserve_listener.store.postgres import appending, listening, looking
+from reserve_listener.store.postgres.database_clock import DatabaseClock
 from reserve_listener.store.postgres.leases import BEAT_S, RECONCILE, RETENTION, SINK, Membership
 from reserve_listener.store.postgres.medium import FIRST_PAUSE_S, LONGEST_PAUSE_S, Database
 from reserve_listener.store.postgres.schema import AwayError
@@ -49,6 +51,9 @@ class PostgresStore(SqlStore):
     """See `protocols.store.Store`. `max_bytes` is SQLite's: how much room there is, is the server's business."""
 
     def __init__(self, target: Target, **options: Unpack[StoreOptions]) -> None:
+        self._clock = DatabaseClock()
+        if not options.keys() & {"now_ms", "ages"}:
+            options |= {"now_ms": self._clock.now_ms, "ages": Ages(self._clock.now_ms)}
         super().__init__(target.name, **(options | {"max_bytes": None}))
         self.member = Membership()
         self._target = target
@@ -70,8 +75,8 @@ class PostgresStore(SqlStore):
         """Connect, migrate, and make `sinks` the ones that get deliveries. Raises `StoreError`."""
         await self._connect()
         try:
-            self._ages.on_jump = self._loop_jump(asyncio.get_running_loop())
-            await self._set_right()
+            await self._go_by_the_database()
+            await self._watch_clock()
             self._unbuilt = await self._writer.submit(rebuilding.is_left, writes=False)
             await self.set_sinks(sinks, filters_by_sink)
             await self.dead_letter_removed()
@@ -112,8 +117,10 @@ class PostgresStore(SqlStore):
         """The first two are what pushes and deliveries wait for."""
         return self._receiver, self._writer, self._keeper
 
-    def _loop_jump(self, loop: asyncio.AbstractEventLoop) -> Callable[[int], object]:
-        return lambda moved_ms: loop.call_soon(self._clock_was_set, moved_ms)
+    async def _go_by_the_database(self) -> None:
+        await self._keeper.submit(self._clock.look, writes=False)
+        if self.now_ms == self._clock.now_ms:
+            self.ages.start_over()
 
     async def set_sinks(
         self, names: Sequence[str], filters_by_sink: Mapping[str, SinkFilter] | None = None
@@ -189,7 +196,7 @@ class PostgresStore(SqlStore):
         began_ms, before = self.member.running_ms(), self._fences()
         self.member.connection = self.connection()
         sinks = tuple(self._filters)
-        work = partial(looking.look, self.member, sinks)
+        work = partial(looking.look, self.member, self._clock, sinks)
         held, seen = await self._keeper.submit(work, writes=True)
         last, self._seen = self._seen, seen
         if not self._closed:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from msgspec.structs import asdict
 
-from reserve_listener.clock import now_ms
 from reserve_listener.model import EventQuery, Pruned, Scope, SinkFilter
 from reserve_listener.store.shared import history, readings, sql
 from reserve_listener.store.shared.claiming import WINDOW_SEQS, age_since_ms
@@ -177,6 +176,8 @@ def operation_of(
     filters: EventQuery,
     filters_by_sink: Mapping[str, SinkFilter] | None,
     connection: sqlite3.Connection,
+    *,
+    now_ms: int,
 ) -> Operation:
     """What is to be done, to the sinks that are configured."""
     numbers = {name: number for number, name in connection.execute(sql.CONFIGURED_SINKS)}
@@ -187,6 +188,6 @@ def operation_of(
         name=operation,
         filters=filters,
         filters_by_sink=known,
-        now_ms=now_ms(),
+        now_ms=now_ms,
         repeat_only=filters_by_sink is None,
     )

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
+from reserve_listener import clock
 from reserve_listener.ages import Ages
-from reserve_listener.clock import now_ms
 from reserve_listener.errors import StoreError
 from reserve_listener.intake.directory import Directory
 from reserve_listener.model import (
@@ -100,7 +100,7 @@ class SqlStore(ABC):
         name: str,
         *,
         max_bytes: int | None = None,
-        now_ms: Callable[[], int] = now_ms,
+        now_ms: Callable[[], int] | None = None,
         ages: Ages | None = None,
         complete: Complete = as_it_is,
         directory: protocols.Directory | None = None,
@@ -114,8 +114,9 @@ class SqlStore(ABC):
         self.on_doubt: Callable[[], None] = lambda: None
         self.grown = asyncio.Event()
         """Set when the store has grown so much that its size should be looked at."""
-        self._ages = ages or Ages(now_ms, now_ms)
-        self._now_ms = self._ages.now_ms
+        self.now_ms = now_ms or clock.now_ms
+        self.ages = ages or (Ages() if now_ms is None else Ages(now_ms, now_ms))
+        self._now_ms = self.ages.now_ms
         self._setting_right: asyncio.Task[None] | None = None
         self._rebuilding: asyncio.Task[None] | None = None
         self._unbuilt = False
@@ -422,7 +423,7 @@ class SqlStore(ABC):
     ) -> int | None:
         """Remember that this app is connected now. A gap that is longer than that is recorded, and its length returned."""
         now = self._now_ms()
-        gap_ms = self._ages.age_ms(gap_since_ms) if gap_since_ms is not None else 0
+        gap_ms = self.ages.age_ms(gap_since_ms) if gap_since_ms is not None else 0
         if gap_ms > longer_than_ms > 0:
             gap = (app_id, gap_since_ms, now)
             await self._writer.submit(partial(_execute, sql.RECORD_GAP, gap), writes=True)
@@ -528,6 +529,13 @@ class SqlStore(ABC):
 
     # -- the clock --------------------------------------------------------------------------------------------------------
 
+    async def _watch_clock(self) -> None:
+        """Know how it was set before, and hear when it is."""
+        self.ages.remember(await self._writer.submit(_jumps, writes=False))
+        loop = asyncio.get_running_loop()
+        self.ages.on_jump = lambda moved_ms: loop.call_soon(self._clock_was_set, moved_ms)
+        await self._set_right()
+
     def _clock_was_set(self, moved_ms: int) -> None:
         log.warning(
             "clock.set",
@@ -546,7 +554,7 @@ class SqlStore(ABC):
 
     async def _set_right(self) -> None:
         """Keep what the clock jumped over, and let nothing be from the future."""
-        await self._writer.submit(partial(_keep_jumps, self._ages.jumps), writes=True)
+        await self._writer.submit(partial(_keep_jumps, self.ages.jumps), writes=True)
         work = partial(operations.receive_now, self._now_ms())
         before_seq = await self._writer.submit(partial(work, None), writes=True)
         while before_seq is not None:
@@ -554,6 +562,10 @@ class SqlStore(ABC):
 
 
 # -- work for the writer's thread -------------------------------------------------------------------------------------------
+
+
+def _jumps(connection: sqlite3.Connection) -> list[tuple[int, int]]:
+    return connection.execute(sql.JUMPS).fetchall()
 
 
 def _keep_jumps(jumps: Sequence[tuple[int, int]], connection: sqlite3.Connection) -> None:

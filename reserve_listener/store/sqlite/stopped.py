@@ -29,7 +29,7 @@ def operate(
     `filters_by_sink` is None when the configuration cannot be read: a replay then repeats the deliveries that there have been.
     """
     with _writing(path) as connection:
-        work = operation_of(operation, filters, filters_by_sink, connection)
+        work = operation_of(operation, filters, filters_by_sink, connection, now_ms=now_ms())
         step = work.first()
         while not step.done:
             connection.execute("BEGIN IMMEDIATE")
@@ -44,7 +44,9 @@ def count_matching(
     """How many deliveries `operate` would concern now. Only reads, also beside a running daemon."""
     connection = schema.open_reader(path)
     try:
-        work = replace(operation_of(operation, filters, filters_by_sink, connection), dry_run=True)
+        work = replace(
+            operation_of(operation, filters, filters_by_sink, connection, now_ms=now_ms()), dry_run=True
+        )
         step = work.first()
         while not step.done:
             step = work.step(step, connection)

@@ -63,10 +63,7 @@ class SqliteStore(SqlStore):
         self._writer = Writer(File(self.path))
         try:
             await self._writer.open()
-            self._ages.remember(await self._writer.submit(_jumps, writes=False))
-            loop = asyncio.get_running_loop()
-            self._ages.on_jump = lambda moved_ms: loop.call_soon(self._clock_was_set, moved_ms)
-            await self._set_right()
+            await self._watch_clock()
             self._directory.take(await self._writer.submit(naming.all_places, writes=False))
             self._directory.take_people(await self._writer.submit(naming.people, writes=False))
             self._newest_seq, position = await self._writer.submit(_where, writes=False)
@@ -294,10 +291,6 @@ class SqliteStore(SqlStore):
 
 def _size(events: Iterable[IncomingEvent]) -> int:
     return sum(len(event.raw) + len(event.body or b"") for event in events)
-
-
-def _jumps(connection: sqlite3.Connection) -> list[tuple[int, int]]:
-    return connection.execute(sql.JUMPS).fetchall()
 
 
 def _know_sinks(

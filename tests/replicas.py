@@ -1,0 +1,65 @@
+"""Daemons that share a database, as real processes, and a look into that."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+
+from tests.daemon_process import Daemon, running, write_config
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+    from pathlib import Path
+
+    from reserve_listener.simulator import Simulator
+
+HOLDER = """
+SELECT r.pid FROM reserve_listener.leases AS l JOIN reserve_listener.replicas AS r ON r.id = l.holder
+WHERE l.name = 'sink:booking'
+"""
+
+
+def configured(
+    folder: Path,
+    name: str,
+    url: str,
+    platform: Simulator,
+    receiver_url: str,
+    *,
+    lark: str = "",
+    more: str = "",
+) -> Path:
+    """The configuration of a replica, in a folder of its own."""
+    own = folder / name
+    own.mkdir()
+    config = write_config(own, platform, receiver_url, lark=lark, more=more)
+    config.write_text(config.read_text().replace(f"sqlite:///{own}/events.db", url))
+    return config
+
+
+@asynccontextmanager
+async def replicas(
+    configs: list[Path], environs: list[Mapping[str, str]] | None = None
+) -> AsyncIterator[list[Daemon]]:
+    """One for each configuration, with what is to be in its environment; gone at the end."""
+    async with AsyncExitStack() as stack:
+        yield [
+            await stack.enter_async_context(running(config.parent, config, environ=environ))
+            for config, environ in zip(configs, environs or [{}] * len(configs), strict=True)
+        ]
+
+
+def rows(url: str, statement: str, *values: Any) -> list[tuple[Any, ...]]:
+    """What the database says, as the daemons see it; committed at once."""
+    with psycopg.connect(url, autocommit=True, options="-csearch_path=reserve_listener") as connection:
+        cursor = connection.execute(statement.encode(), values)
+        return cursor.fetchall() if cursor.description else []
+
+
+def holder(url: str) -> int:
+    """The process that works the http sink; 0: none does, or there are no tables yet."""
+    with suppress(psycopg.errors.UndefinedTable):
+        return int((rows(url, HOLDER) or [(0,)])[0][0])
+    return 0
