@@ -28,6 +28,7 @@ _SEEN: Final = """
 SELECT
   (SELECT last_value FROM events_seq),
   (SELECT array_agg(name ORDER BY name) FROM sinks WHERE disabled_ms IS NOT NULL),
+  (SELECT max(to_ms) FROM pauses),
   (SELECT array[count(*), max(seen_ms), count(gone_ms)] FROM places),
   (SELECT array[count(*), max(seen_ms)] FROM people)
 """
@@ -53,6 +54,8 @@ class Seen(NamedTuple):
 
     newest: int = 0
     disabled: Sequence[str] | None = None
+    enabled_ms: int | None = None
+    """When a sink was last enabled: it may have been disabled since the last beat."""
     places: Sequence[Any] | None = None
     people: Sequence[Any] | None = None
 

@@ -205,7 +205,8 @@ class PostgresStore(SqlStore):
             await self._receiver.submit(self._learn, writes=False)
         if seen.disabled != last.disabled:
             self.on_disabled(seen.disabled or ())
-        if before != self._fences() or seen.disabled != last.disabled:
+        enabled = (seen.disabled, seen.enabled_ms) != (last.disabled, last.enabled_ms)
+        if before != self._fences() or enabled:
             self.on_requeue()
         elif seen.newest != last.newest:
             self.on_commit()
