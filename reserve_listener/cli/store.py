@@ -1,23 +1,31 @@
-"""`reserve-listener store`: the store as files."""
+"""`reserve-listener store`: the store as a whole, backed up or moved."""
 
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reserve_listener.cli.options import ConfigOption
+from reserve_listener.cli.listing import at_terminal
+from reserve_listener.cli.options import ConfigOption, UnusedConfigOption
 from reserve_listener.cli.stores import locate_store
 
+if TYPE_CHECKING:
+    from reserve_listener.store.copying import Progress
+
+INTERRUPTED = 130
+SAID_EVERY_S = 30.0
+"""How often a line says how far it is, where there is no bar."""
+
+Show = Callable[["Progress"], None]
+
 store_app = typer.Typer(
-    help="Back up the store.",
+    help="Back up the store, or move it to another database.",
     epilog="Example: reserve-listener store backup /var/backups/reserve-listener/monday",
     no_args_is_help=True,
 )
-
-
-@store_app.callback()
-def _store() -> None:
-    """A group, although it has one command."""
 
 
 @store_app.command()
@@ -39,3 +47,79 @@ def backup(
 
     for copy in backend(locate_store(config).store.url).back_up(folder):
         typer.echo(f"{copy}  {copy.stat().st_size / MIB:.1f} MiB")
+
+
+@store_app.command()
+def copy(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="FROM",
+            help="URL of the store, as in store.url; with postgresql://, ?password_file=FILE keeps its password out of sight.",
+        ),
+    ],
+    target: Annotated[
+        str, typer.Argument(metavar="TO", help="URL of the new store. There must be none yet.")
+    ],
+    _config: UnusedConfigOption = None,
+) -> None:
+    """Move a store from SQLite to PostgreSQL, or back: copy all that it knows to where there is none yet.
+
+    Stop the daemons first; nothing in FROM is changed. Broken off at any moment, the same command goes on where it was; until
+    it has ended, no daemon takes the copy for a store. At the end it compares both, and prints how many rows each table
+    has and their checksum.
+
+    Exit codes: 0 copied and the same, 1 not, 75 a daemon works on one of them.
+
+    Example: reserve-listener store copy sqlite:////var/lib/reserve-listener/events.db postgresql://rl@db.example/rooms
+    """
+    from reserve_listener.store.copying import copy as copy_store
+
+    try:
+        with _showing() as show:
+            found = copy_store(source, target, show)
+    except KeyboardInterrupt:
+        typer.echo("Broken off. The same command goes on where it was.", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+    width = max(map(len, found)) if at_terminal() else 0
+    for name, table in found.items():
+        line = (
+            f"{name:{width}}  {table.rows:>12,}  {table.checksum}"
+            if width
+            else f"{name}\t{table.rows}\t{table.checksum}"
+        )
+        typer.echo(line)
+    typer.echo("Everything was copied. Set store.url to the new store, then start the daemon.", err=True)
+
+
+@contextmanager
+def _showing() -> Iterator[Show]:
+    """How far it is: a bar on a terminal, lines on standard error elsewhere."""
+    if at_terminal():
+        with _bar() as shown:
+            yield shown
+        return
+    said_s = time.monotonic()
+
+    def show(now: "Progress") -> None:
+        nonlocal said_s
+        if time.monotonic() - said_s >= SAID_EVERY_S:
+            said_s = time.monotonic()
+            typer.echo(_progress(now), err=True)
+
+    yield show
+
+
+@contextmanager
+def _bar() -> Iterator[Show]:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress as Bar, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeRemainingColumn())
+    with Bar(*columns, console=Console(), transient=True, refresh_per_second=4) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda now: bar.update(task, description=_progress(now), total=now.total, completed=now.done)
+
+
+def _progress(now: "Progress") -> str:
+    return f"{now.done} of {now.total} rows {now.doing} ({now.table})"

@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Protocol, TypedDict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
     from typing import Unpack
 
     from reserve_listener.ages import Ages
     from reserve_listener.model import EventQuery, SinkFilter
     from reserve_listener.protocols import Complete
+    from reserve_listener.protocols.copying import Copy, Original
     from reserve_listener.protocols.store import Directory, Store, StoreReader
 
 
@@ -87,3 +89,9 @@ class Backend(Protocol):
 
     def back_up(self, folder: Path) -> list[Path]:
         """Copy the store into the folder, also while its daemon runs: which files. Leaves no copy when it raises."""
+
+    def original(self) -> AbstractContextManager[Original]:
+        """The store as rows, to be copied. `StoreInUseError` when a daemon works on it."""
+
+    def copy_of(self, source: str) -> AbstractContextManager[Copy]:
+        """Where a copy of the store of this name is made, or was begun. Refused where there is anything else."""

@@ -12,10 +12,12 @@ from reserve_listener.errors import ConfigError, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from contextlib import AbstractContextManager
     from typing import Unpack
 
     from reserve_listener.model import EventQuery, SinkFilter
     from reserve_listener.protocols.backend import StoreOptions
+    from reserve_listener.protocols.copying import Copy, Original
     from reserve_listener.store.postgres.reader import PostgresReader
     from reserve_listener.store.postgres.schema import Target
     from reserve_listener.store.postgres.store import PostgresStore
@@ -106,6 +108,18 @@ class PostgresBackend:
             f"the store {self.name} is copied by PostgreSQL's own tools, into {folder} for instance: pg_dump --schema"
             " reserve_listener"
         )
+
+    def original(self) -> AbstractContextManager[Original]:
+        """See `Backend.original`."""
+        from reserve_listener.store.postgres import copying
+
+        return copying.original(self._target)
+
+    def copy_of(self, source: str) -> AbstractContextManager[Copy]:
+        """See `Backend.copy_of`."""
+        from reserve_listener.store.postgres import copying
+
+        return copying.copy_of(self._target, source)
 
 
 def make(url: str) -> PostgresBackend:

@@ -210,8 +210,8 @@ def values_of(statement: str, values: Sequence[Any] | Mapping[str, Any]) -> Any:
     """The values, as psycopg takes them."""
     is_json = takes_json(statement)
     if isinstance(values, dict):
-        return {name: _value(value, is_json=is_json) for name, value in values.items()}
-    kept = [_value(value, is_json=is_json) for value in values]
+        return {name: value_of(value, is_json=is_json) for name, value in values.items()}
+    kept = [value_of(value, is_json=is_json) for value in values]
     if _is_numbered(statement):
         return {f"p{place}": value for place, value in enumerate(kept, start=1)}
     return kept
@@ -228,7 +228,8 @@ def row_of(row: Any, *, is_json: bool) -> Any:
     )
 
 
-def _value(value: Any, *, is_json: bool) -> Any:
+def value_of(value: Any, *, is_json: bool = False) -> Any:
+    """One value. `is_json`: if it is a text, it is JSON."""
     if not isinstance(value, str):
         return value
     if _ESCAPE in value:

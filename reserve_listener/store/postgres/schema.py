@@ -115,11 +115,15 @@ def migrations() -> list[str]:
     return [file.read_text("utf-8") for file in files]
 
 
-def migrate(connection: Connection, target: Target) -> None:
-    """Make the tables, or bring them to this version; one replica does while the others wait. Raises `WrongStoreError`."""
+def migrate(connection: Connection, target: Target, *, source: str | None = None) -> None:
+    """Make the tables, or bring them to this version; one replica does while the others wait. Raises `WrongStoreError`.
+
+    `source`: they are for a copy of this store, and nobody else's until that is whole.
+    """
     try:
         with connection.transaction():
             connection.query(f"SELECT pg_advisory_xact_lock({MIGRATING})")
+            _require_whole(connection, target)
             version = version_of(connection)
             if version == len(migrations()):
                 return
@@ -132,6 +136,9 @@ def migrate(connection: Connection, target: Target) -> None:
             for script in migrations()[version:]:
                 connection.script(script)
             connection.query(f"UPDATE version SET number = {len(migrations())}")
+            if source is not None:
+                connection.query("CREATE TABLE copying (source text, place text, after text)")
+                connection.query("INSERT INTO copying VALUES (%s, '', '[]')", (source,))
     except psycopg.errors.InsufficientPrivilege as error:
         raise WrongStoreError(
             f"the store {target.name} cannot be made: {told(error)}. {_PERSON['42501']}"
@@ -140,6 +147,7 @@ def migrate(connection: Connection, target: Target) -> None:
 
 def require_version(connection: Connection, target: Target) -> None:
     """Whether the tables are there and of this version. Raises `StoreError`."""
+    _require_whole(connection, target)
     version, known = version_of(connection), len(migrations())
     _require_not_newer(version, target)
     if not version:
@@ -155,6 +163,21 @@ def version_of(connection: Connection) -> int:
     """0: there are no tables."""
     (found,) = connection.query(f"SELECT to_regclass('{SCHEMA}.version') IS NOT NULL").fetchone()
     return int(connection.query(f"SELECT number FROM {SCHEMA}.version").fetchone()[0]) if found else 0
+
+
+def copied_from(connection: Connection) -> str | None:
+    """Of which store the tables are a copy that has not ended; None: they are none."""
+    (begun,) = connection.query(f"SELECT to_regclass('{SCHEMA}.copying') IS NOT NULL").fetchone()
+    return str(connection.query(f"SELECT source FROM {SCHEMA}.copying").fetchone()[0]) if begun else None
+
+
+def _require_whole(connection: Connection, target: Target) -> None:
+    source = copied_from(connection)
+    if source is not None:
+        raise WrongStoreError(
+            f"the store {target.name} is a copy of {source} that has not ended. Run the same `reserve-listener store copy`"
+            f" again; it goes on where it was. Or remove it: DROP SCHEMA {SCHEMA} CASCADE"
+        )
 
 
 def _require_not_newer(version: int, target: Target) -> None:

@@ -23,7 +23,8 @@ from reserve_listener.store.postgres.database_clock import DatabaseClock
 from reserve_listener.store.postgres.leases import BEAT_S, RECONCILE, RETENTION, SINK, Membership
 from reserve_listener.store.postgres.medium import FIRST_PAUSE_S, LONGEST_PAUSE_S, Database
 from reserve_listener.store.postgres.schema import AwayError
-from reserve_listener.store.shared import naming, rebuilding
+from reserve_listener.store.shared import naming, rebuilding, sql
+from reserve_listener.store.shared.batches import batches_after
 from reserve_listener.store.shared.store import SqlStore
 from reserve_listener.store.shared.writer import Writer, each, resolve
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from reserve_listener.store.postgres.schema import Target
     from reserve_listener.store.shared import claiming
     from reserve_listener.store.shared.appending import Appended
+    from reserve_listener.store.shared.batches import Batch
 
 log = structlog.get_logger("store")
 
@@ -58,6 +60,7 @@ class PostgresStore(SqlStore):
         self.member = Membership()
         self._target = target
         self._number = 0
+        self._left = 0
         self._verdicts: OrderedDict[int, list[Verdict]] = OrderedDict()
         self._receiver: Writer
         self._keeper: Writer
@@ -286,9 +289,11 @@ class PostgresStore(SqlStore):
                 self._verdicts.popitem(last=False)
         done(number, error)
 
-    async def left(self) -> Sequence[tuple[int, Sequence[IncomingEvent]]]:
-        """See `StoreIntake.left`: whatever was received is projected."""
-        return []
+    async def left(self) -> list[Batch]:
+        """See `StoreIntake.left`: whatever was received is projected, but for what `store copy` has brought."""
+        left: list[Batch] = await self._receiver.submit(partial(batches_after, 0), writes=False)
+        self._left = self._number = max((batch.number for batch in left), default=0)
+        return left
 
     def project(
         self, events: Sequence[IncomingEvent], *, number: int | None = None
@@ -300,9 +305,18 @@ class PostgresStore(SqlStore):
             verdicts += self._verdicts.popitem(last=False)[1]
         if number is not None and len(verdicts) == len(events):
             future.set_result(verdicts)
+        elif number is not None and number <= self._left:
+            work = partial(self._take_left, appending.Batch(self._appending(), events), number)
+            self._submit_appending(work, partial(self._project_done, future))
         else:
             self._append(events, partial(self._project_done, future))
         return future
+
+    def _take_left(self, batch: appending.Batch, number: int, connection: Connection) -> list[Appended]:
+        """In the thread. Another replica may be at the same: what it has stored is known."""
+        (appended,) = self._append_all([batch], connection)
+        connection.execute(sql.FREE_BATCHES, (number,))
+        return appended
 
     def _project_done(
         self, future: asyncio.Future[list[Verdict]], appended: list[Appended], error: StoreError | None

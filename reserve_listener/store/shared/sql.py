@@ -42,6 +42,8 @@ PUT_BATCH: Final = "INSERT INTO batches (number, events) VALUES (?, ?)"
 
 BATCHES_AFTER: Final = "SELECT number, events FROM batches WHERE number > ? ORDER BY number"
 
+COUNT_BATCHES_AFTER: Final = "SELECT count(*) FROM batches WHERE number > ?"
+
 TOUCH_INBOX: Final = "UPDATE inbox SET id = id"
 
 FREE_BATCHES: Final = "DELETE FROM batches WHERE number <= ?"

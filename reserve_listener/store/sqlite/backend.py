@@ -10,10 +10,12 @@ from reserve_listener.store.sqlite.places import inbox_path, socket_path
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from contextlib import AbstractContextManager
     from typing import Unpack
 
     from reserve_listener.model import EventQuery, SinkFilter
     from reserve_listener.protocols.backend import StoreOptions
+    from reserve_listener.protocols.copying import Copy, Original
     from reserve_listener.store.sqlite.reader import SqliteReader
     from reserve_listener.store.sqlite.store import SqliteStore
 
@@ -106,6 +108,18 @@ class SqliteBackend:
         from reserve_listener.store.sqlite.backup import back_up
 
         return back_up(self._path, folder)
+
+    def original(self) -> AbstractContextManager[Original]:
+        """See `Backend.original`."""
+        from reserve_listener.store.sqlite import copying
+
+        return copying.original(self._path)
+
+    def copy_of(self, source: str) -> AbstractContextManager[Copy]:
+        """See `Backend.copy_of`."""
+        from reserve_listener.store.sqlite import copying
+
+        return copying.copy_of(self._path, source)
 
 
 def make(url: str) -> SqliteBackend:

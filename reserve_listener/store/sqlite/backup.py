@@ -59,7 +59,7 @@ def _copies(files: Sequence[tuple[Path, schema.Part, Path]]) -> list[Path]:
             for ending in ("", "-journal", "-wal", "-shm"):
                 copy.with_name(copy.name + ending).unlink(missing_ok=True)
     targets = list(partial)
-    _sync(targets[0].parent)
+    sync(targets[0].parent)
     return targets
 
 
@@ -76,11 +76,11 @@ def _copy(file: Path, part: schema.Part, target: Path) -> None:
             raise StoreError(
                 f"{file} cannot be copied to {target.parent}: {error}. Is the disk full?"
             ) from error
-    _sync(target)
+    sync(target)
 
 
-def _sync(path: Path) -> None:
-    """Onto the disk."""
+def sync(path: Path) -> None:
+    """Onto the disk: a file, or the names in a folder."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

@@ -2,9 +2,6 @@
 
 What must stay true: what was committed here and is not in the store is found at the next start; a number is never given
 twice, not even in an inbox or a store that was restored from a copy; and nothing is freed that is not in the store.
-
-A batch is a list of `IncomingEvent`, an array each, as MessagePack. New fields of it come last and have a default: a newer
-version then reads what an older one has left.
 """
 
 from __future__ import annotations
@@ -12,10 +9,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-import msgspec
-
-from reserve_listener.model import IncomingEvent
 from reserve_listener.store.shared import sql
+from reserve_listener.store.shared.batches import Batch, batches_after, encode
 from reserve_listener.store.shared.writer import Writer
 from reserve_listener.store.sqlite import schema
 from reserve_listener.store.sqlite.file import File
@@ -28,19 +23,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from reserve_listener.errors import StoreError
+    from reserve_listener.model import IncomingEvent
     from reserve_listener.store.shared.projecting import Position
 
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(list[IncomingEvent]).decode
-
 T = TypeVar("T")
-
-
-class Batch(NamedTuple):
-    """Pushes that were made durable together."""
-
-    number: int
-    events: Sequence[IncomingEvent]
 
 
 class _Put(NamedTuple):
@@ -108,7 +94,9 @@ class Inbox:
 
     async def left(self) -> list[Batch]:
         """What is not in the store, in the order in which it came."""
-        batches: list[Batch] = await self._writer.submit(partial(_left, self._projected), writes=False)
+        batches: list[Batch] = await self._writer.submit(
+            partial(batches_after, self._projected), writes=False
+        )
         return batches
 
     def projected(self, number: int) -> None:
@@ -145,7 +133,7 @@ def _look(connection: sqlite3.Connection) -> tuple[str, int]:
 
 def _put(items: Sequence[_Put], connection: sqlite3.Connection) -> list[None]:
     for batch, _ in items:
-        connection.execute(sql.PUT_BATCH, (batch.number, _encode(batch.events)))
+        connection.execute(sql.PUT_BATCH, (batch.number, encode(batch.events)))
     if free := max(item.free for item in items):
         _free(free, connection)
     return [None] * len(items)
@@ -157,8 +145,3 @@ def _free(projected: int, connection: sqlite3.Connection) -> None:
 
 def _touch(connection: sqlite3.Connection) -> None:
     connection.execute(sql.TOUCH_INBOX)
-
-
-def _left(projected: int, connection: sqlite3.Connection) -> list[Batch]:
-    rows = connection.execute(sql.BATCHES_AFTER, (projected,))
-    return [Batch(number, _decode(events)) for number, events in rows]

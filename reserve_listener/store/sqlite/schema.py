@@ -97,7 +97,7 @@ def open_writer(path: Path, part: Part = STORE) -> sqlite3.Connection:
         _migrate(connection, part)
     except sqlite3.Error as error:
         connection.close()
-        raise _explained(path, error) from error
+        raise explained(path, error) from error
     except StoreError:
         connection.close()
         raise
@@ -113,7 +113,7 @@ def require_sound(connection: sqlite3.Connection, path: Path, *, indexes: bool =
         check = "integrity_check" if indexes else "quick_check"
         (found,) = connection.execute(f"PRAGMA {check}(1)").fetchone()
     except sqlite3.Error as error:
-        raise _explained(path, error) from error
+        raise explained(path, error) from error
     if found != "ok":
         raise _damaged(path, found)
 
@@ -128,7 +128,7 @@ def open_reader(path: Path, part: Part = STORE, *, older: bool = False) -> sqlit
     try:
         connection = sqlite3.connect(f"file:{_uri(path)}?mode=ro", uri=True, timeout=BUSY_TIMEOUT_S)
     except sqlite3.Error as error:
-        raise _explained(path, error) from error
+        raise explained(path, error) from error
     try:
         _identify(connection, path, part)
         version = _version(connection)
@@ -136,7 +136,7 @@ def open_reader(path: Path, part: Part = STORE, *, older: bool = False) -> sqlit
             raise StoreError(_versions_differ(path, version, part))
     except sqlite3.Error as error:
         connection.close()
-        raise _explained(path, error) from error
+        raise explained(path, error) from error
     except StoreError:
         connection.close()
         raise
@@ -156,7 +156,7 @@ def look_at(path: Path, part: Part = STORE) -> None:
         ) as connection:
             _identify(connection, path, part)
     except sqlite3.Error as error:
-        raise _explained(path, error) from error
+        raise explained(path, error) from error
 
 
 def require_header(path: Path) -> None:
@@ -214,7 +214,8 @@ def _versions_differ(path: Path, version: int, part: Part) -> str:
     )
 
 
-def _explained(path: Path, error: sqlite3.Error) -> StoreError:
+def explained(path: Path, error: sqlite3.Error) -> StoreError:
+    """What is wrong with the file, and what to do."""
     name = getattr(error, "sqlite_errorname", "")
     if name == "SQLITE_NOTADB":
         return WrongStoreError(

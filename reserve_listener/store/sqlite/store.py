@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from reserve_listener.model import IncomingEvent, Insight
     from reserve_listener.protocols.backend import StoreOptions
     from reserve_listener.store.shared.appending import Appended
-    from reserve_listener.store.sqlite.inbox import Batch
+    from reserve_listener.store.shared.batches import Batch
 
 CROWDED: Final = 0.5
 """From this share of the bound on what the logs take is given back before anything is dropped for it."""

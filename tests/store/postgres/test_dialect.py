@@ -25,7 +25,15 @@ STATEMENTS = {
     if name.isupper() and isinstance(text, str) and not name.startswith("_")
 }
 
-OF_FILES = {"MOVE_INBOX", "INBOX_POSITION", "INBOX_ID", "NEWEST_BATCH", "PUT_BATCH", "BATCHES_AFTER"} | {
+OF_FILES = {
+    "COUNT_BATCHES_AFTER",
+    "MOVE_INBOX",
+    "INBOX_POSITION",
+    "INBOX_ID",
+    "NEWEST_BATCH",
+    "PUT_BATCH",
+    "BATCHES_AFTER",
+} | {
     "TOUCH_INBOX",
     "FREE_BATCHES",
 }

@@ -14,8 +14,8 @@ import pytest
 from reserve_listener.errors import StoreError
 from reserve_listener.model import PlaceNews, Verdict
 from reserve_listener.simulator import patience
+from reserve_listener.store.shared.batches import decode, encode
 from reserve_listener.store.sqlite import schema
-from reserve_listener.store.sqlite.inbox import _decode, _encode
 from reserve_listener.store.sqlite.places import inbox_path
 from reserve_listener.store.sqlite.reader import SqliteReader
 from reserve_listener.store.sqlite.store import SqliteStore
@@ -286,7 +286,7 @@ def test_an_older_inbox_is_read() -> None:
     """An event that waits since before there was news has none: it is about limits."""
     news = (PlaceNews(scope_type="room", scope_id="omm_1", name="Ada"),)
     named = msgspec.structs.replace(small_event("e2"), news=news)
-    (array,) = msgspec.msgpack.decode(_encode([small_event("e1")]))
+    (array,) = msgspec.msgpack.decode(encode([small_event("e1")]))
     older = msgspec.msgpack.encode([array[:8]])
-    assert _decode(older) == [small_event("e1")]
-    assert _decode(_encode([named])) == [named]
+    assert decode(older) == [small_event("e1")]
+    assert decode(encode([named])) == [named]

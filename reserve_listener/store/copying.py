@@ -1,0 +1,104 @@
+"""`store copy`: all that one store knows, into another one that is made for it; of which kind they are does not matter.
+
+What must stay true: a copy that was broken off at any moment goes on where it was and holds no row twice; nothing is a store
+before it holds, row by row, what the original holds; and nobody works on the original meanwhile.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import msgspec
+
+from reserve_listener.errors import StoreError
+from reserve_listener.protocols.copying import Place
+from reserve_listener.store import backend
+from reserve_listener.store.shared.tables import TABLES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from reserve_listener.protocols.copying import Copy, Original, Row, Rows, Table
+
+CHECKSUM_BYTES: Final = 16
+
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class Progress(NamedTuple):
+    """So many rows of all are copied, or checked; now it is at this table."""
+
+    doing: str
+    table: str
+    done: int
+    total: int
+
+
+class Sum(NamedTuple):
+    """What a table holds. The checksum is that of its rows, in whatever order."""
+
+    rows: int
+    checksum: str
+
+
+def copy(source: str, target: str, show: Callable[[Progress], None]) -> dict[str, Sum]:
+    """Copy the store with one URL to where there is none yet; what is then in it, by table. Raises `StoreError`."""
+    with backend(source).original() as original, backend(target).copy_of(original.name) as made:
+        counts = {table.name: original.count(table) for table in TABLES}
+        _fill(original, made, counts, show)
+        made.finish(original.newest_ever(), original.alerts())
+        found = _checked(original, made, counts, show)
+        original.require_unused()
+        made.publish()
+        return found
+
+
+def _fill(original: Original, made: Copy, counts: dict[str, int], show: Callable[[Progress], None]) -> None:
+    place, total = made.place() or Place(TABLES[0].name), sum(counts.values())
+    names = [table.name for table in TABLES]
+    left = names.index(place.table)
+    done = sum(counts[name] for name in names[:left]) + (made.count(TABLES[left]) if place.after else 0)
+    for table in TABLES[left:]:
+        after = place.after if table.name == place.table else ()
+        show(Progress("copied", table.name, done, total))
+        while rows := original.page(table, after):
+            after = table.key_of(rows[-1])
+            made.put(table, rows, Place(table.name, after))
+            done += len(rows)
+            show(Progress("copied", table.name, done, total))
+
+
+def _checked(
+    original: Original, made: Copy, counts: dict[str, int], show: Callable[[Progress], None]
+) -> dict[str, Sum]:
+    found: dict[str, Sum] = {}
+    total, done = sum(counts.values()), 0
+    for table in TABLES:
+        show(Progress("checked", table.name, done, total))
+        there = _sum(table, made)
+        if there != _sum(table, original):
+            made.discard()
+            raise StoreError(
+                f"the copy of {original.name} in {made.name} is not the same: {table.name}. Has a daemon worked on the store"
+                " since the copy was begun? The copy was removed; run the command again."
+            )
+        found[table.name] = there
+        done += there.rows
+    show(Progress("checked", table.name, done, total))
+    return found
+
+
+def _sum(table: Table, store: Rows) -> Sum:
+    rows = checksum = 0
+    for row in _all(table, store):
+        rows += 1
+        checksum += int.from_bytes(hashlib.blake2b(_encode(row), digest_size=CHECKSUM_BYTES).digest())
+    return Sum(rows, (checksum % (1 << 8 * CHECKSUM_BYTES)).to_bytes(CHECKSUM_BYTES).hex())
+
+
+def _all(table: Table, store: Rows) -> Iterator[Row]:
+    after: Row = ()
+    while rows := store.page(table, after):
+        after = table.key_of(rows[-1])
+        yield from rows
