@@ -228,12 +228,13 @@ class OnPostgres:
         del folder
         self.url = postgres.SERVER.database()
         self._held: list[Held] = []
+        self._patch = pytest.MonkeyPatch()
 
     async def open(
         self, *sinks: str, filters: Mapping[str, SinkFilter] | None = None, **options: Unpack[StoreOptions]
     ) -> Store:
         """As `open_store` does. One replica is all: what it has not is removed at once."""
-        pytest.MonkeyPatch().setattr(looking, "REMOVED_AFTER_MS", 0)
+        self._patch.setattr(looking, "REMOVED_AFTER_MS", 0)
         return await open_store(self.url, sinks, filters, **options)
 
     def stored(self, *, unreadable: bool = False) -> list[StoredEvent]:
@@ -273,7 +274,8 @@ class OnPostgres:
         return self._hold(lambda work: _shared(store)._writer.submit(work, writes=False))
 
     def let_go(self) -> None:
-        """At the end, also of a test that failed: nothing stands still."""
+        """At the end, also of a test that failed: nothing stands still, and nothing of it holds for the next one."""
+        self._patch.undo()
         for held in self._held:
             held.let_go()
 
