@@ -63,7 +63,8 @@ clean: ## remove the virtual environment and caches
 
 $(RUN): requirements/run.txt
 	@echo "Setting up $(VENV): $$(grep -c == $<) packages, all that the daemon needs. Once; a minute or two with a slow network."
-	@start=$$(date +%s) && $(PYTHON) -m venv $(VENV) && $(INSTALL) --require-hashes -r $< && touch $@ && \
+	@start=$$(date +%s) && $(PYTHON) -m venv $(VENV) && $(INSTALL) --require-hashes -r $< && \
+	  $(BIN)/python -m compileall -q reserve_listener && touch $@ && \
 	  echo "Set up in $$(($$(date +%s) - start)) s."
 
 $(READY): $(RUN) requirements/dev.txt pyproject.toml hatch_build.py

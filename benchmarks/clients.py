@@ -136,6 +136,8 @@ async def started(
         pinned = (
             ["taskset", "--cpu-list", ",".join(map(str, sorted(cores)))] if shutil.which("taskset") else []
         )
+        # An installed package is compiled: so is what a client loads from the second start on, whatever this shell prefers.
+        environ = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
         begun = time.perf_counter()
         with (folder / "out").open("wb") as out:
             process = await asyncio.create_subprocess_exec(
@@ -143,6 +145,7 @@ async def started(
                 *command(client, platform, folder, node=node, sinks=sinks, python=python),
                 stdout=out,
                 stderr=subprocess.STDOUT,
+                env=environ,
             )
             try:
                 await platform.connected(60)
