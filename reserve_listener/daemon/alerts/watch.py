@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     from reserve_listener.delivery import Workers
     from reserve_listener.model import Insight, SinkState, State
 
-TICK_S: Final = 1.0
+TICK_S: Final = 2.0
 """How soon something is noticed that is known in memory."""
 
-LOOK_MS: Final = 2_000
+LOOK_MS: Final = 5_000
 """How often the store is asked,"""
 SELDOM: Final = 50
 """or more seldom: with a large backlog an answer takes a while, and no more than a fiftieth of the store's time is for this."""
