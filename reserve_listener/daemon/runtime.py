@@ -7,7 +7,9 @@ import ctypes
 import gc
 import importlib
 import sys
-from typing import Any, Final
+from typing import Final
+
+from reserve_listener.imports import replaced
 
 COLLECT_AFTER: Final = 20_000
 """New objects, more than were given back, after which garbage is looked for: some thousand events."""
@@ -42,16 +44,8 @@ def starting() -> None:
 
 def _load_structlog() -> None:
     """Without rich, which it would load for tracebacks in colour: 30 ms and 3 MB, and ours are plain text."""
-    if "rich" in sys.modules:
-        return
-    hidden: dict[str, Any] = sys.modules
-    hidden["rich"] = (
-        None  # an import of it fails as if it were not installed (the import system, "The module cache")
-    )
-    try:
+    with replaced({"rich": None}):
         importlib.import_module("structlog")
-    finally:
-        del hidden["rich"]
 
 
 def started() -> None:

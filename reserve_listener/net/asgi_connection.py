@@ -11,18 +11,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, cast
 
 import h11
-from uvicorn.protocols.http.flow_control import FlowControl
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from reserve_listener.net.http_framing import Framing, HeadReader
+from reserve_listener.net.uvicorn import FlowControl, H11Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import uvicorn
-    from uvicorn.server import ServerState
-
     from reserve_listener.net.turns import Turns
+    from reserve_listener.net.uvicorn import Config, ServerState
 
 READ_BYTES: Final = 64 * 1024
 """What is read at once, and what waits of a connection's input at the most."""
@@ -76,7 +73,7 @@ class Limits:
 class Shared:
     """What the connections of one server have in common."""
 
-    config: uvicorn.Config
+    config: Config
     state: ServerState
     limits: Limits
     turns: Turns

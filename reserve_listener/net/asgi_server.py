@@ -19,13 +19,11 @@ import ssl
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
-import uvicorn
-from uvicorn.server import ServerState
-
 from reserve_listener.net import descriptors
 from reserve_listener.net.asgi_connection import READ_BYTES, Connection, Limits, Shared
 from reserve_listener.net.sockets import BACKLOG
 from reserve_listener.net.turns import Turns
+from reserve_listener.net.uvicorn import Config, ServerState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -205,8 +203,8 @@ class AsgiServer:
 
     # -- the app ------------------------------------------------------------------------------------------------------------
 
-    def _config(self) -> uvicorn.Config:
-        config = uvicorn.Config(
+    def _config(self) -> Config:
+        config = Config(
             self._guarded,
             interface="asgi3",
             ws="none",

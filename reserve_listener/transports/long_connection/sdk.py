@@ -6,7 +6,8 @@ fiftieth. While `load` runs, a finder stands before the usual ones and
 - gives the dispatcher's event families other than vc an empty `processor` module,
 - leaves empty what the client imports and the daemon never uses: the SDK's HTTP transport, which brings httpx and rich,
   the `__init__` that would load pkg_resources to declare a namespace, and requests, which only asks for the endpoint
-  (`connection` does that itself): 90 ms and 4.5 MB,
+  (`connection` does that itself): 90 ms and 4.5 MB; and cffi, with which pycryptodome would first parse declarations in C
+  (50 ms; without it, it takes ctypes),
 - compiles the dispatcher with postponed annotations, since those name the families' classes.
 
 What must stay true: nothing but import time changes, in this process only; no file is written, the finder is gone after
@@ -24,15 +25,15 @@ import importlib.util
 import logging
 import sys
 import warnings
-from contextlib import contextmanager
 from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
 from reserve_listener.errors import ReserveListenerError
+from reserve_listener.imports import replaced
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from types import CodeType
 
 ROOT: Final = "lark_oapi"
@@ -40,6 +41,8 @@ API: Final = f"{ROOT}.api"
 KEPT_API: Final = f"{API}.vc.v1"
 DISPATCHER: Final = f"{ROOT}.event.dispatcher_handler"
 UNUSED: Final = frozenset({f"{ROOT}.core.http.transport", f"{ROOT}.ws.pb.google"})
+_USELESS: Final = {"requests": ModuleType("requests"), "cffi": None}
+"""The first one has to be there to be imported."""
 EVENT_MODEL: Final = f"{KEPT_API}.model.p2_vc_reserve_config_updated_v1"
 
 
@@ -72,7 +75,7 @@ def _import() -> Sdk:
         sys.meta_path.insert(0, finder)
     try:
         # Since Python 3.12 the protobuf that it carries warns; where warnings are errors nothing would ever connect.
-        with warnings.catch_warnings(action="ignore", category=DeprecationWarning), _without_requests():
+        with warnings.catch_warnings(action="ignore", category=DeprecationWarning), replaced(_USELESS):
             return Sdk(
                 client=importlib.import_module(f"{ROOT}.ws.client"),
                 dispatcher=importlib.import_module(DISPATCHER).EventDispatcherHandler,
@@ -87,19 +90,6 @@ def _import() -> Sdk:
         if lean:
             sys.meta_path.remove(finder)
         _quiet_logger()
-
-
-@contextmanager
-def _without_requests() -> Iterator[None]:
-    """An empty module in its place, for the SDK only: a plugin that imports it afterwards gets the real one."""
-    if "requests" in sys.modules:
-        yield
-        return
-    sys.modules["requests"] = ModuleType("requests")
-    try:
-        yield
-    finally:
-        del sys.modules["requests"]
 
 
 def _quiet_logger() -> None:

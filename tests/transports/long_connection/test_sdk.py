@@ -147,18 +147,21 @@ def test_lean_is_lean(lean: dict[str, Any], normal: dict[str, Any]) -> None:
 
 
 def test_what_the_sdk_does_without_others_may_have() -> None:
-    """The client is loaded without requests, and a plugin that imports it afterwards gets the real one."""
+    """The client is loaded without requests and cffi, and a plugin that imports them afterwards gets the real ones."""
     code = """
 import asyncio, sys
 async def main():
     from reserve_listener.transports.long_connection import sdk
     sdk.load()
-    print("requests" in sys.modules)
+    print("requests" in sys.modules, "cffi" in sys.modules)
+    import cffi
     import requests
-    print(callable(requests.post))
+    from Crypto.Cipher import AES
+    print(callable(requests.post), callable(cffi.FFI), AES.new(bytes(32), AES.MODE_CBC, bytes(16)).encrypt(bytes(16)).hex()[:8])
 asyncio.run(main())
 """
-    assert python(code).split() == ["False", "True"]
+    # The key of zeros over a block of zeros: a known answer of AES-256 (NIST, CAVP).
+    assert python(code).split() == ["False", "False", "True", "True", "dc95c078"]
 
 
 def test_lean_is_the_same_sdk(lean: dict[str, Any], normal: dict[str, Any]) -> None:
