@@ -24,6 +24,7 @@ from reserve_listener.store.sqlite import schema
 from reserve_listener.store.sqlite.places import alerts_path, inbox_path
 from reserve_listener.store.sqlite.slots import Slots
 from tests import postgres
+from tests.dumping import dump
 from tests.helpers import append, event, push, receive, until, url_of
 
 if TYPE_CHECKING:
@@ -57,20 +58,6 @@ TEXTS = (
 BLOBS = (b"", b"\0", b"{}", b"\xff\xfe\\x00", b'{"a":"\\u0000"}', b"x" * 5_000)
 NUMBERS = (0, 1, -1, 1_790_000_000_000, 2**63 - 1, -(2**63))
 SMALL = {"state": (0, 1, 2), "attempts": (0, 7), "status": (200, 503), "configured": (0, 1), "top": (0, 1)}
-
-
-def dump(path: Path) -> dict[str, Any]:
-    """All that a store in a file holds, as another program sees it."""
-    found: dict[str, Any] = {}
-    with closing(sqlite3.connect(path)) as store, closing(sqlite3.connect(inbox_path(path))) as inbox:
-        names = [name for (name,) in store.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
-        for name in sorted({*names} - {"inbox"}):
-            found[name] = sorted(store.execute(f"SELECT * FROM {name}").fetchall(), key=repr)
-        known, number = store.execute("SELECT inbox, number FROM inbox").fetchone()
-        projected = number if (known,) == inbox.execute("SELECT id FROM inbox").fetchone() else 0
-        found["batches"] = inbox.execute("SELECT * FROM batches WHERE number > ?", (projected,)).fetchall()
-    found["alerts"] = Slots(alerts_path(path)).read()
-    return found
 
 
 def furnish(path: Path, random: Any, most: int = 12) -> None:
