@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import secrets
+import signal
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
@@ -12,7 +16,6 @@ from reserve_listener.simulator.postgres import IN_MEMORY, PostgresServer, insta
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
 __all__ = ["MISSING", "SERVER", "WITH_PASSWORD", "Server", "programs"]
 
@@ -40,6 +43,32 @@ class Server(PostgresServer):
         hba = data / "pg_hba.conf"
         hba.write_text(f"local all {WITH_PASSWORD} scram-sha-256\n{hba.read_text('utf-8')}", "utf-8")
 
+    def freeze(self) -> None:
+        """Stand still, as on a machine whose disk does not return: connections stay, and nobody answers."""
+        for process in self._processes():
+            _send(process, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Go on."""
+        for process in reversed(self._processes()):
+            _send(process, signal.SIGCONT)
+
+    def _processes(self) -> list[int]:
+        """The server, and what it has started."""
+        if not self.pid:
+            return []
+        children = []
+        for entry in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):  # it has just ended
+                if entry.read_text("utf-8").rpartition(")")[2].split()[1] == str(self.pid):
+                    children.append(int(entry.parent.name))
+        return [self.pid, *children]
+
+    def stop(self) -> None:
+        """Give everything back."""
+        self.thaw()
+        super().stop()
+
     def database(self) -> str:
         """The URL of an empty one of its own."""
         self.start()
@@ -53,6 +82,11 @@ class Server(PostgresServer):
         with psycopg.connect(self.url(database), autocommit=True) as connection:
             cursor = connection.execute(statement.encode())
             return cursor.fetchall() if cursor.description else []
+
+
+def _send(process: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):  # it has just ended
+        os.kill(process, number)
 
 
 SERVER: Final = Server()

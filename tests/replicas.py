@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
+import httpx2
 import psycopg
 
+from reserve_listener.simulator import patience
 from tests.daemon_process import Daemon, running, write_config
 
 if TYPE_CHECKING:
@@ -49,6 +52,20 @@ async def replicas(
             await stack.enter_async_context(running(config.parent, config, environ=environ))
             for config, environ in zip(configs, environs or [{}] * len(configs), strict=True)
         ]
+
+
+async def checked(daemon: Daemon, path: str) -> int:
+    """What a probe (`/livez`, `/readyz`) of a daemon with `[status]` is told."""
+    (port, *_) = [line["port"] for line in daemon.log() if line["event"] == "status.listening"]
+    async with httpx2.AsyncClient(timeout=patience(5)) as client:
+        return (await client.get(f"http://127.0.0.1:{port}{path}")).status_code
+
+
+async def until_checked(daemon: Daemon, path: str, status: int) -> None:
+    """Wait for that."""
+    async with asyncio.timeout(patience(30)):
+        while await checked(daemon, path) != status:
+            await asyncio.sleep(0.05)
 
 
 def rows(url: str, statement: str, *values: Any) -> list[tuple[Any, ...]]:

@@ -19,11 +19,13 @@ import psycopg
 from psycopg.pq import PipelineStatus, TransactionStatus
 from psycopg.types.numeric import Int8Dumper
 
-from reserve_listener.store.postgres import dialect
+from reserve_listener.store.postgres import dialect, waiting
 from reserve_listener.store.shared.medium import MediumError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+
+    from reserve_listener.store.postgres.waiting import BoundedConnection
 
 logging.getLogger("psycopg").setLevel(logging.CRITICAL)  # what it warns of is raised as well
 
@@ -32,9 +34,6 @@ Values: TypeAlias = "Sequence[Any] | Mapping[str, Any]"
 SCHEMA: Final = "reserve_listener"
 """Where the tables are: an own schema, so that no other program's names are in the way."""
 
-STATEMENT_TIMEOUT_S: Final = 20
-"""The longest step, a chunk of retention, takes some tenths of a second; a server that is so slow is as good as away."""
-
 IDLE_TIMEOUT_S: Final = 5
 """A replica that is frozen in a transaction would hold up the others: the server ends it then."""
 
@@ -42,7 +41,7 @@ APPEND_LOCK: Final = 0x5265734C
 """The advisory lock of those who append ("ResL")."""
 
 _BEGIN: Final = f"""
-SELECT set_config('search_path', '{SCHEMA}', true), set_config('statement_timeout', '{STATEMENT_TIMEOUT_S}s', true),
+SELECT set_config('search_path', '{SCHEMA}', true), set_config('statement_timeout', %s, true),
   set_config('idle_in_transaction_session_timeout', '{IDLE_TIMEOUT_S}s', true),
   set_config('synchronous_commit',
     CASE WHEN current_setting('synchronous_commit') IN ('off', 'local') THEN 'on'
@@ -59,7 +58,7 @@ _CONFLICTS: Final = (psycopg.errors.DeadlockDetected, psycopg.errors.Serializati
 class Connection:
     """Used by one thread. `name`: what messages call the store."""
 
-    def __init__(self, real: psycopg.Connection[Any], name: str) -> None:
+    def __init__(self, real: BoundedConnection, name: str) -> None:
         self._real = real
         self._name = name
         self._pipeline: psycopg.Pipeline | None = None
@@ -79,12 +78,12 @@ class Connection:
     @contextlib.contextmanager
     def transaction(self, *, reads: bool = False, timeout_s: float | None = None) -> Iterator[None]:
         """`reads`: what is in it sees the store as of one moment, and nothing that it writes stays."""
+        timeout_s = waiting.STATEMENT_TIMEOUT_S if timeout_s is None else timeout_s
+        self._real.allow(timeout_s + waiting.GRACE_S)
         with self._explained(), self._real.pipeline() as self._pipeline:
             try:
                 self._send("BEGIN ISOLATION LEVEL REPEATABLE READ" if reads else "BEGIN")
-                self._send(_BEGIN)
-                if timeout_s is not None:
-                    self._send(f"SET LOCAL statement_timeout = {max(1, int(timeout_s * 1000))}")
+                self._send(_BEGIN, (f"{max(1, int(timeout_s * 1000))}ms",))
                 yield
                 self._send("ROLLBACK" if reads else "COMMIT")
                 self._pipeline.sync()
@@ -149,6 +148,7 @@ class Connection:
 
     def notices(self, timeout_s: float) -> Iterator[str]:
         """What was told on the channels that this connection listens to, for so long."""
+        self._real.allow(timeout_s + waiting.STATEMENT_TIMEOUT_S)
         with self._explained():
             for notice in self._real.notifies(timeout=timeout_s):
                 yield notice.payload

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 
-from reserve_listener.errors import StoreError
+from reserve_listener.errors import StoreError, WrongStoreError
 from reserve_listener.store.postgres import schema
-from reserve_listener.store.postgres.connection import is_conflict, told
+from reserve_listener.store.postgres.connection import SCHEMA, is_conflict, told
 from reserve_listener.store.shared.medium import MediumError, NotNowError
 
 if TYPE_CHECKING:
@@ -94,16 +94,21 @@ class Database:
             with connection.transaction(reads=True):
                 return job, job.work([job.item], connection)[0], None
         except NotNowError as error:
-            return job, None, StoreError(str(error))
+            return job, None, MediumError(str(error))
         except Exception as error:  # noqa: BLE001  # as in `_commit`
             return job, None, self.failure(error)
 
     def has_failed(self, error: BaseException) -> bool:
         """See `Medium.has_failed`."""
-        return isinstance(error, MediumError) or isinstance(error.__cause__, MediumError)
+        return is_away(error)
 
     def failure(self, error: BaseException) -> StoreError:
         """See `Medium.failure`."""
+        if isinstance(error, psycopg.errors.InsufficientPrivilege):
+            return WrongStoreError(
+                f"the store {self._target.name} cannot be used: {told(error)}. Let the role of store.url own the tables"
+                f" of the schema {SCHEMA}, or grant it all that their owner may."
+            )
         if isinstance(error, StoreError) and not isinstance(error, MediumError):
             return error
         text = told(error) if isinstance(error, psycopg.Error) else error
@@ -127,6 +132,11 @@ class Database:
     def release(self) -> None:
         """See `Medium.release`."""
         self.close()
+
+
+def is_away(error: BaseException) -> bool:
+    """Whether it is the server that failed, or the way to it: waiting may help."""
+    return isinstance(error, MediumError) or isinstance(error.__cause__, MediumError)
 
 
 def _transaction(connection: Connection, jobs: Sequence[Job]) -> list[Result]:

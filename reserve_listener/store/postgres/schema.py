@@ -12,6 +12,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from reserve_listener.errors import ConfigError, StoreError, WrongStoreError
+from reserve_listener.store.postgres import waiting
 from reserve_listener.store.postgres.connection import SCHEMA, Connection, told
 from reserve_listener.store.shared.medium import MediumError
 
@@ -24,11 +25,14 @@ OLDEST: Final = 140000
 MIGRATING: Final = 0x5265734D
 """The advisory lock of those who make or change the tables ("ResM"): replicas may start together."""
 
+MIGRATION_TIMEOUT_S: Final = 600.0
+"""A change of the tables may have to write all of them anew; other replicas wait for it."""
+
 DEFAULTS: Final[Mapping[str, str]] = {
     "application_name": "reserve-listener",
     # What waits for the database is answered 500 after 2.5 s.
     "connect_timeout": "3",
-    # A server that has vanished is noticed within 20 s: no thread hangs for as long as /livez would mind (30 s).
+    # A server that has vanished is noticed within 20 s; `waiting` has the rest.
     "tcp_user_timeout": "15000",
     "keepalives_idle": "5",
     "keepalives_interval": "5",
@@ -66,7 +70,7 @@ class Target:
         if self.password_file is not None:
             options["password"] = _password(self.password_file)
         try:
-            real: psycopg.Connection[Any] = psycopg.connect(
+            real = waiting.BoundedConnection.connect(
                 make_conninfo(**options), autocommit=True, prepare_threshold=None
             )
         except psycopg.Error as error:
@@ -77,6 +81,7 @@ class Target:
             raise WrongStoreError(
                 f"the store {self.name} is on PostgreSQL {found}, which is too old: version 14 or newer is needed."
             )
+        real.allow(waiting.STATEMENT_TIMEOUT_S)
         return Connection(real, self.name)
 
     def _explained(self, error: psycopg.Error) -> StoreError:
@@ -121,7 +126,7 @@ def migrate(connection: Connection, target: Target, *, source: str | None = None
     `source`: they are for a copy of this store, and nobody else's until that is whole.
     """
     try:
-        with connection.transaction():
+        with connection.transaction(timeout_s=MIGRATION_TIMEOUT_S):
             connection.query(f"SELECT pg_advisory_xact_lock({MIGRATING})")
             _require_whole(connection, target)
             version = version_of(connection)

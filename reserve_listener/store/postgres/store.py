@@ -21,15 +21,14 @@ from reserve_listener.model import Claimed, Pruned, SinkFilter, Verdict
 from reserve_listener.store.postgres import appending, listening, looking
 from reserve_listener.store.postgres.database_clock import DatabaseClock
 from reserve_listener.store.postgres.leases import BEAT_S, RECONCILE, RETENTION, SINK, Membership
-from reserve_listener.store.postgres.medium import FIRST_PAUSE_S, LONGEST_PAUSE_S, Database
-from reserve_listener.store.postgres.schema import AwayError
+from reserve_listener.store.postgres.medium import FIRST_PAUSE_S, LONGEST_PAUSE_S, Database, is_away
 from reserve_listener.store.shared import naming, rebuilding, sql
 from reserve_listener.store.shared.batches import batches_after
 from reserve_listener.store.shared.store import SqlStore
 from reserve_listener.store.shared.writer import Writer, each, resolve
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
     from typing import Unpack
 
     from reserve_listener.model import EventQuery, IncomingEvent, Insight
@@ -44,6 +43,9 @@ log = structlog.get_logger("store")
 
 BATCHES_REMEMBERED: Final = 4_096
 """Batches whose verdicts nobody has asked for yet: intake asks for each soon after it is answered."""
+
+SOON_S: Final = 5.0
+"""For what the daemon's heartbeat asks: the watchdog (30 s) must not take a database that is slow for a daemon that hangs."""
 
 CLOSE_TIMEOUT_S: Final = 5.0
 """For giving back what is held; a database that is away gives it back itself when the leases run out."""
@@ -75,45 +77,48 @@ class PostgresStore(SqlStore):
     async def open(
         self, sinks: Sequence[str], filters_by_sink: Mapping[str, SinkFilter] | None = None
     ) -> None:
-        """Connect, migrate, and make `sinks` the ones that get deliveries. Raises `StoreError`."""
-        await self._connect()
-        try:
-            await self._go_by_the_database()
-            await self._watch_clock()
-            self._unbuilt = await self._writer.submit(rebuilding.is_left, writes=False)
-            await self.set_sinks(sinks, filters_by_sink)
-            await self.dead_letter_removed()
-            await self.measure()
-        except BaseException:
-            await self.close()
-            raise
+        """Connect, migrate, and make `sinks` the ones that get deliveries; a server that is away is waited for.
+
+        Raises `StoreError` for what waiting does not mend.
+        """
+        pause_s = FIRST_PAUSE_S
+        while not await self._opened(sinks, filters_by_sink, pause_s):
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
         self._listening = listening.Listening(self._target, self.member.id, self._heard)
         self._listening.start()
         self._beating = asyncio.create_task(self._beat(), name="store-beat")
         if self._unbuilt:
             self._rebuilding = asyncio.create_task(self._rebuild(), name="rebuilding")
 
-    async def _connect(self) -> None:
-        """A server that is away is waited for."""
-        pause_s = FIRST_PAUSE_S
-        while True:
-            self._writer = Writer(Database(self._target))
-            self._receiver = Writer(Database(self._target), name="store-receiver")
-            self._keeper = Writer(Database(self._target), name="store-keeper")
-            try:
-                for writer in self._writers:
-                    await writer.open()
-            except AwayError as error:
-                log.error("store.unreachable", error=str(error), delay_s=pause_s)
-            except BaseException:
+    async def _opened(
+        self, sinks: Sequence[str], filters_by_sink: Mapping[str, SinkFilter] | None, pause_s: float
+    ) -> bool:
+        """Whether the server was there for all of it."""
+        self._writer = Writer(Database(self._target))
+        self._receiver = Writer(Database(self._target), name="store-receiver")
+        self._keeper = Writer(Database(self._target), name="store-keeper")
+        try:
+            await self._begin(sinks, filters_by_sink)
+        except BaseException as error:
+            if not is_away(error):
                 await self.close()
                 raise
-            else:
-                return
+            log.error("store.unreachable", error=str(error), delay_s=pause_s)
             for writer in self._writers:
                 await writer.close()
-            await asyncio.sleep(pause_s)
-            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+            return False
+        return True
+
+    async def _begin(self, sinks: Sequence[str], filters_by_sink: Mapping[str, SinkFilter] | None) -> None:
+        for writer in self._writers:
+            await writer.open()
+        await self._go_by_the_database()
+        await self._watch_clock()
+        self._unbuilt = await self._writer.submit(rebuilding.is_left, writes=False)
+        await self.set_sinks(sinks, filters_by_sink)
+        await self.dead_letter_removed()
+        await self.measure()
 
     @property
     def _writers(self) -> tuple[Writer, ...]:
@@ -249,8 +254,21 @@ class PostgresStore(SqlStore):
     async def touch(self, app_id: str) -> None:
         """See `StorePresence.touch`."""
         del app_id
-        for writer in self._writers[:2]:
-            await writer.submit(looking.touch, writes=True)
+        async with _soon():
+            for writer in self._writers[:2]:
+                await writer.submit(looking.touch, writes=True)
+
+    async def know_app(
+        self, app_id: str, *, gap_since_ms: int | None = None, longer_than_ms: int = 0
+    ) -> int | None:
+        """See `StorePresence.know_app`."""
+        async with _soon():
+            return await super().know_app(app_id, gap_since_ms=gap_since_ms, longer_than_ms=longer_than_ms)
+
+    async def backlog(self) -> dict[str, int]:
+        """See `StoreHealth.backlog`."""
+        async with _soon():
+            return await super().backlog()
 
     async def measure(self) -> int:
         """See `StoreUpkeep.measure`."""
@@ -428,3 +446,12 @@ class PostgresStore(SqlStore):
     async def prune_history(self, before_ms: int) -> tuple[int, bool]:
         """See `StoreUpkeep.prune_history`. Of all replicas one does."""
         return await super().prune_history(before_ms) if self.leads(RETENTION) else (0, True)
+
+
+@contextlib.asynccontextmanager
+async def _soon() -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(SOON_S):
+            yield
+    except TimeoutError:
+        raise StoreError(f"the database has not answered within {SOON_S:g} s") from None

@@ -18,7 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from reserve_listener.errors import StoreError
-from reserve_listener.store.shared.medium import NotNowError
+from reserve_listener.store.shared.medium import MediumError, NotNowError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -230,7 +230,7 @@ class Writer:
         except NotNowError as error:
             self._failure = str(error)
             self.failed_commits += any(job.writes for job in jobs)
-            self._tell(_tell_all, [(job, None, StoreError(str(error))) for job in jobs])
+            self._tell(_tell_all, [(job, None, MediumError(str(error))) for job in jobs])
             return
         writes = [job for job in jobs if job.writes]
         if writes:
@@ -239,7 +239,13 @@ class Writer:
             self._tell(_tell_all, results)
         reads = [job for job in jobs if not job.writes]
         if reads:
-            self._tell(_tell_all, [self._medium.read(job) for job in reads])
+            self._tell(_tell_all, [self._read(job) for job in reads])
+
+    def _read(self, job: Job) -> Result:
+        self._busy_since = (
+            time.monotonic()
+        )  # one may wait as long as the medium lets it; several in a row hang nowhere
+        return self._medium.read(job)
 
     def _judge(self, results: Sequence[Result], *, wrote: bool) -> None:
         """Health follows what was last written; a connection that may be spoiled is not used again."""

@@ -104,6 +104,16 @@ async def test_a_role_that_may_not_make_tables(database: str) -> None:
     await (await open_store(SERVER.url(empty, "plain"), ["a"])).close()
 
 
+async def test_a_role_that_may_not_use_the_tables(database: str) -> None:
+    """Somebody else made them: which table it is, and whose they should be."""
+    await (await open_store(SERVER.url(database), ["a"])).close()
+    SERVER.ask(database, "GRANT USAGE ON SCHEMA reserve_listener TO plain")
+    SERVER.ask(database, "GRANT SELECT ON reserve_listener.version TO plain")
+    told = await refused(SERVER.url(database, "plain"))
+    assert "permission denied for table" in told
+    assert "own the tables" in told
+
+
 async def test_a_server_that_is_too_old(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Says which version it is and which is needed."""
     monkeypatch.setattr(schema, "OLDEST", 990_000)
