@@ -7,6 +7,7 @@ READY := $(VENV)/.ready
 # Two at a time, a module as a whole, for what it sets up is dear.
 TWO := -n 2 --dist loadscope --no-loadscope-reorder
 # The pins name all that is needed. Asked for dependencies as well, an older pip trips over a newer release of one with an extra.
+# Each has a wheel: building one would fetch tools that nobody has pinned.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
 
 .PHONY: help demo quick test cover lint types long systemd bench pictures pins clean
@@ -63,12 +64,12 @@ clean: ## remove the virtual environment and caches
 
 $(RUN): requirements/run.txt
 	@echo "Setting up $(VENV): $$(grep -c == $<) packages, all that the daemon needs. Once; a minute or two with a slow network."
-	@start=$$(date +%s) && $(PYTHON) -m venv $(VENV) && $(INSTALL) --require-hashes -r $< && \
+	@start=$$(date +%s) && $(PYTHON) -m venv $(VENV) && $(INSTALL) --only-binary=:all: --require-hashes -r $< && \
 	  $(BIN)/python -m compileall -q reserve_listener && touch $@ && \
 	  echo "Set up in $$(($$(date +%s) - start)) s."
 
 $(READY): $(RUN) requirements/dev.txt pyproject.toml hatch_build.py
 	@echo "Adding what the tests need: ruff, mypy, pytest and more, $$(grep -c == requirements/dev.txt) packages in all. Once."
-	@start=$$(date +%s) && $(INSTALL) --require-hashes -r requirements/dev.txt && \
+	@start=$$(date +%s) && $(INSTALL) --only-binary=:all: --require-hashes -r requirements/dev.txt && \
 	  $(INSTALL) --no-build-isolation --editable . && touch $@ && \
 	  echo "Added in $$(($$(date +%s) - start)) s."

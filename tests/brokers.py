@@ -108,7 +108,10 @@ class Server:
     @contextmanager
     def hanging(self) -> Iterator[None]:
         """It hears and never answers; afterwards it does."""
+        assert self._process is not None
         self.signal(signal.SIGSTOP)
+        # On a busy machine one of its threads may still answer before another has taken the signal.
+        os.waitid(os.P_PID, self._process.pid, os.WSTOPPED)
         try:
             yield
         finally:

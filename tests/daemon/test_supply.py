@@ -44,6 +44,14 @@ def test_nothing_but_the_pins_is_looked_for(file: str) -> None:
     assert all("--no-deps" in line for line in installs), installs
 
 
+@pytest.mark.parametrize("file", ["Makefile", ".ci/run", "docs/service.md"])
+def test_nothing_is_built_of_a_foreign_source(file: str) -> None:
+    """What has no wheel would be built by pip, with tools of today that nobody has pinned."""
+    installs = [line for line in (ROOT / file).read_text().splitlines() if "--require-hashes" in line]
+    assert installs
+    assert all("--only-binary=:all:" in line for line in installs), installs
+
+
 @pytest.mark.parametrize("unit", ["reserve-listener.service", "reserve-listener@.service"])
 def test_the_units_bound_the_memory(unit: str) -> None:
     """More than what the daemon's own bounds add up to, and less than a small machine has."""

@@ -257,6 +257,28 @@ async def test_it_reconnects_for_ever(tmp_path: Path, name: str) -> None:
         await sink.close()
 
 
+async def test_a_server_that_falls_silent_is_left_for_another(tmp_path: Path, name: str) -> None:
+    """One that is connected and answers nothing any more: the client itself would stay with it for minutes."""
+    servers = []
+    with ExitStack() as ending:
+        for one in ("a", "b"):
+            (tmp_path / one).mkdir()
+            servers.append(ending.enter_context(running(NatsServer(tmp_path / one))))
+            async with stream(servers[-1].port, name):
+                pass
+        addresses = tuple(f"nats://127.0.0.1:{server.port}" for server in servers)
+        sink: Any = sink_of(table(servers[0], name, servers=addresses, timeout=1))
+        first, second = sample_deliveries(2)
+        await sink.deliver([first])
+        connected = (await sink._link.client()).connected_url.port
+        silent, other = sorted(servers, key=lambda server: server.port != connected)
+        with silent.hanging():
+            await until_delivered(sink, second)
+        await sink.close()
+        async with stream(other.port, name) as context:
+            assert await ids(context, name) == [second.event_id]
+
+
 async def test_a_login_that_is_revoked_and_given_again(tmp_path: Path, name: str) -> None:
     """The server closes the connection for good, which ends the client: the sink makes a new one when the login works again."""
     config = tmp_path / "server.conf"
@@ -390,21 +412,6 @@ async def test_no_login_goes_over_a_connection_that_should_be_encrypted(tmp_path
         await until(lambda: not serving)
     assert "does not offer TLS" in str(error)
     assert heard == b""
-
-
-def test_credentials_are_read_whole_and_masked_by_line(tmp_path: Path) -> None:
-    """A .creds file has several lines, and none of its secrets is shown."""
-    jwt, seed = "eyJ0eXAiOiJKV1QifQ.e30.c2ln", "SUAIBDPBAUTWCWBKIO6XHQNINK5FWJW4OHLXC3HQ2KFE4PEJUA44CNHTC4"
-    creds = tmp_path / "creds"
-    creds.write_text(
-        f"-----BEGIN NATS USER JWT-----\n{jwt}\n------END NATS USER JWT------\n"
-        f"-----BEGIN USER NKEY SEED-----\n{seed}\n------END USER NKEY SEED------\n"
-    )
-    made_ = made("nats", name="bus", servers=("nats://h",), subject="rooms", creds_file=creds)
-    texts = {secret.get_secret_value() for secret in made_.secret_texts()}
-    assert {jwt, seed} <= texts
-    sink: Any = sink_of(made_)
-    assert str(sink._link._options["user_credentials"]) == creds.read_text()
 
 
 async def test_the_pages_consumer_prints_what_changed(server: NatsServer) -> None:

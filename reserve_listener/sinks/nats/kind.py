@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from reserve_listener.config import certificates, secret_files, values
-from reserve_listener.config.shown import quoted
+from reserve_listener.config.shown import quoted, secret_path_text
+from reserve_listener.errors import ConfigError
 from reserve_listener.sinks.brokers import settings as brokers
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from reserve_listener.net.target import Target
     from reserve_listener.protocols import SinkRuntime
+    from reserve_listener.sinks.nats.credentials import Credentials
     from reserve_listener.sinks.nats.sink import NatsSink
 
 SCHEMES: Final = ("nats", "tls")
@@ -87,7 +89,7 @@ class NatsKind:
         "creds_file": secret_files.read_lines,
     }
     files: Final = brokers.FILES
-    needs: Final = {"nats": "reserve-listener[nats]", "nkeys": "reserve-listener[nats]"}
+    needs: Final = {"nats": "reserve-listener[nats]"}
     docs: Final = "publishes events to NATS JetStream"
 
     def build(self, settings: NatsSettings, secrets: Mapping[str, Any], runtime: SinkRuntime) -> NatsSink:
@@ -110,7 +112,7 @@ class NatsKind:
             user=settings.user,
             password=texts.get("password_file"),
             token=texts.get("token_file"),
-            creds=texts.get("creds_file"),
+            credentials=_credentials(settings, texts.get("creds_file")),
             secrets=(*texts.values(), *self.masks(settings, secrets)),
         )
 
@@ -133,3 +135,14 @@ class NatsKind:
 
 
 KIND: Final = NatsKind()
+
+
+def _credentials(settings: NatsSettings, text: str | None) -> Credentials | None:
+    if settings.creds_file is None or text is None:
+        return None
+    from reserve_listener.sinks.nats.credentials import Credentials  # noqa: PLC0415  # it loads the cryptography
+
+    try:
+        return Credentials(text)
+    except ValueError as error:
+        raise ConfigError(f"creds_file: {secret_path_text(settings.creds_file)} {error}") from None

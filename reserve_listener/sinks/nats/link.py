@@ -1,6 +1,7 @@
-"""The connection to NATS: made in the background when it is first needed, and again for ever.
+"""The connection to NATS: made in the background when it is first needed, again for ever, and let go of when it is in doubt.
 
-What must stay true: no login is sent over a connection that should be encrypted and is not.
+What must stay true: no login is sent over a connection that should be encrypted and is not. And nobody waits long for a server
+that is connected and silent (frozen, or behind a network that has gone): the client itself notices after six minutes.
 """
 
 from __future__ import annotations
@@ -25,6 +26,10 @@ CLOSE_S: Final = 2.0
 class _Client(Client):
     """The client goes on in plain text when a server does not offer TLS, whatever the address says."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._auth_configured = True  # or it never looks at `signature_cb`
+
     def _connect_command(self) -> bytes:
         server = self._current_server
         if server is not None and server.uri.scheme == "tls" and not self._server_info.get("tls_required"):
@@ -48,6 +53,7 @@ class Link:
         self._options = options
         self._client: _Client | None = None
         self._connecting: asyncio.Task[None] | None = None
+        self._leaving: set[asyncio.Task[None]] = set()
         self._news = asyncio.Event()
         self._failures = 0
         self.last_error: Exception | None = None
@@ -55,7 +61,7 @@ class Link:
 
     async def client(self) -> Client:
         """A client that is connected. When each server has failed once meanwhile, raises what the last one said."""
-        client, failures = await self._current(), self._failures
+        client, failures = self._current(), self._failures
         while not client.is_connected:
             if self._failures >= failures + len(self._servers) or client.is_closed:
                 raise self.last_error or errors.ConnectionClosedError
@@ -63,25 +69,30 @@ class Link:
             await self._news.wait()
         return client
 
+    def drop(self, client: Client) -> None:
+        """Let go of a client that gets no answers, in the background; the next who asks gets another."""
+        if client is self._client:
+            self._let_go()
+
     async def close(self) -> None:
         """Give up connecting, and close. Does not raise, and takes `CLOSE_S` at most."""
-        client, connecting, self._client, self._connecting = self._client, self._connecting, None, None
-        if connecting is not None:
-            connecting.cancel()
-            await asyncio.gather(connecting, return_exceptions=True)
-        if client is not None:
-            with contextlib.suppress(Exception):
-                async with asyncio.timeout(CLOSE_S):
-                    await client.close()
-            client.drop()
+        self._let_go()
+        await asyncio.gather(*self._leaving)
 
-    async def _current(self) -> Client:
+    def _current(self) -> _Client:
         """A server that refuses the login later on closes the client for good: it needs a new one then."""
         if self._client is None or self._client.is_closed:
-            await self.close()
+            self._let_go()
             self._client = client = _Client()
             self._connecting = asyncio.create_task(self._connect(client), name=f"nats-{self._name}")
         return self._client
+
+    def _let_go(self) -> None:
+        client, connecting, self._client, self._connecting = self._client, self._connecting, None, None
+        if client is not None and connecting is not None:
+            leaving = asyncio.create_task(_leave(client, connecting), name=f"nats-{self._name}-leave")
+            self._leaving.add(leaving)
+            leaving.add_done_callback(self._leaving.discard)
 
     async def _connect(self, client: Client) -> None:
         try:
@@ -107,3 +118,12 @@ class Link:
 
     async def _changed(self) -> None:
         self._news.set()
+
+
+async def _leave(client: _Client, connecting: asyncio.Task[None]) -> None:
+    connecting.cancel()
+    await asyncio.gather(connecting, return_exceptions=True)
+    with contextlib.suppress(Exception):
+        async with asyncio.timeout(CLOSE_S):
+            await client.close()
+    client.drop()

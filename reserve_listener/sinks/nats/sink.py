@@ -10,7 +10,6 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
 from nats import errors
-from nats.aio.client import RawCredentials
 from nats.js.errors import APIError, NoStreamResponseError
 
 from reserve_listener.errors import (
@@ -31,7 +30,10 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Sequence
 
+    from nats.aio.client import Client
+
     from reserve_listener.model import Delivery
+    from reserve_listener.sinks.nats.credentials import Credentials
 
 CONTENT_TYPE: Final = "application/cloudevents+json"
 TOO_LARGE: Final = 10054
@@ -59,7 +61,7 @@ class NatsSink:
         user: str | None = None,
         password: str | None = None,
         token: str | None = None,
-        creds: str | None = None,
+        credentials: Credentials | None = None,
         secrets: Sequence[str] = (),
     ) -> None:
         self.name = name
@@ -68,8 +70,8 @@ class NatsSink:
         self._timeout_s = timeout_s
         self._say = Saying(", ".join(brokers.place(server, PORT) for server in servers), secrets)
         options: dict[str, Any] = {"user": user, "password": password, "token": token, "tls": tls}
-        if creds is not None:
-            options["user_credentials"] = RawCredentials(creds)
+        if credentials is not None:
+            options |= {"user_jwt_cb": credentials.token, "signature_cb": credentials.sign}
         self._link = Link(name, list(servers), options | {"connect_timeout": timeout_s})
 
     async def deliver(self, deliveries: Sequence[Delivery]) -> None:
@@ -83,6 +85,7 @@ class NatsSink:
 
     async def _deliver(self, delivery: Delivery) -> None:
         subject, before = self._subject.fill(delivery.body), self._link.last_error
+        client: Client | None = None
         try:
             async with asyncio.timeout(self._timeout_s):
                 client = await self._link.client()
@@ -95,6 +98,8 @@ class NatsSink:
             said = self._link.last_error
             if said is not None and said is not before:  # it concerned this one, or all
                 raise self._meaning(said, subject) from None
+            if client is not None:
+                self._link.drop(client)
             text = self._say(f"no acknowledgement within {self._timeout_s:g} s")
             raise TransientDeliveryError(text) from None
         except (errors.Error, OSError, ValueError) as error:
