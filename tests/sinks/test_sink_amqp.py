@@ -333,6 +333,29 @@ async def test_what_is_too_large_is_a_dead_letter(server: RabbitServer, name: st
     assert ids(await drained(server.port, name)) == ["event-0001"]
 
 
+async def test_what_was_on_its_way_beside_one_that_is_too_large_is_tried_again(
+    server: RabbitServer, name: str, tmp_path: Path
+) -> None:
+    """The broker closes the channel for one event's sake: the others are no dead letters, and the sink is not down."""
+    await queue(server.port, name)
+    deliveries = sample_deliveries(9)
+    padded = json.dumps(json.loads(deliveries[0].body) | {"padding": "x" * 1_100_000}).encode()
+    large, others = replace(deliveries[0], body=padded), deliveries[1:]
+    sink = sink_of(table(tmp_path, server.port, name))
+    await sink.deliver(sample_deliveries(1, first=10))
+    outcomes = await asyncio.gather(
+        *(sink.deliver([one]) for one in (large, *others)), return_exceptions=True
+    )
+    assert isinstance(outcomes[0], PermanentDeliveryError)
+    for outcome in filter(None, outcomes[1:]):
+        assert isinstance(outcome, TransientDeliveryError)
+        assert outcome.down == ("another event" not in str(outcome))
+    for one in others:
+        await until_delivered(sink, one)
+    await sink.close()
+    assert {one.event_id for one in others} <= set(ids(await drained(server.port, name)))
+
+
 async def test_a_connection_that_hangs_is_made_in_the_background(name: str, tmp_path: Path) -> None:
     """Somebody who accepts and says nothing is a sink that is down after its timeout, and closing waits for nobody."""
 

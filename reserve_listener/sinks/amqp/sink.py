@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 from typing import TYPE_CHECKING, Final
 
 from aio_pika import DeliveryMode, Message
@@ -86,11 +87,16 @@ class AmqpSink:
             text = self._say(f"no confirm within {self._timeout_s:g} s")
             raise TransientDeliveryError(text) from None
         except (exceptions.AMQPError, OSError, RuntimeError) as error:
-            raise self._meaning(error, key) from None
+            raise self._meaning(error, key, len(delivery.body)) from None
 
-    def _meaning(self, error: Exception, key: str) -> DeliveryError:
+    def _meaning(self, error: Exception, key: str, size: int) -> DeliveryError:
         text = str(error)
-        if isinstance(error, exceptions.ChannelPreconditionFailed) and "larger than" in text:
+        if isinstance(error, exceptions.ChannelPreconditionFailed) and (large := _TOO_LARGE.search(text)):
+            # The broker closes the channel, and with it goes what else was on its way.
+            if int(large[1]) != size:
+                return TransientDeliveryError(
+                    self._say("another event was larger than the broker takes"), down=False
+                )
             return PermanentDeliveryError(self._say(f"the event is larger than the broker takes: {text}"))
         if (wrong := self._misconfigured(error, key)) is not None:
             return MisconfiguredSinkError(self._say(*wrong))
@@ -113,6 +119,7 @@ class AmqpSink:
         return f"no queue of {where} takes the routing key {visible(key)}: bind one"
 
 
+_TOO_LARGE: Final = re.compile(r"message size (\d+) is larger than")
 _REFUSED: Final = (
     exceptions.AuthenticationError,
     exceptions.ProbableAuthenticationError,
