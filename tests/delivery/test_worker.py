@@ -484,6 +484,32 @@ async def test_what_is_ready_is_carried_while_outcomes_are_being_committed(base:
     assert set((await base.backlog()).values()) == {0}
 
 
+@pytest.mark.parametrize("commits", [0, 1, 2, 5])
+async def test_what_a_kill_may_repeat_is_bounded(base: Store, commits: int) -> None:
+    """Of what is delivered and not noted yet there are at most twelve times what may be on its way, however long a commit takes."""
+    store, sink = HeldStore(base), ScriptedSink(max_in_flight=4)
+    await fill(base, *((f"e{number}", f"omm_{number}") for number in range(400)))
+    noted = 0
+
+    async def settle(*args: Any) -> None:
+        nonlocal noted
+        store.log.append("settle")
+        if store.log.count("settle") > commits:
+            await store.may_settle.wait()
+        await base.settle(*args)
+        noted += len(args[1])
+
+    store.settle = settle  # type: ignore[method-assign]
+    worker = worker_of(sink, store)
+    async with working(worker):
+        await until(lambda: store.log.count("settle") > commits and not worker._pending.ready)
+        await until(lambda: not worker._attempts)
+        assert 4 < len(sink.ids) - noted <= 12 * 4
+        store.may_settle.set()
+        await asleep(worker)
+    assert len(sink.ids) == 400
+
+
 async def test_what_fails_while_outcomes_are_being_committed_is_committed_before_a_claim(base: Store) -> None:
     """No claim runs between a failure and its commit, whenever the attempt was made."""
 

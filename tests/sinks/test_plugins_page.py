@@ -22,7 +22,15 @@ if TYPE_CHECKING:
     from reserve_listener.simulator import HttpServer
 
 ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs/plugins.md").read_text(encoding="utf-8")
 TOKEN = "d1splay-token-value"
+
+
+def block(language: str, within: str) -> str:
+    """The page's only block of code that holds this."""
+    blocks = re.findall(rf"^```{language}\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+    (found,) = (one for one in blocks if within in one)
+    return str(found)
 
 
 def run(*command: str | Path, cwd: Path | None = None) -> str:
@@ -44,20 +52,29 @@ def contents(folder: Path) -> bytes:
     return b"".join(path.read_bytes() for path in folder.glob("*.*") if path.is_file())
 
 
+def break_it(folder: Path) -> None:
+    """The installed module needs what is not there."""
+    (module,) = folder.glob("venv/lib/*/site-packages/reserve_listener_lines.py")
+    module.write_text("import lines_client\n" + module.read_text())
+
+
 @pytest.fixture
 def package(tmp_path: Path) -> Path:
     """The files of the page's example."""
     folder = tmp_path / "reserve-listener-lines"
     folder.mkdir()
-    page = (ROOT / "docs/plugins.md").read_text(encoding="utf-8")
-    for name, text in re.findall(r"^`([\w.]+)`:\n\n```\w+\n(.*?)^```", page, re.DOTALL | re.MULTILINE):
+    for name, text in re.findall(r"^`([\w.]+)`:\n\n```\w+\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE):
         (folder / name).write_text(text, encoding="utf-8")
     return folder
 
 
 @pytest.fixture
 def python(package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The interpreter of an environment in which the package is installed; the daemon comes from this checkout."""
+    """The interpreter of an environment in which the package is installed; the daemon comes from this checkout.
+
+    The page's paths are relative to the working directory.
+    """
+    monkeypatch.chdir(tmp_path)
     pip = (sys.executable, "-m", "pip", "--disable-pip-version-check")
     run(*pip, "wheel", "--no-deps", "--no-build-isolation", "--no-index", "-w", tmp_path, package)
     (wheel,) = tmp_path.glob("*.whl")
@@ -87,14 +104,7 @@ async def test_the_page_makes_a_sink_that_works(
     listening = await asyncio.start_server(display, "127.0.0.1", 0)
     (tmp_path / "display_token").write_text(TOKEN)
     port = listening.sockets[0].getsockname()[1]
-    more = f"""
-[[sinks]]
-name = "display"
-type = "lines"
-host = "127.0.0.1"
-port = {port}
-token_file = "{tmp_path}/display_token"
-"""
+    more = block("toml", 'type = "lines"').replace("display.corp", "127.0.0.1").replace("7070", str(port))
     config = write_config(tmp_path, platform, server.url, more=more)
     async with listening, running(tmp_path, config, "--log-level", "debug") as daemon:
         await platform.connected(20)
@@ -113,6 +123,9 @@ token_file = "{tmp_path}/display_token"
         shown = (await asyncio.to_thread(daemon_process.ask, config, "config", "show")).decode()
         assert "timeout = 10  # default" in shown
     assert [token for token, _ in arrived] == [TOKEN] * 3
+    await asyncio.to_thread(break_it, tmp_path)
+    broken = (await asyncio.to_thread(daemon_process.ask, config, "check")).decode()
+    assert block("text", "lines_client").strip().partition(": sinks[0] ")[2] in broken
     kept = await asyncio.to_thread(contents, tmp_path)
     assert b"daemon.stopped" in kept
     assert TOKEN.encode() not in kept + f"{told}{checked}{tried}{shown}".encode()

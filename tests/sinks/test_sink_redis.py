@@ -246,6 +246,20 @@ async def test_a_full_server_is_tried_again(server: RedisServer, client: redis.R
     assert ids(client, stream) == ["event-0001"]
 
 
+async def test_a_replica_is_tried_again(server: RedisServer, client: redis.Redis, stream: str) -> None:
+    """While servers fail over, the one that is asked may be a replica: the event waits until it is not any more."""
+    sink = sink_of(table(server, stream))
+    client.replicaof("127.0.0.1", str(free_port()))
+    try:
+        with pytest.raises(TransientDeliveryError, match="read only replica"):
+            await sink.deliver(sample_deliveries(1))
+    finally:
+        client.replicaof("NO", "ONE")
+    await sink.deliver(sample_deliveries(1))
+    await sink.close()
+    assert ids(client, stream) == ["event-0001"]
+
+
 async def test_what_is_too_large_is_a_dead_letter(
     server: RedisServer, client: redis.Redis, stream: str
 ) -> None:
