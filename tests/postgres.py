@@ -15,6 +15,7 @@ import pytest
 from reserve_listener.simulator.postgres import IN_MEMORY, PostgresServer, installed as programs
 
 if TYPE_CHECKING:
+    import random
     from collections.abc import Sequence
 
 __all__ = ["MISSING", "SERVER", "WITH_PASSWORD", "Server", "programs"]
@@ -52,6 +53,12 @@ class Server(PostgresServer):
         """Go on."""
         for process in reversed(self._processes()):
             _send(process, signal.SIGCONT)
+
+    def kill_one(self, chance: random.Random) -> None:
+        """Of those that it has started: the others end then, too, and it recovers as after a crash."""
+        children = self._processes()[1:]
+        if children:
+            _send(chance.choice(children), signal.SIGKILL)
 
     def _processes(self) -> list[int]:
         """The server, and what it has started."""

@@ -416,7 +416,7 @@ class App:
             return {}
 
     async def _disabled(self) -> set[str]:
-        return {sink.name for sink in await self._store.sinks() if sink.disabled_ms is not None}
+        return await self._store.disabled()
 
     def _on_state(self, state: State) -> None:
         # Ready once the first attempt has come to something: a refusal of an unknown app then fails the start.

@@ -175,6 +175,9 @@ class StoreAdmin(Protocol):
     async def enable_sink(self, sink: str) -> bool:
         """Undo `disable_sink`. The time between does not count for the age of what waited. Whether it was disabled."""
 
+    async def disabled(self) -> set[str]:
+        """The sinks that are disabled; a store on a server says what it knew when it was last asked."""
+
 
 class StoreHealth(Protocol):
     """How the store is and what is in it. For `status`; changes nothing."""

@@ -265,6 +265,10 @@ class PostgresStore(SqlStore):
         async with _soon():
             return await super().know_app(app_id, gap_since_ms=gap_since_ms, longer_than_ms=longer_than_ms)
 
+    async def disabled(self) -> set[str]:
+        """See `StoreAdmin.disabled`. As of the last beat; `on_disabled` tells of what comes after it."""
+        return set(self._seen.disabled or ())
+
     async def backlog(self) -> dict[str, int]:
         """See `StoreHealth.backlog`."""
         async with _soon():
@@ -388,7 +392,10 @@ class PostgresStore(SqlStore):
 
     async def _write_of(self, sink: str, work: Callable[[Any], Any]) -> Any:
         name = f"{SINK}{sink}"
-        lease = partial(self.member.holds, name, self.member.last_fence(name), keep=True)
+        fence = self.member.last_fence(name)
+        if not fence:
+            return None  # it never was this replica's
+        lease = partial(self.member.holds, name, fence, keep=True)
         found, written = await self._writer.submit(partial(looking.write, lease, work), writes=True)
         if not written:
             log.warning(

@@ -391,6 +391,10 @@ class SqlStore(ABC):
                 self.on_requeue()
         return step.count
 
+    async def disabled(self) -> set[str]:
+        """See `StoreAdmin.disabled`."""
+        return {sink.name for sink in await self.sinks() if sink.disabled_ms is not None}
+
     async def backlog(self) -> dict[str, int]:
         """Deliveries that are not settled yet, for each configured sink; counted up to `BACKLOG_COUNTED`."""
         rows = await self._writer.submit(partial(_all, sql.BACKLOG, (BACKLOG_COUNTED,)), writes=False)

@@ -187,6 +187,7 @@ async def test_a_database_that_goes_away_refuses_pushes_until_it_is_back() -> No
         with pytest.raises(StoreError):
             await append(store, event("e2"))
         assert "failed" in str(store.problem)
+        assert await store.disabled() == set()  # the daemon's start needs it, and goes on
         server.start()
         async with asyncio.timeout(60):
             while True:
