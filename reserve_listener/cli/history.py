@@ -82,7 +82,7 @@ def _told(row: dict[str, Any], language: str, names: Mapping[str, str]) -> Itera
 def _name(path: str, language: str) -> str:
     from reserve_listener.intake.terms import BY_PATH
 
-    return BY_PATH[path].names[language] if path in BY_PATH else visible(path)
+    return BY_PATH[path].heading(language) if path in BY_PATH else visible(path)
 
 
 def _sides(change: dict[str, Any], language: str, names: Mapping[str, str]) -> str:

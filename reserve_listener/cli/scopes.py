@@ -167,7 +167,7 @@ def _facts(row: dict[str, Any], language: str, directory: "Directory") -> "Itera
     config = row["config"]
     for term in TERMS:
         names = directory.people if person else None
-        yield term.names[language] if person else term.path, term.read(config, language, names)
+        yield term.heading(language) if person else term.path, term.read(config, language, names)
     for key, value in config.items():
         beside = {key: value} if key not in FIELDS or not isinstance(value, dict) else None
         for name, other in (beside or value).items():
@@ -189,7 +189,7 @@ def _table(scopes: "Iterable[KnownScope]", language: str, directory: "Directory"
     about = {name: names[language] for name, names in ABOUT.items()}
     yield [
         *(about[name] for name in ("scope_id", "scope_type", "name", "path")),
-        *(term.names[language] for term in TERMS),
+        *(term.heading(language) for term in TERMS),
         *(about[name] for name in ("revision", "time")),
     ]
     for one in scopes:

@@ -17,13 +17,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Term:
-    """One limit. `names` and `values`: by language; a value that has no words of its own is shown as it is."""
+    """One limit. `names`, `values` and `units`: by language; a value that has no words of its own is shown as it is.
+
+    The name is the same wherever people meet the limit.
+    """
 
     section: str
     key: str
     names: dict[str, str]
     values: dict[str, dict[Any, str]] | None = None
     is_time: bool = False
+    units: dict[str, str] | None = None
+
+    def heading(self, language: str) -> str:
+        """Its name with the unit, over values that have none."""
+        if self.units is None:
+            return self.names[language]
+        return HEADINGS[language].format(self.names[language], self.units[language])
 
     @property
     def path(self) -> str:
@@ -60,6 +70,9 @@ def as_it_is(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
+HEADINGS = {"en": "{} ({})", "zh": "{}({})"}
+HOURS = {"en": "hours", "zh": "小时"}
+
 TERMS = (
     Term(
         "approve_config",
@@ -79,7 +92,8 @@ TERMS = (
     Term(
         "approve_config",
         "meeting_duration",
-        {"en": "Approval over (hours)", "zh": "需审批的预定时长(小时)"},
+        {"en": "Approval over", "zh": "需审批的预定时长"},
+        units=HOURS,
     ),
     Term("approve_config", "approvers", {"en": "Approvers", "zh": "审批人"}),
     Term(
@@ -88,13 +102,23 @@ TERMS = (
         {"en": "Time limits", "zh": "预定时间限制"},
         {"en": {True: "on", False: "off"}, "zh": {True: "开启", False: "关闭"}},
     ),
-    Term("time_config", "days_in_advance", {"en": "Days ahead", "zh": "最早可提前(天)"}),
+    Term(
+        "time_config",
+        "days_in_advance",
+        {"en": "Bookable ahead", "zh": "最早可提前预定"},
+        units={"en": "days", "zh": "天"},
+    ),
     Term(
         "time_config", "opening_hour", {"en": "A new day opens at", "zh": "开放当天可开始预定"}, is_time=True
     ),
     Term("time_config", "start_time", {"en": "Bookable from", "zh": "每日可预定开始"}, is_time=True),
     Term("time_config", "end_time", {"en": "Bookable until", "zh": "每日可预定结束"}, is_time=True),
-    Term("time_config", "max_duration", {"en": "Hours per booking", "zh": "单次可预定时长上限(小时)"}),
+    Term(
+        "time_config",
+        "max_duration",
+        {"en": "Longest booking", "zh": "单次可预定时长上限"},
+        units=HOURS,
+    ),
     Term(
         "reserve_scope_config",
         "allow_all_users",

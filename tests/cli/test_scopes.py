@@ -134,11 +134,11 @@ def test_history_at_a_terminal(tmp_path: Path, store: dict[str, str]) -> None:
     assert "2026-09-21 14:14:20 UTC #2  approval now required (over 1 h); 1 approver added;" in text
     assert "    Approval: not required → required" in text
     assert "    Approvers: + ou_ada" in text
-    assert "    Hours per booking: 24 → 2" in text
+    assert "    Longest booking (hours): 24 → 2" in text
     assert "(late, superseded)" in text
     with Terminal("history", ROOM, cwd=tmp_path, width=120, env=store) as terminal:
         assert terminal.ended() == 0
-        assert "Hours per booking: \x1b[31m24\x1b[0m → \x1b[32m2\x1b[0m" in terminal.raw
+        assert "Longest booking (hours): \x1b[31m24\x1b[0m → \x1b[32m2\x1b[0m" in terminal.raw
 
 
 def test_a_scope_that_is_not_known_or_not_clear(tmp_path: Path, store: dict[str, str]) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import example, given, strategies as st
 
 from reserve_listener.intake.terms import TERMS
 from reserve_listener.simulator.openapi import cards as platform
@@ -147,6 +147,7 @@ LOOKS: Final = st.builds(
 )
 
 
+@example(bodies=[{"data": {"changes": [{"path": "", "before": "", "after": " "}]}}], look=EN)
 @given(bodies=st.lists(BODIES, min_size=1, max_size=5), look=LOOKS)
 def test_any_events_make_a_card_within_the_bounds(bodies: list[dict[str, Any]], look: Look) -> None:
     """Whatever stands in them, the platform takes the card, and the text in its place; and nobody is notified."""

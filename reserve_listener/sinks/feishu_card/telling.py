@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 LONGEST_PATH: Final = 120
 LONGEST_SENTENCE: Final = 300
+EMPTY: Final = '""'
+"""A text with nothing in it. The platform refuses a cell without any."""
 LONGEST_CELL: Final = 80
 """A value in a table: on a telephone some four lines of its column."""
 LONGEST_DETAIL: Final = 1_000
@@ -205,7 +207,7 @@ def _sentence(data: Mapping[str, Any], changes: list[Change] | None, look: Look)
 
 def _row(change: Change, look: Look) -> Row:
     path, words = change["path"], intake_words.LANGUAGES[look.language]
-    name = BY_PATH[path].names[look.language] if path in BY_PATH else path
+    name = BY_PATH[path].heading(look.language) if path in BY_PATH else path
     if change.get("effective") is False:
         name = fill(words.moot, name)
     if "added" in change:
@@ -213,7 +215,7 @@ def _row(change: Change, look: Look) -> Row:
         after = _counted(words.added, path, change["added"], look)
     else:
         before, after = (_value(change, side, look) for side in ("before", "after"))
-    return Row(*(plain(text, LONGEST_CELL) for text in (name, before, after)))
+    return Row(*(plain(text, LONGEST_CELL) or EMPTY for text in (name, before, after)))
 
 
 def _counted(phrase: str, path: str, entries: list[Any], look: Look) -> str:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from reserve_listener.intake.terms import TERMS
+
 Words = dict[str, str]
 
 ENGLISH: Final[Words] = {
@@ -203,19 +205,7 @@ ENGLISH: Final[Words] = {
     "next": "Next",
     "previous": "Previous",
     # -- limits by name
-    "approve_config.approval_switch": "Approval",
-    "approve_config.approval_condition": "Needs approval",
-    "approve_config.meeting_duration": "Approval over",
-    "approve_config.approvers": "Approvers",
-    "time_config.time_switch": "Time limits",
-    "time_config.days_in_advance": "Ahead",
-    "time_config.opening_hour": "A new day opens at",
-    "time_config.start_time": "Bookable from",
-    "time_config.end_time": "Bookable until",
-    "time_config.max_duration": "Longest booking",
-    "reserve_scope_config.allow_all_users": "Bookable by",
-    "reserve_scope_config.allow_users": "Members",
-    "reserve_scope_config.allow_depts": "Departments",
+    **{term.path: term.names["en"] for term in TERMS},
     "bookable_hours": "Bookable",
     "approval_all": "every booking",
     "approval_over": "bookings over {}",
@@ -418,19 +408,7 @@ CHINESE: Final[Words] = {
     "changed": "最近变更",
     "next": "下一页",
     "previous": "上一页",
-    "approve_config.approval_switch": "预定审批",
-    "approve_config.approval_condition": "审批条件",
-    "approve_config.meeting_duration": "需审批的预定时长",
-    "approve_config.approvers": "审批人",
-    "time_config.time_switch": "预定时间限制",
-    "time_config.days_in_advance": "最早可提前预定",
-    "time_config.opening_hour": "开放当天可开始预定",
-    "time_config.start_time": "每日可预定开始",
-    "time_config.end_time": "每日可预定结束",
-    "time_config.max_duration": "单次可预定时长上限",
-    "reserve_scope_config.allow_all_users": "可预定成员范围",
-    "reserve_scope_config.allow_users": "可预定成员",
-    "reserve_scope_config.allow_depts": "可预定部门",
+    **{term.path: term.names["zh"] for term in TERMS},
     "bookable_hours": "每日可预定时间",
     "approval_all": "所有预定",
     "approval_over": "超过{}的预定",

@@ -178,7 +178,10 @@ async def test_a_rooms_page_has_its_limits_and_history(backend: Backend) -> None
 @pytest.mark.parametrize(
     ("sections", "told"),
     [
-        ({"time": {"start_time": "0", "end_time": "86400"}}, "Time limits Bookable all day Ahead 30 days"),
+        (
+            {"time": {"start_time": "0", "end_time": "86400"}},
+            "Time limits Bookable all day Bookable ahead 30 days",
+        ),
         ({"time": {"time_switch": 0}}, "Time limits Time limits off"),
         ({"time": {"start_time": "72000", "end_time": "28800"}}, "Bookable from 20:00 Bookable until 08:00"),
         ({"approve": {"approval_switch": 1}}, "Approval every booking Approvers none"),
@@ -187,7 +190,7 @@ async def test_a_rooms_page_has_its_limits_and_history(backend: Backend) -> None
             "Approval bookings over 3 h Approvers none",
         ),
         ({"approve": {"approval_switch": 0}}, "Booking approval Approval not required Time limits"),
-        ({"members": {"allow_all_users": 1}}, "Bookable by all members as of"),
+        ({"members": {"allow_all_users": 1}}, "Who may book all members as of"),
         ({"members": {"new_key": [1]}}, "reserve_scope_config.new_key [1]"),
     ],
 )
