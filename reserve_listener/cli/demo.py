@@ -13,12 +13,16 @@ import typer
 from reserve_listener.cli import stage as stages
 from reserve_listener.cli.called import called
 from reserve_listener.cli.options import UnusedConfigOption
+from reserve_listener.cli.saying import bold, dim, green, mark, red, say
 from reserve_listener.cli.stage import START_TIMEOUT_S, Stage, Transport
-from reserve_listener.text import colourful
 
 if TYPE_CHECKING:
     from reserve_listener.simulator import Place, Push
 
+EVENTS = 5
+MANY_EVENTS = 40
+MANY_AT_LEAST = 4
+"""Half of them come one by one, the other half while a replica is killed."""
 ARRIVAL_TIMEOUT_S = 10.0
 FOUND_TIMEOUT_S = 30.0
 """The daemon asks for a room or level every 0.8 s: for all of the demo's in some 6 s."""
@@ -29,34 +33,64 @@ UNHEARD = 3
 
 def demo(
     events: Annotated[
-        int,
+        int | None,
         typer.Option(
-            "--events", metavar="NUMBER", min=0, help="How many changes to send; 0: keep going until Ctrl-C."
+            "--events",
+            metavar="NUMBER",
+            min=0,
+            help="How many changes to send; 0: keep going until Ctrl-C. 5 by default, and 40 with --replicas.",
         ),
-    ] = 5,
+    ] = None,
     transport: Annotated[Transport, typer.Option(help="How events arrive.")] = Transport.long_connection,
+    replicas: Annotated[
+        int | None,
+        typer.Option(
+            "--replicas",
+            metavar="NUMBER",
+            min=2,
+            max=9,
+            help="So many daemons share a store on PostgreSQL (needs reserve-listener[demo]), and one is killed.",
+        ),
+    ] = None,
     _config: UnusedConfigOption = None,
 ) -> None:
     """Watch the daemon work, without an account. A local platform sends changes, three sinks receive them.
 
-    Then the daemon is stopped while more rooms change, is started again, and finds out.
+    Then the daemon is stopped while more rooms change, is started again, and finds out. With --replicas, several daemons
+    share a store instead, and the one that delivers is killed.
 
     Exit codes: 0 everything arrived, 1 something did not.
 
     Example: reserve-listener demo --events 3 --transport webhook
     """
     with suppress(KeyboardInterrupt):
-        if not asyncio.run(_demo(events, transport)):
+        if replicas is not None:
+            well = asyncio.run(_replicas(events, transport, replicas))
+        else:
+            well = asyncio.run(_demo(EVENTS if events is None else events, transport))
+        if not well:
             raise typer.Exit(1)
+
+
+async def _replicas(events: int | None, transport: Transport, count: int) -> bool:
+    from reserve_listener.cli import replicas
+
+    if transport is not Transport.long_connection:
+        raise typer.BadParameter(
+            "replicas are shown with the long connection only.", param_hint="--transport"
+        )
+    if events is not None and events < MANY_AT_LEAST:
+        raise typer.BadParameter(f"with --replicas at least {MANY_AT_LEAST}.", param_hint="--events")
+    return await replicas.play(events or MANY_EVENTS, count)
 
 
 async def _demo(events: int, transport: Transport) -> bool:
     began = time.monotonic()
-    _say(_dim("Starting a local platform and an HTTP receiver …"))
+    say(dim("Starting a local platform and an HTTP receiver …"))
     async with stages.set_up(transport) as stage:
-        _say(_dim(f"Starting the daemon, and waiting for it to connect (up to {START_TIMEOUT_S:.0f} s) …"))
+        say(dim(f"Starting the daemon, and waiting for it to connect (up to {START_TIMEOUT_S:.0f} s) …"))
         async with stage.running():
-            _say(_dim(f"Connected after {time.monotonic() - began:.1f} s.\n"))
+            say(dim(f"Connected after {time.monotonic() - began:.1f} s.\n"))
             _introduce(stage)
             await _arrives(lambda: stage.daemon.has_said("names.read"))
             await stage.has_asked()
@@ -70,13 +104,11 @@ async def _demo(events: int, transport: Transport) -> bool:
 
 
 def _introduce(stage: Stage) -> None:
-    _say(
-        _bold("reserve-listener, live: every change of a room's reservation limits, delivered to three sinks")
-    )
+    say(bold("reserve-listener, live: every change of a room's reservation limits, delivered to three sinks"))
     long = stage.platform is stage.api
     how = "a local one: real frames" if long else "is pushed to by a local one: encrypted, signed"
     estate = stage.estate
-    _say(f"""
+    say(f"""
   platform  {stage.platform.domain}   {how}, no account needed
   rooms     {len(estate.rooms)} on {len(estate.levels)} levels; the daemon asks the platform for their names and limits
   daemon    reserve-listener run -c {stage.folder}/config.toml   (process {stage.daemon.process.pid}, {"connected" if long else "listening"})
@@ -107,8 +139,8 @@ async def _show(number: str, push: "Push", stage: Stage) -> bool:
     event = json.loads(push.payload)
     code = await push.answered(ARRIVAL_TIMEOUT_S)
     took = f" in {push.attempts[-1].elapsed * 1000:.0f} ms" if push.attempts else ""
-    _say(
-        f"\n{number}  {_bold('room ' + event['event']['scope_id'])}  → answered {code}{took}, after the commit"
+    say(
+        f"\n{number}  {bold('room ' + event['event']['scope_id'])}  → answered {code}{took}, after the commit"
     )
     return await _arrived(stage, str(push.event_id)) and code == 200  # noqa: PLR2004  # the platform's answer for success
 
@@ -121,7 +153,7 @@ async def _arrived(stage: Stage, event_id: str) -> bool:
         await _report("http", "POST /hooks/rooms", lambda: stage.at_receiver(event_id)),
     ]
     if event := stage.in_file(event_id):
-        _say(f"     {_bold(_sentence(event['data']))}")
+        say(f"     {bold(_sentence(event['data']))}")
     return all(arrived)
 
 
@@ -133,9 +165,7 @@ def _sentence(data: dict[str, Any]) -> str:
 
 async def _report(what: str, place: str, arrived: Callable[[], Any]) -> bool:
     found = await _arrives(arrived)
-    _say(
-        f"     {_green('✓') if found else _red('✗')} {what}  {place if found else f'nothing within {ARRIVAL_TIMEOUT_S:g} s'}"
-    )
+    say(f"     {mark(found)} {what}  {place if found else f'nothing within {ARRIVAL_TIMEOUT_S:g} s'}")
     return found
 
 
@@ -156,15 +186,15 @@ def _change_unheard(stage: Stage) -> "list[Place]":
     rooms = stage.estate.rooms[:UNHEARD]
     for room in rooms:
         stage.api.admin.change_at_random(room, push=False)
-    _say(
-        f"\n{_bold('The daemon is stopped')}, and {len(rooms)} rooms are given other limits, of which nobody tells it."
+    say(
+        f"\n{bold('The daemon is stopped')}, and {len(rooms)} rooms are given other limits, of which nobody tells it."
     )
     return rooms
 
 
 async def _found_out(stage: Stage, rooms: "list[Place]", since: int) -> int:
     """How many of the changes the daemon found by asking, and delivered to all sinks."""
-    _say("Started again, it asks for the limits of all rooms, and finds out:")
+    say("Started again, it asks for the limits of all rooms, and finds out:")
     return sum([await _show_found(stage, room, since) for room in rooms])
 
 
@@ -172,14 +202,14 @@ async def _show_found(stage: Stage, room: "Place", since: int) -> bool:
     await _arrives(lambda: stage.found_out(room, since=since), FOUND_TIMEOUT_S)
     event = stage.found_out(room, since=since)
     outcome = "found to be changed" if event else f"nothing found within {FOUND_TIMEOUT_S:g} s"
-    _say(f"\n{_green('✓') if event else _red('✗')}  {_bold('room ' + room.id)}  → {outcome}")
+    say(f"\n{mark(event is not None)}  {bold('room ' + room.id)}  → {outcome}")
     return event is not None and await _arrived(stage, event["id"])
 
 
 async def _history(stage: Stage) -> None:
     """What the store now knows of a room, by the command that a person would use."""
     room = stage.estate.rooms[0].id
-    _say(f"\n{_bold('What changed')} (reserve-listener history {room}):\n")
+    say(f"\n{bold('What changed')} (reserve-listener history {room}):\n")
     sys.stdout.flush()
     command = [sys.executable, "-m", "reserve_listener", "history", room]
     process = await asyncio.create_subprocess_exec(*command, "-c", str(stage.folder / "config.toml"))
@@ -188,35 +218,15 @@ async def _history(stage: Stage) -> None:
 
 def _conclude(stage: Stage, sent: int, arrived: int, took_s: float) -> None:
     if events := stage.events():
-        _say(f"\n{_bold('What a sink receives')} (CloudEvents 1.0; the last line of events.jsonl):\n")
-        _say(json.dumps(events[-1], indent=2, ensure_ascii=False))
+        say(f"\n{bold('What a sink receives')} (CloudEvents 1.0; the last line of events.jsonl):\n")
+        say(json.dumps(events[-1], indent=2, ensure_ascii=False))
     if sent != arrived:
-        _say(_red(f"\n{sent - arrived} of {sent} changes did not arrive everywhere."))
+        say(red(f"\n{sent - arrived} of {sent} changes did not arrive everywhere."))
         return
-    _say(f"""
-{_green(f"All {sent} changes arrived in all three sinks.")} It took {took_s:.1f} s. Where to go next:
+    say(f"""
+{green(f"All {sent} changes arrived in all three sinks.")} It took {took_s:.1f} s. Where to go next:
 
   your own app       README.md, "Connect a real app": create the app, then
                      {called()} config init && {called()} run
   play the platform  {called()} simulate   (drops, stalls, refusals, duplicates, changes of rooms at the press of a key)
 """)
-
-
-def _say(text: str) -> None:
-    typer.echo(text, color=colourful(sys.stdout))
-
-
-def _bold(text: str) -> str:
-    return typer.style(text, bold=True)
-
-
-def _dim(text: str) -> str:
-    return typer.style(text, dim=True)
-
-
-def _green(text: str) -> str:
-    return typer.style(text, fg=typer.colors.GREEN)
-
-
-def _red(text: str) -> str:
-    return typer.style(text, fg=typer.colors.RED)

@@ -147,7 +147,7 @@ class Stage:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """The daemon is there and connected; at the end it is stopped."""
-        async with _daemon(self.folder) as self.daemon:
+        async with running_daemon(self.folder) as self.daemon:
             await _connected(self.platform, self.daemon)
             yield
         await self.api.disconnected()
@@ -197,9 +197,14 @@ def _configure(folder: Path, api: "Simulator", listen: str, key: str, receiver_u
         text += WEBHOOK.format(folder=folder, listen=listen)
         files |= {"encrypt_key": key, "verification_token": TOKEN}
     for name, secret in files.items():
-        (folder / name).touch(mode=0o600)
-        (folder / name).write_text(f"{secret}\n")
+        write_secret(folder / name, secret)
     (folder / "config.toml").write_text(text + SINKS.format(folder=folder, receiver=receiver_url, page=page))
+
+
+def write_secret(file: Path, secret: str) -> None:
+    """Only for its owner."""
+    file.touch(mode=0o600)
+    file.write_text(f"{secret}\n")
 
 
 def _free_port() -> int:
@@ -209,7 +214,8 @@ def _free_port() -> int:
 
 
 @asynccontextmanager
-async def _daemon(folder: Path) -> AsyncIterator[Daemon]:
+async def running_daemon(folder: Path) -> AsyncIterator[Daemon]:
+    """A daemon with the folder's configuration; at the end it is stopped."""
     command = [sys.executable, "-m", "reserve_listener", "run", "--log-format", "json"]
     process = await asyncio.create_subprocess_exec(
         *command,

@@ -32,6 +32,11 @@ IN_MEMORY: Final = ("fsync=off", "full_page_writes=off", "autovacuum=off", "max_
 """For data that nobody will miss."""
 
 
+MEMORY: Final = Path("/dev/shm")  # noqa: S108  # the folder in it is made safely
+ROOM_BYTES: Final = 512 * 1024 * 1024
+"""An empty server takes 60 MB, and a copy of a wheel 45; a container's memory disk is often smaller."""
+
+
 def installed() -> Path | None:
     """Where the programs of the newest PostgreSQL of this system are."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=_version)
@@ -59,8 +64,7 @@ class PostgresServer:
     @cached_property
     def folder(self) -> Path:
         """Short enough for a socket's name, in memory if there is such a place, and the server's user's own."""
-        memory = Path("/dev/shm")  # noqa: S108  # the folder in it is made safely
-        made = tempfile.mkdtemp(prefix="rl-pg-", dir=memory if os.access(memory, os.W_OK) else None)
+        made = tempfile.mkdtemp(prefix="rl-pg-", dir=MEMORY if _has_room(MEMORY) else None)
         if user := _user():
             os.chown(made, user.pw_uid, user.pw_gid)
         return Path(made)
@@ -139,6 +143,10 @@ class PostgresServer:
         except OSError:
             return False
         return said[-1:] == ["ready"] and said[0] == str(self.pid)
+
+
+def _has_room(folder: Path) -> bool:
+    return os.access(folder, os.W_OK) and shutil.disk_usage(folder).free > ROOM_BYTES
 
 
 def _user() -> pwd.struct_passwd | None:

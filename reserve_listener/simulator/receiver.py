@@ -74,6 +74,10 @@ class Receiver:
         await self._signal.until(lambda: len(self.received) >= count, timeout)
         return self.received
 
+    async def until(self, condition: Callable[[], bool], timeout: float = 5.0) -> None:  # noqa: ASYNC109
+        """Return once it holds; it is looked at with each request. `TimeoutError` after `timeout` seconds."""
+        await self._signal.until(condition, timeout)
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Keep the request, then answer it."""
         request = Request(scope, receive)
