@@ -21,6 +21,8 @@ LONGEST: Final = 200
 SHORTEST_EVENT: Final = 4
 """Characters with which an event is searched by its id; fewer are in many, and stand for a name being typed."""
 
+OPEN: Final = "open"
+
 Keys = frozenset[tuple[str, str]]
 
 
@@ -35,6 +37,8 @@ class Filters:
     since: str = ""
     until: str = ""
     before: str = ""
+    filter: str = ""
+    """Whether the form is asked for: most never open it, and its fields cost a browser more than all changes."""
 
     @classmethod
     def of(cls, given: QueryParams) -> Filters:
@@ -45,12 +49,18 @@ class Filters:
             type=found.type if found.type in ("room", "level") else "",
             kind=found.kind if found.kind in SECTIONS else "",
             before=found.before if found.before.isascii() and found.before.isdecimal() else "",
+            filter=OPEN if found.filter else "",
         )
 
     @property
     def is_narrowed(self) -> bool:
         """Whether the form says more than the search."""
         return any((self.type, self.level, self.kind, self.since, self.until))
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the form is shown."""
+        return self.is_narrowed or bool(self.filter)
 
     @property
     def is_any(self) -> bool:

@@ -127,7 +127,7 @@ class Views:
             "found": self._matches(found, filters.q, teller),
             "days": teller.days(entries[:SHOWN], most=NAMED_IN_FEED),
             "older": filters.url(before=str(entries[SHOWN - 1].seq)) if len(entries) > SHOWN else None,
-            "levels": estate.levels()[:LEVELS_OFFERED],
+            "levels": estate.levels()[:LEVELS_OFFERED] if filters.is_open else [],
         }
 
     @staticmethod

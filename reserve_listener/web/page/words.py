@@ -46,6 +46,14 @@ ENGLISH: Final[Words] = {
     "problem_reason": "changes cannot be stored and are refused",
     "problem_hint": "The platform sends them again after 15 s, 5 min, 1 h and 6 h. Make the store writable before then:"
     " is the disk full, or are its rights wrong?",
+    "silent_reason": "the store does not tell what is in it",
+    "silent_hint": "Changes are still taken; sinks and counts are missing here. If it lasts, see how busy the store's disk"
+    " or database is.",
+    "gap_reason": "changes may have been missed while the daemon was offline",
+    "gap_hint": "All rooms and levels are being compared with the platform. What has changed meanwhile then shows here, and is"
+    " delivered, like any other change.",
+    "gap_hint_by_hand": "Nothing compares the rooms with the platform: turn rooms.reconcile on in the configuration, or look"
+    " through the rooms by hand. This goes away after a day.",
     "filling_reason": "the store is nearly full",
     "filling_hint": "Lower store.retention_days or raise store.max_size_mb in the configuration.",
     "down_reason": "{} does not take anything",
@@ -95,6 +103,7 @@ ENGLISH: Final[Words] = {
     "event": "event",
     # -- filter
     "filter": "Filter",
+    "filter_close": "Close the filter",
     "kind": "Kind of change",
     "any_kind": "Any change",
     "approve_config": "Booking approval",
@@ -132,6 +141,7 @@ ENGLISH: Final[Words] = {
     "sinks": "Where changes go",
     "waiting": "{} waiting",
     "no_sinks": "No sinks are configured.",
+    "sinks_unknown": "Not known at the moment.",
     "state_ok": "delivering",
     "state_failing": "failing",
     "state_down": "down",
@@ -256,6 +266,11 @@ CHINESE: Final[Words] = {
     "connection_hint": "程序会自动重连，平台会在约 7 小时内重新推送期间的变更。如长时间未恢复，请将下面的提示发给应用管理员。",
     "problem_reason": "无法保存变更，推送被拒绝",
     "problem_hint": "平台会在 15 秒、5 分钟、1 小时和 6 小时后重新推送，请在此之前恢复写入：检查磁盘空间和文件权限。",
+    "silent_reason": "暂时读不到存储中的内容",
+    "silent_hint": "变更仍在接收，但这里暂时看不到投递目标和数量。如持续出现，请检查磁盘或数据库的负载。",
+    "gap_reason": "程序离线期间的变更可能有遗漏",
+    "gap_hint": "正在与平台核对所有会议室和层级，期间的变更会照常显示并投递。",
+    "gap_hint_by_hand": "没有与平台核对：请在配置中开启 rooms.reconcile，或人工检查会议室。本提示一天后消失。",
     "filling_reason": "存储空间即将用完",
     "filling_hint": "请在配置中减小 store.retention_days 或增大 store.max_size_mb。",
     "down_reason": "{}无法接收",
@@ -301,6 +316,7 @@ CHINESE: Final[Words] = {
     "newest": "回到最新",
     "event": "事件",
     "filter": "筛选",
+    "filter_close": "收起筛选",
     "kind": "变更类型",
     "any_kind": "全部变更",
     "approve_config": "预定审批",
@@ -337,6 +353,7 @@ CHINESE: Final[Words] = {
     "sinks": "投递目标",
     "waiting": "待投递 {}",
     "no_sinks": "未配置投递目标。",
+    "sinks_unknown": "暂时无法获取。",
     "state_ok": "正常",
     "state_failing": "失败",
     "state_down": "不可用",

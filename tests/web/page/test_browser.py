@@ -12,10 +12,12 @@ from reserve_listener.clock import now_ms
 from reserve_listener.errors import StoreError
 from reserve_listener.model import Outcome
 from reserve_listener.simulator import Receiver, sample_event
+from reserve_listener.store import open_reader
 from reserve_listener.web.access import Access
 from reserve_listener.web.reads import Reads
 from tests.daemon_process import until
 from tests.helpers import append, delivery
+from tests.web import looking
 from tests.web.furnished import changed, place
 from tests.web.looking import looked_into
 from tests.web.page.exhibition import DEAF, LATE, WELL, Told, exhibition, id_of, that_day
@@ -135,7 +137,7 @@ async def test_dark_is_dark_and_paper_has_no_buttons(backend: Backend, page: Pag
     """Colours follow the browser; what cannot be pressed on paper is not printed, and what to do is printed opened."""
     ground = "getComputedStyle(document.body).backgroundColor"
     async with shown(backend, page, **LATE) as url:
-        await page.open(url)
+        await page.open(f"{url}/?kind=time_config")
         light = await page.run(ground)
         await page.look(dark=True)
         assert await page.run(ground) != light
@@ -195,7 +197,8 @@ async def test_nothing_of_it_needs_a_script(backend: Backend, page: Page) -> Non
         await page.loaded(page.click("[role=search] button"))
         assert "ev-1" in await page.run("document.querySelector('#feed').textContent")
         assert "ev-0" not in await page.run("document.querySelector('#feed').textContent")
-        await page.click("#filter summary")
+        await page.loaded(page.click(".to-filter"))
+        assert await page.run("document.querySelector('[name=q]').value") == "bob"
         await page.run("document.querySelector('#type').value = 'level'")
         await page.loaded(page.click("#filter button"))
         assert "No change matches." in await page.text("#feed")
@@ -251,6 +254,26 @@ async def test_a_page_that_is_old_says_so(page: Page) -> None:
         await page.until("document.querySelector('#verdict').textContent.includes('Not working')")
         assert await page.run("document.querySelector('#stale').hidden")
     page.complaints.clear()
+
+
+async def test_a_page_without_a_store_has_all_once_it_is_back(
+    backend: Backend, page: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says that it tries again, and does; the stream that was refused is asked for again, and changes arrive."""
+    is_away = True
+    monkeypatch.setattr(looking, "open_reader", lambda url: nothing() if is_away else open_reader(url))
+    async with looked_into(backend, actions=Told(**WELL)) as (store, client):
+        await append(store, changed("ev-1", "omm_a", now_ms()))
+        await page.open(str(client.base_url))
+        await page.until("document.querySelector('#unread')")
+        await page.until("performance.getEntriesByName(new URL('/api/v1/stream', location).href).length")
+        is_away = False
+        await page.until("document.querySelector('#feed')?.textContent.includes('ev-1')")
+        for number in range(2, 5):  # the first may come before the stream is there
+            await append(store, changed(f"ev-{number}", "omm_b", now_ms()))
+            await page.until(f"document.querySelector('#feed').textContent.includes('ev-{number}')")
+        assert await page.run("stream.readyState === EventSource.OPEN")
+        page.complaints.clear()
 
 
 def nothing() -> Any:

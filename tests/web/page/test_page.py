@@ -120,6 +120,22 @@ async def test_the_feed_is_searched_and_filtered(backend: Backend, query: str, e
         assert await shown(client, f"/?{query}") == [f"ev-{number}" for number in expected]
 
 
+async def test_the_filter_is_there_for_who_asks(backend: Backend) -> None:
+    """Its fields cost a browser more than the changes: the page is painted without them, and a link leads to them and back."""
+    async with office(backend) as (_store, client):
+        html = (await client.get("/?q=turing")).text
+        assert 'id="filter"' not in html
+        opened = unescape(re.findall(r'class="to-filter" href="([^"]+)"', html)[0])
+        html = (await client.get(opened)).text
+        assert html.count('id="filter"') == 1
+        assert 'name="q" value="turing"' in html
+        back = unescape(re.findall(r'class="to-filter" href="([^"]+)"', html)[0])
+        assert back == "/?q=turing"
+        narrowed = (await client.get("/?type=room")).text
+        assert 'id="filter"' in narrowed
+        assert "to-filter" not in narrowed
+
+
 async def test_a_day_has_its_changes_and_no_others(backend: Backend) -> None:
     """Both ends of the filter are days here, the last one whole."""
     async with looked_into(backend) as (store, client):

@@ -4,6 +4,7 @@
 const SOON_MS = 150; // a change shows at once; of a burst, one refresh tells all of its beginning
 const OPENED_MS = 700; // the page is painted first
 const BUSY_MS = 2000; // and then no more than one in so long
+const AGAIN_MS = 3000; // as browsers wait where they try again
 const QUIET_MS = 30000; // "3 min ago" and the verdict grow old although nothing comes
 const TYPING_MS = 180;
 
@@ -42,6 +43,11 @@ function goTo(place) {
 }
 
 function take(page) {
+  if (page.isWhole && document.getElementById("unread")) {
+    document.querySelector("main").replaceWith(page.querySelector("main")); // the store is back
+    document.title = page.title;
+    return 0;
+  }
   const known = new Set([...document.querySelectorAll(".feed li")].map((one) => one.id));
   let news = 0;
   for (const part of document.querySelectorAll("[data-live]")) {
@@ -90,12 +96,22 @@ function refreshSoon() {
   refreshIn(SOON_MS);
 }
 
+let stream = null;
+
 function listen(url) {
-  const stream = new EventSource(url);
+  stream = new EventSource(url);
   stream.addEventListener("change", refreshSoon);
   stream.addEventListener("reset", refreshSoon);
   stream.addEventListener("open", () => refreshIn(OPENED_MS)); // what came before somebody listened
-  stream.addEventListener("error", refreshSoon);
+  stream.addEventListener("error", () => {
+    refreshSoon();
+    // A browser tries again by itself, but gives up at an answer that is no stream: the store may be away, or too many listen.
+    if (stream.readyState === EventSource.CLOSED) setTimeout(listen, AGAIN_MS, url);
+  });
+}
+
+function stayLive(url) {
+  listen(url);
   setInterval(refreshSoon, QUIET_MS);
   document.addEventListener("visibilitychange", refreshSoon);
   addEventListener("pagehide", () => stream.close());
@@ -135,4 +151,4 @@ function searchAsTyped(form) {
 document.documentElement.classList.add("live");
 const search = document.querySelector("[data-search]");
 if (search) searchAsTyped(search);
-if (document.body.dataset.stream) listen(document.body.dataset.stream);
+if (document.body.dataset.stream) stayLive(document.body.dataset.stream);
