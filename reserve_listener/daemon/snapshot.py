@@ -110,14 +110,17 @@ class Health:
 
     async def snapshot(self) -> Status:
         """Everything that `status` shows."""
-        insight = await self._insight()
-        silent = f"it has not answered for {STORE_TIMEOUT_S:g} s"
-        problem = self._store.problem or (silent if insight is None else None)
-        insight = insight or Insight()
+        insight, silence = await self._insight()
+        problem = self._store.problem  # after the look, which may have shown it
+        open_gaps = verdict.open_gaps(
+            insight.gaps, now_ms=self._store.now_ms(), reconciles=self._reconciles()
+        )
         sinks = [self._sink(sink) for sink in insight.sinks if sink.configured]
         dead = sum(sink.dead for sink in insight.sinks)
         failing = [*self._not_connected(), *self._not_taking(problem)]
         degraded = [
+            *self._not_telling(silence if problem is None else None),
+            *verdict.missed(open_gaps, reconciles=self._reconciles()),
             *verdict.troubled_sinks(sinks, now_ms=self._store.now_ms()),
             *self._dead_letters(dead, insight),
             *self._filling(insight),
@@ -151,6 +154,15 @@ class Health:
     def _not_taking(self, problem: str | None) -> list[Reason]:
         since_ms = self._since("problem", is_so=problem is not None)
         return list(verdict.not_taking(problem, since_ms=since_ms))
+
+    def _not_telling(self, silence: str | None) -> list[Reason]:
+        since_ms = self._since("silence", is_so=silence is not None)
+        return list(verdict.not_telling(silence, since_ms=since_ms))
+
+    def _reconciles(self) -> bool:
+        """Whether what is missed in a gap is found afterwards."""
+        reconciling = self._reconciling()
+        return reconciling is not None and reconciling.state != "off"
 
     def _dead_letters(self, count: int, insight: Insight) -> list[Reason]:
         return list(verdict.dead_letters(count, since_ms=insight.first_dead_ms))
@@ -187,17 +199,16 @@ class Health:
             health = self.alerts_to(sink.name) or health
         return described(sink, health, redact=self._redact)
 
-    async def _insight(self) -> Insight | None:
-        """What the store knows; None when it does not tell in time."""
+    async def _insight(self) -> tuple[Insight, str | None]:
+        """What the store knows; or nothing, and why it does not tell."""
         try:
             async with asyncio.timeout(STORE_TIMEOUT_S):
-                return await self._store.insight(
-                    self._app_id, gaps_since_ms=self._store.now_ms() - GAPS_SHOWN_MS
-                )
+                since_ms = self._store.now_ms() - GAPS_SHOWN_MS
+                return await self._store.insight(self._app_id, gaps_since_ms=since_ms), None
         except TimeoutError:
-            return None
-        except StoreError:  # `problem` says what it is
-            return Insight()
+            return Insight(), f"it has not answered for {STORE_TIMEOUT_S:g} s"
+        except StoreError as error:
+            return Insight(), str(error)
 
     async def _backlog(self) -> dict[str, int]:
         try:

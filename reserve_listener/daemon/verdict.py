@@ -25,9 +25,18 @@ STOPPED: Final = "stopped"
 FILLING: Final = 0.7
 """From here on the store is warned of everywhere."""
 
+GAP_LEFT_MS: Final = 24 * 3600 * 1000
+"""A gap that nothing will look into is told for so long: longer would not bring anything back."""
+
 LATE_MS: Final = 300_000
 """A sink that fails for so long is late; what a restarted receiver refuses for a minute is not worth waking anybody."""
 
+Missed = tuple[int, int, int | None, int | None]
+"""A gap, as `Insight` has it: from, to, how many changes were found afterwards, how many places could not be read."""
+
+_BY_HAND: Final = (
+    "nothing compares the rooms with the platform: turn rooms.reconcile on, or look through them by hand"
+)
 _SINK_HINTS: Final = {
     "down": "its deliveries wait, and it is probed at least once a minute; to see its answer, run:"
     " reserve-listener sinks test {name}",
@@ -60,6 +69,35 @@ def not_taking(problem: str | None, *, since_ms: int | None) -> Iterator[Reason]
             since=_at(since_ms),
             reason=f"pushes are answered 500: {problem}",
             hint="the platform retries after 15 s, 5 min, 1 h and 6 h: make the store writable before then",
+        )
+
+
+def not_telling(silence: str | None, *, since_ms: int | None) -> Iterator[Reason]:
+    """The store takes pushes as far as is known, but does not say what is in it."""
+    if silence is not None:
+        yield Reason(
+            part="store",
+            since=_at(since_ms),
+            reason=f"what is in it is not known: {silence}",
+            hint="pushes are taken; if this lasts, see how busy its disk or database is",
+        )
+
+
+def open_gaps(gaps: Sequence[Missed], *, now_ms: int, reconciles: bool) -> list[Missed]:
+    """Those of which nobody knows yet what was missed: until the rooms are compared, or for a day if nobody does that."""
+    return [gap for gap in gaps if gap[2] is None and (reconciles or now_ms - gap[1] <= GAP_LEFT_MS)]
+
+
+def missed(gaps: Sequence[Missed], *, reconciles: bool) -> Iterator[Reason]:
+    """Changes may have been lost: `gaps` are open."""
+    if gaps:
+        from_ms, to_ms, _, _ = max(gaps, key=lambda gap: gap[1])
+        more = f" (and {len(gaps) - 1} such times before)" if len(gaps) > 1 else ""
+        yield Reason(
+            part="gap",
+            since=rfc3339(to_ms),
+            reason=f"changes from {rfc3339(from_ms)} to {rfc3339(to_ms)} may have been missed{more}",
+            hint="all rooms and levels are being compared with the platform" if reconciles else _BY_HAND,
         )
 
 

@@ -26,7 +26,13 @@ from reserve_listener.delivery.aside import Aside
 from reserve_listener.delivery.breaker import Breaker
 from reserve_listener.delivery.pending import Pending
 from reserve_listener.delivery.retry import RetryPolicy, decide, is_down
-from reserve_listener.errors import DeliveryError, MisconfiguredSinkError, SinkGoneError, StoreError
+from reserve_listener.errors import (
+    DeliveryError,
+    MisconfiguredSinkError,
+    PermanentDeliveryError,
+    SinkGoneError,
+    StoreError,
+)
 from reserve_listener.meters import DEAD, RETRY, DeliveryMeter
 from reserve_listener.model import DELIVERED, PENDING, AttemptRecord, Delivery, Outcome
 
@@ -136,6 +142,7 @@ class Worker:
         self._release = False
         self._expire: str | None = None
         self._misconfigured = False
+        self._refused = False
         self._health = SinkHealth()
         self._arrivals = lines.Arrivals(sink.name, seen=getattr(sink, "is_log", False))
 
@@ -181,6 +188,8 @@ class Worker:
         """Go on after `disable`."""
         self._disabled = False
         self._gone = None
+        if self._health.failing_since_ms is not None:
+            self._health.failing_since_ms = self._now_ms()  # nothing was tried meanwhile
         self._release = self._breaker.up() or self._release
         self.requeue()
 
@@ -312,13 +321,19 @@ class Worker:
         ):  # a sink that cancels itself: its deliveries stay in the store all the same
             error = RuntimeError(type(error).__name__)
         self._health.last_error = text = self._text(error)
-        self._health.failing_since_ms = self._health.failing_since_ms or self._now_ms()
+        self._health.failing_since_ms = self._failing_since_ms(error)
         self._pending.let_go(frozenset(delivery.scope for delivery in deliveries))
         outcomes = self._failed(deliveries, error, text, probing=probing)
         return [
             self._told(delivery, outcome, error, probing=probing, took_s=took_s)
             for delivery, outcome in zip(deliveries, outcomes, strict=True)
         ]
+
+    def _failing_since_ms(self, error: Exception) -> int:
+        """A receiver that refuses one event was there for it: what fails afterwards begins anew."""
+        since_ms = None if self._refused else self._health.failing_since_ms
+        self._refused = isinstance(error, PermanentDeliveryError)
+        return since_ms or self._now_ms()
 
     def _delivered(self, delivery: Delivery, *, probing: bool, took_s: float) -> Outcome:
         outcome = Outcome.delivered(delivery)

@@ -12,7 +12,8 @@ import pytest
 
 from reserve_listener import store as stores
 from reserve_listener.cli.status import _span
-from reserve_listener.daemon import snapshot as health
+from reserve_listener.clock import rfc3339
+from reserve_listener.daemon import snapshot as health, verdict
 from reserve_listener.daemon.snapshot import Health
 from reserve_listener.delivery import Workers
 from reserve_listener.model import State
@@ -269,19 +270,54 @@ async def snapshot(store: Store) -> Status:
 
 
 async def test_a_store_that_hangs_is_what_is_said(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While the disk does not return, `status` does: `failing`, the store is named."""
+    """While the disk does not return, `status` does: the store is named. Pushes may well be taken: nobody says that they are not."""
     monkeypatch.setattr(health, "STORE_TIMEOUT_S", 0.1)
     store = await backend.open("a")
     held = await backend.hold_projecting(store).begun()
     try:
         found = await snapshot(store)
-        assert found.status == "failing"
+        assert found.status == "degraded"
+        assert found.problem is None
         assert [reason.part for reason in found.reasons] == ["store"]
-        assert "not answered" in found.reasons[0].reason
+        assert found.reasons[0].reason == "what is in it is not known: it has not answered for 0.1 s"
     finally:
         await held.release()
     assert (await snapshot(store)).status == "ok"
     await store.close()
+
+
+async def test_a_gap_is_in_the_verdict_until_it_is_known_what_was_missed(backend: Backend) -> None:
+    """As in the alert: until the rooms were compared with the platform, or for a day where nobody compares them."""
+    store = await backend.open("a")
+    hour_ms = 3_600_000
+    await store.know_app("cli_x")
+    since_ms = store.now_ms() - 9 * hour_ms
+    assert await store.know_app("cli_x", gap_since_ms=since_ms, longer_than_ms=8 * hour_ms)
+    found = await snapshot(store)
+    assert (found.status, [reason.part for reason in found.reasons]) == ("degraded", ["gap"])
+    assert rfc3339(since_ms) in found.reasons[0].reason
+    assert "rooms.reconcile" in (found.reasons[0].hint or "")
+    await store.close()
+
+
+@pytest.mark.parametrize(
+    ("compared", "reconciles", "hours", "is_open"),
+    [
+        (None, True, 1, True),
+        (None, True, 48, True),
+        (None, False, 23, True),
+        (None, False, 25, False),
+        (0, True, 1, False),
+        (3, False, 1, False),
+    ],
+)
+def test_a_gap_is_open_until_somebody_has_looked(
+    compared: int | None, hours: int, *, reconciles: bool, is_open: bool
+) -> None:
+    """Nobody could end one that nothing looks into: that takes a day."""
+    now_ms = 1_795_673_343_000
+    gap = (now_ms - (hours + 9) * 3_600_000, now_ms - hours * 3_600_000, compared, None)
+    assert verdict.open_gaps([gap], now_ms=now_ms, reconciles=reconciles) == ([gap] if is_open else [])
 
 
 async def test_a_store_that_fills_is_degraded_and_a_full_one_failing(backend: Backend) -> None:

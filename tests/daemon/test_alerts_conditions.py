@@ -46,6 +46,7 @@ WELL = Now(
     max_bytes=1000,
     problem=None,
     failed_commits=0,
+    failing_since_ms=None,
     stuck_s=0.0,
     is_full=False,
 )
@@ -112,6 +113,19 @@ def test_commit_failing(trouble: dict[str, Any], *, fresh: bool, firing: bool) -
     key = Key(COMMIT_FAILING)
     assert (one(key, **trouble, problem="disk full") is not None) is fresh
     assert (one(key, **trouble, problem="disk full", firing={key: 1}) is not None) is firing
+
+
+def test_commits_fail_since_the_first_that_failed() -> None:
+    """Not since the second, which only proves it; and one that hangs since it began."""
+    for trouble, since_s in (
+        ({"failed_commits": 2, "failing_since_ms": NOW_MS - 40 * S}, 40),
+        ({"stuck_s": 25.0}, 25),
+        ({"failed_commits": 2, "failing_since_ms": NOW_MS - 40 * S, "stuck_s": 25.0}, 40),
+        ({"is_full": True}, 0),
+    ):
+        condition = one(Key(COMMIT_FAILING), **trouble)
+        assert condition is not None
+        assert condition.since_ms == NOW_MS - since_s * S
 
 
 def test_store_filling() -> None:
@@ -275,6 +289,18 @@ def test_a_gap_lasts_until_the_rooms_are_compared_with_the_platform() -> None:
     assert gap(firing=True, now_ms=NOW_MS + 100 * H).holding
     assert not gap(firing=True, compared=0).holding
     assert not gap(firing=False).holding
+
+
+def test_all_gaps_that_are_open_are_told() -> None:
+    """A second one while the first is told is in the detail, too: each has its own time to look through."""
+    first: verdict.Missed = (NOW_MS - 30 * H, NOW_MS - 20 * H, None, None)
+    second: verdict.Missed = (NOW_MS - 10 * H, GAP_MS, None, None)
+    for gaps in ([first, second], [second, first]):
+        condition = one(Key(GAP), stored=Insight(gaps=gaps), firing={Key(GAP): NOW_MS - 20 * H})
+        assert condition is not None
+        times = "; ".join(f"from {rfc3339(gap[0])} to {rfc3339(gap[1])}" for gap in (first, second))
+        assert condition.detail.startswith(f"Offline {times}. ")
+        assert "8 h" in condition.summary
 
 
 def test_a_gap_that_nothing_looks_into_lasts_a_day() -> None:

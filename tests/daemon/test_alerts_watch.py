@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from reserve_listener.clock import now_ms
+from reserve_listener.clock import now_ms, rfc3339
 from reserve_listener.config import AlertsConfig
 from reserve_listener.daemon.alerts import outbox, watch
 from reserve_listener.daemon.alerts.watch import Alerts
@@ -161,6 +161,71 @@ async def test_all_alert_sinks_are_told_and_status_too() -> None:
         assert firing.alert == "commit_failing"
         assert firing.detail.splitlines()[1:] == ["See https://rooms.example"]
         assert world.told("ops") == world.told("pager")
+
+
+async def test_commits_fail_since_the_first_failure() -> None:
+    """One failure is none yet; the second says when it began."""
+    async with living() as world:
+        world.store.failed_commits = 1
+        await world.tick()
+        began_ms = world.clock()
+        world.store.failed_commits, world.store.problem = 2, "disk full"
+        await world.tick(20)
+        (firing,) = world.alerts.firing()
+        assert firing.since == rfc3339(began_ms)
+        world.store.failed_commits, world.store.problem = 0, None
+        await world.tick()
+        world.store.failed_commits = 2
+        await world.tick(3600)
+        assert [one.since for one in world.alerts.firing()] == [rfc3339(world.clock())]
+
+
+async def test_what_fires_is_shown_as_it_is_now_and_leads_to_where_it_is_told() -> None:
+    """Others are told again after `repeat` only; dead letters and sinks have a page of their own."""
+    async with living() as world:
+
+        def dead(count: int) -> Insight:
+            return Insight(
+                sinks=[
+                    SinkState(
+                        name="ops",
+                        configured=True,
+                        pending=0,
+                        dead=count,
+                        disabled_ms=None,
+                        disabled_reason=None,
+                    )
+                ]
+            )
+
+        world.store.answer = dead(1)
+        await world.tick()
+        world.store.answer = dead(4)
+        await world.tick()
+        (firing,) = world.alerts.firing()
+        assert firing.summary == "Deliveries that were given up: 4."
+        assert "ops 4" in firing.detail
+        assert firing.detail.splitlines()[-1] == "See https://rooms.example/deliveries"
+        await until(lambda: len(world.told()) == 1)
+
+
+async def test_a_second_gap_is_in_the_alert_that_fires() -> None:
+    """It begins once; who looks, and who is told again, hears of both."""
+    async with living() as world:
+        hour_ms, now_ms = 3_600_000, world.clock()
+        first = (now_ms - 9 * hour_ms, now_ms, None, None)
+        world.store.answer = Insight(gaps=[first])
+        await world.tick()
+        second = (now_ms + hour_ms, now_ms + 10 * hour_ms, None, None)
+        world.store.answer = Insight(gaps=[first, second])
+        await world.tick(600)
+        (firing,) = world.alerts.firing()
+        assert firing.since == rfc3339(first[1])
+        for gap in (first, second):
+            assert f"from {rfc3339(gap[0])} to {rfc3339(gap[1])}" in firing.detail
+        await until(lambda: len(world.told()) == 1)
+        await world.tick(world.settings.repeat)
+        await until(lambda: len(world.told()) == 2)
 
 
 async def test_what_an_alert_quotes_is_one_safe_line_without_a_secret() -> None:

@@ -309,6 +309,40 @@ async def test_a_permanent_error_is_a_dead_letter_and_releases_the_scope(
     ]
 
 
+async def test_what_fails_after_a_refusal_or_a_pause_fails_since_then(
+    base: Store, store: CountingStore
+) -> None:
+    """A refused event, or a sink that was disabled, hours ago is not since when deliveries fail now."""
+    clock, later = Clock(), TransientDeliveryError("HTTP 503", down=False)
+    ends = [PermanentDeliveryError("HTTP 400"), later, later]
+
+    async def end(_: Any) -> None:
+        raise ends.pop(0)
+
+    sink = ScriptedSink(script=end)
+    worker = worker_of(sink, store, now_ms=clock, policy=RetryPolicy(base_s=60, cap_s=60, max_age_s=1e9))
+    async with working(worker):
+        await fill(base, ("refused", "a"))
+        worker.wake()
+        await until(lambda: worker.health.last_error == "HTTP 400")
+        clock.advance(6 * 3600)
+        await fill(base, ("late", "b"))
+        worker.wake()
+        await until(lambda: worker.health.last_error == "HTTP 503")
+        failing_ms = clock()
+        assert worker.health.failing_since_ms == failing_ms
+        worker.disable()
+        clock.advance(3 * 24 * 3600)
+        worker.enable()
+        assert worker.health.failing_since_ms == clock()
+        enabled_ms = clock()
+        clock.advance(60)
+        worker.wake()
+        await until(lambda: not ends)
+        await asleep(worker)
+        assert worker.health.failing_since_ms == enabled_ms
+
+
 async def test_a_misconfigured_sink_is_retried_until_max_age(
     backend: Backend, base: Store, store: CountingStore
 ) -> None:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from reserve_listener.clock import rfc3339
 from reserve_listener.daemon import verdict
 from reserve_listener.daemon.alerts.journal import Alert, Condition, Key
 from reserve_listener.text import visible
@@ -42,8 +41,10 @@ ALERTS: Final = (
 FAILED_COMMITS: Final = 2
 LONG_COMMIT_S: Final = 10.0
 
-GAP_LEFT_MS: Final = 24 * 3600 * 1000
-"""A gap that nothing will look into is told for so long. An older one that is found in the store is not told any more."""
+OF_DELIVERIES: Final = frozenset({OLDEST_PENDING, DEAD_LETTERS, SINK_DOWN})
+"""Those of which the page of sinks and dead letters says more than that of changes."""
+
+GAPS_SHOWN: Final = 3
 
 SHOWN_CHARS: Final = 300
 """What is quoted of an error: a person reads it in a message on a telephone."""
@@ -78,6 +79,8 @@ class Now(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     max_bytes: int | None
     problem: str | None
     failed_commits: int
+    failing_since_ms: int | None
+    """When the first of them failed."""
     stuck_s: float
     is_full: bool
 
@@ -186,17 +189,20 @@ class _Looking:
         """Changes may have been missed: until the rooms are compared with the platform, or for a day if nobody does that."""
         if not stored.gaps:
             return None
-        words, (from_ms, to_ms, compared, _) = self.terms.words, max(stored.gaps, key=lambda gap: gap[1])
-        is_new, is_old = to_ms > found.gap_ms, self.now.now_ms - to_ms > GAP_LEFT_MS
-        is_over = compared is not None or (is_old and not self.terms.reconciles)
-        if is_old if is_new else is_over or Key(GAP) not in self.firing:
+        words, now_ms, reconciles = self.terms.words, self.now.now_ms, self.terms.reconciles
+        newest = from_ms, to_ms, _, _ = max(stored.gaps, key=lambda gap: gap[1])
+        # One that is old when it is first seen is not told any more.
+        is_new, is_old = to_ms > found.gap_ms, now_ms - to_ms > verdict.GAP_LEFT_MS
+        open_gaps = verdict.open_gaps(stored.gaps, now_ms=now_ms, reconciles=reconciles)
+        if is_old if is_new else newest not in open_gaps or Key(GAP) not in self.firing:
             return None
         found.gap_ms = to_ms
-        detail = words.gap_reconciling if self.terms.reconciles else words.gap_by_hand
+        times = words.gap_times(sorted({newest, *open_gaps}, key=lambda gap: gap[1])[-GAPS_SHOWN:])
+        detail = words.gap_reconciling if reconciles else words.gap_by_hand
         return Condition(
             since_ms=to_ms,
             summary=words.gap.format(span=words.span(to_ms - from_ms)),
-            detail=detail.format(start=rfc3339(from_ms), end=rfc3339(to_ms)),
+            detail=detail.format(times=times),
         )
 
     def oldest_pending(self, stored: Insight) -> Condition | None:
@@ -266,10 +272,15 @@ class _Looking:
         if not (is_stuck or now.is_full or now.failed_commits >= (1 if is_firing else FAILED_COMMITS)):
             return None
         return Condition(
-            since_ms=now.now_ms - round(now.stuck_s * 1000),
+            since_ms=min(now.failing_since_ms or now.now_ms, now.now_ms - round(now.stuck_s * 1000)),
             summary=words.commit_failing,
             detail=words.commit_failing_detail.format(problem=_quoted(now.problem or "")),
         )
+
+
+def page_of(alert: str, page: str) -> str:
+    """Where on the page a person finds more about it."""
+    return f"{page.rstrip('/')}/deliveries" if alert in OF_DELIVERIES else page
 
 
 def _is_known(sink: SinkNow, now: Now) -> bool:

@@ -14,9 +14,10 @@ import msgspec
 import structlog
 
 from reserve_listener.clock import now_ms, rfc3339
+from reserve_listener.daemon import verdict
 from reserve_listener.daemon.alerts import conditions, journal
 from reserve_listener.daemon.alerts.conditions import Now, SinkNow, Terms
-from reserve_listener.daemon.alerts.journal import Alert, Key, Memory
+from reserve_listener.daemon.alerts.journal import Alert, Condition, Key, Memory
 from reserve_listener.daemon.alerts.outbox import Deliver, Outbox
 from reserve_listener.daemon.alerts.words import LANGUAGES
 from reserve_listener.delivery.worker import SinkHealth
@@ -26,7 +27,7 @@ from reserve_listener.protocols.store import StoreAlerts, StoreHealth
 from reserve_listener.web import answers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from reserve_listener.config import AlertsConfig
     from reserve_listener.delivery import Workers
@@ -100,6 +101,9 @@ class Alerts:
         self._known: dict[Key, Alert] = {}
         self._gap_ms = 0
         """Up to here each gap had its alert."""
+        self._holding: Mapping[Key, Condition] = {}
+        """What the last look found, in the words of now."""
+        self._failing_since_ms: int | None = None
         self._stored: Insight | None = None
         self._asking: asyncio.Task[Insight] | None = None
         self._look_ms = 0
@@ -158,11 +162,13 @@ class Alerts:
                 alert=alert.alert,
                 sink=alert.sink,
                 since=rfc3339(alert.since_ms),
-                summary=alert.summary,
-                detail=alert.detail,
+                summary=now.summary,
+                detail=self._with_link(key, now.detail),
             )
-            for alert in self._known.values()
+            for key, alert in self._known.items()
             if alert.is_firing
+            # What was told last may be hours old: there may be more dead letters since, or another gap.
+            and (now := self._holding.get(key) or alert)
         ]
 
     def sink_health(self, name: str) -> SinkHealth | None:
@@ -188,7 +194,7 @@ class Alerts:
         """Once at a time: a store that hangs gets no second question."""
         now_ms = self._now_ms()
         if self._asking is None and now_ms >= self._look_ms:
-            asking = self._store.insight(self._app_id, gaps_since_ms=now_ms - conditions.GAP_LEFT_MS * 30)
+            asking = self._store.insight(self._app_id, gaps_since_ms=now_ms - verdict.GAP_LEFT_MS * 30)
             self._asking = asyncio.ensure_future(asking)
         if self._asking is None:
             return
@@ -207,6 +213,8 @@ class Alerts:
 
     def _now(self) -> Now:
         state, store = self._state(), self._store
+        failing_ms = self._failing_since_ms or self._now_ms()
+        self._failing_since_ms = failing_ms if store.failed_commits else None
         return Now(
             now_ms=self._now_ms(),
             age_ms=self._age_ms,
@@ -219,6 +227,7 @@ class Alerts:
             max_bytes=store.max_bytes,
             problem=None if store.problem is None else self._redact(store.problem),
             failed_commits=store.failed_commits,
+            failing_since_ms=self._failing_since_ms,
             stuck_s=store.stuck_s,
             is_full=store.full,
         )
@@ -254,6 +263,7 @@ class Alerts:
         found = conditions.look(now, self._terms(), firing, self._gap_ms)
         if found.gap_ms != self._gap_ms:
             self._gap_ms, self._is_dirty = found.gap_ms, True
+        self._holding = found.holding
         ended = partial(conditions.ended, now=now, words=self._words)
         changed = journal.decide(
             self._known,
@@ -280,9 +290,7 @@ class Alerts:
     def _take(self, alert: Alert, *, is_told: bool) -> Alert | None:
         self._is_dirty = True
         if is_told:
-            link = [self._words.page.format(url=self._page)] if self._page and alert.is_firing else []
-            # On a line of its own: many details end with a command that people copy.
-            detail = "\n".join(filter(None, [alert.detail, *link]))
+            detail = self._with_link(alert.key, alert.detail) if alert.is_firing else alert.detail
             waiting = tuple(name for name in self._outboxes if name != alert.sink)
             alert = msgspec.structs.replace(alert, detail=detail, waiting=waiting)
         was = self._known.get(alert.key)
@@ -300,6 +308,13 @@ class Alerts:
             **({"repeated": True} if was and was.is_firing and alert.is_firing else {}),
         )
         return alert
+
+    def _with_link(self, key: Key, detail: str) -> str:
+        """With the address of the page on a line of its own: many details end with a command that people copy."""
+        if self._page is None:
+            return detail
+        link = self._words.page.format(url=conditions.page_of(key.alert, self._page))
+        return "\n".join(filter(None, [detail.removesuffix(link).rstrip("\n"), link]))
 
     def _send(self, alert: Alert) -> None:
         for name in alert.waiting:

@@ -6,7 +6,12 @@ What is quoted of others (an error's text, a reason) is made safe by `conditions
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+from reserve_listener.clock import rfc3339
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 MINUTE_S: Final = 60
 HOUR_S: Final = 3600
@@ -26,6 +31,7 @@ class Words:
     disconnected_detail: str
     connected: str
     gap: str
+    gap_time: str
     gap_reconciling: str
     gap_by_hand: str
     gap_over: str
@@ -53,6 +59,11 @@ class Words:
     lasted: str
     page: str
 
+    def gap_times(self, gaps: Iterable[tuple[int, int, int | None, int | None]]) -> str:
+        """When each of them was, in their order."""
+        times = [self.gap_time.format(start=rfc3339(gap[0]), end=rfc3339(gap[1])) for gap in gaps]
+        return "; ".join(times)
+
     def span(self, ms: int) -> str:
         """A time of so many milliseconds in at most two units."""
         seconds = max(0, ms) // 1000
@@ -75,8 +86,9 @@ ENGLISH: Final = Words(
     disconnected_detail="{text}. {hint}Nothing is lost yet: the platform retries for 7.1 h. To retry now, run: reserve-listener reconnect",
     connected="Connected to the platform again.",
     gap="Changes may have been missed: offline for {span}, longer than the platform retries.",
-    gap_reconciling="From {start} to {end}. All rooms and levels are now compared with the platform, and differences are delivered; this alert ends when that has finished.",
-    gap_by_hand="From {start} to {end}. Nothing compares the rooms with the platform: rooms.reconcile is off, or there is no app secret to ask with. Turn it on, or look through the rooms by hand. This alert ends after a day.",
+    gap_time="from {start} to {end}",
+    gap_reconciling="Offline {times}. All rooms and levels are now compared with the platform, and differences are delivered; this alert ends when that has finished.",
+    gap_by_hand="Offline {times}. Nothing compares the rooms with the platform: rooms.reconcile is off, or there is no app secret to ask with. Turn it on, or look through the rooms by hand. This alert ends after a day.",
     gap_over="All rooms and levels have been compared with the platform since the gap. Changes found: {count}.",
     gap_not_read=" Rooms and levels that could not be read: {count}.",
     gap_left="The gap was a day ago. The rooms have not been compared with the platform since.",
@@ -116,8 +128,9 @@ CHINESE: Final = Words(
     disconnected_detail="{text}。{hint}目前没有丢失：平台会在 7.1 小时内重推。如需立即重连，请运行：reserve-listener reconnect",
     connected="已重新连接到开放平台。",
     gap="可能漏掉了变更：离线 {span}，超过了平台的重推时限。",
-    gap_reconciling="时间：{start} 至 {end}。正在与平台核对所有会议室和层级，差异会照常投递；核对完成后本告警结束。",
-    gap_by_hand="时间：{start} 至 {end}。没有与平台核对：rooms.reconcile 已关闭，或没有可用的应用密钥。请开启它，或人工核对会议室。本告警一天后结束。",
+    gap_time="{start} 至 {end}",
+    gap_reconciling="离线时间：{times}。正在与平台核对所有会议室和层级，差异会照常投递；核对完成后本告警结束。",
+    gap_by_hand="离线时间：{times}。没有与平台核对：rooms.reconcile 已关闭，或没有可用的应用密钥。请开启它，或人工核对会议室。本告警一天后结束。",
     gap_over="离线之后，所有会议室和层级已与平台核对完毕：发现 {count} 处变更。",
     gap_not_read="未能读取的会议室或层级：{count} 个。",
     gap_left="离线已过去一天，此后未与平台核对过会议室。",

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 OK: Final = "ok"
 SINK: Final = "sink "
+GAP: Final = "gap"
+SILENT: Final = "silent"
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class Trouble:
     hint: str
     said: str
     """In the daemon's own words."""
+    kind: str = ""
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,11 @@ class Verdict:
     since: Time | None
     detail: str
     troubles: tuple[Trouble, ...]
+
+    @property
+    def is_store_silent(self) -> bool:
+        """Whether what the store holds is not known."""
+        return any(trouble.kind == SILENT for trouble in self.troubles)
 
 
 def verdict(status: Status | None, words: Words, times: Times) -> Verdict:
@@ -53,7 +61,8 @@ def verdict(status: Status | None, words: Words, times: Times) -> Verdict:
         listens = connection is not None and connection.state == "listening"
         detail = words["ok_detail_webhook" if listens else "ok_detail"]
         return Verdict(OK, words[OK], since, detail, troubles)
-    detail = words["nothing_lost"] if status.status == "degraded" else ""
+    is_lost = any(trouble.kind == GAP for trouble in troubles)
+    detail = words["nothing_lost"] if status.status == "degraded" and not is_lost else ""
     since = troubles[0].since if troubles else None
     return Verdict(status.status, words[status.status], since, detail, troubles)
 
@@ -65,23 +74,28 @@ def _trouble(reason: Reason, status: Status, words: Words, times: Times) -> Trou
     if f"{kind}_reason" not in words:
         return Trouble(reason.reason, since, reason.hint or "", said)
     if kind == "dead_letters":
-        return Trouble(
-            counted(words, "dead_letters_reason", status.dead_letters),
-            since,
-            words["dead_letters_hint"],
-            said,
-        )
-    return Trouble(fill(words[f"{kind}_reason"], name), since, fill(words[f"{kind}_hint"], name), said)
+        told = counted(words, "dead_letters_reason", status.dead_letters)
+        return Trouble(told, since, words["dead_letters_hint"], said, kind)
+    reconciles = status.reconcile is not None and status.reconcile.state != "off"
+    hint = words["gap_hint_by_hand" if kind == GAP and not reconciles else f"{kind}_hint"]
+    return Trouble(fill(words[f"{kind}_reason"], name), since, fill(hint, name), said, kind)
 
 
 def _kind(reason: Reason, status: Status) -> tuple[str, str]:
     """Which words are for it, and the name that goes into them."""
     if reason.part == "store":
-        return ("problem" if status.problem is not None else "filling"), ""
+        return _of_store(reason, status), ""
     if reason.part.startswith(SINK):
         name = reason.part.removeprefix(SINK)
         return next((sink.state for sink in status.sinks if sink.name == name), ""), name
     return reason.part, ""
+
+
+def _of_store(reason: Reason, status: Status) -> str:
+    """There may be two: it takes nothing, and it is nearly full. What does not tell its size is silent."""
+    if status.problem is not None and status.problem in reason.reason:
+        return "problem"
+    return SILENT if status.store.size_mb is None else "filling"
 
 
 def counted(words: Words, key: str, number: int) -> str:
