@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 from collections import OrderedDict
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import structlog
 
@@ -28,7 +28,7 @@ from reserve_listener.store.shared.store import SqlStore
 from reserve_listener.store.shared.writer import Writer, each, resolve
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
     from typing import Unpack
 
     from reserve_listener.model import EventQuery, IncomingEvent, Insight
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from reserve_listener.store.shared.batches import Batch
 
 log = structlog.get_logger("store")
+
+T = TypeVar("T")
 
 BATCHES_REMEMBERED: Final = 4_096
 """Batches whose verdicts nobody has asked for yet: intake asks for each soon after it is answered."""
@@ -81,44 +83,47 @@ class PostgresStore(SqlStore):
 
         Raises `StoreError` for what waiting does not mend.
         """
-        pause_s = FIRST_PAUSE_S
-        while not await self._opened(sinks, filters_by_sink, pause_s):
-            await asyncio.sleep(pause_s)
-            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+        try:
+            await self._waited_for(partial(self._begin, sinks, filters_by_sink))
+        except BaseException:
+            await self.close()
+            raise
         self._listening = listening.Listening(self._target, self.member.id, self._heard)
         self._listening.start()
         self._beating = asyncio.create_task(self._beat(), name="store-beat")
         if self._unbuilt:
             self._rebuilding = asyncio.create_task(self._rebuild(), name="rebuilding")
 
-    async def _opened(
-        self, sinks: Sequence[str], filters_by_sink: Mapping[str, SinkFilter] | None, pause_s: float
-    ) -> bool:
-        """Whether the server was there for all of it."""
+    async def _waited_for(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """What the server says, once it is there. Raises `StoreError` for what waiting does not mend."""
+        pause_s = FIRST_PAUSE_S
+        while True:
+            try:
+                return await ask()
+            except StoreError as error:
+                if not is_away(error):
+                    raise
+                log.error("store.unreachable", error=str(error), delay_s=pause_s)
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+
+    async def _begin(self, sinks: Sequence[str], filters_by_sink: Mapping[str, SinkFilter] | None) -> None:
         self._writer = Writer(Database(self._target))
         self._receiver = Writer(Database(self._target), name="store-receiver")
         self._keeper = Writer(Database(self._target), name="store-keeper")
         try:
-            await self._begin(sinks, filters_by_sink)
-        except BaseException as error:
-            if not is_away(error):
-                await self.close()
-                raise
-            log.error("store.unreachable", error=str(error), delay_s=pause_s)
+            for writer in self._writers:
+                await writer.open()
+            await self._go_by_the_database()
+            await self._watch_clock()
+            self._unbuilt = await self._writer.submit(rebuilding.is_left, writes=False)
+            await self.set_sinks(sinks, filters_by_sink)
+            await self.dead_letter_removed()
+            await self.measure()
+        except BaseException:
             for writer in self._writers:
                 await writer.close()
-            return False
-        return True
-
-    async def _begin(self, sinks: Sequence[str], filters_by_sink: Mapping[str, SinkFilter] | None) -> None:
-        for writer in self._writers:
-            await writer.open()
-        await self._go_by_the_database()
-        await self._watch_clock()
-        self._unbuilt = await self._writer.submit(rebuilding.is_left, writes=False)
-        await self.set_sinks(sinks, filters_by_sink)
-        await self.dead_letter_removed()
-        await self.measure()
+            raise
 
     @property
     def _writers(self) -> tuple[Writer, ...]:
@@ -313,7 +318,8 @@ class PostgresStore(SqlStore):
 
     async def left(self) -> list[Batch]:
         """See `StoreIntake.left`: whatever was received is projected, but for what `store copy` has brought."""
-        left: list[Batch] = await self._receiver.submit(partial(batches_after, 0), writes=False)
+        ask = partial(self._receiver.submit, partial(batches_after, 0), writes=False)
+        left: list[Batch] = await self._waited_for(ask)
         self._left = self._number = max((batch.number for batch in left), default=0)
         return left
 
