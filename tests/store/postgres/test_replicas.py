@@ -16,10 +16,11 @@ from reserve_listener.model import EventQuery, Outcome, Verdict
 from reserve_listener.store import open_reader, open_store
 from reserve_listener.store.postgres.store import PostgresStore
 from tests.backends import OnPostgres, made
+from tests.bouncer import pooled, pooling
 from tests.helpers import NOW_MS, ScriptedSink, append, event, until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
     from pathlib import Path
 
     from reserve_listener.model import IncomingEvent
@@ -28,11 +29,22 @@ if TYPE_CHECKING:
 REPLICAS = 3
 
 
+@pytest.fixture(scope="module", params=["straight", "pooled"])
+def way(request: pytest.FixtureRequest) -> Iterator[Callable[[str], str]]:
+    """To the database: straight, or through a pooler that gives each transaction another connection and keeps no LISTEN."""
+    if request.param == "straight":
+        yield str
+        return
+    with pooling():
+        yield pooled
+
+
 @pytest.fixture
-def backend(tmp_path: Path) -> Iterator[OnPostgres]:
+def backend(tmp_path: Path, way: Callable[[str], str]) -> Iterator[OnPostgres]:
     """A database of its own."""
     for one in made("postgres", tmp_path):
         assert isinstance(one, OnPostgres)
+        one.url = way(one.url)
         yield one
 
 
