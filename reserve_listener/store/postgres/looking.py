@@ -26,7 +26,7 @@ REMOVED_AFTER_MS: Final = 10 * 60 * 1000
 
 _SEEN: Final = """
 SELECT
-  (SELECT last_value FROM events_seq),
+  (SELECT last_value + is_called::integer FROM events_seq),
   (SELECT array_agg(name ORDER BY name) FROM sinks WHERE disabled_ms IS NOT NULL),
   (SELECT max(to_ms) FROM pauses),
   (SELECT array[count(*), max(seen_ms), count(gone_ms)] FROM places),
@@ -53,6 +53,7 @@ class Seen(NamedTuple):
     """What another replica may have changed; compared with what was seen before."""
 
     newest: int = 0
+    """Grows with each event, the first included."""
     disabled: Sequence[str] | None = None
     enabled_ms: int | None = None
     """When a sink was last enabled: it may have been disabled since the last beat."""
