@@ -17,6 +17,7 @@ from reserve_listener.sinks.feishu_card.telling import (
     LONGEST_DETAIL,
     LONGEST_PATH,
     LONGEST_SENTENCE,
+    LONGEST_URL,
     STEP,
     Look,
     Told,
@@ -47,6 +48,8 @@ ROWS_OF_A_PAGE: Final = 10
 HIGHEST_ROW: Final = "160px"
 """A longer cell is cut by the client, and shown whole when it is touched."""
 MOST_TAGS: Final = 3
+DETAIL_LINES: Final = 4
+"""Of an alert's detail; the last is often a command that people copy."""
 LONGEST_NOTICE: Final = 200
 """Of what a notification shows of a card."""
 
@@ -84,7 +87,7 @@ def alert_card(alert: Mapping[str, Any], look: Look) -> Card:
     data = mapping(alert.get("data"))
     is_firing = data.get("state") != "resolved"
     state, colour = _state_of(data, look)
-    detail = _detail(data, look)
+    detail, page = _detail(data, look)
     return _card(
         title=_title_of_alert(data, look),
         notice=_summary(data),
@@ -92,9 +95,9 @@ def alert_card(alert: Mapping[str, Any], look: Look) -> Card:
         tags=[_tag(state, colour)],
         elements=[
             _text(_summary(data)),
-            *([_text(detail, is_small=True)] if detail else []),
+            *(_text(line, is_small=True) for line in detail),
             *_note(_times(alert, is_firing=is_firing, look=look)),
-            *_button(look.words.open_page, look.page),
+            *_button(look.words.open_page if page == look.page else look.words.open_more, page),
         ],
     )
 
@@ -103,12 +106,13 @@ def alert_text(alert: Mapping[str, Any], look: Look) -> str:
     """The same as plain text."""
     data = mapping(alert.get("data"))
     state, _ = _state_of(data, look)
+    detail, page = _detail(data, look)
     return _lines(
         f"{_title_of_alert(data, look)}{_bracketed([state])}",
         _summary(data),
-        _detail(data, look),
+        *detail,
         _times(alert, is_firing=data.get("state") != "resolved", look=look),
-        look.page,
+        page,
     )
 
 
@@ -219,15 +223,16 @@ def _summary(data: Mapping[str, Any]) -> str:
     return plain(text, LONGEST_SENTENCE) if isinstance(text, str) and text else "?"
 
 
-def _detail(data: Mapping[str, Any], look: Look) -> str:
-    """Without the address of the page at its end, which the card has below."""
+def _detail(data: Mapping[str, Any], look: Look) -> tuple[list[str], str | None]:
+    """Line by line; and where the page has more about it, which stands at its end and is a button of the card."""
     text = data.get("detail")
-    text = text if isinstance(text, str) else ""
-    for address in filter(None, (look.page, look.public_url)):
-        head, found, tail = text.rpartition(address)
-        if found and not tail:
-            text = head.rpartition(" ")[0].rpartition(" ")[0] if head.endswith(" ") else head
-    return plain(text, LONGEST_DETAIL)
+    lines = text.split("\n") if isinstance(text, str) else []
+    page = look.page
+    if page and lines and (found := lines[-1].find(page.rstrip("/"))) >= 0:
+        url = lines.pop()[found:].split()[0]
+        page = url if page.rstrip("/") != url and len(url) <= LONGEST_URL else page
+    short = [plain(line, LONGEST_DETAIL // DETAIL_LINES) for line in lines[:DETAIL_LINES]]
+    return list(filter(None, short)), page
 
 
 def _times(alert: Mapping[str, Any], *, is_firing: bool, look: Look) -> str:

@@ -40,6 +40,7 @@ class CardWords:
     span: str
     open_place: str
     open_page: str
+    open_more: str
 
     colon: str
     firing: str
@@ -77,6 +78,7 @@ ENGLISH: Final = CardWords(
     span="{} to {}",
     open_place="Show history",
     open_page="Show all changes",
+    open_more="Show more",
     colon=": ",
     firing="firing",
     resolved="resolved",
@@ -121,6 +123,7 @@ CHINESE: Final = CardWords(
     span="{} 至 {}",
     open_place="查看变更历史",
     open_page="查看全部变更",
+    open_more="查看详情",
     colon="：",
     firing="告警中",
     resolved="已恢复",
