@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from reserve_listener.errors import StoreError
-from reserve_listener.store.postgres import listening, schema
+from reserve_listener.store.postgres import looking, schema
 from reserve_listener.store.postgres.connection import told
 from reserve_listener.store.postgres.database_clock import told_ms
 from reserve_listener.store.shared import sql
@@ -75,7 +75,7 @@ def _done(connection: Connection, work: Callable[[Any], Any], *, dry_run: bool =
     with connection.transaction(reads=dry_run):
         found = work(connection)
         if not dry_run:
-            listening.tell(COMMAND, listening.OTHERS, connection)
+            looking.reopened(COMMAND, connection)
     return found
 
 

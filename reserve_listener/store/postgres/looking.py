@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from msgspec.structs import replace
 
 from reserve_listener.model import Replica
+from reserve_listener.store.postgres import listening
 from reserve_listener.store.postgres.connection import SCHEMA
 from reserve_listener.store.postgres.database_clock import NOW
 from reserve_listener.store.postgres.leases import LIVE
@@ -29,6 +30,7 @@ SELECT
   (SELECT last_value + is_called::integer FROM events_seq),
   (SELECT array_agg(name ORDER BY name) FROM sinks WHERE disabled_ms IS NOT NULL),
   (SELECT max(to_ms) FROM pauses),
+  (SELECT number FROM reopenings),
   (SELECT array[count(*), max(seen_ms), count(gone_ms)] FROM places),
   (SELECT array[count(*), max(seen_ms)] FROM people)
 """
@@ -57,6 +59,7 @@ class Seen(NamedTuple):
     disabled: Sequence[str] | None = None
     enabled_ms: int | None = None
     """When a sink was last enabled: it may have been disabled since the last beat."""
+    reopenings: int = 0
     places: Sequence[Any] | None = None
     people: Sequence[Any] | None = None
 
@@ -82,6 +85,12 @@ def know_sinks(names: Sequence[str], connection: Connection) -> tuple[dict[str, 
 def pauses(connection: Connection) -> Any:
     """Of all sinks, as they are now: another replica may have enabled one."""
     return claiming.pauses_by_sink(connection.execute(sql.PAUSES))
+
+
+def reopened(replica: str, connection: Connection) -> None:
+    """Deliveries are pending again: the replica that works their sink looks at all, by the next beat at the latest."""
+    connection.query("UPDATE reopenings SET number = number + 1")
+    listening.tell(replica, listening.OTHERS, connection)
 
 
 def claim(

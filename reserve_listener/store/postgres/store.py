@@ -218,8 +218,8 @@ class PostgresStore(SqlStore):
             await self._receiver.submit(self._learn, writes=False)
         if seen.disabled != last.disabled:
             self.on_disabled(seen.disabled or ())
-        enabled = (seen.disabled, seen.enabled_ms) != (last.disabled, last.enabled_ms)
-        if before != self._fences() or enabled:
+        anew = seen.disabled, seen.enabled_ms, seen.reopenings
+        if before != self._fences() or anew != (last.disabled, last.enabled_ms, last.reopenings):
             self.on_requeue()
         elif seen.newest != last.newest:
             self.on_commit()
@@ -435,8 +435,7 @@ class PostgresStore(SqlStore):
         return count
 
     async def _tell_others(self) -> None:
-        work = partial(listening.tell, self.member.id, listening.OTHERS)
-        await self._writer.submit(work, writes=True)
+        await self._writer.submit(partial(looking.reopened, self.member.id), writes=True)
 
     # -- alerts -----------------------------------------------------------------------------------------------------------
 

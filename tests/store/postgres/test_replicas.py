@@ -188,6 +188,20 @@ async def test_others_hear_of_what_a_command_does(backend: OnPostgres, replicas:
     assert await claimed(first) == ["e1"]
 
 
+async def test_what_a_command_retries_is_delivered(backend: OnPostgres, replicas: list[Store]) -> None:
+    """A dead letter that is pending again, or a replay, is looked for by the replica that had done with it."""
+    first = replicas[0]
+    await append(first, event("e1"))
+    await first.settle("a", [Outcome(seq=1, state="dead", attempts=1, error="no")])
+    await until(lambda: inside(first)._seen.newest)
+    looked = asyncio.Event()
+    first.on_requeue = looked.set
+    assert stores.backend(backend.url).operate("retry", EventQuery(), None) == 1
+    async with asyncio.timeout(20):
+        await looked.wait()
+    assert await claimed(first) == ["e1"]
+
+
 async def test_the_pause_of_a_sink_counts_for_all(backend: OnPostgres, replicas: list[Store]) -> None:
     """Enabled by another, the time between is left out of the age that the worker of the sink is told."""
     first = replicas[0]
