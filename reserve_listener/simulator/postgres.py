@@ -54,17 +54,24 @@ def embedded() -> Path | None:
 
 
 class PostgresServer:
-    """Started when it is asked for; all of it is in a folder that goes at the end. `programs`: where they are."""
+    """Started when it is asked for; all of it is in a folder that goes at the end. `programs`: where they are.
 
-    def __init__(self, programs: Path | None, *, options: Sequence[str] = IN_MEMORY) -> None:
+    `within`: where the folder is made; else in memory if there is room.
+    """
+
+    def __init__(
+        self, programs: Path | None, *, options: Sequence[str] = IN_MEMORY, within: Path | None = None
+    ) -> None:
         self._programs = programs
+        self._within = within
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None
 
     @cached_property
     def folder(self) -> Path:
         """Short enough for a socket's name, in memory if there is such a place, and the server's user's own."""
-        made = tempfile.mkdtemp(prefix="rl-pg-", dir=MEMORY if _has_room(MEMORY) else None)
+        within = self._within or (MEMORY if _has_room(MEMORY) else None)
+        made = tempfile.mkdtemp(prefix="rl-pg-", dir=within)
         if user := _user():
             os.chown(made, user.pw_uid, user.pw_gid)
         return Path(made)
