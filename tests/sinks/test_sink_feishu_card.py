@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from collections import Counter
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from reserve_listener.model import Delivery
     from reserve_listener.protocols import Sink
 
+ROOM = re.compile(r"omm_[0-9a-f]{32}")
 SECRET = "b0t-s3cret-b0t-s3cret"
 CARD_ERROR = "parse card json err, please check"
 
@@ -452,3 +455,48 @@ async def test_the_daemon_folds_what_comes_within_the_window(
         assert url.rpartition("/")[2] not in (tmp_path / "log.jsonl").read_text()
         await platform.connected(20)
         assert await daemon.stop() == 0
+
+
+KILLS = 3
+EACH = 5
+"""Changes between two kills: one card has room for all that there ever are, and counts none of them only."""
+
+
+def _has_more_posts(platform: Simulator, than: int) -> bool:
+    return len(platform.group.posts) > than
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["bot", "app"])
+async def test_a_kill_loses_no_change_and_doubles_one_card_at_most(
+    tmp_path: Path, platform: Simulator, server: HttpServer, way: str
+) -> None:
+    """The daemon is killed while a card is under way, again and again. What stands in two cards was in the one of that moment."""
+    (tmp_path / "url").write_text(platform.group.add_bot())
+    to = f'url_file = "{tmp_path}/url"' if way == "bot" else f'chat_id = "{CHAT}"'
+    more = f'[[sinks]]\nname = "group"\ntype = "feishu_card"\n{to}\nwindow = 0.2\n'
+    config = write_config(tmp_path, platform, server.url, more=more)
+    rooms = [f"omm_{number:032x}" for number in range(KILLS * EACH)]
+    async with running(tmp_path, config) as daemon:
+        for kill in range(KILLS):
+            await platform.connected(20)
+            posts = len(platform.group.posts)
+            answered = platform.push_many(
+                sample_event(event_id=room, scope_id=room) for room in rooms[kill * EACH : (kill + 1) * EACH]
+            )
+            await answered
+            await until(partial(_has_more_posts, platform, posts))
+            daemon.process.kill()  # the post has come; whether its answer was noted is open
+            await daemon.process.wait()
+            await daemon.start()
+        await platform.connected(20)
+        await until(lambda: daemon.pending() == 0)
+        assert await daemon.stop() == 0
+    told = Counter(
+        room for message in platform.group.messages for room in set(ROOM.findall(texts(message.content)))
+    )
+    assert told.keys() == set(rooms)
+    doubled = [room for room, count in told.items() if count > 1]
+    print(f"{way}: {KILLS} kills, {len(rooms)} changes, 0 lost, {len(doubled)} in two cards")
+    assert max(told.values()) <= 2
+    assert len(doubled) <= KILLS * EACH
