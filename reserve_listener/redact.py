@@ -19,7 +19,8 @@ DEPTH: Final = 8
 """How deep JSON within JSON is read. The platform's is one deep; what is nested deeper is blanked whole."""
 
 SHORTEST_VALUE: Final = 4
-"""A configured token that is shorter is known by its key only: it would blank parts of words."""
+"""A configured secret that is shorter is known by its key only: `s` or `abc` would blank letters in every word, and the log would
+tell nobody anything. No real one is so short: an app's has 32 characters, and three are guessed in a moment."""
 
 _ESCAPES: Final = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 # The key as it stands in most payloads, with what begins its value.
@@ -178,6 +179,6 @@ def _source(place: int, places: list[int], shifts: list[int]) -> int:
 def redact(text: str, secrets: tuple[str, ...] = ()) -> str:
     """A text for the log: the configured secrets and everything that looks like a credential masked."""
     for secret in secrets:
-        if secret:
+        if len(secret) >= SHORTEST_VALUE:
             text = text.replace(secret, MASK)
     return _SECRET_IN_TEXT.sub(rf"\1{MASK}", text)

@@ -266,6 +266,7 @@ def test_credentials_in_texts(text: str, redacted: str) -> None:
 
 def test_the_configured_secrets() -> None:
     """A secret of the configuration is masked wherever it stands, in the order given; an empty one masks nothing."""
+    assert redact("as is, a class", ("s", "as", "cla")) == "as is, a class"  # too short to be one
     assert redact("a s3cr3t-long in s3cr3t", ("s3cr3t-long", "s3cr3t", "")) == f"a {MASK} in {MASK}"
 
 

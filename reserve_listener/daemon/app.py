@@ -45,7 +45,7 @@ from reserve_listener.web.reads import Reads
 from reserve_listener.web.server import ControlServer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Mapping, Sequence
+    from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 
     from starlette.types import ASGIApp
 
@@ -484,8 +484,7 @@ class App:
                 await spec.sink.close()  # the one that runs goes on
         changed = [spec for spec in specs if spec.sink.name not in keeping]
         self._workers.start(changed, disabled=disabled)
-        fixed = [name for name in type(config).model_fields if name not in RELOADABLE]
-        restart = [name for name in fixed if getattr(config, name) != getattr(self._config, name)]
+        restart = list(_needing_restart(self._config, config))
         self._config = self._config.model_copy(update={name: getattr(config, name) for name in RELOADABLE})
         self._alerts.configure(config.alerts)
         self._logs.set_level(config.log.level)
@@ -509,6 +508,18 @@ class App:
             if problem := problem_of(spec.sink):
                 log.warning("sink.unusable", sink=spec.sink.name, problem=problem)
         return specs
+
+
+def _needing_restart(running: Config, wanted: Config) -> Iterator[str]:
+    """Keys that differ and that a reload does not apply; a section that came or went as a whole."""
+    for section in [name for name in type(wanted).model_fields if name not in RELOADABLE]:
+        old, new = getattr(running, section), getattr(wanted, section)
+        if old is None or new is None:
+            yield from () if old is new else (section,)
+            continue
+        for key in type(new).model_fields:
+            if getattr(old, key) != getattr(new, key):
+                yield f"{section}.{key}"
 
 
 def _proxy(lark: LarkConfig) -> str | None:

@@ -11,6 +11,7 @@ import math
 import re
 import socket
 from dataclasses import dataclass
+from hashlib import blake2b
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
@@ -53,7 +54,7 @@ log = structlog.get_logger("status")
 
 @dataclass(frozen=True)
 class Trial:
-    """What came of showing a token. `wait_s`: not looked at, since too many wrong ones came before."""
+    """What came of showing a token. `wait_s`: a wrong one after too many others; how long until they are forgotten."""
 
     is_right: bool
     wait_s: float = 0.0
@@ -79,7 +80,7 @@ class Access:
 
     def is_token(self, text: bytes | str) -> bool:
         """Whether this is the token; in the same time whatever it is."""
-        return self._token is not None and hmac.compare_digest(_bytes(text), self._token)
+        return self._token is not None and hmac.compare_digest(_digest(_bytes(text)), _digest(self._token))
 
     def seal(self, text: str) -> str:
         """A mark on a text that nobody can make who does not have the token."""
@@ -88,12 +89,12 @@ class Access:
         ).hexdigest()
 
     def try_token(self, text: bytes | str, client: str) -> Trial:
-        """Whether this is the token, if `client` may still try."""
-        if (wait_s := self._guesses.wait_s(client)) > 0:
-            return Trial(is_right=False, wait_s=wait_s)
-        if self.is_token(text):
+        """Whether this is the token; if not, whether `client` has brought too many wrong ones."""
+        if self.is_token(text):  # first: nobody's guesses may keep out who has the token
             self._guesses.succeeded(client)
             return Trial(is_right=True)
+        if (wait_s := self._guesses.wait_s(client)) > 0:
+            return Trial(is_right=False, wait_s=wait_s)
         self._guesses.failed(client, _bytes(text))
         return Trial(is_right=False)
 
@@ -110,6 +111,11 @@ def bearer(headers: Headers) -> bytes | None:
     """The token in a request's head; None: there is none."""
     kind, _, token = headers.get("authorization", "").partition(" ")
     return token.strip(" ").encode("latin-1") if kind.lower() == "bearer" else None
+
+
+def _digest(token: bytes) -> bytes:
+    """Of one length, so that a comparison does not take the longer for a token of the right one."""
+    return blake2b(token).digest()
 
 
 def _bytes(text: bytes | str) -> bytes:
@@ -178,9 +184,7 @@ class Guard:
         """The same for who brings a token in the header."""
         trial = self._access.try_token(token, _address(scope, "client"))
         if trial.wait_s > 0:
-            detail = (
-                "too many wrong tokens came from this address; none is looked at before Retry-After is over"
-            )
+            detail = "this token is wrong, and too many wrong ones came before it; the right one is taken at any time"
             headers = {"retry-after": trial.retry_after}
             return self._refused(scope, HTTPStatus.TOO_MANY_REQUESTS, detail, headers)
         return None if trial.is_right else self._unknown(scope)
@@ -204,7 +208,7 @@ class Guard:
         self._throttle.tell(
             status.phrase, log.warning, "status.refused", status=status, reason=detail, client=client
         )
-        return problem(status, detail, headers)
+        return self._page.lost(scope, status, detail) or problem(status, detail, headers)
 
 
 def _address(scope: Scope, side: str) -> str:

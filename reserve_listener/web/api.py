@@ -10,6 +10,7 @@ import asyncio
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeVar
+from urllib.parse import quote, unquote
 
 import msgspec
 import structlog
@@ -17,7 +18,7 @@ from msgspec.structs import replace
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.routing import Route
+from starlette.routing import Match, Route
 
 from reserve_listener.clock import moment_ms
 from reserve_listener.errors import NotFoundError, ReserveListenerError, StoreError
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
 
     from starlette.responses import Response
+    from starlette.types import Scope
 
 BODY_BYTES: Final = 1024 * 1024
 """Some 25,000 event ids; who means more gives a filter."""
@@ -228,13 +230,25 @@ def route(endpoint: Endpoint) -> Route:
         except (HTTPException, ClientDisconnect):
             raise
         except ReserveListenerError as error:
-            return problem(_status_of(error), str(error))
+            return problem(status_of(error), str(error))
         except Exception as error:  # whatever it is, who asks is told, and the log has it whole
             log.error("control.failed", path=request.url.path, error=str(error), exc_info=error)
             detail = f"a bug in the daemon ({type(error).__name__}); see its log for details"
             return problem(HTTPStatus.INTERNAL_SERVER_ERROR, detail)
 
-    return Route(f"/api/v1{endpoint.path}", answered, methods=[endpoint.method])
+    return _Route(f"/api/v1{endpoint.path}", answered, methods=[endpoint.method])
+
+
+class _Route(Route):
+    """Takes the path apart before it is decoded: an id is whatever it is, and may have a slash in it."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """See `Route`."""
+        sent: bytes = scope.get("raw_path") or quote(scope["path"]).encode()
+        match, found = super().matches({**scope, "path": sent.decode("latin-1")})
+        if match is not Match.NONE:
+            found["path_params"] = {name: unquote(value) for name, value in found["path_params"].items()}
+        return match, found
 
 
 def _require_known(request: Request, endpoint: Endpoint) -> None:
@@ -245,7 +259,8 @@ def _require_known(request: Request, endpoint: Endpoint) -> None:
         raise HTTPException(400, f"{unknown[0][:50]}: there is no such parameter; {has}")
 
 
-def _status_of(error: ReserveListenerError) -> HTTPStatus:
+def status_of(error: ReserveListenerError) -> HTTPStatus:
+    """What an error of the daemon's is over HTTP, in the API and on the page."""
     if isinstance(error, NotFoundError):
         return HTTPStatus.NOT_FOUND
     return HTTPStatus.SERVICE_UNAVAILABLE if isinstance(error, StoreError) else HTTPStatus.CONFLICT

@@ -1,8 +1,8 @@
-"""Slows down whoever guesses tokens, at the login and in the header of the API alike.
+"""Tells whoever guesses tokens to stop, at the login and in the header of the API alike.
 
-What must stay true: who has failed too often is not even compared until the wait is over, so a right guess is not told from a
-wrong one; and what is remembered is bounded. A program that has an old token asks with it again and again: that is no guess,
-and keeps nobody else at its address out.
+What must stay true: only wrong tokens are counted and refused so. Were nobody looked at while others guess, a handful of
+addresses, or anybody behind the same proxy, could keep out those who have the token. What keeps guessers out is that it is long.
+What is remembered is bounded. A program that has an old token asks with it again and again: that is no guess.
 """
 
 from __future__ import annotations

@@ -40,6 +40,11 @@ def problem(status: HTTPStatus, detail: str, headers: Mapping[str, str] | None =
 
 async def refused(_request: Request, error: Exception) -> Response:
     """What Starlette or a handler refuses (`HTTPException`), as a problem."""
+    status, detail = refusal(error)
+    return problem(status, detail, getattr(error, "headers", None))
+
+
+def refusal(error: Exception) -> tuple[HTTPStatus, str]:
+    """The status and the reason of an `HTTPException`."""
     status, detail = HTTPStatus(getattr(error, "status_code", 500)), str(getattr(error, "detail", ""))
-    told = detail if detail != status.phrase else "no such path and method"
-    return problem(status, told, getattr(error, "headers", None))
+    return status, detail if detail != status.phrase else "no such path and method"

@@ -16,7 +16,7 @@ from reserve_listener.web import api, health, metrics, openapi
 from reserve_listener.web.access import Guard
 from reserve_listener.web.listings import Lookups
 from reserve_listener.web.page import Page
-from reserve_listener.web.replies import problem, refused, reply
+from reserve_listener.web.replies import problem, refusal, refused, reply
 from reserve_listener.web.stream import Changes
 
 if TYPE_CHECKING:
@@ -59,6 +59,14 @@ def make_app(site: Site) -> ASGIApp:
     described = msgspec.json.encode(openapi.document(served, has_token=site.access.has_token))
     changes = Changes(site.reads, site.directory, language=site.language, most=site.streams)
 
+    async def lost(request: Request, error: Exception) -> Response:
+        """A person gets a page, a program a problem."""
+        return page.lost(request.scope, *refusal(error)) or await refused(request, error)
+
+    async def failed(request: Request, error: Exception) -> Response:
+        answer = await _failed(request, error)
+        return page.lost(request.scope, HTTPStatus.INTERNAL_SERVER_ERROR, "") or answer
+
     async def description(_request: Request) -> Response:
         return reply(described)
 
@@ -71,7 +79,7 @@ def make_app(site: Site) -> ASGIApp:
             Route("/api/v1/openapi.json", description),
             *page.routes(),
         ],
-        exception_handlers={HTTPException: refused, Exception: _failed},
+        exception_handlers={HTTPException: lost, Exception: failed},
     )
     return Guard(app, site.access, page)
 

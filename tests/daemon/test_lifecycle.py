@@ -215,7 +215,7 @@ async def test_a_changed_app_is_said_to_need_a_restart(
         daemon.process.send_signal(signal.SIGHUP)
         await until(lambda: any(line["event"] == "config.applied" for line in daemon.log()))
         (applied,) = [line for line in daemon.log() if line["event"] == "config.applied"]
-        assert applied["restart_needed_for"] == ["lark"]
+        assert applied["restart_needed_for"] == ["lark.backoff_cap"]
 
 
 async def test_a_second_signal_leaves_at_once_and_loses_nothing(

@@ -10,6 +10,8 @@ import msgspec
 import pytest
 from hypothesis import example, given, strategies as st
 
+from reserve_listener.daemon.alerts.conditions import page_of
+from reserve_listener.daemon.alerts.words import LANGUAGES as ALERT_WORDS, Words
 from reserve_listener.intake.terms import TERMS
 from reserve_listener.simulator.openapi import cards as platform
 from reserve_listener.sinks.feishu_card.cards import Look, alert_card, alert_text, change_card, change_text
@@ -230,3 +232,22 @@ def test_the_button_leads_to_the_page() -> None:
     page = "https://rooms.corp.example/"
     assert found == [[f"{page}scopes/omm_ada"], [page], [page]]
     assert [one for one in elements(change_card(one, EN)) if one["tag"] == "button"] == []
+
+
+@pytest.mark.parametrize("words", ALERT_WORDS.values(), ids=ALERT_WORDS)
+@pytest.mark.parametrize("ending", ["", "/", "/limits", "/limits/"])
+def test_an_alert_leads_to_where_more_is_told_of_it(words: Words, ending: str) -> None:
+    """By the button alone: the line with the address is not said twice, and what stands before it stays whole."""
+    public = f"https://rooms.corp.example{ending}"
+    look = Look("en", public)
+    page = f"{public.rstrip('/')}/"
+    for name, url in (("disconnected", page), ("sink_down", f"{page}deliveries")):
+        link = words.page.format(url=page_of(name, public))
+        told = alert()
+        told["data"] |= {"alert": name, "detail": f"To see why, run: reserve-listener sinks list\n{link}"}
+        card = alert_card(told, look)
+        (button,) = [one for one in elements(card) if one["tag"] == "button"]
+        assert button["behaviors"][0]["default_url"] == url
+        assert "sinks list" in json.dumps(card)
+        assert json.dumps(card).count("https://rooms") == 1
+        assert alert_text(told, look).endswith(f"\n{url}")

@@ -81,8 +81,20 @@ def test_many_addresses_together_have_to_wait_too() -> None:
     assert len(counter._by_address) == ADDRESSES
 
 
+async def test_the_right_token_gets_in_whoever_guesses() -> None:
+    """A hundred wrong ones from everywhere, and five from the same address: neither keeps out who has it."""
+    access = guarded()
+    for one in range(2 * TRIES_OF_ALL):
+        access.try_token(f"guess {one}", f"10.0.0.{one % 50}")
+    assert access.try_token("wrong", "192.0.2.1").wait_s > 0
+    for address in ("192.0.2.1", "10.0.0.1"):
+        assert access.try_token(TOKEN, address).is_right
+    async with served(a_site(access=access)) as client:
+        assert (await client.post("/login", data={"token": TOKEN})).status_code == 303
+
+
 async def test_wrong_tokens_of_the_api_and_of_the_login_count_together() -> None:
-    """Then even the right one is not looked at, 429 says for how long; who has signed in goes on, and so do the health checks."""
+    """Then a wrong one gets 429, which says for how long; the right one is taken, or anybody behind a proxy could keep all others out."""
     async with served(a_site(access=guarded())) as client:
         assert (await client.post("/login", data={"token": TOKEN})).status_code == 303
         for one in range(TRIES):
@@ -92,11 +104,14 @@ async def test_wrong_tokens_of_the_api_and_of_the_login_count_together() -> None
             else:
                 wrong = {"authorization": f"Bearer guess{one}"}
                 assert (await client.get("/api/v1/status", headers=wrong)).status_code == 401
-        answer = await client.get("/api/v1/status", headers=BEARER)
+        wrong = {"authorization": "Bearer one-more"}
+        answer = await client.get("/api/v1/status", headers=wrong)
         assert (answer.status_code, answer.headers["content-type"]) == (429, "application/problem+json")
         assert 0 < int(answer.headers["retry-after"]) <= WINDOW_S
-        answer = await client.post("/login", data={"token": TOKEN})
+        answer = await client.post("/login", data={"token": "one-more"})
         assert answer.status_code == 429
         assert "set-cookie" not in answer.headers
         assert (await client.get("/api/v1/status")).status_code == 200
+        client.cookies.clear()
+        assert (await client.get("/api/v1/status", headers=BEARER)).status_code == 200
         assert (await client.get("/readyz", headers=BEARER)).status_code == 200

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import msgspec
 import pytest
@@ -25,7 +26,7 @@ from tests.web.looking import happened, looked_into
 if TYPE_CHECKING:
     import httpx2
 
-    from tests.backends import OnSqlite
+    from tests.backends import Backend, OnSqlite
 
 LISTS = {
     "/api/v1/scopes": ScopeRow,
@@ -203,3 +204,21 @@ async def test_a_store_that_cannot_be_read_is_our_trouble(backend: OnSqlite) -> 
         assert (answer.status_code, answer.headers["content-type"]) == (503, "application/problem+json")
         backend.path.with_suffix(".away").rename(backend.path)
         assert (await client.get("/api/v1/events")).status_code == 200
+
+
+ODD_IDS = ["a/b", "a/history", "/", "history", "%2F", "a b", "ä?#&;=", "..", "x" * 300, "a%", "深圳"]
+
+
+async def test_an_id_may_be_anything(backend: Backend) -> None:
+    """Percent-encoded it is one piece of the path: nothing in it is taken for another one."""
+    async with looked_into(backend) as (store, client):
+        for number, scope in enumerate(ODD_IDS):
+            await append(store, event(f"ev/{number}", scope))
+        for number, scope in enumerate(ODD_IDS):
+            path = f"/api/v1/scopes/{quote(scope, safe='').replace('.', '%2E')}"
+            answer = await client.get(path)
+            assert (answer.status_code, answer.json().get("scope_id")) == (200, scope)
+            rows = (await client.get(f"{path}/history")).json()["items"]
+            assert [row["event_id"] for row in rows] == [f"ev/{number}"], scope
+            assert (await client.get(f"/api/v1/events/ev%2F{number}")).json()["scope_id"] == scope
+        assert (await client.get("/api/v1/scopes/a/b")).status_code == 404

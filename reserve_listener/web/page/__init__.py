@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlencode
 
 from starlette.datastructures import Headers
+from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
@@ -24,7 +25,6 @@ from reserve_listener.web.page.views import Views
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from starlette.requests import Request
     from starlette.routing import BaseRoute
     from starlette.types import Scope
 
@@ -43,7 +43,7 @@ class Page:
     def __init__(self, site: Site) -> None:
         self._has_token = site.access.has_token
         self._sessions = Sessions(site.access, site.public_url)
-        frame = Frame(site, self._sessions, Templates())
+        self._frame = frame = Frame(site, self._sessions, Templates())
         self._views = Views(site, frame)
         self._forms = Forms(site, self._sessions, frame)
 
@@ -72,14 +72,23 @@ class Page:
         """Whether a request comes from a browser that has shown the token before (by its cookie)."""
         return self._sessions.of(scope) is not None
 
+    def lost(self, scope: Scope, status: HTTPStatus, detail: str) -> Response | None:
+        """What a browser gets where there is no page, or none for it. None: whoever asks is no browser."""
+        return self._frame.lost(Request(scope), status, detail) if _is_browser(scope) else None
+
     def sign_in(self, scope: Scope) -> Response | None:
         """What a browser gets that has not: the way to the login. None: whoever asks is no browser."""
-        if scope["path"].startswith("/api/") or "text/html" not in Headers(scope=scope).get("accept", ""):
+        if not _is_browser(scope):
             return None
         asked = scope["query_string"].decode("latin-1")
         wanted = f"{scope['path']}?{asked}" if asked else scope["path"]
         path = urlencode({"next": wanted}, errors="replace") if scope["method"] == "GET" else ""
         return RedirectResponse(f"/login?{path}", HTTPStatus.SEE_OTHER, {"cache-control": "no-store"})
+
+
+def _is_browser(scope: Scope) -> bool:
+    """Whether a person looks at the answer."""
+    return not scope["path"].startswith("/api/") and "text/html" in Headers(scope=scope).get("accept", "")
 
 
 def _kept(content: bytes, kind: str) -> Callable[[Request], Awaitable[Response]]:

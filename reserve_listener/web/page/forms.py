@@ -20,7 +20,7 @@ from reserve_listener.intake.words import fill
 from reserve_listener.model import EventQuery
 from reserve_listener.observability.throttle import Throttle
 from reserve_listener.web.access import TOLD_EVERY_S
-from reserve_listener.web.api import body_of
+from reserve_listener.web.api import body_of, status_of
 from reserve_listener.web.page.session import COOKIE, LASTS_S, Sessions, local_path
 from reserve_listener.web.page.words import LANGUAGES
 
@@ -149,7 +149,7 @@ class Forms:
         try:
             done = await act(given)
         except ReserveListenerError as error:
-            return await self._refused(request, Refusal(HTTPStatus.CONFLICT, text=str(error)))
+            return await self._refused(request, Refusal(status_of(error), text=str(error)))
         if isinstance(done, Response):
             return done
         path = local_path(given.get("next", "/deliveries")).partition("?")[0]

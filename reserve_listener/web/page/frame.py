@@ -77,6 +77,20 @@ class Frame:
         """Who has not shown the token, and is told nothing."""
         return Asked(request, self._language(request), None, None, now_ms())
 
+    def lost(self, request: Request, status: HTTPStatus, detail: str) -> Response:
+        """Where there is no page, or none can be shown. It tells nothing of the daemon: whoever asks may not have signed in."""
+        asked = self.stranger(request)
+        words = LANGUAGES[asked.language]
+        title, text = {
+            HTTPStatus.NOT_FOUND: (words["no_page"], words["no_page_detail"]),
+            HTTPStatus.METHOD_NOT_ALLOWED: (words["no_page"], words["no_page_detail"]),
+            HTTPStatus.MISDIRECTED_REQUEST: (words["wrong_host"], words["wrong_host_detail"]),
+            HTTPStatus.INTERNAL_SERVER_ERROR: (words["error"], words["bug_detail"]),
+        }.get(status, (words["error"], detail))
+        back = status != HTTPStatus.MISDIRECTED_REQUEST  # under this name nothing else is there, either
+        html = self.written(asked, "lost", {"title": title, "text": text, "back": back})
+        return self.answer(asked, html, status)
+
     def _language(self, request: Request) -> str:
         given = request.query_params.get("lang", "")
         kept = cookies(request.scope).get(LANGUAGE_COOKIE, "")

@@ -233,6 +233,12 @@ ENGLISH: Final[Words] = {
     "stale_form": "This form was too old and nothing was done. Please do it again.",
     "error": "That did not work",
     "back": "Back to the page",
+    "no_page": "There is no such page",
+    "no_page_detail": "Nothing is at this address. It may be mistyped, or a link may be old.",
+    "wrong_host": "Not under this name",
+    "wrong_host_detail": "This daemon does not know itself by the name in the address. Whoever looks after it can add the"
+    " name to status.allowed_hosts in its configuration.",
+    "bug_detail": "The daemon has come upon a bug of its own. Its log says more (status.failed).",
 }
 
 CHINESE: Final[Words] = {
@@ -442,6 +448,11 @@ CHINESE: Final[Words] = {
     "stale_form": "表单已过期，未执行任何操作，请重试。",
     "error": "操作未成功",
     "back": "返回页面",
+    "no_page": "没有这个页面",
+    "no_page_detail": "此地址没有内容。地址可能有误，或链接已失效。",
+    "wrong_host": "无法通过此名称访问",
+    "wrong_host_detail": "程序不识别地址中的主机名。请管理员在配置的 status.allowed_hosts 中添加该名称。",
+    "bug_detail": "程序遇到了自身的错误，详情见其日志（status.failed）。",
 }
 
 LANGUAGES: Final[dict[str, Words]] = {"en": ENGLISH, "zh": CHINESE}

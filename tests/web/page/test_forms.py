@@ -12,7 +12,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from reserve_listener.clock import now_ms
-from reserve_listener.errors import StoreError
+from reserve_listener.errors import NotFoundError, StoreError
 from reserve_listener.model import EventQuery, Outcome
 from reserve_listener.web.access import Access
 from reserve_listener.web.page import session
@@ -21,7 +21,7 @@ from tests.helpers import append, delivery
 from tests.web.furnished import changed, place
 from tests.web.looking import looked_into
 from tests.web.page.exhibition import Told
-from tests.web.serving import TOKEN, a_site, served
+from tests.web.serving import BEARER, TOKEN, a_site, served
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -294,6 +294,24 @@ async def test_a_sink_is_disabled_and_enabled(backend: Backend) -> None:
         ).status_code == 409
 
 
+async def test_a_sink_that_is_not_there_is_the_same_for_all(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """404 in the API and on the page, which may be older than a reload."""
+    async with with_a_dead_letter(backend) as (actions, client):
+        word = await word_of(client)
+
+        async def missing(name: str, *, on: bool) -> bool:
+            raise NotFoundError(f'the daemon has no sink "{name}" to switch {on}')
+
+        monkeypatch.setattr(actions, "switch_sink", missing)
+        form = {"form": word, "do": "enable", "sink": "gone"}
+        answer = await client.post("/sinks", data=form, headers=FROM_HERE)
+        assert answer.status_code == 404
+        assert "no sink &#34;gone&#34;" in answer.text
+        assert (await client.post("/api/v1/sinks/gone/enable", headers=BEARER)).status_code == 404
+
+
 async def test_what_went_wrong_is_said(backend: Backend) -> None:
     """In the daemon's words, made safe; nothing is done twice by loading again."""
     async with with_a_dead_letter(backend) as (actions, client):
@@ -302,7 +320,7 @@ async def test_what_went_wrong_is_said(backend: Backend) -> None:
         answer = await client.post(
             "/dead-letters", data={"form": word, "do": "retry", "all": "1"}, headers=FROM_HERE
         )
-        assert answer.status_code == 409
+        assert answer.status_code == 503
         assert "the disk is &lt;full&gt;" in answer.text
         assert "\x1b" not in answer.text
 

@@ -14,6 +14,7 @@ from markupsafe import escape
 from reserve_listener.clock import now_ms
 from reserve_listener.errors import StoreError
 from reserve_listener.model import Outcome
+from reserve_listener.web.access import Access
 from reserve_listener.web.answers import ConnectionStatus, Gap, Reason, SinkStatus
 from reserve_listener.web.page import pictures
 from reserve_listener.web.page.rendering import Templates
@@ -22,7 +23,8 @@ from reserve_listener.web.page.words import CHINESE, ENGLISH, LANGUAGES, preferr
 from tests.helpers import append, delivery, event
 from tests.web.furnished import HOUR_MS, changed, furnish, place
 from tests.web.looking import looked_into
-from tests.web.page.exhibition import Told
+from tests.web.page.exhibition import LATE, Told
+from tests.web.serving import TOKEN, a_site, served
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -459,3 +461,41 @@ async def test_pages_are_small_and_say_nothing_inline(backend: Backend) -> None:
             assert len(html.encode()) + sum(len(asset.content) for asset in assets) < LIMIT_BYTES
             assert not re.search(r"<style|\sstyle=|\son\w+=|<script(?! src=\"/assets/)", html)
             assert not re.search(r"""(href|src|action)=["'](?!/|#)""", html)
+
+
+BROWSER = {"accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+
+
+@pytest.mark.parametrize(("language", "text"), [("en", "There is no such page"), ("zh-CN", "没有这个页面")])
+async def test_a_browser_at_a_wrong_address_gets_a_page(language: str, text: str) -> None:
+    """In its language, with a way back; a program gets a problem, and so does a browser that asks the API."""
+    asked = BROWSER | {"accept-language": language}
+    async with served(a_site()) as client:
+        for path in ("/nowhere", "/deliveries/x", "/assets/none.css", "/<script>"):
+            answer = await client.get(path, headers=asked)
+            assert (answer.status_code, answer.headers["content-type"]) == (404, "text/html; charset=utf-8")
+            assert text in answer.text
+            assert '<a href="/">' in answer.text
+            assert (await client.get(path)).headers["content-type"] == "application/problem+json"
+        answer = await client.post("/deliveries", headers=asked)
+        assert (answer.status_code, text in answer.text) == (405, True)
+        answer = await client.get("/api/v1/nowhere", headers=asked)
+        assert (answer.status_code, answer.headers["content-type"]) == (404, "application/problem+json")
+
+
+async def test_a_browser_under_a_wrong_name_is_told_what_to_do() -> None:
+    """Nothing else: what the daemon knows is not for whoever makes a browser come by another name."""
+    async with served(a_site(actions=Told(**LATE))) as client:
+        answer = await client.get("/", headers=BROWSER | {"host": "rooms.corp.example"})
+        assert (answer.status_code, "status.allowed_hosts" in answer.text) == (421, True)
+        assert "booking" not in answer.text
+        assert 'href="/"' not in answer.text.partition("<main")[2]
+
+
+async def test_a_stranger_at_a_wrong_address_learns_nothing() -> None:
+    """What is open to all has no pages but its own; the verdict is for who has signed in."""
+    async with served(a_site(access=Access(token=TOKEN), actions=Told(**LATE))) as client:
+        answer = await client.get("/assets/none.css", headers=BROWSER)
+        assert answer.status_code == 404
+        for secret in ("Needs a look", "booking", "times in"):
+            assert secret not in answer.text
