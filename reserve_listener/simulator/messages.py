@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import json
 import secrets
 from collections import deque
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 HOOK: Final = "/open-apis/bot/v2/hook"
 CHAT: Final = "oc_51a7edc0ffee51a7edc0ffee51a7edc0"
 BOT_RATE: Final = Rate(minute=100, second=5)
+CHAT_RATE: Final = Rate(second=5)
 BOT_BYTES: Final = 20 * 1024
 CARD_BYTES: Final = 30 * 1024
 TEXT_BYTES: Final = 150 * 1024
@@ -38,6 +40,8 @@ TOO_OFTEN: Final = 11232
 BAD_REQUEST: Final = 9499
 NO_HOOK: Final = 19001
 WRONG_SIGNATURE: Final = 19021
+NO_KEYWORD: Final = 19024
+TOO_OFTEN_THERE: Final = 230020
 NOT_A_MEMBER: Final = 230002
 NO_MESSAGE: Final = 230011
 TOO_LARGE: Final = 230025
@@ -58,6 +62,12 @@ class Message:
     updates: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class _Bot:
+    secret: str | None
+    keyword: str | None
+
+
 @dataclass(slots=True)
 class Group:
     """`refusals` are the answers to the next posts, as (code, text), instead of what they would get."""
@@ -69,7 +79,7 @@ class Group:
     posts: list[float] = field(default_factory=list)
     """When posts came, also those that were refused."""
     refusals: deque[tuple[int, str]] = field(default_factory=deque)
-    _bots: dict[str, str | None] = field(default_factory=dict)
+    _bots: dict[str, _Bot] = field(default_factory=dict)
     _rates: Rates = field(init=False)
 
     def __post_init__(self) -> None:
@@ -80,10 +90,10 @@ class Group:
         """Where bots post."""
         return [Route(f"{HOOK}/{{id}}", self._hook, methods=["POST"])]
 
-    def add_bot(self, secret: str | None = None) -> str:
-        """A custom bot; its URL. With a secret it wants signatures."""
+    def add_bot(self, secret: str | None = None, *, keyword: str | None = None) -> str:
+        """A custom bot; its URL. With a secret it wants signatures, with a keyword this text in every message."""
         bot = secrets.token_hex(16)
-        self._bots[bot] = secret
+        self._bots[bot] = _Bot(secret, keyword)
         return f"{self.domain()}{HOOK}/{bot}"
 
     # -- custom bots --------------------------------------------------------------------------------------------------------
@@ -110,7 +120,7 @@ class Group:
         post = _object(body)
         if post is None or len(body) > BOT_BYTES:
             raise RefusedError(BAD_REQUEST, "Bad Request")
-        self._verify(self._bots[bot], post)
+        self._verify(self._bots[bot].secret, post)
         kind = post.get("msg_type")
         content = post.get("card" if kind == "interactive" else "content")
         if not isinstance(content, dict):
@@ -120,6 +130,8 @@ class Group:
                 cards.check(content)
             except cards.RefusedCardError as refused:
                 raise RefusedError(refused.code, f"parse card json err: {refused}") from None
+        if (keyword := self._bots[bot].keyword) and keyword not in json.dumps(content, ensure_ascii=False):
+            raise RefusedError(NO_KEYWORD, "Key Words Not Found")
         self._show(bot, str(kind), content)
 
     def _verify(self, secret: str | None, post: dict[str, Any]) -> None:
@@ -140,6 +152,10 @@ class Group:
         self._refuse_next()
         if call.needed("receive_id_type") != "chat_id" or call.content.get("receive_id") != CHAT:
             raise RefusedError(NOT_A_MEMBER, "Bot/User can NOT be out of the chat.")
+        try:
+            self._rates.count(CHAT, CHAT_RATE)
+        except RefusedError:
+            raise RefusedError(TOO_OFTEN_THERE, "The messages to this chat exceed the limit.") from None
         kind, uuid = str(call.content.get("msg_type")), call.content.get("uuid")
         content = _content(call, kind)
         for message in self.messages:
@@ -156,7 +172,10 @@ class Group:
             raise RefusedError(NO_MESSAGE, "The message was withdrawn.")
         if self.clock() - message.at > FORTNIGHT_S:
             raise RefusedError(TOO_OLD, "The card message has expired.")
-        message.content = _content(call, "interactive")
+        content = _content(call, "interactive")
+        if not all(card.get("config", {}).get("update_multi") is True for card in (message.content, content)):
+            raise RefusedError(NO_CARD, "Failed to update: update_multi is not set.")
+        message.content = content
         message.updates += 1
         self.on_post()
         return {}

@@ -24,7 +24,7 @@ from reserve_listener.errors import (
 )
 from reserve_listener.protocols import SinkRuntime
 from reserve_listener.simulator import Answer, HttpServer, Receiver, Simulator, sample_event
-from reserve_listener.simulator.messages import CHAT
+from reserve_listener.simulator.messages import CHAT, FORTNIGHT_S
 from reserve_listener.sinks.feishu_card import bot, sink as sink_module
 from reserve_listener.sinks.feishu_card.kind import KIND
 from reserve_listener.sinks.registry import look_over, make_sink_spec
@@ -257,6 +257,30 @@ async def test_an_older_answer_is_understood(tmp_path: Path, server: HttpServer,
     assert len(receiver.received) == 1
 
 
+async def test_a_bot_with_a_keyword(tmp_path: Path, platform: Simulator) -> None:
+    """A card that has it is shown; without it the sink is misconfigured, and nothing is sent as text instead."""
+    sink = sink_of(bot_table(tmp_path, platform.group.add_bot(keyword="会议室")))
+    await sink.deliver(sample_deliveries(1))
+    await sink.close()
+    sink = sink_of(bot_table(tmp_path, platform.group.add_bot(keyword="lunch")))
+    error = await failure(sink, sample_deliveries(1))
+    await sink.close()
+    assert type(error) is MisconfiguredSinkError
+    assert "19024" in str(error)
+    assert [message.kind for message in platform.group.messages] == ["interactive"]
+
+
+async def test_the_app_posts_no_more_to_a_group_than_it_takes(platform: Simulator) -> None:
+    """As fast as it can, one card each: the platform never has to refuse."""
+    sink = as_app(platform)
+    for each in sample_deliveries(8):
+        await sink.deliver([each])
+    await sink.close()
+    posts = platform.group.posts
+    assert len(platform.group.messages) == len(posts) == 8
+    assert all(later - earlier >= 1 for earlier, later in zip(posts, posts[5:], strict=False))
+
+
 async def test_a_bot_gets_no_more_than_it_takes(tmp_path: Path, platform: Simulator) -> None:
     """Two sinks that post to one bot as fast as they can: the platform never has to refuse."""
     url = platform.group.add_bot()
@@ -390,8 +414,12 @@ async def test_the_card_of_an_alert_is_updated(platform: Simulator) -> None:
     await sink.deliver([alert("firing", 3)])
     platform.group.messages.clear()
     await sink.deliver([alert("resolved", 4)])
-    await sink.close()
     assert len(platform.group.messages) == 1
+    await sink.deliver([alert("firing", 5)])
+    platform.group.messages[-1].at -= FORTNIGHT_S + 1
+    await sink.deliver([alert("resolved", 6)])
+    await sink.close()
+    assert [message.updates for message in platform.group.messages] == [0, 0, 0]
 
 
 async def test_a_bot_tells_of_alerts(tmp_path: Path, platform: Simulator) -> None:
