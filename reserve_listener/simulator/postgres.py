@@ -107,7 +107,7 @@ class PostgresServer:
                 stdout=subprocess.DEVNULL,
                 stderr=log,
                 start_new_session=True,  # Ctrl-C is not for it
-                **_as_user(),
+                **as_user(),
             )
         deadline_s = time.monotonic() + patience(START_TIMEOUT_S)
         while not self._is_ready(data):
@@ -138,7 +138,7 @@ class PostgresServer:
     def _make(self, data: Path) -> None:
         options = ["-U", USER, "-A", "trust", "-E", "UTF8", "--no-sync", "--locale=C"]
         done = subprocess.run(  # noqa: S603
-            [self._bin / "initdb", "-D", data, *options], capture_output=True, check=False, **_as_user()
+            [self._bin / "initdb", "-D", data, *options], capture_output=True, check=False, **as_user()
         )
         if done.returncode:
             raise ReserveListenerError(f"PostgreSQL could not make its folder:\n{done.stderr.decode()}")
@@ -165,7 +165,8 @@ def _user() -> pwd.struct_passwd | None:
         return pwd.getpwnam(NOBODY)
 
 
-def _as_user() -> dict[str, Any]:
+def as_user() -> dict[str, Any]:
+    """How a program of it is begun: not by root."""
     user = _user()
     return {} if user is None else {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": [], "cwd": "/"}
 
