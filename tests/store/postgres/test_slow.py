@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from reserve_listener.daemon.probes import STUCK_S
+from reserve_listener.errors import StoreError
+from reserve_listener.model import Verdict
 from reserve_listener.simulator import HttpServer, Receiver, Simulator, sample_event
 from reserve_listener.store import open_store
 from reserve_listener.store.postgres import waiting
@@ -20,7 +22,7 @@ from reserve_listener.store.postgres.connection import APPEND_LOCK
 from reserve_listener.store.postgres.schema import DEFAULTS
 from tests.conftest import NO_WAITS
 from tests.daemon_process import Daemon, until
-from tests.helpers import until as until_here
+from tests.helpers import append, event, until as until_here
 from tests.postgres import SERVER, Server
 from tests.replicas import checked, configured, replicas, rows, until_checked
 from tests.stalling import Way
@@ -156,3 +158,31 @@ async def test_a_stop_does_not_wait_for_a_database_that_stands_still(
             assert await daemon.stop() == 0
         finally:
             server_alone.thaw()
+
+
+async def test_a_commit_that_its_standby_has_not_is_none(
+    server_alone: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a synchronous standby is away nothing counts as stored, nor as known when it is pushed again; once it is back, it is."""
+    monkeypatch.setattr(waiting, "STATEMENT_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(waiting, "GRACE_S", 0.7)
+    store = await open_store(server_alone.database(), ["a"])
+    _standby(server_alone, "nobody")
+    try:
+        for _ in range(2):
+            with pytest.raises(StoreError):
+                await append(store, event("e1"))
+    finally:
+        _standby(server_alone, "")
+    async with asyncio.timeout(20):
+        while True:
+            with suppress(StoreError):
+                assert await append(store, event("e1")) is Verdict.DUPLICATE
+                break
+            await asyncio.sleep(0.1)
+    await store.close()
+
+
+def _standby(server: Server, name: str) -> None:
+    server.ask("postgres", f"ALTER SYSTEM SET synchronous_standby_names = '{name}'")
+    server.ask("postgres", "SELECT pg_reload_conf()")
