@@ -47,9 +47,10 @@ _PERSON: Final = {
     "28P01": "Set the right password (store.password_file, or the URL), and the user's name in store.url.",
     "28000": "Check the user in store.url and the server's pg_hba.conf.",
     "3D000": "Create the database, or name another one in store.url.",
+    "sslrootcert": "Set sslrootcert in store.url to the file of the authority that signed the server's certificate.",
     "42501": "Let the role create its schema, or create it: CREATE SCHEMA reserve_listener AUTHORIZATION <role>.",
 }
-"""SQLSTATEs that waiting does not mend, with what to do."""
+"""What waiting does not mend, by its SQLSTATE if it has one, with what to do."""
 
 
 class AwayError(MediumError):
@@ -87,10 +88,7 @@ class Target:
     def _explained(self, error: psycopg.Error) -> StoreError:
         text, hint = told(error), _hint(error)
         if hint is None:
-            return AwayError(
-                f"the store {self.name} cannot be reached: {text}. Is the server running, and is the address in"
-                " store.url right?"
-            )
+            return AwayError(f"the store {self.name} cannot be reached: {text}. {_look_at(text)}")
         return WrongStoreError(f"the store {self.name} cannot be used: {text}. {hint}")
 
 
@@ -201,6 +199,13 @@ def _password(file: Path) -> str:
         raise WrongStoreError(f"store.password_file: {file} cannot be read: {reason}") from None
 
 
+def _look_at(text: str) -> str:
+    """What may be wrong; what waiting may mend is not known to be a person's mistake."""
+    if "certificate" in text:
+        return "Check the server's certificate, and sslmode and sslrootcert in store.url."
+    return "Is the server running, and is the address in store.url right?"
+
+
 def _hint(error: psycopg.Error) -> str | None:
     """What a person has to do; None: waiting may help. A server that refuses at once gives no SQLSTATE to libpq."""
     if error.sqlstate in _PERSON:
@@ -213,6 +218,7 @@ def _hint(error: psycopg.Error) -> str | None:
         ('role "', "28000"),
         ('database "', "3D000"),
         ("permission denied for database", "28000"),
+        ("root certificate file", "sslrootcert"),
     ):
         if mark in text and "starting up" not in text:
             return _PERSON[state]

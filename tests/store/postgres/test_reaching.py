@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,13 +17,17 @@ from structlog.testing import capture_logs
 from reserve_listener import store as stores
 from reserve_listener.errors import ConfigError, StoreError, WrongStoreError
 from reserve_listener.model import Verdict
+from reserve_listener.simulator.postgres import IN_MEMORY, as_user
 from reserve_listener.store import open_reader, open_store
 from reserve_listener.store.postgres import schema
+from reserve_listener.store.postgres.schema import AwayError
 from tests.helpers import append, event, until
+from tests.net.test_reaching import unused_port
 from tests.postgres import MISSING, SERVER, WITH_PASSWORD, Server, programs
+from tests.sinks.test_sink_http import make_certificate
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from reserve_listener.protocols.store import Store
 
 PASSWORD = "correct-horse-battery"
 
@@ -72,6 +79,27 @@ async def test_the_password_is_read_from_its_file_before_each_connection(
     await (await open_store(url, ["a"])).close()
     with open_reader(SERVER.url(database, f"{WITH_PASSWORD}:{PASSWORD}")) as reader:
         assert [one.name for one in reader.sinks()] == ["a"]
+
+
+async def test_a_password_that_is_changed_is_used_by_the_next_connection(
+    database: str, tmp_path: Path
+) -> None:
+    """The role's and the file's, while the store is open: it is not begun anew."""
+    file = tmp_path / "password"
+    file.write_text(f"{PASSWORD}\n")
+    store = await open_store(f"{SERVER.url(database, WITH_PASSWORD)}&password_file={file}", ["a"])
+    assert await append(store, event("before")) is Verdict.STORED
+    file.write_text("another\n")
+    SERVER.ask("postgres", f"ALTER ROLE {WITH_PASSWORD} PASSWORD 'another'")
+    try:
+        SERVER.ask(
+            "postgres",
+            f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{WITH_PASSWORD}'",
+        )
+        await _answers(store, "before")
+    finally:
+        SERVER.ask("postgres", f"ALTER ROLE {WITH_PASSWORD} PASSWORD '{PASSWORD}'")
+        await store.close()
 
 
 def test_the_name_has_no_password(tmp_path: Path) -> None:
@@ -189,14 +217,65 @@ async def test_a_database_that_goes_away_refuses_pushes_until_it_is_back() -> No
         assert "failed" in str(store.problem)
         assert await store.disabled() == set()  # the daemon's start needs it, and goes on
         server.start()
-        async with asyncio.timeout(60):
-            while True:
-                with suppress(StoreError):
-                    assert await append(store, event("e1")) is Verdict.DUPLICATE
-                    break
-                await asyncio.sleep(0.1)
+        await _answers(store, "e1")
         assert await append(store, event("e3")) is Verdict.STORED
         assert str(store.problem) == "None"
         await store.close()
     finally:
         server.stop()
+
+
+async def _answers(store: Store, known: str) -> None:
+    """Until it does: it knows this event."""
+    async with asyncio.timeout(60):
+        while True:
+            with suppress(StoreError):
+                assert await append(store, event(known)) is Verdict.DUPLICATE
+                return
+            await asyncio.sleep(0.1)
+
+
+class WithTls(Server):
+    """On a port of this machine, too, where it shows a certificate."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.chmod(0o755)  # the server reads there, too
+        self.certificate = make_certificate(folder, "DNS:localhost")
+        self.port = unused_port()
+        keys = (f"ssl_cert_file={self.certificate}", f"ssl_key_file={folder}/key.pem")
+        super().__init__(
+            options=(*IN_MEMORY, "ssl=on", *keys, "listen_addresses=127.0.0.1", f"port={self.port}")
+        )
+        if owner := as_user():
+            os.chown(folder / "key.pem", owner["user"], owner["group"])
+
+    def url(self, database: str = "postgres", user: str = "postgres") -> str:
+        """By its socket."""
+        return f"{super().url(database, user)}&port={self.port}"
+
+    def over_tls(self, host: str, authority: Path) -> str:
+        """By the port; who it is has to be shown by a certificate of this authority."""
+        return (
+            f"postgresql://postgres@{host}:{self.port}/postgres?sslmode=verify-full&sslrootcert={authority}"
+        )
+
+
+async def test_tls_that_shows_who_the_server_is() -> None:
+    """By libpq's own settings: the right name and authority work; another name, or another authority, is refused in a line."""
+    with TemporaryDirectory() as one, TemporaryDirectory() as other:
+        server = WithTls(Path(one))
+        try:
+            server.start()
+            await (await open_store(server.over_tls("localhost", server.certificate), ["a"])).close()
+            (used,) = server.ask("postgres", "SHOW ssl")
+            assert used == ("on",)
+            for url, said in (
+                (server.over_tls("127.0.0.1", server.certificate), "does not match host name"),
+                (server.over_tls("localhost", make_certificate(Path(other))), "certificate verify failed"),
+            ):
+                with pytest.raises(AwayError, match=said) as raised, open_reader(url):
+                    pass
+                assert "sslrootcert in store.url" in one_line(raised.value)
+            assert "Set sslrootcert" in await refused(server.over_tls("localhost", Path(one, "none.pem")))
+        finally:
+            server.stop()

@@ -1,0 +1,99 @@
+"""Whoever follows what is stored misses nothing, although several append at once and one of them commits late."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from reserve_listener.intake.complete import completing
+from reserve_listener.model import ChangeQuery, EventQuery
+from reserve_listener.store import open_reader, open_store
+from reserve_listener.store.postgres import appending
+from reserve_listener.store.postgres.store import PostgresStore
+from tests.backends import Held, OnPostgres, made
+from tests.helpers import NOW_MS, append, event, until
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+    from pathlib import Path
+
+    from reserve_listener.model import IncomingEvent
+    from reserve_listener.protocols.store import Store, StoreReader
+
+
+@pytest.fixture
+def backend(tmp_path: Path) -> Iterator[OnPostgres]:
+    """A database of its own."""
+    for one in made("postgres", tmp_path):
+        assert isinstance(one, OnPostgres)
+        yield one
+
+
+class Followers:
+    """One of each kind, with where it has come to."""
+
+    def __init__(self, store: Store, reader: StoreReader) -> None:
+        self._store = store
+        self._reader = reader
+        self._claimed_to: int | None = None
+        self._tailed_to = self._changed_to = 0
+        self.found: dict[str, list[str]] = {"a claim": [], "events tail": [], "the stream of changes": []}
+        self.found |= {"the list of events": [], "the list of changes": []}
+
+    async def look(self) -> None:
+        """Take what is new."""
+        claimed = await self._store.claim(
+            "a", limit=99, per_scope=99, now_ms=NOW_MS, after_seq=self._claimed_to, skipping=()
+        )
+        self._claimed_to = claimed.seen_seq
+        self.found["a claim"] += [one.event_id for one in claimed.deliveries]
+        for event_ in self._reader.events_after(self._tailed_to, EventQuery(), limit=99):
+            self._tailed_to = event_.seq
+            self.found["events tail"].append(event_.event_id)
+        for change in self._reader.changes_after(self._changed_to, limit=99):
+            self._changed_to = change.seq
+            self.found["the stream of changes"].append(change.event_id)
+        self.found["the list of events"] = [one.event_id for one in self._reader.events(limit=99)][::-1]
+        changes = self._reader.changes(ChangeQuery(), limit=99)
+        self.found["the list of changes"] = [one.event_id for one in changes][::-1]
+
+
+def _appending(store: Store, one: IncomingEvent, hold: Callable[[Any], Any]) -> Awaitable[Any]:
+    """It appends, and stands still before the commit."""
+    assert isinstance(store, PostgresStore)
+    inside = store
+
+    def work(connection: Any) -> None:
+        appending.append(inside.member.id, [appending.Batch(inside._appending(), [one])], connection)
+        connection.sync()
+        hold(connection)
+
+    return inside._receiver.submit(work, writes=True)
+
+
+def _waits(backend: OnPostgres) -> bool:
+    return bool(backend.rows("SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"))
+
+
+async def test_one_that_commits_late_is_missed_by_nobody(backend: OnPostgres) -> None:
+    """The first has its number and stands still before its commit; the second comes, and everybody looks: both are found, in order."""
+    stores = [await open_store(backend.url, ["a"], complete=completing("en")) for _ in range(2)]
+    first, second = stores
+    await append(first, event("e0", "omm_0"))
+    held = await Held(partial(_appending, first, event("e1", "omm_1"))).begun()
+    late = asyncio.ensure_future(append(second, event("e2", "omm_2")))
+    await until(lambda: _waits(backend))
+    with open_reader(backend.url) as reader:
+        followers = Followers(first, reader)
+        await followers.look()
+        assert followers.found == {kind: ["e0"] for kind in followers.found}
+        assert not late.done()
+        await held.release()
+        await late
+        await followers.look()
+        assert followers.found == {kind: ["e0", "e1", "e2"] for kind in followers.found}
+    for store in stores:
+        await store.close()
