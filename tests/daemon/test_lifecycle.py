@@ -211,11 +211,12 @@ async def test_a_changed_app_is_said_to_need_a_restart(
     config = write_config(tmp_path, platform, server.url)
     async with under_systemd(tmp_path, config) as (daemon, _):
         await platform.connected(20)
-        config.write_text(config.read_text().replace("backoff_cap = 0.2", "backoff_cap = 0.3"))
+        text = config.read_text().replace("backoff_cap = 0.2", "backoff_cap = 0.3")
+        config.write_text(f'[status]\nlisten = "127.0.0.1:0"\n{text}')
         daemon.process.send_signal(signal.SIGHUP)
         await until(lambda: any(line["event"] == "config.applied" for line in daemon.log()))
         (applied,) = [line for line in daemon.log() if line["event"] == "config.applied"]
-        assert applied["restart_needed_for"] == ["lark.backoff_cap"]
+        assert applied["restart_needed_for"] == ["lark.backoff_cap", "status"]
 
 
 async def test_a_second_signal_leaves_at_once_and_loses_nothing(

@@ -15,7 +15,7 @@ from reserve_listener import __version__
 from reserve_listener.clock import now_ms
 from reserve_listener.errors import StoreError
 from reserve_listener.intake.words import fill
-from reserve_listener.web.page import pictures
+from reserve_listener.web.page import errors, pictures
 from reserve_listener.web.page.session import Sessions, cookies
 from reserve_listener.web.page.telling import Teller
 from reserve_listener.web.page.verdict import counted, verdict
@@ -126,6 +126,7 @@ class Frame:
             "words": words,
             "say": lambda key, *given: fill(words[key], *given),
             "count": lambda key, number: counted(words, key, number),
+            "error": partial(errors.told, words=words),
             "times": teller.times,
             "verdict": verdict(asked.status, words, teller.times),
             "status": asked.status,
