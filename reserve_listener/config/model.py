@@ -300,6 +300,11 @@ class WebhookConfig(ListeningSection):
                 yield path
 
 
+SHORTEST_TOKEN: Final = 16
+"""Wrong tokens are answered as fast as they come, or guessing would keep out who has the right one. A thousand a second find eight
+random letters and digits within decades, and a word with a year behind it within a day: 16 is more than anybody makes up."""
+
+
 class StatusConfig(ListeningSection):
     """`[status]`: health checks, metrics, the API and the page."""
 
@@ -325,6 +330,11 @@ class StatusConfig(ListeningSection):
             yield (
                 f"listen is {self.listen}, and without token_file anybody could read what is known of the rooms;"
                 " set token_file, or listen on 127.0.0.1"
+            )
+        if self.token is not None and len(self.token.get_secret_value()) < SHORTEST_TOKEN:
+            yield (
+                f"the token has fewer than {SHORTEST_TOKEN} characters, so it could be guessed;"
+                " make one with: openssl rand -hex 32"
             )
 
     def files(self) -> Iterator[Path]:

@@ -109,6 +109,13 @@ def test_the_status_section_is_looked_at(config: Path, tmp_path: Path) -> None:
     assert "t0ken" not in said
     (warning,) = warnings(said)
     assert f"{token} (status.token_file)" in warning
+    token.write_text("short")
+    code, said = run("check", "-c", config)
+    assert (code, "status: the token has fewer than 16 characters" in said, "openssl rand" in said) == (
+        78,
+        True,
+        True,
+    )
     config.write_text(f'{text}[status]\ntls_cert_file = "{token}"\n')
     code, said = run("check", "-c", config)
     assert code == 78

@@ -677,6 +677,7 @@ def test_secrets_show_nowhere() -> None:
             LARK + '[status]\ntoken = "a"\ntoken_file = "b"',
             "status.token and status.token_file: both are given",
         ),
+        (LARK + '[status]\ntoken = "fifteen-letters"', "status: the token has fewer than 16 characters"),
         (LARK + '[status]\ntoken_file = "/nowhere/b"', "status.token_file: cannot read /nowhere/b"),
         (LARK + '[status]\nlisten = "9464"', 'status.listen: must be "host:port"'),
         (LARK + '[webhook]\nlisten = "::1:80"', "webhook.listen: must be"),
