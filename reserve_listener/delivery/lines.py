@@ -44,7 +44,8 @@ class Arrivals:
         self._sink = sink
         self._seen = seen
         self._clock = clock
-        self._since_s = clock()
+        self._since_s = float("-inf")
+        self._every = False
         self._told = 0
         self._untold = 0
 
@@ -52,9 +53,9 @@ class Arrivals:
         """A line each; `more`: how many that arrived at the first attempt have none."""
         if self._clock() - self._since_s >= 1:
             self._since_s, self._told = self._clock(), 0
-        all_of_them = log.is_enabled_for(logging.DEBUG)
+            self._every = log.is_enabled_for(logging.DEBUG)  # asking takes as long as a few deliveries
         for delivery in deliveries:
-            if delivery.attempts or all_of_them:
+            if delivery.attempts or self._every:
                 self._write(log.info if delivery.attempts else log.debug, delivery, took_s)
             elif not self._seen and self._told < LINES_A_SECOND:
                 self._told += 1

@@ -437,11 +437,15 @@ class Worker:
         """What is ready is carried meanwhile: while events are being projected a commit takes longer than many attempts."""
         outcomes, self._unsettled = self._unsettled, []
         commit = asyncio.ensure_future(self._store.settle(self.sink.name, outcomes))
+        commit.add_done_callback(lambda _: self._wake.set())
         try:
             while not commit.done():
-                await asyncio.wait([commit, *self._attempts], return_when=asyncio.FIRST_COMPLETED)
+                self._wake.clear()
                 self._collect()
                 self._start()
+                await self._wake.wait()
+            self._collect()
+            self._start()
             await commit
         except BaseException:
             commit.cancel()

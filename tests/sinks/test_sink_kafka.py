@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import pytest
-from confluent_kafka import Consumer, KafkaError, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartition
 
 from reserve_listener.errors import (
     DeliveryError,
@@ -72,7 +72,7 @@ def messages(port: int, topic: str) -> list[Message]:
     found: list[Message] = []
     try:
         told = reader.list_topics(topic, timeout=patience(10)).topics[topic].partitions
-        reader.assign([TopicPartition(topic, partition, 0) for partition in told])
+        reader.assign([TopicPartition(topic, partition, OFFSET_BEGINNING) for partition in told])
         ends = 0
         while ends < len(told):
             message = reader.poll(patience(10))

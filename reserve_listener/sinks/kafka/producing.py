@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import threading
+from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
@@ -32,6 +33,7 @@ class Producing:
         self._made: asyncio.Future[Producer] = self._loop.create_future()
         self._ended = asyncio.Event()
         self._stop = threading.Event()
+        self._reports: deque[tuple[asyncio.Future[KafkaError | None], KafkaError | None]] = deque()
         self.last_error: KafkaError | None = None
         """What it said last of brokers and connections: messages themselves only time out."""
         self.is_dead = False
@@ -45,7 +47,7 @@ class Producing:
         reported: asyncio.Future[KafkaError | None] = self._loop.create_future()
 
         def report(error: KafkaError | None, _: Message) -> None:
-            self._call(_settle, reported, error)
+            self._report(reported, error)
 
         producer.produce(topic, value=value, key=key, headers=headers, on_delivery=report)
         error = await reported
@@ -75,6 +77,16 @@ class Producing:
             producer.purge()
             producer.poll(0)
         self._call(self._ended.set)
+
+    def _report(self, reported: asyncio.Future[KafkaError | None], error: KafkaError | None) -> None:
+        """Reports come by the hundred: the loop is woken for the first of those that it has not seen."""
+        self._reports.append((reported, error))
+        if len(self._reports) == 1:
+            self._call(self._tell)
+
+    def _tell(self) -> None:
+        while self._reports:
+            _settle(*self._reports.popleft())
 
     def _failed(self, error: KafkaError) -> None:
         self.last_error = error

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
 from nats import errors
 from nats.js.errors import APIError, NoStreamResponseError
 
@@ -41,6 +42,15 @@ TOO_LARGE: Final = 10054
 NOT_ENABLED: Final = frozenset({10039, 10076})
 PASSING: Final = range(500, 600)
 LATER: Final = frozenset({408, 409, 429})
+
+
+class _Acknowledgement(msgspec.Struct, gc=False):
+    """What a stream answers; `error` only if it has not taken the event."""
+
+    error: dict[str, Any] | None = None
+
+
+_acknowledgement: Final = msgspec.json.Decoder(_Acknowledgement).decode
 
 
 class NatsSink:
@@ -89,9 +99,7 @@ class NatsSink:
         try:
             async with asyncio.timeout(self._timeout_s):
                 client = await self._link.client()
-                await client.jetstream(timeout=self._timeout_s).publish(
-                    subject, delivery.body, headers=_headers(delivery)
-                )
+                await self._publish(client, subject, delivery)
         except (TimeoutError, asyncio.CancelledError) as error:
             if isinstance(error, asyncio.CancelledError) and is_cancelled():
                 raise
@@ -102,8 +110,21 @@ class NatsSink:
                 self._link.drop(client)
             text = self._say(f"no acknowledgement within {self._timeout_s:g} s")
             raise TransientDeliveryError(text) from None
-        except (errors.Error, OSError, ValueError) as error:
+        except (
+            errors.Error,
+            OSError,
+            ValueError,
+        ) as error:  # a ValueError: an answer that is none, of whoever it is
             raise self._meaning(error, subject) from None
+
+    async def _publish(self, client: Any, subject: str, delivery: Delivery) -> None:
+        """What the client's own `publish` does, for two thirds of its time: no second timeout, and of the answer only what counts."""
+        try:
+            answer = await client.request(subject, delivery.body, timeout=None, headers=_headers(delivery))
+        except errors.NoRespondersError:
+            raise NoStreamResponseError from None
+        if (refusal := _acknowledgement(answer.data).error) is not None:
+            raise APIError.from_error(refusal)
 
     def _meaning(self, error: Exception, subject: str) -> DeliveryError:
         if isinstance(error, errors.MaxPayloadError) or getattr(error, "err_code", None) == TOO_LARGE:
