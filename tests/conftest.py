@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -24,11 +26,17 @@ NO_WAITS = {"ReconnectCount": 0, "ReconnectInterval": 0, "ReconnectNonce": 0, "P
 
 
 def pytest_configure() -> None:
-    """What holds on every machine: Ctrl-C reaches what the tests start, and properties take as long as they take.
+    """What holds on every machine: signals reach what the tests start, and properties take as long as they take.
 
-    A shell's background job, such as the gate's, hands an ignored SIGINT on.
+    A shell's background job, such as the gate's, hands an ignored SIGINT on, and nohup an ignored SIGHUP.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        # Still ignored here, but by a handler: only what is ignored without one is handed on.
+        signal.signal(signal.SIGHUP, lambda *_: None)
+    # Some images forbid Python to keep what it has compiled: hundreds of daemons and commands would compile the package each.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
     # On a busy machine every step of a property takes longer, and making its examples too: neither says anything of us.
     settings.register_profile(
         "unhurried", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow]
