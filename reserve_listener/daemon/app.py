@@ -410,6 +410,9 @@ class App:
         return await self._health.line()
 
     async def _backlog(self) -> dict[str, int]:
+        """For the log: not worth waiting for a store that fails."""
+        if self._store.problem is not None:
+            return {}
         try:
             return await self._store.backlog()
         except StoreError:

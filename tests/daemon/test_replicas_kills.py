@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import random
 import signal
 import time
@@ -43,11 +44,11 @@ class Kill(NamedTuple):
 class World:
     """Three replicas, their database, and somebody who kills them."""
 
-    def __init__(self, url: str, server: Server, daemons: list[Daemon]) -> None:
+    def __init__(self, url: str, server: Server, daemons: list[Daemon], seed: int) -> None:
         self._url = url
         self._server = server
         self._daemons = dict(zip(NAMES, daemons, strict=True))
-        self.chance = random.Random(18)
+        self.chance = random.Random(seed)
         self.kills: list[Kill] = []
 
     async def kill(self, what: str) -> None:
@@ -105,6 +106,8 @@ async def test_kill_9_of_replicas_and_of_the_database_loses_nothing_that_was_ans
 ) -> None:
     """All that was answered arrives, in order by scope; what arrives again was under way when its replica or the database died."""
     url = server_alone.database()
+    seed = int(os.environ.get("SEED") or random.randrange(2**32))
+    print(f"SEED={seed}")  # shown when the test fails; give it back in the environment
     async with Simulator(retry_delays=[0.5] * 1_000, client_config=dict(NO_WAITS)) as platform:
         configs = [
             configured(
@@ -114,7 +117,7 @@ async def test_kill_9_of_replicas_and_of_the_database_loses_nothing_that_was_ans
         ]
         async with replicas(configs) as daemons:
             await platform.connected(30, count=len(NAMES))
-            world, ended = World(url, server_alone, daemons), asyncio.Event()
+            world, ended = World(url, server_alone, daemons, seed), asyncio.Event()
             pushing = asyncio.create_task(push_until(ended, platform))
             for number in range(count):
                 await asyncio.sleep(world.chance.random() * 0.7)

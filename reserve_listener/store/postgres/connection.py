@@ -159,6 +159,10 @@ class Connection:
             with self._explained():
                 self._pipeline.sync()
 
+    def end_within(self, seconds: float) -> None:
+        """After so long nothing is waited for any more. May be called in any thread."""
+        self._real.end_within(seconds)
+
     def close(self) -> None:
         """Give it back. Does not raise."""
         with contextlib.suppress(psycopg.Error):

@@ -129,6 +129,12 @@ class Database:
         if connection is not None:
             connection.close()
 
+    def end_within(self, seconds: float) -> None:
+        """It is about to be closed: what does not answer until then is not waited for. May be called in any thread."""
+        connection = self._connection
+        if connection is not None:
+            connection.end_within(seconds)
+
     def release(self) -> None:
         """See `Medium.release`."""
         self.close()

@@ -50,7 +50,8 @@ SOON_S: Final = 5.0
 """For what the daemon's heartbeat asks: the watchdog (30 s) must not take a database that is slow for a daemon that hangs."""
 
 CLOSE_TIMEOUT_S: Final = 5.0
-"""For giving back what is held; a database that is away gives it back itself when the leases run out."""
+"""For giving back what is held, and for all that is under way; a database that is away gives it back itself when the leases run
+out."""
 
 
 class PostgresStore(SqlStore):
@@ -66,6 +67,7 @@ class PostgresStore(SqlStore):
         self._number = 0
         self._left = 0
         self._verdicts: OrderedDict[int, list[Verdict]] = OrderedDict()
+        self._databases: list[Database] = []
         self._receiver: Writer
         self._keeper: Writer
         self._listening: listening.Listening | None = None
@@ -108,9 +110,13 @@ class PostgresStore(SqlStore):
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
     async def _begin(self, sinks: Sequence[str], filters_by_sink: Mapping[str, SinkFilter] | None) -> None:
-        self._writer = Writer(Database(self._target))
-        self._receiver = Writer(Database(self._target), name="store-receiver")
-        self._keeper = Writer(Database(self._target), name="store-keeper")
+        self._databases = [Database(self._target) for _ in range(3)]
+        self._writer, self._receiver, self._keeper = (
+            Writer(database, name=name)
+            for database, name in zip(
+                self._databases, ("store-writer", "store-receiver", "store-keeper"), strict=True
+            )
+        )
         try:
             for writer in self._writers:
                 await writer.open()
@@ -150,6 +156,8 @@ class PostgresStore(SqlStore):
     async def close(self) -> None:
         """See `Store.close`. What this replica holds is another's at once."""
         closed, self._closed = self._closed, True
+        for database in self._databases:
+            database.end_within(CLOSE_TIMEOUT_S)
         if self._listening is not None:
             self._listening.stop()
         for task in (self._beating, self._setting_right, self._rebuilding):

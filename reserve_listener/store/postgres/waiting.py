@@ -24,11 +24,15 @@ GRACE_S: Final = 2.0
 class BoundedConnection(psycopg.Connection[Any]):
     """Used by one thread, which says with `allow` how long it will wait."""
 
-    _until_s = float("inf")
+    _until_s = _end_s = float("inf")
 
     def allow(self, seconds: float) -> None:
         """All that is waited for from now on has to be there within so long."""
         self._until_s = time.monotonic() + seconds
+
+    def end_within(self, seconds: float) -> None:
+        """Whatever is allowed: after so long nothing is waited for any more. May be called in any thread."""
+        self._end_s = time.monotonic() + seconds
 
     def wait(self, gen: Generator[Any, Any, Any], *arguments: Any, **options: Any) -> Any:
         """As psycopg's, which all its waiting goes through. When it takes too long, the connection is of no use any more."""
@@ -44,7 +48,7 @@ class BoundedConnection(psycopg.Connection[Any]):
             wanted = next(steps)
             while True:
                 is_ready = yield wanted
-                if not is_ready and time.monotonic() > self._until_s:
+                if not is_ready and time.monotonic() > min(self._until_s, self._end_s):
                     raise NoAnswerError("the server has not answered in time")
                 wanted = steps.send(is_ready)
         except StopIteration as end:

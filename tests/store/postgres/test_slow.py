@@ -149,7 +149,14 @@ async def test_a_stop_does_not_wait_for_a_database_that_stands_still(
 ) -> None:
     """The daemon ends by itself, in order, although nothing can be given back."""
     (tmp_path / "sitecustomize.py").write_text(HURRY)
-    config = configured(tmp_path, "one", server_alone.database(), platform, server.url)
+    config = configured(
+        tmp_path,
+        "one",
+        server_alone.database(),
+        platform,
+        server.url,
+        more="[delivery]\ndrain_timeout = 1\n",
+    )
     async with replicas([config], [{"PYTHONPATH": str(tmp_path)}]) as (daemon,):
         await platform.connected(30)
         assert await platform.push(sample_event(event_id="one")).answered(10) == 200
