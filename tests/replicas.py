@@ -36,7 +36,7 @@ def configured(
 ) -> Path:
     """The configuration of a replica, in a folder of its own."""
     own = folder / name
-    own.mkdir()
+    own.mkdir(parents=True)
     config = write_config(own, platform, receiver_url, lark=lark, more=more)
     config.write_text(config.read_text().replace(f"sqlite:///{own}/events.db", url))
     return config
@@ -80,3 +80,23 @@ def holder(url: str) -> int:
     with suppress(psycopg.errors.UndefinedTable):
         return int((rows(url, HOLDER) or [(0,)])[0][0])
     return 0
+
+
+@asynccontextmanager
+async def two_in_turn(
+    folder: Path, url: str, platform: Simulator, receiver_url: str, *, lark: str = "", more: str = ""
+) -> AsyncIterator[tuple[Daemon, Daemon]]:
+    """Two that are connected; the first was alone for a moment, so it leads everything. Configurations in `one` and `two`."""
+    configs = [
+        configured(folder, name, url, platform, receiver_url, lark=lark, more=more) for name in ("one", "two")
+    ]
+    async with replicas(configs[:1]) as (one,):
+        await platform.connected(30)
+        async with replicas(configs[1:]) as (two,):
+            await platform.connected(30, count=2)
+            yield one, two
+
+
+def expire(url: str) -> None:
+    """As if the time were over after which a dead replica's leases run out."""
+    rows(url, "UPDATE leases SET until_ms = 0")

@@ -48,7 +48,11 @@ class Backend(Protocol):
 
     @property
     def control_socket(self) -> Path:
-        """Where the daemon of this store listens for the commands on this machine."""
+        """Where this process listens for the commands on this machine, if it is a daemon of this store."""
+
+    @property
+    def control_sockets(self) -> Sequence[Path]:
+        """Where daemons of this store may listen on this machine: replicas have one each."""
 
     async def open(
         self,

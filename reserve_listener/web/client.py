@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import h11
 import msgspec
@@ -14,11 +14,17 @@ from reserve_listener.net.sockets import socket_address
 from reserve_listener.store import backend
 from reserve_listener.web.answers import Problem
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 ASK_TIMEOUT_S: Final = 60.0
 """Retrying a million dead letters takes about so long."""
 
 STATUS_TIMEOUT_S: Final = 3.0
 """`status` answers within 5 s, the start of the command and a look into the store included."""
+
+LATER_TIMEOUT_S: Final = 0.5
+"""For each further replica on this machine, once the first has not answered."""
 
 ANSWER_BYTES: Final = 16 * 1024 * 1024
 """The answer about a hundred sinks has some 100 kB."""
@@ -29,11 +35,11 @@ T = TypeVar("T")
 
 
 def get(store: str, path: str, kind: type[T], *, timeout_s: float = ASK_TIMEOUT_S) -> T | None:
-    """What the daemon that runs on this store (its URL) answers to `GET /api/v1{path}`; None when none listens.
+    """What a daemon that runs on this store (its URL) answers to `GET /api/v1{path}`; None when none listens.
 
     Raises `NoAnswerError` when it does not answer in time, `ReserveListenerError` for what it refuses.
     """
-    return _ask(store, _Question("GET", path, b"", timeout_s), kind)
+    return _first(store, _Question("GET", path, b"", timeout_s), kind)[1]
 
 
 def post(store: str, path: str, kind: type[T], body: msgspec.Struct | None = None) -> T | None:
@@ -42,12 +48,13 @@ def post(store: str, path: str, kind: type[T], body: msgspec.Struct | None = Non
     A daemon that hangs would otherwise be waited for, and do what was asked once it goes on, with nobody waiting any more.
     """
     try:
-        if get(store, "/status", msgspec.Raw, timeout_s=STATUS_TIMEOUT_S) is None:
-            return None
+        where, _ = _first(store, _Question("GET", "/status", b"", STATUS_TIMEOUT_S), msgspec.Raw)
     except NoAnswerError as error:
         raise NoAnswerError(f"{error}; nothing was done. `reserve-listener status` says more.") from None
+    if where is None:
+        return None
     content = b"" if body is None else msgspec.json.encode(body)
-    return _ask(store, _Question("POST", path, content, ASK_TIMEOUT_S), kind)
+    return _ask(where, _Question("POST", path, content, ASK_TIMEOUT_S), kind)
 
 
 class _Question(msgspec.Struct, frozen=True):
@@ -57,8 +64,24 @@ class _Question(msgspec.Struct, frozen=True):
     timeout_s: float
 
 
-def _ask(store: str, question: _Question, kind: type[T]) -> T | None:
-    where = backend(store).control_socket
+def _first(store: str, question: _Question, kind: type[T]) -> tuple[Path | None, T | None]:
+    """Of the daemons on this machine the first that answers, and what: a replica that hangs keeps nobody from the others."""
+    silent: NoAnswerError | None = None
+    for where in backend(store).control_sockets:
+        asked = question if silent is None else msgspec.structs.replace(question, timeout_s=LATER_TIMEOUT_S)
+        try:
+            answer = _ask(where, asked, kind)
+        except NoAnswerError as error:
+            silent = silent or error
+            continue
+        if answer is not None:
+            return where, answer
+    if silent is not None:
+        raise silent
+    return None, None
+
+
+def _ask(where: Path, question: _Question, kind: type[T]) -> T | None:
     deadline = time.monotonic() + question.timeout_s
     silent = f"the daemon does not answer within {question.timeout_s:g} s (its socket {where} is there)"
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:

@@ -41,10 +41,22 @@ class PostgresBackend:
 
     @property
     def control_socket(self) -> Path:
-        """See `Backend.control_socket`. Replicas on one machine share the name: the first of them listens."""
-        folder = Path(os.environ.get("RUNTIME_DIRECTORY") or tempfile.gettempdir())
+        """See `Backend.control_socket`. Replicas may share a machine: each has its process's number in the name."""
+        return self._sockets / f"{self._socket}-{os.getpid()}.sock"
+
+    @property
+    def control_sockets(self) -> Sequence[Path]:
+        """See `Backend.control_sockets`."""
+        return sorted(self._sockets.glob(f"{self._socket}-*.sock"))
+
+    @property
+    def _sockets(self) -> Path:
+        return Path(os.environ.get("RUNTIME_DIRECTORY") or tempfile.gettempdir())
+
+    @property
+    def _socket(self) -> str:
         known = hashlib.sha256(self._target.name.encode()).hexdigest()[:16]
-        return folder / f"reserve-listener-{os.getuid()}-{known}.sock"
+        return f"reserve-listener-{os.getuid()}-{known}"
 
     async def open(
         self,
@@ -55,9 +67,17 @@ class PostgresBackend:
         """See `Backend.open`."""
         from reserve_listener.store.postgres.store import PostgresStore
 
+        self._forget_killed()
         store = PostgresStore(self._target, **options)
         await store.open(sinks, filters_by_sink)
         return store
+
+    def _forget_killed(self) -> None:
+        """Sockets that daemons left when they were killed."""
+        for path in self.control_sockets:
+            number = path.stem.rpartition("-")[2]
+            if number.isdecimal() and not _runs(int(number)):
+                path.unlink(missing_ok=True)
 
     def reader(self) -> PostgresReader:
         """See `Backend.reader`."""
@@ -120,6 +140,16 @@ class PostgresBackend:
         from reserve_listener.store.postgres import copying
 
         return copying.copy_of(self._target, source)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's, for instance
+        return True
+    return True
 
 
 def make(url: str) -> PostgresBackend:

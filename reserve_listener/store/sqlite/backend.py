@@ -41,6 +41,11 @@ class SqliteBackend:
         """See `Backend.control_socket`."""
         return socket_path(self._path)
 
+    @property
+    def control_sockets(self) -> Sequence[Path]:
+        """See `Backend.control_sockets`."""
+        return (self.control_socket,)
+
     async def open(
         self,
         sinks: Sequence[str],
