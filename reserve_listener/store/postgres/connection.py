@@ -55,6 +55,10 @@ _CONFLICTS: Final = (psycopg.errors.DeadlockDetected, psycopg.errors.Serializati
 """Another replica was in the way. Once more, and alone, it works."""
 
 
+class UnclearError(Exception):
+    """Something went wrong in a transaction without savepoints: see `Connection.transaction`."""
+
+
 class Connection:
     """Used by one thread. `name`: what messages call the store."""
 
@@ -64,6 +68,7 @@ class Connection:
         self._pipeline: psycopg.Pipeline | None = None
         real.adapters.register_dumper(int, Int8Dumper)
         self._has_append_lock = False
+        self._careful = False
 
     @property
     def in_transaction(self) -> bool:
@@ -76,24 +81,32 @@ class Connection:
         return not self._real.closed and not self.in_transaction
 
     @contextlib.contextmanager
-    def transaction(self, *, reads: bool = False, timeout_s: float | None = None) -> Iterator[None]:
-        """`reads`: what is in it sees the store as of one moment, and nothing that it writes stays."""
+    def transaction(
+        self, *, reads: bool = False, timeout_s: float | None = None, careful: bool = False
+    ) -> Iterator[None]:
+        """`reads`: what is in it sees the store as of one moment, and nothing that it writes stays.
+
+        `careful`: with savepoints, and what goes wrong is known before one is released, at a round trip each. Without it
+        anything that goes wrong ends the whole transaction: the next one is careful.
+        """
         timeout_s = waiting.STATEMENT_TIMEOUT_S if timeout_s is None else timeout_s
         self._real.allow(timeout_s + waiting.GRACE_S)
-        with self._explained(), self._real.pipeline() as self._pipeline:
+        self._careful = careful
+        with self._explained():
             try:
-                self._send("BEGIN ISOLATION LEVEL REPEATABLE READ" if reads else "BEGIN")
-                self._send(_BEGIN, (f"{max(1, int(timeout_s * 1000))}ms",))
-                yield
-                self._send("ROLLBACK" if reads else "COMMIT")
-                self._pipeline.sync()
+                with self._real.pipeline() as self._pipeline:  # whose end waits for all answers
+                    self._send("BEGIN ISOLATION LEVEL REPEATABLE READ" if reads else "BEGIN")
+                    self._send(_BEGIN, (f"{max(1, int(timeout_s * 1000))}ms",))
+                    yield
+                    self._send("ROLLBACK" if reads else "COMMIT")
             except BaseException:
+                self._pipeline = None
                 with contextlib.suppress(psycopg.Error):  # the first error is the one to tell
                     self._roll_back("ROLLBACK")
                 raise
             finally:
+                self._pipeline = None
                 self._has_append_lock = False
-        self._pipeline = None
 
     def lock_appends(self) -> None:
         """Until the end of the transaction nobody else appends.
@@ -114,6 +127,10 @@ class Connection:
                     return self._send("SAVEPOINT trial")
                 case ["ROLLBACK"]:
                     return self._roll_back("ROLLBACK TO trial")
+                case ["SAVEPOINT" | "RELEASE", *_] if not self._careful:
+                    return Cursor(self._real.cursor(), self, count=0)
+                case ["ROLLBACK", *_] if not self._careful:
+                    raise UnclearError("there is nothing to roll back to")
                 case ["ROLLBACK", *_]:
                     return self._roll_back(statement)
                 case ["RELEASE", *_]:
@@ -175,6 +192,8 @@ class Connection:
         if self._real.info.transaction_status is TransactionStatus.UNKNOWN or self._real.closed:
             raise psycopg.OperationalError("the connection is closed")
         if self._pipeline is not None and self._pipeline.status is PipelineStatus.ABORTED:
+            if not self._careful:
+                raise UnclearError("something before it went wrong")
             with contextlib.suppress(psycopg.Error):  # it was raised before
                 self._pipeline.sync()
         done = self._send(statement)

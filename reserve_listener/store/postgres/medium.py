@@ -69,19 +69,23 @@ class Database:
         results = self._commit(connection, jobs)
         return results, any(error is None for *_, error in results)
 
-    def _commit(self, connection: Connection, jobs: Sequence[Job], tries: int = 1) -> list[Result]:
+    def _commit(
+        self, connection: Connection, jobs: Sequence[Job], tries: int = 1, *, careful: bool = False
+    ) -> list[Result]:
         try:
-            return _transaction(connection, jobs)
+            return _transaction(connection, jobs, careful=careful)
         except Exception as error:  # noqa: BLE001  # a job's own mistake must not end the thread
+            if not careful and connection.is_usable and not isinstance(error, MediumError):
+                return self._commit(connection, jobs, tries, careful=True)
             again = is_conflict(error) and tries < TRIES
             alone = len(jobs) == 1 or (isinstance(error, MediumError) and not is_conflict(error))
             if not connection.is_usable or (alone and not again):
                 return [(job, None, self.failure(error)) for job in jobs]
         if len(jobs) == 1:
-            return self._commit(connection, jobs, tries + 1)
+            return self._commit(connection, jobs, tries + 1, careful=careful)
         results: list[Result] = []
         for number, job in enumerate(jobs):
-            results += self._commit(connection, [job])
+            results += self._commit(connection, [job], careful=careful)
             failure = results[-1][2]
             if failure is not None and self.has_failed(failure):
                 return results + [(left, None, failure) for left in jobs[number + 1 :]]
@@ -145,9 +149,9 @@ def is_away(error: BaseException) -> bool:
     return isinstance(error, MediumError) or isinstance(error.__cause__, MediumError)
 
 
-def _transaction(connection: Connection, jobs: Sequence[Job]) -> list[Result]:
+def _transaction(connection: Connection, jobs: Sequence[Job], *, careful: bool) -> list[Result]:
     results: list[Any] = []
-    with connection.transaction():
+    with connection.transaction(careful=careful):
         for work, group in groupby(jobs, attrgetter("work")):
             together = list(group)
             values = work([job.item for job in together], connection)

@@ -10,7 +10,7 @@ and what it makes of them becomes the scope's state and part of its history in t
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import msgspec
 
@@ -69,6 +69,9 @@ class Appending:
     what an event tells of a room before the next event is sealed.
     """
 
+    together: ClassVar = False
+    """Whether one event, too, is put in as many are."""
+
     def __init__(
         self,
         specs: SinkFilters,
@@ -120,11 +123,13 @@ class Appending:
 
     def all(self, events: Sequence[IncomingEvent], connection: sqlite3.Connection) -> list[Appended]:
         """Store many, in their order."""
-        new = _new(events, connection)
-        numbers = self._scope_numbers((events[place] for place in new), connection)
-        appended = [Appended(Verdict.DUPLICATE, event) for event in events]
-        seq = self.newest_ever(len(new), connection)
+        known = _Known(events, connection)  # a server is asked everything at once, and answers then
+        newest = connection.execute(sql.NEWEST_EVER)
+        numbers = self._scope_numbers(events, connection)
         remembered = self.remembered(numbers.values(), connection)
+        new = known.new()
+        seq = int((newest.fetchone() or (0,))[0])
+        appended = [Appended(Verdict.DUPLICATE, event) for event in events]
         for portion in _portions(events, new):
             rows: list[tuple[Any, ...]] = []
             deliveries: list[tuple[int, int, int | None]] = []
@@ -146,11 +151,12 @@ class Appending:
             insert(connection, sql.APPEND_EVENTS, rows)
             insert(connection, sql.ADD_DELIVERIES, deliveries)
             remembered.write()
+        if new:
+            self.took(seq, connection)
         return appended
 
-    def newest_ever(self, _count: int, connection: sqlite3.Connection) -> int:
-        """The newest number of all events that there ever were; so many are put in with the next ones."""
-        return int((connection.execute(sql.NEWEST_EVER).fetchone() or (0,))[0])
+    def took(self, newest: int, connection: sqlite3.Connection) -> None:
+        """Numbers up to this one are given. SQLite sees that by itself."""
 
     def _heard(self, event: IncomingEvent, seq: int, connection: sqlite3.Connection) -> Appended:
         """An event about a room or level itself: names change, and nothing is delivered."""
@@ -229,23 +235,27 @@ def _appended(
     return Appended(verdict, event, seq, scope, takers, size, told_bytes, in_doubt=in_doubt)
 
 
-def _new(events: Sequence[IncomingEvent], connection: sqlite3.Connection) -> list[int]:
-    """The places of those that are not known; what stands there twice is new the first time."""
-    first: dict[tuple[str, str], int] = {}
-    for place, event in enumerate(events):
-        first.setdefault((event.tenant_key, event.event_id), place)
-    keys = _encode(list(first))
-    if _NUL in keys:
-        return [
-            place
-            for key, place in first.items()
-            if connection.execute(sql.FIND_EVENT, key).fetchone() is None
-        ]
-    (known,) = connection.execute(sql.KNOWN_EVENTS, (keys.decode(),)).fetchone()
-    places = list(first.values())
-    for number in sorted(msgspec.json.decode(known), reverse=True):
-        del places[number]
-    return places
+class _Known:
+    """Which of these events are there already: asked now, answered later."""
+
+    def __init__(self, events: Sequence[IncomingEvent], connection: sqlite3.Connection) -> None:
+        self._first: dict[tuple[str, str], int] = {}
+        for place, event in enumerate(events):
+            self._first.setdefault((event.tenant_key, event.event_id), place)
+        self._connection = connection
+        keys = _encode(list(self._first))
+        self._asked = None if _NUL in keys else connection.execute(sql.KNOWN_EVENTS, (keys.decode(),))
+
+    def new(self) -> list[int]:
+        """The places of those that are not; what stands there twice is new the first time."""
+        if self._asked is None:
+            found = (self._connection.execute(sql.FIND_EVENT, key).fetchone() for key in self._first)
+            return [place for place, known in zip(self._first.values(), found, strict=True) if known is None]
+        (known,) = self._asked.fetchone()
+        places = list(self._first.values())
+        for number in sorted(msgspec.json.decode(known), reverse=True):
+            del places[number]
+        return places
 
 
 def _portions(events: Sequence[IncomingEvent], places: Sequence[int]) -> Iterator[Sequence[int]]:

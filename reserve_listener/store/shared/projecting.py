@@ -47,17 +47,18 @@ def project(
 def _appended(
     appending: Appending, events: Sequence[IncomingEvent], connection: sqlite3.Connection
 ) -> list[Appended]:
-    if len(events) == 1:
+    if len(events) == 1 and not appending.together:
         return [_one(appending, events[0], connection)]
     connection.execute("SAVEPOINT together")
     try:
         appended = appending.all(events, connection)
+        connection.execute("RELEASE together")  # a server says by then what was wrong
     except Exception as error:
         if is_medium(error):
             raise
         connection.execute("ROLLBACK TO together")
         appended = [_one(appending, event, connection) for event in events]
-    connection.execute("RELEASE together")
+        connection.execute("RELEASE together")
     return appended
 
 
@@ -66,6 +67,7 @@ def _one(appending: Appending, event: IncomingEvent, connection: sqlite3.Connect
     connection.execute("SAVEPOINT one")
     try:
         appended = appending.one(event, connection)
+        connection.execute("RELEASE one")
     except Exception as defect:
         if is_medium(defect):
             raise
@@ -76,5 +78,5 @@ def _one(appending: Appending, event: IncomingEvent, connection: sqlite3.Connect
             event, created_ms=None, scope=None, body=None, problem=problem, news=None
         )
         appended = appending.one(kept, connection)
-    connection.execute("RELEASE one")
+        connection.execute("RELEASE one")
     return appended
