@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 OK: Final = "ok"
 SINK: Final = "sink "
+OF_DELIVERIES: Final = frozenset({"down", "misconfigured", "failing", "disabled", "dead_letters"})
 GAP: Final = "gap"
 SILENT: Final = "silent"
 
@@ -32,6 +33,11 @@ class Trouble:
     said: str
     """In the daemon's own words."""
     kind: str = ""
+
+    @property
+    def is_of_deliveries(self) -> bool:
+        """Whether the page of sinks and dead letters says more about it."""
+        return self.kind in OF_DELIVERIES
 
 
 @dataclass(frozen=True)
@@ -61,8 +67,8 @@ def verdict(status: Status | None, words: Words, times: Times) -> Verdict:
         listens = connection is not None and connection.state == "listening"
         detail = words["ok_detail_webhook" if listens else "ok_detail"]
         return Verdict(OK, words[OK], since, detail, troubles)
-    is_lost = any(trouble.kind == GAP for trouble in troubles)
-    detail = words["nothing_lost"] if status.status == "degraded" and not is_lost else ""
+    may_be_lost = any(trouble.kind in (GAP, SILENT) for trouble in troubles)
+    detail = words["nothing_lost"] if status.status == "degraded" and not may_be_lost else ""
     since = troubles[0].since if troubles else None
     return Verdict(status.status, words[status.status], since, detail, troubles)
 

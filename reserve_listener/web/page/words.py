@@ -39,6 +39,8 @@ ENGLISH: Final[Words] = {
     "nothing_lost": "nothing is lost",
     "since": "since {}",
     "what_to_do": "What to do",
+    "more_troubles": "and {} more",
+    "to_deliveries": "Go to Deliveries",
     "said": "The daemon says:",
     "connection_reason": "not connected to the platform, so no changes are heard",
     "connection_hint": "The daemon keeps trying by itself, and the platform sends what happens meanwhile again for some"
@@ -267,6 +269,8 @@ CHINESE: Final[Words] = {
     "nothing_lost": "没有丢失任何变更",
     "since": "自{}起",
     "what_to_do": "处理方法",
+    "more_troubles": "另有 {} 项",
+    "to_deliveries": "前往“投递”页面",
     "said": "程序提示：",
     "connection_reason": "未连接到开放平台，收不到变更",
     "connection_hint": "程序会自动重连，平台会在约 7 小时内重新推送期间的变更。如长时间未恢复，请将下面的提示发给应用管理员。",

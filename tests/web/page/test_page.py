@@ -363,6 +363,31 @@ async def test_a_sink_that_is_down_is_told_in_words(backend: Backend) -> None:
         assert "booking 无法接收" in await text_of(client, "/", language="zh")
 
 
+async def test_a_gap_and_a_silent_store_are_told_as_they_are(backend: Backend) -> None:
+    """Nothing is claimed that is not known: neither that nothing is lost, nor that there are no sinks."""
+    began = "2026-11-26T05:58:00.000Z"
+    gap = Reason(part="gap", since=began, reason="changes may have been missed", hint=None)
+    silent = Reason(part="store", since=began, reason="what is in it is not known: no answer", hint=None)
+    told = Told(status="degraded", reasons=[gap])
+    async with office(backend, actions=told) as (_store, client):
+        text = await text_of(client, "/")
+        assert "Needs a look changes may have been missed while the daemon was offline" in text
+        assert "Nothing compares the rooms with the platform" in text
+        assert "nothing is lost" not in text
+        told.how["reasons"] = [silent]
+        text = await text_of(client, "/")
+        assert "the store does not tell what is in it" in text
+        assert "Where changes go Not known at the moment." in text
+        assert "nothing is lost" not in text
+        assert "可能有遗漏" not in await text_of(client, "/", language="zh")
+        sink_down = Reason(part="sink booking", since=began, reason="down: 503", hint=None)
+        told.how |= {"reasons": [sink_down, gap], "sinks": [SINK]}
+        text = await text_of(client, "/", language="zh")
+        assert "另有 1 项" in text
+        assert text.count("前往“投递”页面") == 1
+        assert "前往“投递”页面" not in await text_of(client, "/deliveries", language="zh")
+
+
 async def test_no_connection_and_no_store_are_failing(backend: Backend) -> None:
     """Both in words; and a gap of the last day is in the picture of the connection."""
     began = "2026-11-26T05:58:00.000Z"
