@@ -534,6 +534,10 @@ class Replica(msgspec.Struct, frozen=True, gc=False):
     seen_ms: int
     connection: str
     leads: list[str]
+    sinks: list[str] = []
+    """Those in its configuration."""
+    told: bytes | None = None
+    """What it tells of itself, as JSON; see `daemon.alerts.replicas.Told`."""
 
 
 class Insight(msgspec.Struct, frozen=True, kw_only=True, gc=False):

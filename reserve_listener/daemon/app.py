@@ -232,6 +232,7 @@ class App:
             reconciling=self._rooms.reconcile_status,
         )
         self._alerts = self._make_alerts()
+        self._store.told = self._alerts.of_itself
         self._health.alerts, self._health.alerts_to = self._alerts.firing, self._alerts.sink_health
         self._actions = OperatorActions(
             lark.app_id,

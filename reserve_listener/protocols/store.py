@@ -222,13 +222,30 @@ class StoreHealth(Protocol):
 
 
 class StoreAlerts(Protocol):
-    """What was told of alerts, for the daemon's next life: kept as well as can be while nothing else can be written."""
+    """What was told of alerts, for the daemon's next life: kept as well as can be while nothing else can be written.
+
+    Of the replicas that share a store one tells what concerns all of them. `told` is asked, on the loop, what this one has to
+    say of itself.
+    """
+
+    told: Callable[[], bytes | None]
+
+    @property
+    def replica(self) -> str | None:
+        """Who this daemon is among those that share the store; None: there are no others."""
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether the others cannot know how this daemon is: the store has not been reached for as long as a lease lasts."""
+
+    def tells_alerts(self) -> bool:
+        """Whether this daemon tells what concerns all replicas. Does not ask the medium."""
 
     async def remembered_alerts(self) -> bytes | None:
-        """What `remember_alerts` was given last, in this life or an earlier one; None: nothing."""
+        """What `remember_alerts` was given last, in this life or an earlier one, or by another replica; None: nothing."""
 
     async def remember_alerts(self, content: bytes) -> None:
-        """Keep this, a few kilobytes, instead of what was kept before. Idempotent."""
+        """Keep this, a few kilobytes, instead of what was kept before. Idempotent. Refused if another replica tells the alerts."""
 
 
 class StoreUpkeep(Protocol):

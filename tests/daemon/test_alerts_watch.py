@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from reserve_listener.model import Insight, SinkState, State
 from tests.helpers import Clock, ScriptedSink, until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     import pytest
 
@@ -44,6 +45,14 @@ class FakeStore:
         self.keeps: bool | None = True
         """None: it hangs."""
         self.now_ms = now_ms
+        self.told: Callable[[], bytes | None] = lambda: None
+        self.replica: str | None = None
+        self.is_cut_off = False
+        self.leads = True
+
+    def tells_alerts(self) -> bool:
+        """See `watch.WatchedStore`."""
+        return self.leads
 
     async def insight(self, app_id: str, *, gaps_since_ms: int) -> Insight:
         """See `watch.WatchedStore`."""
@@ -347,3 +356,48 @@ async def test_a_person_who_disables_a_sink_is_not_alerted() -> None:
             world.store.answer = Insight(sinks=[off])
             await world.tick()
             assert [one.alert for one in world.alerts.firing()] == expected
+
+
+DEAD = Insight(
+    sinks=[SinkState(name="x", configured=True, pending=0, dead=3, disabled_ms=None, disabled_reason=None)]
+)
+
+
+async def test_a_replica_that_does_not_lead_tells_of_its_own_commits_alone() -> None:
+    """Dead letters and its connection are the leader's to tell; it goes on with them when it leads, and drops them when not."""
+    async with living() as world:
+        world.store.replica, world.store.answer, world.store.leads = "r", DEAD, False
+        world.state = State("lost", 0.0)
+        await world.fill_up()
+        await world.tick(3600)
+        assert [one.alert for one in world.alerts.firing()] == ["commit_failing"]
+        assert json.loads(world.alerts.of_itself())["silent_since_ms"] == world.silent_since_ms
+        world.store.leads = True
+        await world.tick()
+        assert {one.alert for one in world.alerts.firing()} == {
+            "commit_failing",
+            "dead_letters",
+            "disconnected",
+        }
+        await until(lambda: len(world.told()) == 3)
+        world.store.leads = False
+        await world.tick()
+        world.store.leads = True
+        await world.tick()
+        assert len(set(world.told())) == 3
+
+
+async def test_a_replica_that_is_cut_off_tells_of_its_connection_to_the_end() -> None:
+    """Nobody else can: it begins while the store is away, and is ended by whom it was begun, though another leads by then."""
+    async with living() as world:
+        world.store.replica, world.store.leads, world.store.is_cut_off = "r", False, True
+        world.state = State("lost", 0.0)
+        await world.tick(3600)
+        assert [one.alert for one in world.alerts.firing()] == ["disconnected"]
+        world.store.is_cut_off = False
+        await world.tick()
+        assert "silent_since_ms" not in json.loads(world.alerts.of_itself())
+        world.state = State("connected", 0.0)
+        await world.tick()
+        assert world.alerts.firing() == []
+        await until(lambda: len(set(world.told())) == 2)

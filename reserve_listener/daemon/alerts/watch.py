@@ -1,5 +1,8 @@
 """Looks at the daemon every second and tells what begins and what ends.
 
+Of replicas one, the leader, tells what concerns all, and which of them are not connected; each tells of its own commits, and, while
+the store cannot be reached, of its own connection: then there is no leader.
+
 What must stay true: looking costs nothing that an answer or a delivery would wait for, and waits for nothing that hangs; what is
 told is remembered before it is sent, if the store's disk lets it be, so that a restart tells it neither again nor anew.
 """
@@ -7,6 +10,7 @@ told is remembered before it is sent, if the store's disk lets it be, so that a 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -15,10 +19,11 @@ import structlog
 
 from reserve_listener.clock import now_ms, rfc3339
 from reserve_listener.daemon import verdict
-from reserve_listener.daemon.alerts import conditions, journal
+from reserve_listener.daemon.alerts import conditions, journal, replicas
 from reserve_listener.daemon.alerts.conditions import Now, SinkNow, Terms
 from reserve_listener.daemon.alerts.journal import Alert, Condition, Key, Memory
 from reserve_listener.daemon.alerts.outbox import Deliver, Outbox
+from reserve_listener.daemon.alerts.replicas import Told
 from reserve_listener.daemon.alerts.words import LANGUAGES
 from reserve_listener.delivery.worker import SinkHealth
 from reserve_listener.errors import StoreError
@@ -98,6 +103,10 @@ class Alerts:
         self._redact = redact
         self._now_ms = now_ms
         self._age_ms = age_ms or (lambda since_ms: now_ms() - since_ms)
+        self._leads = False
+        """Whether it tells what concerns all replicas."""
+        self._elsewhere: dict[Key, Alert] = {}
+        """What the replica that leads has told, when this one does not; to be shown."""
         self._known: dict[Key, Alert] = {}
         self._gap_ms = 0
         """Up to here each gap had its alert."""
@@ -125,16 +134,15 @@ class Alerts:
 
     async def begin(self) -> None:
         """What an earlier life has told is not told again, and what it could not send is sent."""
-        await self._recall()
         self._make_outboxes()
-        for alert in self._known.values():
-            self._send(alert)
+        await self._follow()
 
     async def tick(self) -> None:
         """Look once, and tell."""
         for _, task in self._outboxes.values():
             if task.done():
                 task.result()  # a defect of ours
+        await self._follow()
         await self._ask_store()
         told = self._decide()
         await self._save()
@@ -165,11 +173,24 @@ class Alerts:
                 summary=now.summary,
                 detail=self._with_link(key, now.detail),
             )
-            for key, alert in self._known.items()
+            for key, alert in (self._elsewhere | self._known).items()
             if alert.is_firing
             # What was told last may be hours old: there may be more dead letters since, or another gap.
             and (now := self._holding.get(key) or alert)
         ]
+
+    def of_itself(self) -> bytes:
+        """What the replica that leads has to know of this one; for `StoreAlerts.told`."""
+        state = self._state()
+        is_told = not self._leads and Key(conditions.DISCONNECTED) in self._known
+        return msgspec.json.encode(
+            Told(
+                silent_since_ms=None if state.is_receiving or is_told else self._connection.silent_since_ms,
+                connection=self._connected(),
+                hint=state.hint,
+                sinks={name: self._seen(health) for name, health in self._workers.health().items()},
+            )
+        )
 
     def sink_health(self, name: str) -> SinkHealth | None:
         """How a sink does that cannot carry its alerts; None of any other."""
@@ -188,11 +209,55 @@ class Alerts:
         await asyncio.gather(*tasks, return_exceptions=True)
         self._outboxes.clear()
 
+    # -- who tells ----------------------------------------------------------------------------------------------------------
+
+    async def _follow(self) -> None:
+        """Begin or cease to tell what concerns all replicas."""
+        if self._store.tells_alerts() == self._leads:
+            return
+        if self._leads:
+            self._give_up()
+        else:
+            await self._take_over()
+
+    async def _take_over(self) -> None:
+        """Go on where the one that told before, another replica or an earlier life, has ended."""
+        own = {key: alert for key, alert in self._known.items() if alert.is_firing}
+        if not await self._recall() and self._store.replica is not None:
+            return  # the next look tries again: nothing is told anew meanwhile
+        self._leads, self._elsewhere = True, {}
+        for alert in self._known.values():
+            self._send(alert)
+        self._known |= own
+
+    def _give_up(self) -> None:
+        """Another replica tells, or will: also what waits here, if it was remembered. What is this one's own stays."""
+        self._leads, self._stored, self._is_dirty = False, None, False
+        for task in (self._asking, self._saving):
+            if task is not None:
+                task.cancel()
+        self._asking = self._saving = None
+        self._known = {key: alert for key, alert in self._known.items() if self._is_own(key)}
+        for name in list(self._outboxes):
+            self._outboxes.pop(name)[1].cancel()
+        self._make_outboxes()
+        for alert in self._known.values():
+            self._send(alert)
+
+    def _is_own(self, key: Key) -> bool:
+        """Whether this replica tells it of itself, though another leads. What it has begun to tell it tells to the end."""
+        if key.alert == conditions.DISCONNECTED:
+            return self._store.is_cut_off or (not self._leads and key in self._known)
+        return key.alert == conditions.COMMIT_FAILING
+
     # -- looking ------------------------------------------------------------------------------------------------------------
 
     async def _ask_store(self) -> None:
         """Once at a time: a store that hangs gets no second question."""
         now_ms = self._now_ms()
+        if not self._leads:
+            await self._hear(now_ms)
+            return
         if self._asking is None and now_ms >= self._look_ms:
             asking = self._store.insight(self._app_id, gaps_since_ms=now_ms - verdict.GAP_LEFT_MS * 30)
             self._asking = asyncio.ensure_future(asking)
@@ -211,18 +276,33 @@ class Alerts:
         except StoreError:
             self._stored = None
 
+    async def _hear(self, now_ms: int) -> None:
+        """What the replica that leads has told."""
+        if now_ms < self._look_ms:
+            return
+        self._look_ms = now_ms + LOOK_MS
+        with contextlib.suppress(StoreError, TimeoutError, msgspec.MsgspecError):
+            async with asyncio.timeout(STORE_TIMEOUT_S):
+                memory = _read(await self._store.remembered_alerts())
+            self._elsewhere = {alert.key: alert for alert in memory.alerts}
+
     def _now(self) -> Now:
         state, store = self._state(), self._store
+        told = list(replicas.others(self._stored.replicas, store.replica)) if self._stored else []
+        silent_ms = None if state.is_receiving else self._connection.silent_since_ms
+        itself = Told(silent_since_ms=silent_ms, connection=self._connected(), hint=state.hint)
+        quietest = replicas.quietest([itself, *(one for _, one in told)])
+        shown = quietest or itself
         failing_ms = self._failing_since_ms or self._now_ms()
         self._failing_since_ms = failing_ms if store.failed_commits else None
         return Now(
             now_ms=self._now_ms(),
             age_ms=self._age_ms,
-            is_receiving=state.is_receiving,
-            silent_since_ms=self._connection.silent_since_ms,
-            connection=self._redact(self._connection.connection()),
-            hint=state.hint,
-            sinks=self._sinks(),
+            is_receiving=quietest is None,
+            silent_since_ms=shown.silent_since_ms or self._connection.silent_since_ms,
+            connection=shown.connection,
+            hint=shown.hint,
+            sinks=self._sinks(replicas.sinks_of(told)),
             stored=self._stored,
             max_bytes=store.max_bytes,
             problem=None if store.problem is None else self._redact(store.problem),
@@ -232,25 +312,39 @@ class Alerts:
             is_full=store.full,
         )
 
-    def _sinks(self) -> dict[str, SinkNow]:
+    def _connected(self) -> str:
+        text = self._redact(self._connection.connection())
+        return text if self._store.replica is None else f"replica {self._store.replica}: {text}"
+
+    def _seen(self, health: SinkHealth) -> SinkNow:
+        """As the worker knows it."""
+        return SinkNow(
+            state=health.state,
+            since_ms=health.failing_since_ms,
+            # Before it is cut: half a secret is known by nobody.
+            error=self._redact(health.last_error) if health.last_error else None,
+            is_proven=health.delivered_ms is not None,
+        )
+
+    def _sinks(self, elsewhere: Mapping[str, SinkNow]) -> dict[str, SinkNow]:
+        """`elsewhere`: those that other replicas work."""
         stored = {sink.name: sink for sink in self._stored.sinks} if self._stored else {}
+        here = {name: self._seen(health) for name, health in self._workers.health().items()}
         return {
-            name: self._sink(name, health, stored.get(name))
-            for name, health in self._workers.health().items()
+            name: self._sink(name, seen, stored.get(name)) for name, seen in {**here, **elsewhere}.items()
         }
 
-    def _sink(self, name: str, health: SinkHealth, stored: SinkState | None) -> SinkNow:
+    def _sink(self, name: str, seen: SinkNow, stored: SinkState | None) -> SinkNow:
         outbox = self._outboxes[name][0] if name in self._outboxes else None
         carried = outbox.state if outbox else SinkNow(state="ok")
-        if health.state == "ok" and carried.state != "ok":
+        if seen.state == "ok" and carried.state != "ok":
             return carried
-        gone = health.state == "disabled" and stored is not None and stored.disabled_reason != BY_HAND
+        gone = seen.state == "disabled" and stored is not None and stored.disabled_reason != BY_HAND
         return SinkNow(
-            state="gone" if gone else health.state,
-            since_ms=(stored and stored.disabled_ms) or health.failing_since_ms,
-            # Before it is cut: half a secret is known by nobody.
-            error=self._redact((stored and stored.disabled_reason) or health.last_error or "") or None,
-            is_proven=health.delivered_ms is not None or carried.is_proven,
+            state="gone" if gone else seen.state,
+            since_ms=(stored and stored.disabled_ms) or seen.since_ms,
+            error=self._redact((stored and stored.disabled_reason) or seen.error or "") or None,
+            is_proven=seen.is_proven or carried.is_proven,
             is_waiting=stored is None or stored.pending > 0 or (outbox is not None and outbox.is_waiting),
         )
 
@@ -261,6 +355,8 @@ class Alerts:
         now = self._now()
         firing = {key: alert.since_ms for key, alert in self._known.items() if alert.is_firing}
         found = conditions.look(now, self._terms(), firing, self._gap_ms)
+        if not self._leads:
+            found.holding = {key: one for key, one in found.holding.items() if self._is_own(key)}
         if found.gap_ms != self._gap_ms:
             self._gap_ms, self._is_dirty = found.gap_ms, True
         self._holding = found.holding
@@ -354,20 +450,22 @@ class Alerts:
 
     # -- remembering --------------------------------------------------------------------------------------------------------
 
-    async def _recall(self) -> None:
+    async def _recall(self) -> bool:
+        """Know what was remembered; whether that could be read."""
         try:
             async with asyncio.timeout(RECALL_TIMEOUT_S):
                 content = await self._store.remembered_alerts()
-            memory = Memory() if content is None else msgspec.json.decode(content, type=Memory)
+            memory = _read(content)
         except (StoreError, TimeoutError, msgspec.MsgspecError) as error:
             log.warning("alert.not_recalled", error=str(error) or "no answer in time")
-            return
+            return False
         self._known = {alert.key: alert for alert in memory.alerts}
         self._gap_ms = memory.gap_ms
+        return True
 
     async def _save(self) -> None:
         """Waits for it for a moment only; what does not succeed is done again with the next look."""
-        if self._saving is None and self._is_dirty:
+        if self._saving is None and self._is_dirty and self._leads:
             self._is_dirty = False
             memory = Memory(alerts=list(self._known.values()), gap_ms=self._gap_ms)
             saving = self._store.remember_alerts(msgspec.json.encode(memory))
@@ -393,3 +491,7 @@ class Alerts:
         except TimeoutError:
             pass
         self._woken.clear()
+
+
+def _read(content: bytes | None) -> Memory:
+    return Memory() if content is None else msgspec.json.decode(content, type=Memory)

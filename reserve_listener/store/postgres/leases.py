@@ -40,9 +40,10 @@ RECONCILE: Final = "reconcile"
 ALERTS: Final = "alerts"
 
 _SEEN: Final = f"""
-INSERT INTO replicas (id, host, pid, version, seen_ms, connection, sinks)
-VALUES (%(id)s, %(host)s, %(pid)s, %(version)s, {NOW}, %(connection)s, %(sinks)s::text[])
-ON CONFLICT (id) DO UPDATE SET seen_ms = excluded.seen_ms, connection = excluded.connection, sinks = excluded.sinks
+INSERT INTO replicas (id, host, pid, version, seen_ms, connection, sinks, told)
+VALUES (%(id)s, %(host)s, %(pid)s, %(version)s, {NOW}, %(connection)s, %(sinks)s::text[], %(told)s::bytea)
+ON CONFLICT (id) DO UPDATE SET seen_ms = excluded.seen_ms, connection = excluded.connection, sinks = excluded.sinks,
+  told = excluded.told
 """
 
 _BURY: Final = f"DELETE FROM replicas WHERE seen_ms < {NOW} - {DEAD_MS}"  # fixed texts only
@@ -66,7 +67,8 @@ _LEAVE: Final = "DELETE FROM replicas WHERE id = %s"
 
 LIVE: Final = f"""
 SELECT r.id, r.host, r.pid, r.version, r.seen_ms, r.connection,
-  ARRAY(SELECT l.name FROM leases AS l WHERE l.holder = r.id AND l.until_ms > {NOW} ORDER BY l.name)
+  ARRAY(SELECT l.name FROM leases AS l WHERE l.holder = r.id AND l.until_ms > {NOW} ORDER BY l.name),
+  r.sinks, r.told
 FROM replicas AS r WHERE r.seen_ms >= {NOW} - {DEAD_MS} ORDER BY r.host, r.pid, r.id
 """  # fixed texts only
 
@@ -78,6 +80,8 @@ class Membership:
     running_ms: Callable[[], int] = running_ms
     id: str = field(default_factory=lambda: f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}")
     connection: str = ""
+    told: bytes | None = None
+    _beaten_ms: int | None = None
     _held: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     def fence(self, name: str) -> int:
@@ -94,10 +98,16 @@ class Membership:
 
         One of a sink that is not configured any more is kept while it lasts, for the last attempts.
         """
+        self._beaten_ms = began_ms
         until_ms = began_ms + LEASE_MS - MARGIN_MS
         asked = _names(sinks)
         kept = {name: lease for name, lease in self._held.items() if name not in asked}
         self._held = kept | {name: (fence, until_ms) for name, fence in held.items()}
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether it has not reached the database for so long that the others may have taken what it held."""
+        return self._beaten_ms is not None and self.running_ms() > self._beaten_ms + LEASE_MS - MARGIN_MS
 
     def lose(self) -> None:
         """It holds nothing from now on."""
@@ -111,6 +121,7 @@ class Membership:
             "pid": os.getpid(),
             "version": __version__,
             "connection": self.connection,
+            "told": self.told,
             "sinks": list(sinks),
             "names": _names(sinks),
         }

@@ -20,7 +20,7 @@ from reserve_listener.errors import StoreError
 from reserve_listener.model import Claimed, Pruned, SinkFilter, Verdict
 from reserve_listener.store.postgres import appending, listening, looking
 from reserve_listener.store.postgres.database_clock import DatabaseClock
-from reserve_listener.store.postgres.leases import BEAT_S, RECONCILE, RETENTION, SINK, Membership
+from reserve_listener.store.postgres.leases import ALERTS, BEAT_S, RECONCILE, RETENTION, SINK, Membership
 from reserve_listener.store.postgres.medium import FIRST_PAUSE_S, LONGEST_PAUSE_S, Database, is_away
 from reserve_listener.store.shared import naming, rebuilding, sql
 from reserve_listener.store.shared.batches import batches_after
@@ -215,7 +215,7 @@ class PostgresStore(SqlStore):
 
     async def _look_after(self) -> None:
         began_ms, before = self.member.running_ms(), self._fences()
-        self.member.connection = self.connection()
+        self.member.connection, self.member.told = self.connection(), self.told()
         sinks = tuple(self._filters)
         work = partial(looking.look, self.member, self._clock, sinks)
         held, seen = await self._keeper.submit(work, writes=True)
@@ -447,13 +447,31 @@ class PostgresStore(SqlStore):
 
     # -- alerts -----------------------------------------------------------------------------------------------------------
 
+    @property
+    def replica(self) -> str | None:
+        """See `StoreAlerts.replica`."""
+        return self.member.id
+
+    @property
+    def is_cut_off(self) -> bool:
+        """See `StoreAlerts.is_cut_off`."""
+        return self.member.is_cut_off
+
+    def tells_alerts(self) -> bool:
+        """See `StoreAlerts.tells_alerts`."""
+        return self.leads(ALERTS)
+
     async def remembered_alerts(self) -> bytes | None:
         """See `StoreAlerts.remembered_alerts`."""
         return await self._keeper.submit(looking.alerts, writes=False)
 
     async def remember_alerts(self, content: bytes) -> None:
         """See `StoreAlerts.remember_alerts`."""
-        await self._keeper.submit(partial(looking.keep_alerts, content), writes=True)
+        lease = partial(self.member.holds, ALERTS, self.member.last_fence(ALERTS), keep=True)
+        work = partial(looking.write, lease, partial(looking.keep_alerts, content))
+        _, written = await self._keeper.submit(work, writes=True)
+        if not written:
+            raise StoreError("another replica tells the alerts now")
 
     # -- retention --------------------------------------------------------------------------------------------------------
 

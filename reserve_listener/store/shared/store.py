@@ -108,6 +108,7 @@ class SqlStore(ABC):
         self.name = name
         self.max_bytes = max_bytes
         self.connection: Callable[[], str] = lambda: ""
+        self.told: Callable[[], bytes | None] = lambda: None
         self.on_commit: Callable[[], None] = lambda: None
         self.on_requeue: Callable[[], None] = lambda: None
         self.on_disabled: Callable[[Collection[str]], None] = lambda _names: None

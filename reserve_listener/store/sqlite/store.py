@@ -270,6 +270,20 @@ class SqliteStore(SqlStore):
 
     # -- alerts --------------------------------------------------------------------------------------------------------
 
+    @property
+    def replica(self) -> str | None:
+        """See `StoreAlerts.replica`: there is but one daemon."""
+        return None
+
+    @property
+    def is_cut_off(self) -> bool:
+        """See `StoreAlerts.is_cut_off`."""
+        return False
+
+    def tells_alerts(self) -> bool:
+        """See `StoreAlerts.tells_alerts`."""
+        return True
+
     async def remembered_alerts(self) -> bytes | None:
         """What `remember_alerts` was given last, in this life or an earlier one. Raises `StoreError`."""
         content: bytes | None = await self._in_slots(self._alerts.read)
