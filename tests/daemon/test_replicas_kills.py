@@ -100,7 +100,7 @@ def server_alone() -> Iterator[Server]:
     server.stop()
 
 
-@pytest.mark.parametrize("count", [8, pytest.param(100, marks=pytest.mark.long)])
+@pytest.mark.parametrize("count", [5, pytest.param(100, marks=pytest.mark.long)])
 async def test_kill_9_of_replicas_and_of_the_database_loses_nothing_that_was_answered(
     tmp_path: Path, server: HttpServer, receiver: Receiver, server_alone: Server, count: int
 ) -> None:
