@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from reserve_listener.errors import StoreError
 from reserve_listener.intake.complete import completing
-from reserve_listener.model import ChangeQuery, EventQuery
+from reserve_listener.model import ChangeQuery, EventQuery, Verdict
 from reserve_listener.store import open_reader, open_store
 from reserve_listener.store.postgres import appending
 from reserve_listener.store.postgres.store import PostgresStore
@@ -95,5 +96,26 @@ async def test_one_that_commits_late_is_missed_by_nobody(backend: OnPostgres) ->
         await late
         await followers.look()
         assert followers.found == {kind: ["e0", "e1", "e2"] for kind in followers.found}
+    for store in stores:
+        await store.close()
+
+
+async def test_one_that_is_frozen_before_its_commit_is_not_waited_for(backend: OnPostgres) -> None:
+    """The server ends its transaction after seconds: the others append, and what it had is stored by nobody until it comes again."""
+    stores = [await open_store(backend.url, ["a"], complete=completing("en")) for _ in range(2)]
+    first, second = stores
+    failing: list[asyncio.Future[Any]] = []
+
+    def ask(hold: Callable[[Any], Any]) -> Awaitable[Any]:
+        failing.append(asyncio.ensure_future(_appending(first, event("e1"), hold)))
+        return failing[0]
+
+    held = await Held(ask).begun()
+    assert await append(second, event("e2")) is Verdict.STORED
+    held.let_go()
+    with pytest.raises(StoreError):
+        await failing[0]
+    assert backend.rows("SELECT event_id FROM events") == [("e2",)]
+    assert await append(first, event("e1")) is Verdict.STORED
     for store in stores:
         await store.close()
