@@ -48,6 +48,10 @@ class StoreInUseError(StoreError):
     hint = "stop the other daemon, or give this one a store.url of its own"
 
 
+class LeaseLostError(StoreError):
+    """Another replica does this now: nothing was written. No fault; whoever was at it leaves the rest to that one."""
+
+
 class NotFoundError(ReserveListenerError):
     """The requested thing does not exist."""
 

@@ -423,7 +423,8 @@ class Worker:
             if all(outcome.state == DELIVERED for outcome in self._unsettled):
                 break  # in hand until the next time: they keep no claim waiting
         if self._gone is not None:
-            await self._store.disable_sink(self.sink.name, self._gone)
+            if not await self._store.disable_gone(self.sink.name, self._gone):
+                self.enable()  # another daemon works the sink, and finds out by itself
             self._gone = None
         if self._release:
             await self._store.release(self.sink.name)

@@ -96,6 +96,11 @@ class Agenda:
             self._asked_for.remove(job)
         job.end(self._now_ms())
 
+    def hand_over(self) -> None:
+        """Another daemon goes on with the pass; if it is this one's again, what is left of it is looked up anew."""
+        if self.running is not None:
+            self.running.is_begun = False
+
     # -- what goes wrong ----------------------------------------------------------------------------------------------------
 
     def hurry(self) -> None:

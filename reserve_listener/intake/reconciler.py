@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from reserve_listener.clock import now_ms
-from reserve_listener.errors import ReserveListenerError, StoreError
+from reserve_listener.errors import LeaseLostError, ReserveListenerError, StoreError
 from reserve_listener.intake.agenda import Agenda
 from reserve_listener.intake.doubts import Doubts
 from reserve_listener.intake.inventory import Inventory
@@ -176,6 +176,7 @@ class Reconciler:
         if self.off is not None:
             return None
         if not await self._store.may_reconcile():
+            self.agenda.hand_over()
             return LEAD_EVERY_S
         job = await self._job_to_do()
         if job is None:
@@ -184,6 +185,9 @@ class Reconciler:
             await self._go_on(job)
         except SeveralTenantsError:
             raise
+        except LeaseLostError:
+            self.agenda.hand_over()
+            return LEAD_EVERY_S
         except Exception as error:  # noqa: BLE001  # another job may go on
             self._held_up(job, error)
         return 0
@@ -232,6 +236,9 @@ class Reconciler:
     async def _begin(self, job: Job) -> None:
         """It is known from now on what there is to be read."""
         places = await self._places(job)
+        if job.is_pass:
+            await self._take_up(job, places)
+            return
         if job is not self.agenda.wanted:
             job.begin(*await self._inventory.left(places))
             return
@@ -244,6 +251,14 @@ class Reconciler:
         last = await self._store.begin_pass(self._app_id)
         self._due_s = self._clock() + self._every_s
         self._started(job, last, *await self._inventory.left(places, last.number))
+
+    async def _take_up(self, job: Job, places: list[Target]) -> None:
+        """A pass that was another daemon's for a while goes on where that is, unless that has done with it."""
+        last = await self._store.last_pass(self._app_id)
+        if last is not None and last.number == job.number and last.is_unfinished:
+            job.begin(*await self._inventory.left(places, job.number))
+        else:
+            self.agenda.ended(job)
 
     def _started(self, job: Job, last: Pass, left: list[Target], total: int) -> None:
         self._own = job.number = last.number

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
 
-from reserve_listener.errors import StoreError
+from reserve_listener.errors import LeaseLostError, StoreError
 from reserve_listener.intake.reconcile import reading_of
 from reserve_listener.lark.api.codes import TOO_OFTEN, TokenRefusedError
 from reserve_listener.lark.api.errors import (
@@ -93,7 +93,7 @@ class ScopeReader:
         target = job.left[0]
         try:
             await self._read(job, target)
-        except (PermissionMissingError, AppRefusedError, SeveralTenantsError):
+        except (PermissionMissingError, AppRefusedError, SeveralTenantsError, LeaseLostError):
             raise
         except Exception as error:
             if job.has_failed(self._answers) and not isinstance(error, StoreError):

@@ -148,8 +148,11 @@ class StoreQueue(Protocol):
         A chunk at a time: broken off, what is done stays done.
         """
 
-    async def disable_sink(self, sink: str, reason: str) -> bool:
-        """The sink gets nothing until a person enables it; what waits for it stays. Whether it was enabled before."""
+    async def disable_gone(self, sink: str, reason: str) -> bool:
+        """Its receiver is gone: the sink gets nothing until a person enables it; what waits for it stays.
+
+        Only who works the sink may say so; whether that is this daemon.
+        """
 
 
 class StoreAdmin(Protocol):
@@ -170,7 +173,7 @@ class StoreAdmin(Protocol):
         """
 
     async def disable_sink(self, sink: str, reason: str) -> bool:
-        """See `StoreQueue.disable_sink`."""
+        """A person wants it: the sink gets nothing until it is enabled; what waits stays. Whether it was enabled before."""
 
     async def enable_sink(self, sink: str) -> bool:
         """Undo `disable_sink`. The time between does not count for the age of what waited. Whether it was disabled."""

@@ -633,7 +633,7 @@ async def test_a_sink_that_is_gone_is_disabled_and_keeps_everything(
     receiver = Receiver(SinkGoneError("HTTP 410"))
     sink, other = ScriptedSink(max_in_flight=3, script=receiver), ScriptedSink("other")
     worker, beside = worker_of(sink, store), worker_of(other, store)
-    store.failures["disable_sink"] = fails
+    store.failures["disable_gone"] = fails
     turns = Turns(worker)
     await fill(base, *((f"{n:02}", f"omm_{n % 5}") for n in range(20)))
     with structlog.testing.capture_logs() as logs:

@@ -197,7 +197,7 @@ async def test_what_had_ended_at_the_deadline_is_not_delivered_again(base: Store
 async def test_that_a_sink_is_gone_is_saved_at_the_end(base: Store) -> None:
     """A 410 in the last moment, with a store that fails then: it is disabled at the next start."""
     store = CountingStore(base)
-    store.failures["disable_sink"] = 1
+    store.failures["disable_gone"] = 1
 
     async def gone(_: Sequence[Delivery]) -> None:
         raise SinkGoneError("HTTP 410")

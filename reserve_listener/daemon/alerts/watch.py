@@ -26,7 +26,7 @@ from reserve_listener.daemon.alerts.outbox import Deliver, Outbox
 from reserve_listener.daemon.alerts.replicas import Told
 from reserve_listener.daemon.alerts.words import LANGUAGES
 from reserve_listener.delivery.worker import SinkHealth
-from reserve_listener.errors import StoreError
+from reserve_listener.errors import LeaseLostError, StoreError
 from reserve_listener.observability.throttle import Throttle
 from reserve_listener.protocols.store import StoreAlerts, StoreHealth
 from reserve_listener.web import answers
@@ -477,6 +477,8 @@ class Alerts:
             saved, self._saving = self._saving, None
             try:
                 saved.result()
+            except LeaseLostError:  # another replica tells them, and remembers what it has told
+                self._is_dirty = True
             except StoreError as error:
                 self._is_dirty = True
                 hint = "after a restart it may be told again, or its end not at all"

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 from reserve_listener import __version__
 from reserve_listener.ages import running_ms
 from reserve_listener.store.postgres.database_clock import NOW
+from reserve_listener.store.shared.store import RECONCILE, RETENTION
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -35,8 +36,6 @@ DEAD_MS: Final = 20_000
 """A replica that was not seen for so long is gone."""
 
 SINK: Final = "sink:"
-RETENTION: Final = "retention"
-RECONCILE: Final = "reconcile"
 ALERTS: Final = "alerts"
 
 _SEEN: Final = f"""
@@ -60,6 +59,8 @@ RETURNING name, fence
 _HELD: Final = f"""
 SELECT 1 FROM leases WHERE name = %s AND holder = %s AND fence = %s AND until_ms > {NOW}
 """
+
+_HELD_LAST: Final = "SELECT 1 FROM leases WHERE name = %s AND holder = %s AND fence = %s FOR SHARE"
 
 _GIVE_BACK: Final = "UPDATE leases SET until_ms = 0 WHERE holder = %s"
 
@@ -138,6 +139,10 @@ class Membership:
         """Whether it does now. `keep`: to the end of this transaction, nobody takes it over before that."""
         statement = f"{_HELD} FOR SHARE" if keep else _HELD
         return connection.query(statement, (name, self.id, fence)).fetchone() is not None
+
+    def held_last(self, name: str, fence: int, connection: Connection) -> bool:
+        """Whether nobody has taken it since, even if it has run out; nor does before the end of this transaction."""
+        return connection.query(_HELD_LAST, (name, self.id, fence)).fetchone() is not None
 
 
 def _names(sinks: Sequence[str]) -> list[str]:

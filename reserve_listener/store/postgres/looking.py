@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from msgspec.structs import replace
 
+from reserve_listener.errors import LeaseLostError
 from reserve_listener.model import Replica
 from reserve_listener.store.postgres import listening
 from reserve_listener.store.postgres.connection import SCHEMA
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from reserve_listener.store.postgres.connection import Connection
     from reserve_listener.store.postgres.database_clock import DatabaseClock
     from reserve_listener.store.postgres.leases import Membership
+
+T = TypeVar("T")
 
 REMOVED_AFTER_MS: Final = 10 * 60 * 1000
 """A sink that no replica has had for so long is removed: a restart, or a new configuration on its way, takes less."""
@@ -112,6 +115,15 @@ def write(
 ) -> tuple[Any, bool]:
     """What only the holder of the lease may write; whether it was."""
     return (work(connection), True) if lease(connection) else (None, False)
+
+
+def led(
+    what: str, lease: Callable[[Connection], bool], work: Callable[[Connection], T], connection: Connection
+) -> T:
+    """What only the holder of the lease may do. Raises `LeaseLostError`: this transaction writes nothing then."""
+    if not lease(connection):
+        raise LeaseLostError(f"another replica does this now: {what}")
+    return work(connection)
 
 
 def touch(connection: Connection) -> None:

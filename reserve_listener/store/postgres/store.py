@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import structlog
 
 from reserve_listener.ages import Ages
-from reserve_listener.errors import StoreError
+from reserve_listener.errors import LeaseLostError, StoreError
 from reserve_listener.model import Claimed, Pruned, SinkFilter, Verdict
 from reserve_listener.store.postgres import appending, listening, looking
 from reserve_listener.store.postgres.database_clock import DatabaseClock
-from reserve_listener.store.postgres.leases import ALERTS, BEAT_S, RECONCILE, RETENTION, SINK, Membership
+from reserve_listener.store.postgres.leases import ALERTS, BEAT_S, SINK, Membership
 from reserve_listener.store.postgres.medium import FIRST_PAUSE_S, LONGEST_PAUSE_S, Database, is_away
 from reserve_listener.store.shared import naming, rebuilding, sql
 from reserve_listener.store.shared.batches import batches_after
-from reserve_listener.store.shared.store import SqlStore
+from reserve_listener.store.shared.store import RECONCILE, RETENTION, SqlStore
 from reserve_listener.store.shared.writer import Writer, each, resolve
 
 if TYPE_CHECKING:
@@ -419,13 +419,23 @@ class PostgresStore(SqlStore):
             )
         return found
 
+    def _led(self, what: str, work: Callable[[Any], T]) -> Callable[[Any], T]:
+        lease = partial(self.member.holds, what, self.member.last_fence(what), keep=True)
+        return partial(looking.led, what, lease, work)
+
     async def dead_letter_expired(self, sink: str, *, before_ms: int, error: str) -> int:
         """See `StoreQueue.dead_letter_expired`."""
         self._pauses = await self._writer.submit(looking.pauses, writes=False)
         return await super().dead_letter_expired(sink, before_ms=before_ms, error=error)
 
+    async def disable_gone(self, sink: str, reason: str) -> bool:
+        """See `StoreQueue.disable_gone`. All replicas hear of it."""
+        if ours := await super().disable_gone(sink, reason):
+            await self._tell_others()
+        return ours
+
     async def disable_sink(self, sink: str, reason: str) -> bool:
-        """See `StoreQueue.disable_sink`. All replicas hear of it."""
+        """See `StoreAdmin.disable_sink`. All replicas hear of it."""
         changed = await super().disable_sink(sink, reason)
         await self._tell_others()
         return changed
@@ -466,24 +476,28 @@ class PostgresStore(SqlStore):
         return await self._keeper.submit(looking.alerts, writes=False)
 
     async def remember_alerts(self, content: bytes) -> None:
-        """See `StoreAlerts.remember_alerts`."""
-        lease = partial(self.member.holds, ALERTS, self.member.last_fence(ALERTS), keep=True)
-        work = partial(looking.write, lease, partial(looking.keep_alerts, content))
-        _, written = await self._keeper.submit(work, writes=True)
+        """See `StoreAlerts.remember_alerts`. The last one that told does, as long as no other has begun to."""
+        lease = partial(self.member.held_last, ALERTS, self.member.last_fence(ALERTS))
+        keep = partial(looking.keep_alerts, content)
+        _, written = await self._keeper.submit(partial(looking.write, lease, keep), writes=True)
         if not written:
-            raise StoreError("another replica tells the alerts now")
+            raise LeaseLostError("another replica tells the alerts now")
 
     # -- retention --------------------------------------------------------------------------------------------------------
 
     async def prune(self, after_seq: int, before_ms: int, *, strip: bool) -> Pruned:
         """See `StoreUpkeep.prune`. Of all replicas one does."""
-        if not self.leads(RETENTION):
-            return Pruned(events=0, after_seq=None)
-        return await super().prune(after_seq, before_ms, strip=strip)
+        if self.leads(RETENTION):
+            with contextlib.suppress(LeaseLostError):
+                return await super().prune(after_seq, before_ms, strip=strip)
+        return Pruned(events=0, after_seq=None)
 
     async def prune_history(self, before_ms: int) -> tuple[int, bool]:
         """See `StoreUpkeep.prune_history`. Of all replicas one does."""
-        return await super().prune_history(before_ms) if self.leads(RETENTION) else (0, True)
+        if self.leads(RETENTION):
+            with contextlib.suppress(LeaseLostError):
+                return await super().prune_history(before_ms)
+        return 0, True
 
 
 @contextlib.asynccontextmanager

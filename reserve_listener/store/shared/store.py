@@ -10,7 +10,7 @@ import contextlib
 import json
 from abc import ABC, abstractmethod
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import structlog
 
@@ -63,6 +63,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("store")
 
+T = TypeVar("T")
+
 SCOPES_KNOWN: Final = 20_000
 """Numbers of rooms and levels that are kept in memory: all of a large organisation, in some 4 MiB."""
 
@@ -75,6 +77,10 @@ BACKLOG_COUNTED: Final = 10_000
 ROW_FACTOR: Final = 1.2
 ROW_BYTES: Final = 200
 """What an event takes in the file, rows of deliveries and indexes included, for each byte of it and besides."""
+
+RETENTION: Final = "retention"
+RECONCILE: Final = "reconcile"
+"""What one daemon does at a time, of several that share a store."""
 
 REBUILD_RETRY_S: Final = 1.0
 """How long a store that failed is left alone."""
@@ -192,7 +198,12 @@ class SqlStore(ABC):
             future.set_exception(StoreError(self._full_text()))
             return future
         comparing = readings.Comparing(reading, compare, number=number, now_ms=self._now_ms())
-        work = partial(comparing.try_out if dry_run else comparing.take, self._appending())
+        appending = self._appending()
+        work = (
+            partial(comparing.try_out, appending)
+            if dry_run
+            else self._led(RECONCILE, partial(comparing.take, appending))
+        )
         done = partial(self._compared, future, comparing)
         self._submit_appending(work, done, writes=not dry_run)
         return future
@@ -215,7 +226,7 @@ class SqlStore(ABC):
         work = partial(
             readings.asked_in_vain, asked_for, number, self._now_ms(), self._appending(), gone=gone
         )
-        await self._append_by(work)
+        await self._append_by(self._led(RECONCILE, work))
 
     async def asked(self, app_id: str) -> list[Asked]:
         """See `StoreReadings.asked`."""
@@ -241,12 +252,12 @@ class SqlStore(ABC):
     async def begin_pass(self, app_id: str) -> Pass:
         """See `StoreReadings.begin_pass`."""
         work = partial(readings.begin_pass, app_id, self._now_ms())
-        return await self._writer.submit(work, writes=True)
+        return await self._writer.submit(self._led(RECONCILE, work), writes=True)
 
     async def end_pass(self, app_id: str) -> Pass | None:
         """See `StoreReadings.end_pass`."""
         work = partial(readings.end_pass, app_id, self._now_ms())
-        return await self._writer.submit(work, writes=True)
+        return await self._writer.submit(self._led(RECONCILE, work), writes=True)
 
     def _take_in(self, new: Sequence[Appended]) -> None:
         self._grow(sum(one.size + one.told_bytes for one in new), len(new))
@@ -361,10 +372,16 @@ class SqlStore(ABC):
             if after_seq is None:
                 return dead_lettered
 
+    async def disable_gone(self, sink: str, reason: str) -> bool:
+        """See `StoreQueue.disable_gone`."""
+        return await self._write_of(sink, self._disabling(sink, reason)) is not None
+
     async def disable_sink(self, sink: str, reason: str) -> bool:
         """The sink gets nothing until it is enabled; what waits for it stays. Whether it was enabled before."""
-        values = (self._now_ms(), shortened(reason), sink)
-        return bool(await self._writer.submit(partial(_execute, sql.DISABLE_SINK, values), writes=True))
+        return bool(await self._writer.submit(self._disabling(sink, reason), writes=True))
+
+    def _disabling(self, sink: str, reason: str) -> Callable[[Any], int]:
+        return partial(_execute, sql.DISABLE_SINK, (self._now_ms(), shortened(reason), sink))
 
     async def enable_sink(self, sink: str) -> bool:
         """Undo `disable_sink`. The time between does not count for the age of what waited. Whether it was disabled."""
@@ -405,15 +422,17 @@ class SqlStore(ABC):
         """One chunk of retention; see `operations.prune`. Nothing as long as the history is not made of it."""
         if self._unbuilt:
             return Pruned(events=0, after_seq=None)
-        pruned: Pruned = await self._writer.submit(
-            lambda connection: operations.prune(after_seq, before_ms, strip=strip, connection=connection),
-            writes=True,
-        )
+
+        def work(connection: Any) -> Pruned:
+            return operations.prune(after_seq, before_ms, strip=strip, connection=connection)
+
+        pruned: Pruned = await self._writer.submit(self._led(RETENTION, work), writes=True)
         return pruned
 
     async def prune_history(self, before_ms: int) -> tuple[int, bool]:
         """Drop a chunk of the history that was stored before that time: how many events', and whether that was all."""
-        dropped = int(await self._writer.submit(partial(history.drop, before_ms), writes=True))
+        work = self._led(RETENTION, partial(history.drop, before_ms))
+        dropped = int(await self._writer.submit(work, writes=True))
         return dropped, dropped < history.CHUNK_ROWS
 
     # -- apps -------------------------------------------------------------------------------------------------------------
@@ -517,6 +536,10 @@ class SqlStore(ABC):
     @abstractmethod
     async def _write_of(self, sink: str, work: Callable[[Any], Any]) -> Any:
         """What only who works the sink may write; None when that is another daemon."""
+
+    @abstractmethod
+    def _led(self, what: str, work: Callable[[Any], T]) -> Callable[[Any], T]:
+        """Work that only who leads this may do. It raises `LeaseLostError`, and writes nothing, when that is another daemon."""
 
     def _keep_recent(self, _stored: Sequence[Appended]) -> None:
         """These were just stored: what need not be read again may be kept."""

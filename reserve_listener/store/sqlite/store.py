@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from msgspec.structs import replace
 
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from reserve_listener.protocols.backend import StoreOptions
     from reserve_listener.store.shared.appending import Appended
     from reserve_listener.store.shared.batches import Batch
+
+T = TypeVar("T")
 
 CROWDED: Final = 0.5
 """From this share of the bound on what the logs take is given back before anything is dropped for it."""
@@ -246,6 +248,9 @@ class SqliteStore(SqlStore):
 
     async def _write_of(self, _sink: str, work: Callable[[Any], Any]) -> Any:
         return await self._writer.submit(work, writes=True)
+
+    def _led(self, _what: str, work: Callable[[Any], T]) -> Callable[[Any], T]:
+        return work
 
     async def settle(self, sink: str, outcomes: Sequence[Outcome]) -> None:
         """See `StoreQueue.settle`."""
