@@ -7,15 +7,18 @@ the worker begins nothing while one waits, and the store is not asked.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final
+from functools import partial
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from reserve_listener.errors import TransientDeliveryError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from reserve_listener.model import Delivery
     from reserve_listener.protocols import Sink
+
+Result = TypeVar("Result")
 
 PLACE_S: Final = 600.0
 """How long to wait for a place: twenty times what a sink usually has for one event (`timeout`, 30 s at the most unless set)."""
@@ -42,13 +45,26 @@ class Aside:
 
     async def deliver(self, deliveries: Sequence[Delivery], *, timeout_s: float | None = None) -> None:
         """What the sink makes of them. Raises what it raises; `TimeoutError` after `timeout_s` in it."""
+        await self._in_a_place(partial(self._sink.deliver, deliveries), timeout_s)
+
+    async def tell(
+        self, alert: Delivery, marks: Sequence[str], *, timeout_s: float | None = None
+    ) -> Sequence[str]:
+        """Likewise, an alert and the marks that the sink gave for it before; those that it gives now. See `protocols.Sink`."""
+        if (tell := getattr(self._sink, "tell_alert", None)) is None:
+            await self.deliver([alert], timeout_s=timeout_s)
+            return ()
+        given: Sequence[str] = await self._in_a_place(partial(tell, alert, marks), timeout_s)
+        return given
+
+    async def _in_a_place(self, call: Callable[[], Awaitable[Result]], timeout_s: float | None) -> Result:
         self.asked += 1
         try:
             await self._place()
             self.under_way += 1
             try:
                 async with asyncio.timeout(timeout_s):
-                    await self._sink.deliver(deliveries)
+                    return await call()
             finally:
                 self.under_way -= 1
         finally:

@@ -89,6 +89,10 @@ class Sink(Protocol):
 
     A sink may have `window_s`: for so many seconds after the first event the daemon waits for more, to hand them over
     together. What was pending at the start, and what is tried again, does not wait.
+
+    A sink may have `tell_alert(alert, marks)`: it is awaited instead of `deliver` with each alert that the daemon tells, and
+    returns marks, short texts by which it finds again what it posted. They are remembered over restarts while the alert
+    fires, and are handed back with the next that is told of it: so a sink can say in the old place that it has ended.
     """
 
     name: str

@@ -12,7 +12,7 @@ import pytest
 from reserve_listener.daemon.alerts import outbox
 from reserve_listener.daemon.alerts.event import delivery_of
 from reserve_listener.daemon.alerts.journal import Alert
-from reserve_listener.daemon.alerts.outbox import DOWN, WAITING, Outbox
+from reserve_listener.daemon.alerts.outbox import DOWN, LONGEST_MARK, MARKS, WAITING, Outbox
 from reserve_listener.daemon.trial import sample_alert
 from reserve_listener.errors import (
     MisconfiguredSinkError,
@@ -53,9 +53,13 @@ class World:
         self.is_there = True
         self.slept: list[float] = []
         self.told: list[Alert] = []
+        self.given: list[tuple[str, ...]] = []
+        """The marks that came back with each alert."""
+        self.marks: list[str] = []
+        """Those that the sink gives for the next."""
         self.outbox = Outbox(
             "ops",
-            lambda: self._deliver if self.is_there else None,
+            lambda: self._tell if self.is_there else None,
             app_id="cli_a",
             told=lambda _name, one: self.told.append(one),
             now_ms=self.clock,
@@ -63,9 +67,11 @@ class World:
             jitter=lambda: 1.0,
         )
 
-    async def _deliver(self, deliveries: Sequence[Delivery], /, *, timeout_s: float) -> None:
+    async def _tell(self, alert: Delivery, marks: Sequence[str], /, *, timeout_s: float) -> Sequence[str]:
         async with asyncio.timeout(timeout_s):
-            await self.sink.deliver(deliveries)
+            await self.sink.deliver([alert])
+        self.given.append(tuple(marks))
+        return [*marks, *self.marks]
 
     async def _script(self, _deliveries: Sequence[Delivery]) -> None:
         if self.errors:
@@ -212,6 +218,24 @@ async def test_what_waits_is_bounded_and_of_a_repeat_only_the_last_is_kept() -> 
     assert len(world.outbox._waiting) == WAITING
     assert world.outbox._waiting[0].alert == "alert-1"
     assert len(world.told) == 2
+
+
+async def test_what_a_sink_gives_for_an_alert_comes_back_until_its_end() -> None:
+    """Of this alert alone, and no more of it than there is room for."""
+    many = [f"om_{number}" for number in range(2 * MARKS)]
+    telling: tuple[tuple[Alert, list[str], tuple[str, ...]], ...] = (
+        (alert(told_ms=NOW_MS + 1), ["om_1", "x" * (LONGEST_MARK + 1)], ()),
+        (alert(1), many, ()),
+        (alert(told_ms=NOW_MS + 2), ["om_2"], ("om_1",)),
+        (alert(told_ms=NOW_MS + 3, is_firing=False), [], ("om_1", "om_2")),
+        (alert(told_ms=NOW_MS + 4), [], ()),
+        (alert(1, told_ms=NOW_MS + 5), [], tuple(many[-MARKS:])),
+    )
+    async with running(World()) as world:
+        for one, world.marks, _ in telling:
+            world.outbox.put(one)
+            await until(lambda: not world.outbox.is_waiting)
+    assert world.given == [expected for *_, expected in telling]
 
 
 def test_the_event() -> None:

@@ -16,11 +16,11 @@ from reserve_listener.daemon.alerts.watch import Alerts
 from reserve_listener.delivery import SinkSpec, Workers
 from reserve_listener.delivery.retry import RetryPolicy
 from reserve_listener.errors import StoreError
-from reserve_listener.model import Insight, SinkState, State
+from reserve_listener.model import Delivery, Insight, SinkState, State
 from tests.helpers import Clock, ScriptedSink, until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     import pytest
 
@@ -102,12 +102,14 @@ class FakeStore:
 class World:
     """`Alerts` over these parts."""
 
-    def __init__(self) -> None:
+    def __init__(self, *sinks: ScriptedSink) -> None:
         self.clock = Clock()
         self.store = FakeStore()
         self.state = State("connected", 0.0)
         self.silent_since_ms = self.clock()
-        self.sinks = {name: ScriptedSink(name) for name in ("ops", "pager")}
+        self.sinks = {name: ScriptedSink(name) for name in ("ops", "pager")} | {
+            sink.name: sink for sink in sinks
+        }
         self.workers = Workers(self.store)  # type: ignore[arg-type]  # nothing is ever claimed
         self.workers.start([SinkSpec(sink=sink, policy=RetryPolicy()) for sink in self.sinks.values()])
         self.settings = AlertsConfig(sinks=("ops", "pager"))
@@ -149,9 +151,9 @@ class World:
 
 
 @asynccontextmanager
-async def living() -> AsyncIterator[World]:
-    """A world with `Alerts` that have begun."""
-    world = World()
+async def living(*sinks: ScriptedSink) -> AsyncIterator[World]:
+    """A world with `Alerts` that have begun, with these sinks in the place of the usual ones."""
+    world = World(*sinks)
     await world.alerts.begin()
     try:
         yield world
@@ -275,6 +277,37 @@ async def test_what_cannot_be_remembered_is_remembered_later() -> None:
         await again.begin()
         assert again.firing() == world.alerts.firing() != []
         await again.close()
+
+
+class MarkingSink(ScriptedSink):
+    """Gives each alert's event id as its mark, and keeps what comes back."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.given: list[tuple[str, ...]] = []
+
+    async def tell_alert(self, alert: Delivery, marks: Sequence[str]) -> Sequence[str]:
+        """See `protocols.Sink`."""
+        self.given.append(tuple(marks))
+        await self.deliver([alert])
+        return [*marks, alert.event_id]
+
+
+async def test_what_a_sink_finds_an_alert_again_by_is_remembered() -> None:
+    """Over a restart, until the alert has ended; a sink that gives nothing is told as ever."""
+    async with living(MarkingSink("ops")) as world:
+        await world.fill_up()
+        await until(lambda: len(world.told()) == 1)
+        await world.tick()
+        await world.alerts.close()
+        world.alerts = world.make()
+        await world.alerts.begin()
+        world.store.failed_commits, world.store.problem = 0, None
+        await world.tick()
+        await until(lambda: len(world.told()) == len(world.told("pager")) == 2)
+        assert world.sinks["ops"].given == [(), (world.told()[0],)]  # type: ignore[attr-defined]
+        await world.tick()
+        assert msgspec.json.decode(world.store.kept or b"")["marks"] == []
 
 
 async def test_a_memory_that_cannot_be_read_begins_anew() -> None:

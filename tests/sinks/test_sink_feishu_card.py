@@ -401,25 +401,66 @@ def alert(state: str, number: int) -> Delivery:
 async def test_the_card_of_an_alert_is_updated(platform: Simulator) -> None:
     """As the app: when it ends, all cards that told of it say so, if not at the first try; one that is gone is told of anew."""
     sink = as_app(platform)
-    await sink.deliver([alert("firing", 1)])
+    marks = await told(sink, "firing", 1, ())
     (message,) = platform.group.messages
     before = message.content
-    await sink.deliver([alert("firing", 10)])
+    assert await told(sink, "firing", 1, marks) == marks
+    marks = await told(sink, "firing", 10, marks)
     (_, repeat) = platform.group.messages
     platform.group.refusals.append((230020, "too often"))
-    await failure(sink, [alert("resolved", 2)])
-    await sink.deliver([alert("resolved", 2)])
+    with pytest.raises(TransientDeliveryError):
+        await told(sink, "resolved", 2, marks)
+    assert await told(sink, "resolved", 2, marks) == []
     assert platform.group.messages == [message, repeat]
     assert (message.updates, repeat.updates, message.content != before) == (1, 1, True)
-    await sink.deliver([alert("firing", 3)])
+    marks = await told(sink, "firing", 3, ())
     platform.group.messages.clear()
-    await sink.deliver([alert("resolved", 4)])
+    await told(sink, "resolved", 4, marks)
     assert len(platform.group.messages) == 1
-    await sink.deliver([alert("firing", 5)])
+    marks = await told(sink, "firing", 5, ())
     platform.group.messages[-1].at -= FORTNIGHT_S + 1
-    await sink.deliver([alert("resolved", 6)])
+    await told(sink, "resolved", 6, marks)
     await sink.close()
     assert [message.updates for message in platform.group.messages] == [0, 0, 0]
+
+
+async def told(sink: Any, state: str, number: int, marks: Sequence[str]) -> list[str]:
+    """The marks of an alert after it was told once more."""
+    return list(await sink.tell_alert(alert(state, number), marks))
+
+
+async def test_the_card_of_an_alert_is_updated_after_a_kill(
+    tmp_path: Path, platform: Simulator, server: HttpServer
+) -> None:
+    """The daemon that told that the platform is away is killed; the next one says in the same card that it is back."""
+    more = f"""
+[[sinks]]
+name = "group"
+type = "feishu_card"
+chat_id = "{CHAT}"
+events = false
+
+[alerts]
+sinks = ["group"]
+disconnected_after = 0.3
+"""
+    config = write_config(tmp_path, platform, server.url, more=more)
+    memory = tmp_path / "events.db-alerts"
+    async with running(tmp_path, config) as daemon:
+        await platform.connected(20)
+        platform.faults.endpoint_status = 500
+        await platform.drop(abort=True)
+        await until(lambda: len(platform.group.messages) == 1)
+        (message,) = platform.group.messages
+        await until(lambda: message.id.encode() in memory.read_bytes())
+        daemon.process.kill()
+        await daemon.process.wait()
+        await daemon.start()
+        platform.faults.endpoint_status = 200
+        await until(lambda: message.updates == 1)
+        assert "green" in texts(message.content)
+        assert platform.group.messages == [message]
+        assert await daemon.stop() == 0
 
 
 async def test_a_bot_tells_of_alerts(tmp_path: Path, platform: Simulator) -> None:

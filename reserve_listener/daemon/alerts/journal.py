@@ -65,12 +65,27 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return "firing" if self.is_firing else "resolved"
 
 
+class Marks(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """By what one sink finds again what it told of one alert (`protocols.Sink`)."""
+
+    carrier: str
+    alert: str
+    sink: str | None = None
+    marks: tuple[str, ...]
+
+    @property
+    def key(self) -> Key:
+        """Of which alert."""
+        return Key(self.alert, self.sink)
+
+
 class Memory(msgspec.Struct, frozen=True, kw_only=True):
     """What outlives the daemon."""
 
     alerts: list[Alert] = []
     gap_ms: int = 0
     """Up to here each time without a connection had its alert."""
+    marks: list[Marks] = []
 
 
 class Ended(Protocol):

@@ -22,7 +22,7 @@ from reserve_listener.errors import MisconfiguredSinkError, PermanentDeliveryErr
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from reserve_listener.daemon.alerts.journal import Alert
+    from reserve_listener.daemon.alerts.journal import Alert, Key
     from reserve_listener.model import Delivery
 
 WAITING: Final = 64
@@ -40,29 +40,38 @@ POLICY: Final = RetryPolicy(base_s=1.0, cap_s=60.0)
 DOWN: Final = 3
 """After so many failures in a row the sink is down: others are told."""
 
+MARKS: Final = 20
+"""Of an alert, the latest: one that is told every four hours fires for three days then."""
+LONGEST_MARK: Final = 200
+"""Ids of messages have some 40 characters; a sink may not fill the memory of alerts."""
+
 ABSENT_S: Final = 1.0
 """How long to wait for a sink that a reload is exchanging."""
 
 log = structlog.get_logger("alerts")
 
 
-class Deliver(Protocol):
-    """Hands a sink what does not come from the store: see `delivery.aside`."""
+class Tell(Protocol):
+    """Hands a sink an alert, and the marks that it gave for it: see `delivery.aside`."""
 
-    async def __call__(self, deliveries: Sequence[Delivery], /, *, timeout_s: float) -> None:
-        """Raises what the sink raises, or `TimeoutError`."""
+    async def __call__(self, alert: Delivery, marks: Sequence[str], /, *, timeout_s: float) -> Sequence[str]:
+        """Its marks now. Raises what the sink raises, or `TimeoutError`."""
 
 
 class Outbox:
-    """Carries alerts by what `find` gives (None: the sink is not there now). `told` is called with each that needs no more attempts."""
+    """Carries alerts by what `find` gives (None: the sink is not there now). `told` is called with each that needs no more attempts.
+
+    `marks` are those that the sink has given, of each alert until its end; they are kept up to date here.
+    """
 
     def __init__(
         self,
         name: str,
-        find: Callable[[], Deliver | None],
+        find: Callable[[], Tell | None],
         *,
         app_id: str,
         told: Callable[[str, Alert], None],
+        marks: dict[Key, tuple[str, ...]] | None = None,
         redact: Callable[[str], str] = str,
         attempt_s: float = ATTEMPT_S,
         now_ms: Callable[[], int] = now_ms,
@@ -73,6 +82,7 @@ class Outbox:
         self._find = find
         self._app_id = app_id
         self._told = told
+        self._marks = {} if marks is None else marks
         self._redact = redact
         self._attempt_s = attempt_s
         self._now_ms = now_ms
@@ -112,15 +122,17 @@ class Outbox:
                 self._come.clear()
                 await self._come.wait()
             alert = self._waiting[0]
-            if (deliver := self._find()) is None:
+            if (tell := self._find()) is None:
                 if not self._is_too_old(alert):
                     await self._sleep(ABSENT_S)
                 continue
-            await self._carry(deliver, alert)
+            await self._carry(tell, alert)
 
-    async def _carry(self, deliver: Deliver, alert: Alert) -> None:
+    async def _carry(self, tell: Tell, alert: Alert) -> None:
+        delivery = delivery_of(alert, self._app_id, self._failures)
         try:
-            await deliver([delivery_of(alert, self._app_id, self._failures)], timeout_s=self._attempt_s)
+            marks = await tell(delivery, self._marks.get(alert.key, ()), timeout_s=self._attempt_s)
+            self._marks[alert.key] = _bounded(marks)
         except TimeoutError:
             await self._failed(alert, TimeoutError(f"no answer within {self._attempt_s:g} s"))
         except Exception as error:  # noqa: BLE001  # a plugin may raise anything
@@ -161,7 +173,14 @@ class Outbox:
     def _done(self, alert: Alert) -> None:
         if self._waiting and self._waiting[0] is alert:
             self._waiting.popleft()
+        if not alert.is_firing or not self._marks.get(alert.key):
+            self._marks.pop(alert.key, None)
         self._told(self.name, alert)
+
+
+def _bounded(marks: Sequence[str] | None) -> tuple[str, ...]:
+    """What a sink, maybe a plugin's, wants to be kept."""
+    return tuple(mark for mark in marks or () if isinstance(mark, str) and len(mark) <= LONGEST_MARK)[-MARKS:]
 
 
 def _is_repeat(earlier: Alert, later: Alert) -> bool:

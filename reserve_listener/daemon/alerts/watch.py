@@ -21,8 +21,8 @@ from reserve_listener.clock import now_ms, rfc3339
 from reserve_listener.daemon import verdict
 from reserve_listener.daemon.alerts import conditions, journal, replicas
 from reserve_listener.daemon.alerts.conditions import Now, SinkNow, Terms
-from reserve_listener.daemon.alerts.journal import Alert, Condition, Key, Memory
-from reserve_listener.daemon.alerts.outbox import Deliver, Outbox
+from reserve_listener.daemon.alerts.journal import Alert, Condition, Key, Marks, Memory
+from reserve_listener.daemon.alerts.outbox import Outbox, Tell
 from reserve_listener.daemon.alerts.replicas import Told
 from reserve_listener.daemon.alerts.words import LANGUAGES
 from reserve_listener.delivery.worker import SinkHealth
@@ -32,7 +32,7 @@ from reserve_listener.protocols.store import StoreAlerts, StoreHealth
 from reserve_listener.web import answers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from reserve_listener.config import AlertsConfig
     from reserve_listener.delivery import Workers
@@ -119,6 +119,8 @@ class Alerts:
         self._saving: asyncio.Task[None] | None = None
         self._is_dirty = False
         self._outboxes: dict[str, tuple[Outbox, asyncio.Task[None]]] = {}
+        self._marks: dict[str, dict[Key, tuple[str, ...]]] = {}
+        """By the sink's name, what it has given to find again what it told."""
         self._woken = asyncio.Event()
         self._complaints = Throttle(3600)
 
@@ -238,6 +240,9 @@ class Alerts:
                 task.cancel()
         self._asking = self._saving = None
         self._known = {key: alert for key, alert in self._known.items() if self._is_own(key)}
+        for of in self._marks.values():
+            for key in [key for key in of if key not in self._known]:
+                del of[key]
         for name in list(self._outboxes):
             self._outboxes.pop(name)[1].cancel()
         self._make_outboxes()
@@ -419,16 +424,17 @@ class Alerts:
 
     def _sent(self, name: str, alert: Alert) -> None:
         """An outbox needs to do no more for it."""
+        self._is_dirty = True  # the sink's marks, too
         known = self._known.get(alert.key)
         if known is not None and (known.told_ms, known.is_firing) == (alert.told_ms, alert.is_firing):
             waiting = tuple(one for one in known.waiting if one != name)
             self._known[alert.key] = msgspec.structs.replace(known, waiting=waiting)
-            self._is_dirty = True
             self._woken.set()
 
     def _make_outboxes(self) -> None:
         for name in [name for name in self._outboxes if name not in self._settings.sinks]:
             self._outboxes.pop(name)[1].cancel()
+            self._marks.pop(name, None)
         for name in self._settings.sinks:
             if name not in self._outboxes:
                 outbox = Outbox(
@@ -436,17 +442,18 @@ class Alerts:
                     partial(self._find_sink, name),
                     app_id=self._app_id,
                     told=self._sent,
+                    marks=self._marks.setdefault(name, {}),
                     redact=self._redact,
                     now_ms=self._now_ms,
                 )
                 self._outboxes[name] = outbox, asyncio.create_task(outbox.run(), name=f"alerts-{name}")
 
-    def _find_sink(self, name: str) -> Deliver | None:
+    def _find_sink(self, name: str) -> Tell | None:
         """The way to the sink as it is now: a reload may have exchanged it. None while it is disabled, or not there."""
         worker = self._workers.worker(name)
         if worker is None or worker.leaving or worker.health.state == "disabled":
             return None
-        return worker.aside.deliver
+        return worker.aside.tell
 
     # -- remembering --------------------------------------------------------------------------------------------------------
 
@@ -461,13 +468,18 @@ class Alerts:
             return False
         self._known = {alert.key: alert for alert in memory.alerts}
         self._gap_ms = memory.gap_ms
+        for told in memory.marks:
+            if (of := self._marks.get(told.carrier)) is not None:
+                of[told.key] = tuple(dict.fromkeys((*told.marks, *of.get(told.key, ()))))
         return True
 
     async def _save(self) -> None:
         """Waits for it for a moment only; what does not succeed is done again with the next look."""
         if self._saving is None and self._is_dirty and self._leads:
             self._is_dirty = False
-            memory = Memory(alerts=list(self._known.values()), gap_ms=self._gap_ms)
+            memory = Memory(
+                alerts=list(self._known.values()), gap_ms=self._gap_ms, marks=list(self._known_marks())
+            )
             saving = self._store.remember_alerts(msgspec.json.encode(memory))
             self._saving = asyncio.ensure_future(saving)
         if self._saving is None:
@@ -485,6 +497,13 @@ class Alerts:
                 self._complaints.tell(
                     "save", log.warning, "alert.not_remembered", error=str(error), hint=hint
                 )
+
+    def _known_marks(self) -> Iterator[Marks]:
+        """Of alerts that there are: what is not known any more will not end."""
+        for carrier, of_alerts in self._marks.items():
+            for key, marks in of_alerts.items():
+                if key in self._known:
+                    yield Marks(carrier=carrier, alert=key.alert, sink=key.sink, marks=marks)
 
     async def _pause(self) -> None:
         try:

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
 TRIES: Final = 3
 """With what is refused for a reason that nobody knows."""
-REPEATS: Final = 20
-"""An alert's cards that are updated when it ends, the latest; one that is told every four hours fires for three days then."""
 TOGETHER: Final = 500
 """How many changes one card tells of at the most: what comes after a long pause is a few cards, not hundreds."""
 KEY_CHARS: Final = 40
@@ -100,17 +98,27 @@ class FeishuCardSink:
         self._look = Look(language, public_url, told_in)
         self._unsure: tuple[str, ...] = ()
         """The events of a card of which nobody knows whether the group has it."""
-        self._firing: dict[tuple[str, str], list[str]] = {}
-        """The messages that tell of alerts that are firing, by the alert's source and subject."""
 
     async def deliver(self, deliveries: Sequence[Delivery]) -> None:
         """See `protocols.Sink.deliver`."""
         for part in self._parts(deliveries):
             bodies = [_decode(delivery.body) for delivery in part]
             if len(bodies) == 1 and bodies[0].get("type") == ALERT_TYPE:
-                await self._tell_alert(bodies[0], part)
+                await self.tell_alert(part[0], ())
             else:
                 await self._tell_changes(bodies, part)
+
+    async def tell_alert(self, alert: Delivery, marks: Sequence[str]) -> Sequence[str]:
+        """See `protocols.Sink`. The marks are the messages that tell of it: when it ends, they say so."""
+        body = _decode(alert.body)
+        card, text = alert_card(body, self._look), alert_text(body, self._look)
+        if body.get("data", {}).get("state") == "firing":
+            message = await self._post(card, text, [alert])
+            return marks if message is None or message in marks else [*marks, message]
+        updated = [await self._way.update_card(each, card) for each in marks]
+        if not any(updated):
+            await self._post(card, text, [alert])
+        return ()
 
     async def close(self) -> None:
         """See `protocols.Sink.close`."""
@@ -137,19 +145,6 @@ class FeishuCardSink:
             self._unsure = ()
             raise
         self._unsure = ()
-
-    async def _tell_alert(self, body: Mapping[str, Any], part: Sequence[Delivery]) -> None:
-        alert = (str(body.get("source", "")), str(body.get("subject", "")))
-        card, text = alert_card(body, self._look), alert_text(body, self._look)
-        if body.get("data", {}).get("state") == "firing":
-            message = await self._post(card, text, part)
-            if message is not None:
-                self._firing[alert] = [*self._firing.get(alert, ()), message][-REPEATS:]
-            return
-        updated = [await self._way.update_card(each, card) for each in self._firing.get(alert, ())]
-        if not any(updated):
-            await self._post(card, text, part)
-        self._firing.pop(alert, None)
 
     async def _post(self, card: dict[str, Any], text: str, part: Sequence[Delivery]) -> str | None:
         try:
