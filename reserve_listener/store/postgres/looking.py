@@ -127,7 +127,8 @@ def led(
 
 
 def touch(connection: Connection) -> None:
-    """Write something, at the place where events are written."""
+    """Write something, at the place where events are written: where they have to wait, so has this."""
+    connection.lock_appends()
     connection.query("SELECT nextval('events_seq')").fetchone()
     connection.execute(sql.TOUCH_SINK)
 
