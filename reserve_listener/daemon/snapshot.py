@@ -123,6 +123,7 @@ class Health:
             *verdict.missed(open_gaps, reconciles=self._reconciles()),
             *verdict.troubled_sinks(sinks, now_ms=self._store.now_ms()),
             *self._dead_letters(dead, insight),
+            *verdict.different_sinks(insight.replicas),
             *self._filling(insight),
         ]
         return Status(

@@ -14,7 +14,7 @@ from reserve_listener.web.answers import Reason
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from reserve_listener.model import State
+    from reserve_listener.model import Replica, State
     from reserve_listener.web.answers import SinkStatus
 
 OK: Final = "ok"
@@ -127,6 +127,19 @@ def dead_letters(count: int, *, since_ms: int | None) -> Iterator[Reason]:
             reason="1 delivery was given up" if count == 1 else f"{count} deliveries were given up",
             hint="to see why, run: reserve-listener dead-letters list; then retry or drop them",
         )
+
+
+def different_sinks(replicas: Sequence[Replica]) -> Iterator[Reason]:
+    """Daemons that share the store are not configured alike: what the one that works a sink says goes."""
+    every = {name for replica in replicas for name in replica.sinks}
+    for replica in replicas:
+        if missing := sorted(every.difference(replica.sinks)):
+            yield Reason(
+                part=f"replica {replica.host}",
+                since=None,
+                reason=f"process {replica.pid} has no sink {', '.join(missing)}, which another replica has",
+                hint="give all replicas the same [[sinks]]; what none has had for 10 minutes becomes dead letters",
+            )
 
 
 def is_filling(size_bytes: int | None, max_bytes: int | None) -> bool:

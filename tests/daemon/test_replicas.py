@@ -10,6 +10,8 @@ import psycopg
 import pytest
 
 from reserve_listener.simulator import HttpServer, Receiver, Simulator, sample_event
+from reserve_listener.web.answers import Status
+from reserve_listener.web.client import get
 from tests.daemon_process import running, until, write_config
 from tests.postgres import SERVER
 
@@ -26,13 +28,7 @@ async def test_what_one_replica_answered_another_delivers(
 ) -> None:
     """The replica that works the sink is killed with a queue in hand: every answered event arrives, in order by scope."""
     url = SERVER.database()
-    configs: list[Path] = []
-    for name in ("one", "two"):
-        folder = tmp_path / name
-        folder.mkdir()
-        configs.append(write_config(folder, platform, server.url))
-        text = configs[-1].read_text()
-        configs[-1].write_text(text.replace(f"sqlite:///{folder}/events.db", url))
+    configs = _two(tmp_path, platform, server, url)
     envelopes = [sample_event(event_id=f"e{n}", scope_id=f"omm_{n % SCOPES}") for n in range(200)]
     receiver.answer = 503
     async with running(configs[0].parent, configs[0]) as one, running(configs[1].parent, configs[1]) as two:
@@ -49,6 +45,56 @@ async def test_what_one_replica_answered_another_delivers(
         taken = partial(_taken, receiver, refused)
         await until(lambda: platform.acknowledged <= {one.headers["webhook-id"] for one in taken()}, 60)
     _assert_in_order([one.body for one in taken()])
+
+
+async def test_replicas_with_different_sinks_say_so(
+    tmp_path: Path, platform: Simulator, server: HttpServer
+) -> None:
+    """Each is degraded, and both are named; what only one has is not taken from it, and what none has had for long is forgotten."""
+    url = SERVER.database()
+    configs = _two(tmp_path, platform, server, url)
+    configs[1].write_text(configs[1].read_text().replace('name = "booking"', 'name = "calendar"'))
+    async with running(configs[0].parent, configs[0]) as one, running(configs[1].parent, configs[1]) as two:
+        await platform.connected(30, count=2)
+        await until(lambda: len(_differing(url)) == 2, 30)
+        lacks = {
+            f"process {one.process.pid} has no sink calendar,",
+            f"process {two.process.pid} has no sink booking,",
+        }
+        assert {reason.split(" which")[0] for reason in _differing(url)} == lacks
+        assert await two.stop() == 0
+        assert _configured(url) >= {"booking", "calendar"}
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(
+                "UPDATE reserve_listener.sinks SET had_ms = had_ms - 600000 WHERE name = 'calendar'"
+            )
+        await until(lambda: "calendar" not in _configured(url), 30)
+        assert "booking" in _configured(url)
+        await until(lambda: _differing(url) == [], 30)
+
+
+def _differing(url: str) -> list[str]:
+    status = get(url, "/status", Status, timeout_s=20)
+    assert status is not None
+    return [reason.reason for reason in status.reasons if reason.part.startswith("replica ")]
+
+
+def _configured(url: str) -> set[str]:
+    with psycopg.connect(url) as connection:
+        return {
+            name for (name,) in connection.execute("SELECT name FROM reserve_listener.sinks WHERE configured")
+        }
+
+
+def _two(folder: Path, platform: Simulator, server: HttpServer, url: str) -> list[Path]:
+    """Configurations of two daemons with this store."""
+    configs: list[Path] = []
+    for name in ("one", "two"):
+        (folder / name).mkdir()
+        configs.append(write_config(folder / name, platform, server.url))
+        text = configs[-1].read_text()
+        configs[-1].write_text(text.replace(f"sqlite:///{folder / name}/events.db", url))
+    return configs
 
 
 def _taken(receiver: Receiver, after: int) -> list[Received]:

@@ -41,7 +41,7 @@ SELECT
 _HAVE: Final = f"UPDATE sinks SET had_ms = {NOW} WHERE name = ANY(%s)"
 
 _FORGET: Final = f"""
-UPDATE sinks SET configured = false WHERE configured AND NOT name = ANY(%s) AND had_ms <= {NOW} - %s
+UPDATE sinks SET configured = false WHERE configured AND had_ms <= {NOW} - {REMOVED_AFTER_MS}
 """  # fixed texts only
 
 _SIZE: Final = f"""
@@ -78,11 +78,15 @@ def look(
 
 
 def know_sinks(names: Sequence[str], connection: Connection) -> tuple[dict[str, int], Any]:
-    """These are configured, with their numbers; what no replica has had for long is not any more. And all pauses."""
+    """These are configured, with their numbers. And all pauses."""
     numbers = {name: int(connection.execute(sql.KNOW_SINK, (name,)).fetchone()[0]) for name in sorted(names)}
     connection.query(_HAVE, (list(names),))
-    connection.query(_FORGET, (list(names), REMOVED_AFTER_MS))
     return numbers, pauses(connection)
+
+
+def forget_removed(connection: Connection) -> bool:
+    """What no replica has had for long is not configured any more; whether there was any."""
+    return bool(connection.query(_FORGET).rowcount)
 
 
 def pauses(connection: Connection) -> Any:

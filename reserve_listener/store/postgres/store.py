@@ -72,6 +72,7 @@ class PostgresStore(SqlStore):
         self._keeper: Writer
         self._listening: listening.Listening | None = None
         self._beating: asyncio.Task[None] | None = None
+        self._forgetting: asyncio.Task[None] | None = None
         self._beat_now = asyncio.Event()
         self._seen = looking.Seen()
         self._closed = False
@@ -160,7 +161,7 @@ class PostgresStore(SqlStore):
             database.end_within(CLOSE_TIMEOUT_S)
         if self._listening is not None:
             self._listening.stop()
-        for task in (self._beating, self._setting_right, self._rebuilding):
+        for task in (self._beating, self._forgetting, self._setting_right, self._rebuilding):
             if task is not None:
                 task.cancel()
                 await asyncio.wait([task])
@@ -226,11 +227,22 @@ class PostgresStore(SqlStore):
             await self._receiver.submit(self._learn, writes=False)
         if seen.disabled != last.disabled:
             self.on_disabled(seen.disabled or ())
+        self._forget_removed()
         anew = seen.disabled, seen.enabled_ms, seen.reopenings
         if before != self._fences() or anew != (last.disabled, last.enabled_ms, last.reopenings):
             self.on_requeue()
         elif seen.newest != last.newest:
             self.on_commit()
+
+    def _forget_removed(self) -> None:
+        """Of all replicas one does, again and again: the last that had a sink may have gone without a word."""
+        if self.leads(RETENTION) and (self._forgetting is None or self._forgetting.done()):
+            self._forgetting = asyncio.create_task(self._dead_letter_forgotten(), name="removed-sinks")
+
+    async def _dead_letter_forgotten(self) -> None:
+        with contextlib.suppress(StoreError):  # the next beat tries it again, and says what is wrong
+            if await self._keeper.submit(looking.forget_removed, writes=True):
+                await self.dead_letter_removed()
 
     def _learn(self, connection: Any) -> None:
         """In the thread that changes names, so that none is turned back."""
