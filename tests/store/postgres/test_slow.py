@@ -108,7 +108,7 @@ async def test_what_is_not_committed_in_time_is_not_answered_200(
                 for daemon in daemons:
                     await until(partial(_gave_up, daemon))
                     assert await checked(daemon, "/livez") == 200
-                    assert await checked(daemon, "/readyz") == 503
+                    await until_checked(daemon, "/readyz", 503)
             assert {await push.over(30) for push in pushes} == {200}
             await until(lambda: not rows(url, "SELECT 1 FROM deliveries WHERE state = 0"))
             for daemon in daemons:
