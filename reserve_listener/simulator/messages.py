@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import ipaddress
 import json
 import secrets
 from collections import deque
@@ -20,7 +21,7 @@ from reserve_listener.simulator.openapi.answers import RefusedError
 from reserve_listener.simulator.openapi.rates import Rate, Rates
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from starlette.requests import Request
 
@@ -33,6 +34,7 @@ CHAT_RATE: Final = Rate(second=5)
 BOT_BYTES: Final = 20 * 1024
 CARD_BYTES: Final = 30 * 1024
 TEXT_BYTES: Final = 150 * 1024
+LONGEST_UUID: Final = 50
 HOUR_S: Final = 3600
 FORTNIGHT_S: Final = 14 * 86_400
 
@@ -40,8 +42,10 @@ TOO_OFTEN: Final = 11232
 BAD_REQUEST: Final = 9499
 NO_HOOK: Final = 19001
 WRONG_SIGNATURE: Final = 19021
+NOT_FROM_THERE: Final = 19022
 NO_KEYWORD: Final = 19024
 TOO_OFTEN_THERE: Final = 230020
+BAD_PARAMETER: Final = 230001
 NOT_A_MEMBER: Final = 230002
 NO_MESSAGE: Final = 230011
 TOO_LARGE: Final = 230025
@@ -66,6 +70,7 @@ class Message:
 class _Bot:
     secret: str | None
     keyword: str | None
+    addresses: Sequence[str]
 
 
 @dataclass(slots=True)
@@ -90,10 +95,12 @@ class Group:
         """Where bots post."""
         return [Route(f"{HOOK}/{{id}}", self._hook, methods=["POST"])]
 
-    def add_bot(self, secret: str | None = None, *, keyword: str | None = None) -> str:
-        """A custom bot; its URL. With a secret it wants signatures, with a keyword this text in every message."""
+    def add_bot(
+        self, secret: str | None = None, *, keyword: str | None = None, addresses: Sequence[str] = ()
+    ) -> str:
+        """A custom bot; its URL. It may want signatures, a text in every message, or posts from these addresses or ranges."""
         bot = secrets.token_hex(16)
-        self._bots[bot] = _Bot(secret, keyword)
+        self._bots[bot] = _Bot(secret, keyword, addresses)
         return f"{self.domain()}{HOOK}/{bot}"
 
     # -- custom bots --------------------------------------------------------------------------------------------------------
@@ -101,7 +108,8 @@ class Group:
     async def _hook(self, request: Request) -> JSONResponse:
         self.posts.append(self.clock())
         try:
-            self._take(request.path_params["id"], await request.body())
+            host = request.client.host if request.client else ""
+            self._take(request.path_params["id"], host, await request.body())
         except RefusedError as refused:
             answer: dict[str, Any] = {"code": refused.code, "msg": refused.message, "data": {}}
         else:
@@ -109,7 +117,7 @@ class Group:
         self.on_post()
         return JSONResponse(answer)
 
-    def _take(self, bot: str, body: bytes) -> None:
+    def _take(self, bot: str, host: str, body: bytes) -> None:
         if bot not in self._bots:
             raise RefusedError(NO_HOOK, "param invalid: incoming webhook access token invalid")
         try:
@@ -117,6 +125,8 @@ class Group:
         except RefusedError:
             raise RefusedError(TOO_OFTEN, "frequency limited psm[lark.oapi.app_platform_runtime]") from None
         self._refuse_next()
+        if (known := self._bots[bot].addresses) and not any(_is_in(host, each) for each in known):
+            raise RefusedError(NOT_FROM_THERE, "Ip Not Allowed")
         post = _object(body)
         if post is None or len(body) > BOT_BYTES:
             raise RefusedError(BAD_REQUEST, "Bad Request")
@@ -157,6 +167,8 @@ class Group:
         except RefusedError:
             raise RefusedError(TOO_OFTEN_THERE, "The messages to this chat exceed the limit.") from None
         kind, uuid = str(call.content.get("msg_type")), call.content.get("uuid")
+        if isinstance(uuid, str) and len(uuid) > LONGEST_UUID:
+            raise RefusedError(BAD_PARAMETER, "Your request contains an invalid request parameter.")
         content = _content(call, kind)
         for message in self.messages:
             if uuid and message.uuid == uuid and self.clock() - message.at < HOUR_S:
@@ -214,6 +226,10 @@ def _content(call: Call, kind: str) -> dict[str, Any]:
             message = f"Failed to create card content, ext=ErrCode: {refused.code}; ErrMsg: {refused}"
             raise RefusedError(NO_CARD, message) from None
     return content
+
+
+def _is_in(host: str, addresses: str) -> bool:
+    return ipaddress.ip_address(host) in ipaddress.ip_network(addresses)
 
 
 def _object(body: bytes) -> dict[str, Any] | None:
