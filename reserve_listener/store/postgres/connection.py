@@ -19,6 +19,7 @@ import psycopg
 from psycopg.pq import PipelineStatus, TransactionStatus
 from psycopg.types.numeric import Int8Dumper
 
+from reserve_listener.errors import WrongStoreError
 from reserve_listener.store.postgres import dialect, waiting
 from reserve_listener.store.shared.medium import MediumError
 
@@ -55,6 +56,14 @@ _CONFLICTS: Final = (psycopg.errors.DeadlockDetected, psycopg.errors.Serializati
 """Another replica was in the way. Once more, and alone, it works."""
 
 
+_AS_KNOWN: Final = "SELECT 1 / (number <= %s)::integer FROM version"
+"""Fails, and with it the transaction, if the tables are of a newer version: without a question, so without a round trip."""
+
+
+class OutdatedError(WrongStoreError):
+    """A newer version has changed the tables since this process connected: it can only end."""
+
+
 class UnclearError(Exception):
     """Something went wrong in a transaction without savepoints: see `Connection.transaction`."""
 
@@ -69,6 +78,11 @@ class Connection:
         real.adapters.register_dumper(int, Int8Dumper)
         self._has_append_lock = False
         self._careful = False
+        self._known: int | None = None
+
+    def expect(self, version: int) -> None:
+        """From now on transactions fail with `OutdatedError` if the tables are newer: who was frozen may not know."""
+        self._known = version
 
     @property
     def in_transaction(self) -> bool:
@@ -97,12 +111,21 @@ class Connection:
                 with self._real.pipeline() as self._pipeline:  # whose end waits for all answers
                     self._send("BEGIN ISOLATION LEVEL REPEATABLE READ" if reads else "BEGIN")
                     self._send(_BEGIN, (f"{max(1, int(timeout_s * 1000))}ms",))
+                    if self._known is not None:
+                        self._send(_AS_KNOWN, (self._known,))
+                    if careful:  # nothing that follows is blamed for it
+                        self.sync()
                     yield
                     self._send("ROLLBACK" if reads else "COMMIT")
-            except BaseException:
+            except BaseException as error:
                 self._pipeline = None
                 with contextlib.suppress(psycopg.Error):  # the first error is the one to tell
                     self._roll_back("ROLLBACK")
+                if isinstance(error, psycopg.errors.DivisionByZero):
+                    raise OutdatedError(
+                        f"the store {self._name} has been changed by a newer reserve-listener since this process started."
+                        " Install that version here, too, and start it again."
+                    ) from None
                 raise
             finally:
                 self._pipeline = None

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 from reserve_listener import __version__
 from reserve_listener.ages import running_ms
 from reserve_listener.store.postgres.database_clock import NOW
-from reserve_listener.store.shared.store import RECONCILE, RETENTION
+from reserve_listener.store.shared.led import ALERTS, RECONCILE, RETENTION
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -36,7 +36,6 @@ DEAD_MS: Final = 20_000
 """A replica that was not seen for so long is gone."""
 
 SINK: Final = "sink:"
-ALERTS: Final = "alerts"
 
 _SEEN: Final = f"""
 INSERT INTO replicas (id, host, pid, version, seen_ms, connection, sinks, told)

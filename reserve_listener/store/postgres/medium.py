@@ -11,7 +11,7 @@ import psycopg
 
 from reserve_listener.errors import StoreError, WrongStoreError
 from reserve_listener.store.postgres import schema
-from reserve_listener.store.postgres.connection import SCHEMA, is_conflict, told
+from reserve_listener.store.postgres.connection import SCHEMA, OutdatedError, is_conflict, told
 from reserve_listener.store.shared.medium import MediumError, NotNowError
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ class Database:
         """See `Medium.open`. The tables are made if there are none."""
         self._connection = self._target.connect()
         schema.migrate(self._connection, self._target)
+        self._connection.expect(schema.known())
 
     def usable(self) -> Connection:
         """See `Medium.usable`."""
@@ -56,6 +57,10 @@ class Database:
             self._connection = self._target.connect()
             with self._connection.transaction(reads=True):
                 schema.require_version(self._connection, self._target)
+            self._connection.expect(schema.known())
+        except OutdatedError:
+            self.close()
+            raise
         except StoreError as error:  # also a refused login: the password may be being changed
             self.close()
             self._pause_s = min(max(FIRST_PAUSE_S, 2 * self._pause_s), LONGEST_PAUSE_S)

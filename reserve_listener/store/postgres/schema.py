@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -13,7 +14,9 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from reserve_listener.errors import ConfigError, StoreError, WrongStoreError
 from reserve_listener.store.postgres import waiting
-from reserve_listener.store.postgres.connection import SCHEMA, Connection, told
+from reserve_listener.store.postgres.connection import SCHEMA, Connection, OutdatedError, told
+from reserve_listener.store.postgres.database_clock import NOW
+from reserve_listener.store.postgres.leases import DEAD_MS
 from reserve_listener.store.shared.medium import MediumError
 
 if TYPE_CHECKING:
@@ -27,6 +30,13 @@ MIGRATING: Final = 0x5265734D
 
 MIGRATION_TIMEOUT_S: Final = 600.0
 """A change of the tables may have to write all of them anew; other replicas wait for it."""
+
+LOOK_S: Final = 1.0
+"""How often a new version looks whether replicas of the old one still run. Those say so every 3 s."""
+
+_OLDER: Final = f"""
+SELECT id, seen_ms, host, pid, version FROM replicas WHERE seen_ms >= {NOW} - {DEAD_MS} ORDER BY host, pid
+"""  # fixed texts only
 
 DEFAULTS: Final[Mapping[str, str]] = {
     "application_name": "reserve-listener",
@@ -118,19 +128,36 @@ def migrations() -> list[str]:
     return [file.read_text("utf-8") for file in files]
 
 
+def known() -> int:
+    """The version that this program's statements are for."""
+    return len(migrations())
+
+
 def migrate(connection: Connection, target: Target, *, source: str | None = None) -> None:
     """Make the tables, or bring them to this version; one replica does while the others wait. Raises `WrongStoreError`.
 
+    Not while replicas run that know only the old ones: one that was killed a moment ago is waited for.
     `source`: they are for a copy of this store, and nobody else's until that is whole.
     """
+    seen: dict[str, int] = {}
+    while others := _migrate(connection, target, source=source):
+        _require_dead(others, seen, target)
+        seen = {one: seen_ms for one, seen_ms, *_ in others}
+        time.sleep(LOOK_S)
+
+
+def _migrate(connection: Connection, target: Target, *, source: str | None) -> list[tuple[Any, ...]]:
+    """The replicas that may still run older code; none: it is done."""
     try:
         with connection.transaction(timeout_s=MIGRATION_TIMEOUT_S):
             connection.query(f"SELECT pg_advisory_xact_lock({MIGRATING})")
             _require_whole(connection, target)
             version = version_of(connection)
-            if version == len(migrations()):
-                return
+            if version == known():
+                return []
             _require_not_newer(version, target)
+            if version and (others := connection.query(_OLDER).fetchall()):
+                return others
             if not version:
                 if not connection.query(f"SELECT to_regnamespace('{SCHEMA}') IS NOT NULL").fetchone()[0]:
                     connection.query(f"CREATE SCHEMA {SCHEMA}")
@@ -138,27 +165,42 @@ def migrate(connection: Connection, target: Target, *, source: str | None = None
                 connection.query("INSERT INTO version VALUES (0)")
             for script in migrations()[version:]:
                 connection.script(script)
-            connection.query(f"UPDATE version SET number = {len(migrations())}")
+            connection.query(f"UPDATE version SET number = {known()}")
             if source is not None:
                 connection.query("CREATE TABLE copying (source text, place text, after text)")
                 connection.query("INSERT INTO copying VALUES (%s, '', '[]')", (source,))
+            return []
     except psycopg.errors.InsufficientPrivilege as error:
         raise WrongStoreError(
             f"the store {target.name} cannot be made: {told(error)}. {_PERSON['42501']}"
         ) from error
 
 
+def _require_dead(others: list[tuple[Any, ...]], seen: Mapping[str, int], target: Target) -> None:
+    """None of them has been heard of since it was seen last."""
+    alive = [
+        f"{host} (process {pid}, version {version})"
+        for one, seen_ms, host, pid, version in others
+        if seen_ms > seen.get(one, seen_ms)
+    ]
+    if alive:
+        raise WrongStoreError(
+            f"the store {target.name} has to be migrated to schema {known()}, which replicas that run now do not know:"
+            f" {', '.join(alive)}. Stop them all, then start this version; what is pushed meanwhile comes again."
+        )
+
+
 def require_version(connection: Connection, target: Target) -> None:
     """Whether the tables are there and of this version. Raises `StoreError`."""
     _require_whole(connection, target)
-    version, known = version_of(connection), len(migrations())
+    version = version_of(connection)
     _require_not_newer(version, target)
     if not version:
         raise StoreError(f"there is no store in {target.name}. `reserve-listener run` creates it.")
-    if version < known:
+    if version < known():
         raise StoreError(
             f"the store {target.name} was written by an older reserve-listener (schema {version}, this one needs"
-            f" {known}). `reserve-listener run` migrates it."
+            f" {known()}). `reserve-listener run` migrates it."
         )
 
 
@@ -184,10 +226,10 @@ def _require_whole(connection: Connection, target: Target) -> None:
 
 
 def _require_not_newer(version: int, target: Target) -> None:
-    if version > len(migrations()):
-        raise WrongStoreError(
+    if version > known():
+        raise OutdatedError(
             f"the store {target.name} was written by a newer reserve-listener (schema {version}, this one knows"
-            f" {len(migrations())}). Install that version again, or set store.url to another database."
+            f" {known()}). Install that version again, or set store.url to another database."
         )
 
 

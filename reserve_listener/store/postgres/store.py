@@ -19,12 +19,14 @@ from reserve_listener.ages import Ages
 from reserve_listener.errors import LeaseLostError, StoreError
 from reserve_listener.model import Claimed, Pruned, SinkFilter, Verdict
 from reserve_listener.store.postgres import appending, listening, looking
+from reserve_listener.store.postgres.connection import OutdatedError
 from reserve_listener.store.postgres.database_clock import DatabaseClock
-from reserve_listener.store.postgres.leases import ALERTS, BEAT_S, SINK, Membership
+from reserve_listener.store.postgres.leases import BEAT_S, SINK, Membership
 from reserve_listener.store.postgres.medium import FIRST_PAUSE_S, LONGEST_PAUSE_S, Database, is_away
 from reserve_listener.store.shared import naming, rebuilding, sql
 from reserve_listener.store.shared.batches import batches_after
-from reserve_listener.store.shared.store import RECONCILE, RETENTION, SqlStore
+from reserve_listener.store.shared.led import ALERTS, RECONCILE, RETENTION
+from reserve_listener.store.shared.store import SqlStore
 from reserve_listener.store.shared.writer import Writer, each, resolve
 
 if TYPE_CHECKING:
@@ -76,6 +78,7 @@ class PostgresStore(SqlStore):
         self._beat_now = asyncio.Event()
         self._seen = looking.Seen()
         self._closed = False
+        self._outdated: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._terms: tuple[object, ...] = ()
         self._appender: appending.SharedAppending
 
@@ -181,7 +184,7 @@ class PostgresStore(SqlStore):
         """See `Store.ended`."""
         ends = [asyncio.ensure_future(writer.ended()) for writer in self._writers]
         try:
-            done, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait([*ends, self._outdated], return_when=asyncio.FIRST_COMPLETED)
             for end in done:
                 end.result()
         finally:
@@ -211,6 +214,9 @@ class PostgresStore(SqlStore):
             self._beat_now.clear()
             try:
                 await self._look_after()
+            except OutdatedError as error:
+                resolve(self._outdated, None, error)
+                return
             except StoreError as error:  # what is held runs out by itself
                 log.warning("store.no_beat", error=str(error))
 

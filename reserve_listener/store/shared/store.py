@@ -38,6 +38,7 @@ from reserve_listener.store.shared import (
     sql,
 )
 from reserve_listener.store.shared.insight import STATES, sink_states
+from reserve_listener.store.shared.led import RECONCILE, RETENTION
 from reserve_listener.store.shared.writer import resolve
 
 if TYPE_CHECKING:
@@ -77,10 +78,6 @@ BACKLOG_COUNTED: Final = 10_000
 ROW_FACTOR: Final = 1.2
 ROW_BYTES: Final = 200
 """What an event takes in the file, rows of deliveries and indexes included, for each byte of it and besides."""
-
-RETENTION: Final = "retention"
-RECONCILE: Final = "reconcile"
-"""What one daemon does at a time, of several that share a store."""
 
 REBUILD_RETRY_S: Final = 1.0
 """How long a store that failed is left alone."""
