@@ -30,7 +30,7 @@ from reserve_listener.sinks.feishu_card.kind import KIND
 from reserve_listener.sinks.registry import look_over, make_sink_spec
 from reserve_listener.testing import SinkContract, SinkWorld, sample_deliveries
 from tests.configuring import made
-from tests.daemon_process import running, write_config
+from tests.daemon_process import ask, running, write_config
 from tests.helpers import until
 
 if TYPE_CHECKING:
@@ -569,3 +569,33 @@ async def test_a_kill_loses_no_change_and_doubles_one_card_at_most(
     print(f"{way}: {KILLS} kills, {len(rooms)} changes, 0 lost, {len(doubled)} in two cards")
     assert max(told.values()) <= 2
     assert len(doubled) <= KILLS * EACH
+
+
+@pytest.mark.slow
+async def test_the_app_posts_the_same_changes_once_however_often_it_is_killed(
+    tmp_path: Path, platform: Simulator, server: HttpServer
+) -> None:
+    """No answer comes before each kill. What waits at a start goes together, so its key is the same each time: nothing is doubled."""
+    more = f'[[sinks]]\nname = "group"\ntype = "feishu_card"\nchat_id = "{CHAT}"\nwindow = 0.2\n'
+    config = write_config(tmp_path, platform, server.url, more=more)
+    rooms = [f"omm_{number:032x}" for number in range(KILLS * EACH)]
+    platform.faults.before_answer = lambda call: asyncio.sleep(60) if "/im/" in call.path else None
+    async with running(tmp_path, config) as daemon:
+        await platform.connected(20)
+        await asyncio.to_thread(ask, config, "sinks", "disable", "group")
+        await platform.push_many(sample_event(event_id=room, scope_id=room) for room in rooms)
+        await until(lambda: daemon.pending() == len(rooms))
+        await asyncio.to_thread(ask, config, "sinks", "enable", "group")
+        for _ in range(KILLS):
+            posts = len(platform.group.posts)
+            await until(partial(_has_more_posts, platform, posts))
+            daemon.process.kill()
+            await daemon.process.wait()
+            await daemon.start()
+        platform.faults.before_answer = None
+        await until(lambda: daemon.pending() == 0)
+        await platform.connected(20)
+        assert await daemon.stop() == 0
+    assert len(platform.group.posts) > KILLS
+    (message,) = platform.group.messages
+    assert set(ROOM.findall(texts(message.content))) == set(rooms)
