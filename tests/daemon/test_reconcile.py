@@ -133,7 +133,13 @@ async def test_a_gap_ends_with_all_that_was_found_and_what_could_not_be_read(
         await until(lambda: any(line["event"] == "reconcile.interrupted" for line in daemon.log()))
         code, out, _ = await cli("reconcile", first.id, "-c", config)
         assert (code, out.count("\n")) == (0, 1)
-        status = await as_json("status", "-c", config)
+        code, out, _ = await cli("status", "--json", "-c", config)
+        status = json.loads(out)
+        assert (code, status["status"], [one["part"] for one in status["reasons"]]) == (
+            1,
+            "degraded",
+            ["gap"],
+        )
         assert [(gap["found"], gap["not_read"]) for gap in status["gaps"]] == [(None, None)]
         platform.faults.api[:] = [forbidden]
         await until(lambda: any(line["why"] == "gap" for line in ended(daemon)), 60)
