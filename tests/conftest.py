@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, settings
 
 from reserve_listener.simulator import HttpServer, Receiver, Simulator
 from tests.backends import made
+from tests.commands import COMMANDS
 from tests.postgres import SERVER
 
 if TYPE_CHECKING:
@@ -75,9 +76,10 @@ def servers() -> Iterator[None]:
     """What a session has started is ended with it."""
     yield
     SERVER.stop()
+    COMMANDS.stop()
 
 
-PROCESSES = {"subprocess", "COMMAND", "Daemon", "Terminal", "running"}
+PROCESSES = {"subprocess", "COMMAND", "COMMANDS", "Daemon", "Terminal", "running"}
 """A module that knows one of these starts commands and daemons: each takes its half second, so none of it is quick."""
 DEAR = {"sdk", "sdk_frame", "devtools"}
 """Fixtures that import the whole SDK, or start a browser, which takes seconds."""

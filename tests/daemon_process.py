@@ -7,12 +7,12 @@ import json
 import os
 import signal
 import sqlite3
-import subprocess
 import sys
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from reserve_listener.simulator import patience
+from tests.commands import COMMANDS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -76,9 +76,8 @@ url = "{receiver_url}/hook"
 
 def ask(config: Path, *arguments: str) -> bytes:
     """What a command says, on both outputs. Blocks until it has ended."""
-    command = [*COMMAND, *arguments, "-c", str(config)]
-    done = subprocess.run(command, capture_output=True, check=False, env=environment())
-    return done.stdout + done.stderr
+    done = COMMANDS.run(*arguments, "-c", str(config), env=environment(), timeout=patience(60))
+    return (done.stdout + done.stderr).encode()
 
 
 class Daemon:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,11 +11,13 @@ from reserve_listener.clock import now_ms
 from reserve_listener.model import Outcome
 from reserve_listener.simulator import patience
 from reserve_listener.store import open_store
-from tests.daemon_process import COMMAND, environment
+from tests.commands import COMMANDS
+from tests.daemon_process import environment
 from tests.helpers import append, event, url_of
 from tests.terminal import Terminal
 
 if TYPE_CHECKING:
+    import subprocess
     from pathlib import Path
 
 ACTIONS = (("dead-letters", "retry"), ("dead-letters", "drop"), ("events", "replay"))
@@ -36,15 +37,11 @@ async def folder(tmp_path: Path) -> Path:
 
 
 def cli(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*COMMAND, *arguments],
+    return COMMANDS.run(
+        *arguments,
         cwd=folder,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
         timeout=patience(60),
         env=environment(STATE_DIRECTORY=str(folder / "state")),
-        check=False,
     )
 
 

@@ -13,6 +13,7 @@ import pytest
 from reserve_listener.cli.checks import exposure
 from reserve_listener.simulator import patience
 from reserve_listener.store.sqlite import schema
+from tests.commands import COMMANDS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,14 +36,7 @@ def config(tmp_path: Path) -> Path:
 
 def run(*arguments: str | Path, cwd: Path | None = None) -> tuple[int, str]:
     """Exit code and all that was said."""
-    done = subprocess.run(
-        [*COMMAND, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=patience(30),
-        check=False,
-        cwd=cwd,
-    )
+    done = COMMANDS.run(*map(str, arguments), env=os.environ, timeout=patience(30), cwd=cwd)
     return done.returncode, done.stdout + done.stderr
 
 

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 import httpx2
 import pytest
 
-from reserve_listener.simulator import HttpServer, Receiver, Simulator
+from reserve_listener.simulator import HttpServer, Receiver, Simulator, patience
+from tests.commands import COMMANDS
 from tests.daemon.test_proxy import LOGIN, PASSWORD, Proxy, url_of
-from tests.daemon_process import COMMAND, environment, running, write_config, write_sinks_config
+from tests.daemon_process import environment, running, write_config, write_sinks_config
 from tests.net.test_resolver import HANGS
 
 if TYPE_CHECKING:
@@ -29,10 +30,8 @@ NO_SUCH_NAME = HANGS.replace(
 
 async def check(config: Path, **environ: str) -> tuple[int, dict[str, str]]:
     """The exit code, and what is said, by subject; of two findings of one subject the second."""
-    command = [*COMMAND, "check", "--online", "-c", str(config)]
-    done = await asyncio.to_thread(
-        subprocess.run, command, capture_output=True, text=True, check=False, env=environment(**environ)
-    )
+    command = ("check", "--online", "-c", str(config))
+    done = await asyncio.to_thread(COMMANDS.run, *command, env=environment(**environ), timeout=patience(60))
     assert done.stderr == ""
     rows = [re.fullmatch(r"(ok|warn|FAIL)\t(.+?)\t(.+)", line) for line in done.stdout.splitlines()]
     return done.returncode, {row[2]: f"{row[1]} {row[3]}" for row in rows if row}

@@ -14,6 +14,7 @@ from reserve_listener.intake import normalize
 from reserve_listener.intake.complete import completing
 from reserve_listener.simulator import patience, sample_event
 from reserve_listener.store import open_store
+from tests.commands import COMMANDS
 from tests.daemon_process import COMMAND, environment
 from tests.helpers import append, url_of
 from tests.terminal import Terminal, at_terminal
@@ -44,16 +45,7 @@ async def store(tmp_path: Path) -> dict[str, str]:
 
 
 def piped(folder: Path, *arguments: str, **extra: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*COMMAND, *arguments],
-        cwd=folder,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=patience(60),
-        env=environment(**extra),
-        check=False,
-    )
+    return COMMANDS.run(*arguments, cwd=folder, timeout=patience(60), env=environment(**extra))
 
 
 def test_a_pipe_gets_fields(tmp_path: Path, store: dict[str, str]) -> None:

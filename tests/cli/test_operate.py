@@ -14,6 +14,7 @@ from reserve_listener.simulator import HttpServer, Receiver, Simulator, patience
 from reserve_listener.store import backend
 from reserve_listener.web.answers import Count, SampleResult, Selection
 from reserve_listener.web.client import post
+from tests.commands import COMMANDS
 from tests.daemon_process import COMMAND, environment, running, until, write_config
 from tests.helpers import url_of
 
@@ -22,16 +23,9 @@ if TYPE_CHECKING:
 
 
 async def cli(*arguments: str) -> tuple[int, str, str]:
-    process = await asyncio.create_subprocess_exec(
-        *COMMAND,
-        *arguments,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env=environment(COLUMNS="200"),
-    )
-    out, err = await asyncio.wait_for(process.communicate(), patience(30))
-    return process.returncode or 0, out.decode(), err.decode()
+    env = environment(COLUMNS="200")
+    done = await asyncio.to_thread(COMMANDS.run, *arguments, env=env, timeout=patience(30))
+    return done.returncode, done.stdout, done.stderr
 
 
 async def as_json(*arguments: str) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,10 +13,12 @@ from reserve_listener.errors import ConfigError
 from reserve_listener.intake import normalize
 from reserve_listener.simulator import patience, sample_event
 from reserve_listener.store import open_store
-from tests.daemon_process import COMMAND, environment
+from tests.commands import COMMANDS
+from tests.daemon_process import environment
 from tests.helpers import append, url_of
 
 if TYPE_CHECKING:
+    import subprocess
     from pathlib import Path
 
 STORE_COMMANDS = (
@@ -39,15 +40,11 @@ CHANGES = (
 def cli(folder: Path, *arguments: str, **extra: str) -> subprocess.CompletedProcess[str]:
     """A command in an empty folder whose state goes to `state` beside it."""
     (folder / "empty").mkdir(exist_ok=True)
-    return subprocess.run(
-        [*COMMAND, *arguments],
+    return COMMANDS.run(
+        *arguments,
         cwd=folder / "empty",
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
         timeout=patience(60),
         env=environment(STATE_DIRECTORY=str(folder / "state"), **extra),
-        check=False,
     )
 
 
