@@ -7,6 +7,7 @@ before it holds, row by row, what the original holds; and nobody works on the or
 from __future__ import annotations
 
 import hashlib
+from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
@@ -14,7 +15,7 @@ import msgspec
 from reserve_listener.errors import StoreError
 from reserve_listener.protocols.copying import Place
 from reserve_listener.store import backend
-from reserve_listener.store.shared.tables import TABLES
+from reserve_listener.store.shared.tables import ROWS_AT_ONCE, TABLES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -74,10 +75,14 @@ def _checked(
 ) -> dict[str, Sum]:
     found: dict[str, Sum] = {}
     total, done = sum(counts.values()), 0
+
+    def tell(name: str, before: int, rows: int) -> None:
+        show(Progress("checked", name, before + rows, total))
+
     for table in TABLES:
-        show(Progress("checked", table.name, done, total))
-        there = _sum(table, made)
-        if there != _sum(table, original):
+        tell(table.name, done, 0)
+        there = _sum(table, made, partial(tell, table.name, done))
+        if there != _sum(table, original, lambda _rows: None):
             made.discard()
             raise StoreError(
                 f"the copy of {original.name} in {made.name} is not the same: {table.name}. Has a daemon worked on the store"
@@ -85,14 +90,16 @@ def _checked(
             )
         found[table.name] = there
         done += there.rows
-    show(Progress("checked", table.name, done, total))
+    tell(table.name, done, 0)
     return found
 
 
-def _sum(table: Table, store: Rows) -> Sum:
+def _sum(table: Table, store: Rows, tell: Callable[[int], None]) -> Sum:
     rows = checksum = 0
     for row in _all(table, store):
         rows += 1
+        if rows % ROWS_AT_ONCE == 0:
+            tell(rows)
         checksum += int.from_bytes(hashlib.blake2b(_encode(row), digest_size=CHECKSUM_BYTES).digest())
     return Sum(rows, (checksum % (1 << 8 * CHECKSUM_BYTES)).to_bytes(CHECKSUM_BYTES).hex())
 
