@@ -60,6 +60,8 @@ type = "{kind}"
 {keys}
 """
 LOOK_S: Final = 0.005
+LONGEST_S: Final = 900.0
+"""For one kind. Some minutes on a busy machine; what takes longer hangs."""
 HEADS: Final = (
     *("sink", "bare client, events/s", "in the daemon, events/s", "ratio"),
     *("lost", "doubled: daemon killed", "doubled: server killed"),
@@ -174,7 +176,11 @@ class Bench:
 async def measured(make: type[places.Place], folder: Path, events: int, rounds: int, kills: int) -> Found:
     """One kind."""
     events //= make.slower
-    async with organisation.platform(events) as platform, make(folder) as place:
+    async with (
+        asyncio.timeout(LONGEST_S),
+        organisation.platform(events) as platform,
+        make(folder) as place,
+    ):
         values = {"app_id": platform.app_id, "app_secret": platform.app_secret, "domain": platform.domain}
         config = folder / "config.toml"
         config.write_text(CONFIG.format(kind=place.kind, keys=place.keys(), folder=folder, **values))

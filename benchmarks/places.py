@@ -201,17 +201,18 @@ class KafkaPlace(Place):
 
     async def prepare(self) -> None:
         """See `Place`."""
-        told = {
+        options = {
             "bootstrap.servers": f"127.0.0.1:{self.port}",
             "group.id": "bench",
             "log_level": 0,
             "allow.auto.create.topics": True,
         }
-        self._reader = Consumer(told)
+        self._reader = Consumer(options)
         self._open.callback(self._reader.close)
         self._partitions: list[int] = []
         while not self._partitions:  # it makes a topic that it is asked for
-            self._partitions = list(self._reader.list_topics("rooms", timeout=10).topics["rooms"].partitions)
+            told = await asyncio.to_thread(self._reader.list_topics, "rooms", timeout=10)
+            self._partitions = list(told.topics["rooms"].partitions)
 
     async def count(self) -> int:
         """See `Place`."""

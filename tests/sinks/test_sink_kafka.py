@@ -182,6 +182,18 @@ async def test_a_broker_that_is_away_is_a_sink_that_is_down(tmp_path: Path, topi
     await sink.close()
 
 
+async def test_what_the_client_has_no_room_for_is_tried_again(topic: str) -> None:
+    """Its queue is bounded: with brokers away it fills with deliveries whose time is not over, and says so at once."""
+    sink: Any = sink_of(table(free_port(), topic, timeout=1))
+    sink._options["queue.buffering.max.messages"] = 1
+    outcomes = await asyncio.gather(
+        *(sink.deliver([one]) for one in sample_deliveries(3)), return_exceptions=True
+    )
+    await sink.close()
+    assert all(isinstance(outcome, TransientDeliveryError) for outcome in outcomes)
+    assert ["too much waits" in str(outcome) for outcome in outcomes] == [False, True, True]
+
+
 async def test_a_broker_that_hangs_for_a_while_gets_each_event_once(tmp_path: Path, topic: str) -> None:
     """The client repeats what got no answer; an idempotent producer's repeats are known to the broker."""
     with running(MockKafka(tmp_path)) as server:
