@@ -13,7 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reserve_listener.cli import saying
-from reserve_listener.cli.stage import START_TIMEOUT_S, Daemon, running_daemon, write_secret
+from reserve_listener.cli.stage import (
+    BOOKING,
+    LARK,
+    START_TIMEOUT_S,
+    Daemon,
+    running_daemon,
+    write_secret,
+)
 from reserve_listener.errors import ReserveListenerError
 
 if TYPE_CHECKING:
@@ -34,24 +41,18 @@ ARRIVAL_TIMEOUT_S = 60.0
 ROOMS = 6
 SINK = "booking"
 
-CONFIG = """\
-[lark]
-app_id = "{app_id}"
-app_secret_file = "{folder}/app_secret"
-domain = "{domain}"
-
+CONFIG = (
+    LARK
+    + """
 [store]
 url = "{store}"
 
 [rooms]
 names = false
 reconcile = false
-
-[[sinks]]
-name = "booking"
-type = "http"
-url = "{receiver}/hooks/rooms"
 """
+    + BOOKING
+)
 
 
 @dataclass

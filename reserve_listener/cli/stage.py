@@ -47,7 +47,15 @@ encrypt_key_file = "{folder}/encrypt_key"
 verification_token_file = "{folder}/verification_token"
 """
 
-SINKS = """
+BOOKING = """
+[[sinks]]
+name = "booking"
+type = "http"
+url = "{receiver}/hooks/rooms"
+"""
+
+SINKS = (
+    """
 [store]
 url = "sqlite:///{folder}/events.db"
 
@@ -62,12 +70,9 @@ type = "log"
 name = "audit"
 type = "file"
 path = "{folder}/events.jsonl"
-
-[[sinks]]
-name = "booking"
-type = "http"
-url = "{receiver}/hooks/rooms"
 """
+    + BOOKING
+)
 
 
 class Transport(StrEnum):
