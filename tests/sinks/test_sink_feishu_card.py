@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import random
 import re
 from collections import Counter
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 import structlog
@@ -599,3 +601,54 @@ async def test_the_app_posts_the_same_changes_once_however_often_it_is_killed(
     assert len(platform.group.posts) > KILLS
     (message,) = platform.group.messages
     assert set(ROOM.findall(texts(message.content))) == set(rooms)
+
+
+UNTOLD: Final = 15
+"""Changes on their way at the most: a card names twenty, and counts the rest only."""
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("way", ["bot", "app"])
+async def test_kills_at_any_moment_lose_no_change(tmp_path: Path, server: HttpServer, way: str) -> None:
+    """While changes keep coming, the daemon is killed whatever it does: each stands in a card, and no kill doubles more than one card."""
+    seed = int(os.environ.get("SEED") or random.randrange(2**32))
+    print(f"SEED={seed}")  # shown when the test fails; give it back in the environment
+    chance = random.Random(seed)
+    rooms = [f"omm_{number:032x}" for number in range(80)]
+    kills = 0
+    async with Simulator(retry_delays=(0.3,) * 500) as platform:
+        (tmp_path / "url").write_text(platform.group.add_bot())
+        to = f'url_file = "{tmp_path}/url"' if way == "bot" else f'chat_id = "{CHAT}"'
+        more = f'[[sinks]]\nname = "group"\ntype = "feishu_card"\n{to}\nwindow = 0.2\n'
+        config = write_config(tmp_path, platform, server.url, more=more)
+
+        def told() -> Counter[str]:
+            shown = (set(ROOM.findall(texts(message.content))) for message in platform.group.messages)
+            return Counter(room for each in shown for room in each)
+
+        def is_shown(count: int) -> bool:
+            return len(told()) > count
+
+        async def push() -> None:
+            for number, room in enumerate(rooms):
+                await until(partial(is_shown, number - UNTOLD), 60)
+                platform.push(sample_event(event_id=room, scope_id=room))
+                await asyncio.sleep(0.05)
+
+        async with running(tmp_path, config) as daemon:
+            pushing = asyncio.create_task(push())
+            while not pushing.done():
+                await platform.connected(30)
+                await asyncio.sleep(chance.uniform(0, 1.5))
+                daemon.process.kill()
+                await daemon.process.wait()
+                kills += 1
+                await daemon.start()
+            await pushing
+            await until(lambda: told().keys() == set(rooms), 60)
+            await platform.connected(30)
+            assert await daemon.stop() == 0
+        doubled = [room for room, count in told().items() if count > 1]
+        print(f"{way}: {kills} kills, {len(rooms)} changes, 0 lost, {len(doubled)} in several cards")
+        assert kills > 1
+        assert sum(told().values()) - len(rooms) <= kills * UNTOLD
