@@ -234,7 +234,7 @@ class OnPostgres:
         self, *sinks: str, filters: Mapping[str, SinkFilter] | None = None, **options: Unpack[StoreOptions]
     ) -> Store:
         """As `open_store` does. One replica is all: what it has not is removed at once."""
-        self._patch.setattr(looking, "_FORGET", looking._FORGET.replace(str(looking.REMOVED_AFTER_MS), "0"))
+        self._patch.setattr(looking, "REMOVED_AFTER_MS", 0)
         return await open_store(self.url, sinks, filters, **options)
 
     def stored(self, *, unreadable: bool = False) -> list[StoredEvent]:

@@ -82,6 +82,7 @@ class Membership:
     connection: str = ""
     told: bytes | None = None
     _beaten_ms: int | None = None
+    _beating_since_ms: int | None = None
     _held: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     def fence(self, name: str) -> int:
@@ -98,6 +99,8 @@ class Membership:
 
         One of a sink that is not configured any more is kept while it lasts, for the last attempts.
         """
+        if self._beaten_ms is None or began_ms > self._beaten_ms + DEAD_MS:
+            self._beating_since_ms = began_ms
         self._beaten_ms = began_ms
         until_ms = began_ms + LEASE_MS - MARGIN_MS
         asked = _names(sinks)
@@ -108,6 +111,14 @@ class Membership:
     def is_cut_off(self) -> bool:
         """Whether it has not reached the database for so long that the others may have taken what it held."""
         return self._beaten_ms is not None and self.running_ms() > self._beaten_ms + LEASE_MS - MARGIN_MS
+
+    @property
+    def watching_ms(self) -> int:
+        """For how long it has seen, without interruption, which others live."""
+        if self._beaten_ms is None or self._beating_since_ms is None:
+            return 0
+        is_interrupted = self.running_ms() > self._beaten_ms + DEAD_MS
+        return 0 if is_interrupted else self._beaten_ms - self._beating_since_ms
 
     def lose(self) -> None:
         """It holds nothing from now on."""

@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 REMOVED_AFTER_MS: Final = 10 * 60 * 1000
-"""A sink that no replica has had for so long is removed: a restart, or a new configuration on its way, takes less."""
+"""A sink that no replica has had for so long is removed: a restart, or a new configuration on its way, takes less.
+
+Who removes it has watched for as long: while the database was away, or all were stopped, nobody could say that a sink is there.
+"""
 
 _SEEN: Final = """
 SELECT
@@ -41,7 +44,7 @@ SELECT
 _HAVE: Final = f"UPDATE sinks SET had_ms = {NOW} WHERE name = ANY(%s)"
 
 _FORGET: Final = f"""
-UPDATE sinks SET configured = false WHERE configured AND had_ms <= {NOW} - {REMOVED_AFTER_MS}
+UPDATE sinks SET configured = false WHERE configured AND NOT name = ANY(%s) AND had_ms <= {NOW} - %s
 """  # fixed texts only
 
 _SIZE: Final = f"""
@@ -77,16 +80,21 @@ def look(
     return held, Seen(*connection.query(_SEEN).fetchone())
 
 
-def know_sinks(names: Sequence[str], connection: Connection) -> tuple[dict[str, int], Any]:
+def know_sinks(
+    member: Membership, names: Sequence[str], connection: Connection
+) -> tuple[dict[str, int], Any]:
     """These are configured, with their numbers. And all pauses."""
     numbers = {name: int(connection.execute(sql.KNOW_SINK, (name,)).fetchone()[0]) for name in sorted(names)}
     connection.query(_HAVE, (list(names),))
+    forget_removed(member, names, connection)
     return numbers, pauses(connection)
 
 
-def forget_removed(connection: Connection) -> bool:
-    """What no replica has had for long is not configured any more; whether there was any."""
-    return bool(connection.query(_FORGET).rowcount)
+def forget_removed(member: Membership, names: Sequence[str], connection: Connection) -> bool:
+    """What no replica has had for long is not configured any more; whether there was any. `names`: those of this one."""
+    if member.watching_ms < REMOVED_AFTER_MS:
+        return False
+    return bool(connection.query(_FORGET, (list(names), REMOVED_AFTER_MS)).rowcount)
 
 
 def pauses(connection: Connection) -> Any:

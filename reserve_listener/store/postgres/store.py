@@ -150,7 +150,7 @@ class PostgresStore(SqlStore):
     ) -> None:
         """See `StoreAdmin.set_sinks`. What only another replica has stays."""
         by_name = {name: (filters_by_sink or {}).get(name, SinkFilter()) for name in names}
-        work = partial(looking.know_sinks, tuple(names))
+        work = partial(looking.know_sinks, self.member, tuple(names))
         numbers, self._pauses = await self._writer.submit(work, writes=True)
         self._filters = {name: (numbers[name], sink_filter) for name, sink_filter in by_name.items()}
         self._specs = tuple(self._filters.values())
@@ -247,7 +247,8 @@ class PostgresStore(SqlStore):
 
     async def _dead_letter_forgotten(self) -> None:
         with contextlib.suppress(StoreError):  # the next beat tries it again, and says what is wrong
-            if await self._keeper.submit(looking.forget_removed, writes=True):
+            work = partial(looking.forget_removed, self.member, tuple(self._filters))
+            if await self._keeper.submit(work, writes=True):
                 await self.dead_letter_removed()
 
     def _learn(self, connection: Any) -> None:
