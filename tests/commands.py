@@ -46,15 +46,17 @@ class Commands:
         """As `subprocess.run` has it, with nothing on standard input. Raises `TimeoutError`, and the command is killed."""
         if _of_the_interpreter(env) != _of_the_interpreter(os.environ):
             command = [sys.executable, "-m", "reserve_listener", *arguments]
-            return subprocess.run(
+            done = subprocess.run(
                 command,
                 env=env,
                 timeout=timeout,
                 cwd=cwd,
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
-                text=True,
                 check=False,
+            )
+            return subprocess.CompletedProcess(
+                arguments, done.returncode, done.stdout.decode(), done.stderr.decode()
             )
         self._start()
         with (

@@ -18,9 +18,10 @@ from reserve_listener.intake import normalize
 from reserve_listener.intake.changes import FIELDS
 from reserve_listener.intake.complete import completing
 from reserve_listener.intake.terms import TERMS
-from reserve_listener.simulator import sample_event
+from reserve_listener.simulator import patience, sample_event
 from reserve_listener.store import open_store
-from tests.daemon_process import COMMAND, environment
+from tests.commands import COMMANDS
+from tests.daemon_process import environment
 from tests.helpers import append, url_of
 from tests.terminal import Terminal, at_terminal
 
@@ -63,9 +64,8 @@ async def store(tmp_path: Path) -> dict[str, str]:
 
 
 def piped(folder: Path, *arguments: str, **extra: str) -> subprocess.CompletedProcess[bytes]:
-    command = [*COMMAND, *arguments]
-    env = environment(**extra)
-    return subprocess.run(command, cwd=folder, capture_output=True, timeout=60, env=env, check=False)
+    done = COMMANDS.run(*arguments, cwd=folder, timeout=patience(60), env=environment(**extra))
+    return subprocess.CompletedProcess(arguments, done.returncode, done.stdout.encode(), done.stderr.encode())
 
 
 def answered(folder: Path, *arguments: str, **extra: str) -> Any:
