@@ -540,6 +540,22 @@ class Replica(msgspec.Struct, frozen=True, gc=False):
     """What it tells of itself, as JSON; see `daemon.alerts.replicas.Told`."""
 
 
+class Request(msgspec.Struct, frozen=True, gc=False):
+    """What a command asks of daemons that share a store. `content`: more of it, as JSON."""
+
+    id: int
+    what: str
+    content: bytes
+
+
+class Answer(msgspec.Struct, frozen=True, gc=False):
+    """What one of them says, as JSON; one may say something several times, while it is at it."""
+
+    number: int
+    replica: str
+    content: bytes
+
+
 class Insight(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What the store knows of how things are."""
 

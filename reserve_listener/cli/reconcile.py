@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from reserve_listener.cli.asking import LOOK_S, NO_DAEMON, OBEYED_S, asking, living, understood
 from reserve_listener.cli.listing import at_terminal, json_text, short_id
 from reserve_listener.cli.options import ConfigOption, JsonOption
 from reserve_listener.cli.stores import locate_store
@@ -14,13 +15,15 @@ from reserve_listener.errors import ReserveListenerError
 from reserve_listener.text import visible
 
 if TYPE_CHECKING:
-    from reserve_listener.web.answers import Comparison, HistoryRow
+    from reserve_listener.protocols.backend import Asking
+    from reserve_listener.web.answers import Comparison, HistoryRow, ReconcileRequest
 
-LOOK_S = 0.25
 SAID_EVERY_S = 30.0
 """How often a line says how far it is, where there is no bar."""
 
-NO_DAEMON = 3
+TAKEN_OVER_S = 30.0
+"""So long it may take until another replica is the one that compares, and obeys."""
+
 INTERRUPTED = 130
 
 ScopesArgument = Annotated[
@@ -42,6 +45,7 @@ def reconcile(
 ) -> None:
     """Compare the limits of rooms and levels with the platform's, now, and print what differs from what is known.
 
+    Of daemons that share a store on PostgreSQL one compares, on whatever machine; this asks that one.
     A difference becomes an event and is delivered like any other. All rooms take a minute for each 80 of them
     (rooms.requests_per_minute); Ctrl-C ends only this command, and the daemon goes on. Exit codes: 0 compared,
     1 something could not be read, 3 no daemon is running.
@@ -49,10 +53,9 @@ def reconcile(
     Example: reserve-listener reconcile omm_3c5dd7e09b --dry-run
     """
     store = locate_store(config).store.url
-    _require_daemon(store)
-    comparison_id = _begin(store, scopes or [], dry_run=dry_run)
     try:
-        found, last = _followed(store, comparison_id, quiet=as_json)
+        with _begun(store, scopes or [], dry_run=dry_run) as look:
+            found, last = _followed(look, quiet=as_json)
     except KeyboardInterrupt:
         typer.echo("The daemon goes on; `reserve-listener status` shows how far it is.", err=True)
         raise typer.Exit(INTERRUPTED) from None
@@ -76,30 +79,91 @@ def _require_daemon(store: str) -> None:
         raise typer.Exit(NO_DAEMON)
 
 
-def _begin(store: str, scopes: list[str], *, dry_run: bool) -> str:
+@contextmanager
+def _begun(store: str, scopes: list[str], *, dry_run: bool) -> "Iterator[Look]":
+    """Ask for it; how far it is, from then on."""
+    from reserve_listener.web.answers import Comparison, Reconciling
+    from reserve_listener.web.client import get, post
+
+    if (shared := asking(store)) is not None:
+        with shared as line:
+            living(line, store)
+            yield _Shared(line, _asked(store, scopes, dry_run=dry_run))
+        return
+    _require_daemon(store)
+    answer = post(store, "/reconcile", Reconciling, _asked(store, scopes, dry_run=dry_run)) or _ended()
+
+    def look(after: int) -> Comparison:
+        return get(store, f"/reconcile/{answer.id}?after={after}", Comparison) or _ended()
+
+    yield look
+
+
+def _asked(store: str, scopes: list[str], *, dry_run: bool) -> "ReconcileRequest":
     from reserve_listener.cli.known import scope_id_of
     from reserve_listener.store import open_reader
-    from reserve_listener.web.answers import ReconcileRequest, Reconciling
-    from reserve_listener.web.client import post
+    from reserve_listener.web.answers import ReconcileRequest
 
     with open_reader(store) as reader:
         scope_ids = [scope_id_of(reader, scope) for scope in scopes]
-    asked = ReconcileRequest(scopes=scope_ids, all=not scope_ids, dry_run=dry_run)
-    answer = post(store, "/reconcile", Reconciling, asked)
-    return answer.id if answer is not None else _ended()
+    return ReconcileRequest(scopes=scope_ids, all=not scope_ids, dry_run=dry_run)
 
 
-def _followed(store: str, comparison_id: str, *, quiet: bool) -> "tuple[list[HistoryRow], Comparison]":
+class _Shared:
+    """What the one of several daemons says that compares: each answer once, and between two the last, with nothing new."""
+
+    def __init__(self, line: "Asking", asked: "ReconcileRequest") -> None:
+        from msgspec import json
+
+        self._line = line
+        self._content = json.encode(asked)
+        self._request = 0
+        self._number = 0
+        self._who = ""
+        self._last = self._first()
+
+    def _first(self) -> "Comparison":
+        """It may be that none compares just now: the one that did was killed. The next one is known within 18 s."""
+        deadline = time.monotonic() + TAKEN_OVER_S
+        while time.monotonic() < deadline:
+            self._request = self._line.ask("reconcile", self._content, None)
+            until = time.monotonic() + OBEYED_S
+            while time.monotonic() < until:
+                if (found := self._next()) is not None:
+                    self._last = found
+                    self._number = 0  # to be told once more, when it is asked for
+                    return found
+                time.sleep(LOOK_S)
+        raise ReserveListenerError(
+            "no replica compares limits now. `reserve-listener status` shows what they do."
+        )
+
+    def _next(self) -> "Comparison | None":
+        from reserve_listener.web.answers import Comparison
+
+        for answer in self._line.answers(self._request, self._number):
+            self._number, self._who = answer.number, answer.replica
+            return understood(answer, Comparison)
+        return None
+
+    def __call__(self, _after: int) -> "Comparison":
+        from msgspec.structs import replace
+
+        if (found := self._next()) is not None:
+            self._last = found
+            return found
+        if self._who not in {one.id for one in self._line.replicas()}:
+            _ended()
+        time.sleep(LOOK_S)
+        return replace(self._last, found=[])
+
+
+def _followed(look: "Look", *, quiet: bool) -> "tuple[list[HistoryRow], Comparison]":
     """Wait for it and print each difference as it is found; all of them, and how it ended."""
-    from reserve_listener.web.answers import Comparison
-    from reserve_listener.web.client import get
-
     found: list[HistoryRow] = []
     with _showing(quiet=quiet) as (say, show):
         while True:
-            now = get(store, f"/reconcile/{comparison_id}?after={len(found)}", Comparison)
-            if now is None:
-                _ended()
+            now = look(len(found))
             for difference in now.found:
                 say(_line(difference))
             found += now.found
@@ -110,6 +174,8 @@ def _followed(store: str, comparison_id: str, *, quiet: bool) -> "tuple[list[His
                 time.sleep(LOOK_S)
 
 
+Look = Callable[[int], "Comparison"]
+"""How far it is, and what was found after so many differences."""
 Say = Callable[[str], None]
 Show = Callable[["Comparison"], None]
 

@@ -1,28 +1,43 @@
 """`reserve-listener reconnect`: have the running daemon connect anew."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from reserve_listener.cli.asking import NO_DAEMON, OBEYED_S, asking, called, heard, living, named, understood
 from reserve_listener.cli.options import ConfigOption
 from reserve_listener.cli.stores import locate_store
 from reserve_listener.errors import ReserveListenerError
+from reserve_listener.text import visible
 
 if TYPE_CHECKING:
-    from reserve_listener.web.answers import Status
+    from collections.abc import Iterable
+
+    from reserve_listener.model import Answer, Replica
+    from reserve_listener.protocols.backend import Asking
+    from reserve_listener.web.answers import Reconnected, Status
 
 WAIT_S = 15.0
 """As long as an attempt may take: the endpoint's answer and the handshake."""
 
 LOOK_S = 0.2
-NO_DAEMON = 3
+
+ReplicaOption = Annotated[
+    str | None,
+    typer.Option(
+        "--replica",
+        metavar="ID",
+        help="Only this one of the daemons that share the store: its id as `status --json` shows it, or the id's beginning.",
+    ),
+]
 
 
-def reconnect(config: ConfigOption = None) -> None:
+def reconnect(config: ConfigOption = None, replica: ReplicaOption = None) -> None:
     """Make the running daemon connect now. Ends the wait for its next attempt, or replaces a working connection.
 
-    Nothing is lost: the platform retries what has not been answered by then. Exit codes: 0 connected, 1 not within
-    15 seconds (it keeps trying), 3 no daemon is running.
+    Of daemons that share a store on PostgreSQL all do, on whatever machine, or the one that `--replica` names. Nothing is
+    lost: the platform retries what has not been answered by then. Exit codes: 0 connected, 1 not within 15 seconds (it keeps
+    trying), 3 no daemon is running.
 
     Example: reserve-listener reconnect
     """
@@ -32,6 +47,12 @@ def reconnect(config: ConfigOption = None) -> None:
     from reserve_listener.web.client import post
 
     store = locate_store(config).store.url
+    if (shared := asking(store)) is not None:
+        with shared as line:
+            _all(line, store, replica)
+        return
+    if replica is not None:
+        raise typer.BadParameter("this store has one daemon.", param_hint="--replica")
     asked = rfc3339(now_ms())
     answer = post(store, "/reconnect", Reconnecting)
     if answer is None:
@@ -43,6 +64,72 @@ def reconnect(config: ConfigOption = None) -> None:
     if found.connection.state != "connected":
         raise ReserveListenerError(_why(found))
     typer.echo(f"Connected (before: {answer.was}).")
+
+
+def _all(line: "Asking", store: str, beginning: str | None) -> None:
+    """Those that share the store, or one of them. Exit code 1 if one is not connected in the end."""
+    asked = living(line, store)
+    if beginning is not None:
+        asked = [named(asked, beginning)]
+    request = line.ask("reconnect", b"{}", None if beginning is None else asked[0].id)
+    outcome = _Outcome(asked)
+    for said in heard(line, request, asked, OBEYED_S + WAIT_S):
+        outcome.hear(said)
+        if not outcome.left:
+            break
+    outcome.say_left()
+    if outcome.has_failed:
+        raise typer.Exit(1)
+
+
+class _Outcome:
+    """What each of several says; it is printed as it comes."""
+
+    def __init__(self, asked: "Iterable[Replica]") -> None:
+        self.left = {one.id: one for one in asked}
+        self.has_failed = False
+        self._obeyed: set[str] = set()
+
+    def hear(self, said: "Answer | Replica") -> None:
+        """An answer, or that one has ended."""
+        from reserve_listener.model import Replica
+
+        if isinstance(said, Replica):
+            if self.left.pop(said.id, None) is not None:
+                typer.echo(f"{called(said)}: has ended.", err=True)
+        elif said.replica in self.left:
+            self._answered(self.left[said.replica], said)
+
+    def _answered(self, replica: "Replica", answer: "Answer") -> None:
+        from reserve_listener.web.answers import Reconnected
+
+        try:
+            found = understood(answer, Reconnected)
+        except ReserveListenerError as error:
+            self.has_failed = True
+            del self.left[replica.id]
+            typer.echo(f"{called(replica)}: {error}", err=True)
+            return
+        self._obeyed.add(replica.id)
+        if found.state is not None:
+            del self.left[replica.id]
+            self.has_failed |= found.state != "connected"
+            _say(replica, found)
+
+    def say_left(self) -> None:
+        """Those that have said nothing in time."""
+        for one in self.left.values():
+            self.has_failed = True
+            what = "is still connecting" if one.id in self._obeyed else "does not answer"
+            typer.echo(f"{called(one)}: {what}.", err=True)
+
+
+def _say(replica: "Replica", found: "Reconnected") -> None:
+    hint = f"\n  → {visible(found.hint)}" if found.hint else ""
+    if found.state == "connected":
+        typer.echo(f"{called(replica)}: connected (before: {visible(found.was)}).")
+    else:
+        typer.echo(f"{called(replica)}: {visible(found.text)}{hint}", err=True)
 
 
 def _why(found: "Status") -> str:

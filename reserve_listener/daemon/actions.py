@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
+import time
+from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
 
@@ -10,7 +12,8 @@ from reserve_listener.clock import now_ms
 from reserve_listener.daemon.alerts.watch import BY_HAND
 from reserve_listener.daemon.trial import sample_delivery, send_test_event
 from reserve_listener.errors import NotFoundError, ReserveListenerError
-from reserve_listener.web.answers import Reconciling
+from reserve_listener.protocols.store import StoreAdmin, StoreReadings
+from reserve_listener.web.answers import Reconciling, Reconnected
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -20,10 +23,18 @@ if TYPE_CHECKING:
     from reserve_listener.delivery import Worker, Workers
     from reserve_listener.model import EventQuery
     from reserve_listener.protocols import Transport
-    from reserve_listener.protocols.store import StoreAdmin
     from reserve_listener.web.answers import Comparison, SampleResult, Status
 
+RECONNECT_S: Final = 15.0
+"""As long as an attempt may take: the endpoint's answer and the handshake."""
+
+RECONNECT_LOOK_S: Final = 0.1
+
 log = structlog.get_logger("control")
+
+
+class ActedOn(StoreAdmin, StoreReadings, Protocol):
+    """The roles of a store that are needed here."""
 
 
 class OperatorActions:
@@ -32,7 +43,7 @@ class OperatorActions:
     def __init__(
         self,
         app_id: str,
-        store: StoreAdmin,
+        store: ActedOn,
         *,
         transport: Transport,
         workers: Workers,
@@ -89,8 +100,23 @@ class OperatorActions:
         log.info("control.done", operation="reconnect", was=was)
         return was
 
+    async def reconnected(self, was: str, asked_s: float) -> Reconnected:
+        """What came of `reconnect`, asked for then: connected, or waiting for the next attempt; where it is if it takes too long."""
+        deadline_s = asked_s + RECONNECT_S
+        while time.monotonic() < deadline_s:
+            state = self._transport.state
+            if state.name in {"connected", "waiting"} and state.since >= asked_s:
+                break
+            await asyncio.sleep(RECONNECT_LOOK_S)
+        state = self._transport.state
+        return Reconnected(was=was, state=state.name, text=self._health.connection(), hint=state.hint)
+
     async def reconcile(self, scope_ids: Sequence[str] | None, *, dry_run: bool) -> Reconciling:
         """See `web.api.Actions`."""
+        if not await self._store.may_reconcile():
+            raise ReserveListenerError(
+                "another replica compares limits. `reserve-listener reconcile` asks that one, from any machine."
+            )
         job = await self._rooms.ask(scope_ids, dry_run=dry_run)
         log.info("control.done", operation="reconcile", scopes=scope_ids or "all", dry_run=dry_run)
         return Reconciling(status="reconciling" if job.is_begun else "waiting", id=job.id)

@@ -20,6 +20,7 @@ from reserve_listener.daemon.actions import OperatorActions
 from reserve_listener.daemon.alerts.watch import Alerts
 from reserve_listener.daemon.heartbeat import Heartbeat
 from reserve_listener.daemon.push_monitor import PushMonitor
+from reserve_listener.daemon.requests import Requests
 from reserve_listener.daemon.rooms import Rooms
 from reserve_listener.daemon.snapshot import Health
 from reserve_listener.daemon.systemd import Notifier
@@ -173,6 +174,7 @@ class App:
             asyncio.create_task(self._retention().run(), name="retention"),
             asyncio.create_task(self._rooms.run(), name="rooms"),
             asyncio.create_task(self._alerts.run(), name="alerts"),
+            asyncio.create_task(self._requests.run(), name="requests"),
             *self._push_monitors(),
             asyncio.create_task(self._handle_reloads(signals.reload), name="reload"),
         ]
@@ -246,6 +248,7 @@ class App:
         self._actions.for_alerts_only = lambda: [
             one.name for one in self._config.sinks if for_alerts_only(one)
         ]
+        self._requests = Requests(self._store, self._actions)
         runtime.started()
 
     def _listener(self) -> Transport:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from reserve_listener.ages import Ages
-    from reserve_listener.model import EventQuery, SinkFilter
+    from reserve_listener.model import Answer, EventQuery, Replica, SinkFilter
     from reserve_listener.protocols import Complete
     from reserve_listener.protocols.copying import Copy, Original
     from reserve_listener.protocols.store import Directory, Store, StoreReader
@@ -30,6 +30,19 @@ class StoreOptions(TypedDict, total=False):
     """Says last what sinks receive; without it a body stays as it is."""
     directory: Directory | None
     """What the store knows by name is kept there, too."""
+
+
+class Asking(Protocol):
+    """Commands for the daemons that share a store. Each looks for requests every few seconds, and at once when it is told."""
+
+    def replicas(self) -> list[Replica]:
+        """Those that live, or did a moment ago."""
+
+    def ask(self, what: str, content: bytes, replica: str | None) -> int:
+        """Of this one, or of all (None); the request's number. Whoever is asked obeys soon or not at all."""
+
+    def answers(self, request: int, after: int = 0) -> list[Answer]:
+        """What was said by now, after that answer."""
 
 
 class Backend(Protocol):
@@ -90,6 +103,9 @@ class Backend(Protocol):
 
     def enable_sink(self, name: str) -> bool:
         """What `StoreAdmin.enable_sink` does, on a stopped daemon's store; `StoreInUseError` when a daemon holds it."""
+
+    def asking(self) -> AbstractContextManager[Asking] | None:
+        """To ask daemons on any machine; None: there is but one, which listens on this machine."""
 
     def back_up(self, folder: Path) -> list[Path]:
         """Copy the store into the folder, also while its daemon runs: which files. Leaves no copy when it raises."""

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         Pass,
         Pruned,
         Reading,
+        Request,
         Scope,
         SinkFilter,
         SinkState,
@@ -224,6 +225,15 @@ class StoreHealth(Protocol):
         """Deliveries that are not settled yet, for each configured sink; counted up to a bound."""
 
 
+class StoreRequests(Protocol):
+    """What commands ask through the store. `on_request` is called on the loop; a store that one daemon has never does."""
+
+    on_request: Callable[[Request], None] | None
+
+    async def answer(self, request: int, content: bytes) -> None:
+        """Say so to whoever asked. Raises `StoreError`."""
+
+
 class StoreAlerts(Protocol):
     """What was told of alerts, for the daemon's next life: kept as well as can be while nothing else can be written.
 
@@ -374,6 +384,7 @@ class Store(
     StoreAdmin,
     StoreHealth,
     StoreAlerts,
+    StoreRequests,
     StoreUpkeep,
     StorePresence,
     StoreNames,

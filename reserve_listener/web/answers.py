@@ -71,6 +71,21 @@ class Reconnecting(msgspec.Struct, frozen=True, kw_only=True):
     was: str
 
 
+class Reconnected(msgspec.Struct, frozen=True, kw_only=True):
+    """What one of several daemons has done: `state` and `text` say what came of it, once that is known."""
+
+    was: str
+    state: str | None = None
+    text: str = ""
+    hint: str | None = None
+
+
+class Refusal(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a daemon does not do what a command asks."""
+
+    refused: str
+
+
 class ReconcileRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which rooms and levels to compare with the platform: these ids, or all."""
 

@@ -37,7 +37,17 @@ pytestmark = pytest.mark.skipif(postgres.programs() is None, reason=postgres.MIS
 
 MADE_ANEW = {
     "sqlite": {"inbox", "copying"},
-    "postgres": {"version", "replicas", "leases", "reopenings", "alerts", "copying", "had_ms"},
+    "postgres": {
+        "version",
+        "replicas",
+        "leases",
+        "reopenings",
+        "alerts",
+        "requests",
+        "answers",
+        "copying",
+        "had_ms",
+    },
 }
 """Tables and columns that are not copied row by row: how far SQLite's inbox is projected; who is there and leads what; and
 what was told of alerts, which SQLite has in a file."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from reserve_listener.model import EventQuery, SinkFilter
-    from reserve_listener.protocols.backend import StoreOptions
+    from reserve_listener.protocols.backend import Asking, StoreOptions
     from reserve_listener.protocols.copying import Copy, Original
     from reserve_listener.store.postgres.reader import PostgresReader
     from reserve_listener.store.postgres.schema import Target
@@ -121,6 +121,12 @@ class PostgresBackend:
         from reserve_listener.store.postgres import beside
 
         return beside.enable_sink(self._target, name)
+
+    def asking(self) -> AbstractContextManager[Asking]:
+        """See `Backend.asking`."""
+        from reserve_listener.store.postgres import requests
+
+        return requests.asking(self._target)
 
     def back_up(self, folder: Path) -> list[Path]:
         """See `Backend.back_up`."""

@@ -13,6 +13,7 @@ from reserve_listener.errors import StoreError
 from reserve_listener.store.postgres import looking, schema
 from reserve_listener.store.postgres.connection import told
 from reserve_listener.store.postgres.database_clock import told_ms
+from reserve_listener.store.postgres.requests import COMMAND
 from reserve_listener.store.shared import sql
 from reserve_listener.store.shared.operations import operation_of
 
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
     from reserve_listener.store.postgres.connection import Connection
     from reserve_listener.store.postgres.schema import Target
     from reserve_listener.store.shared.operations import Operation
-
-COMMAND = "command"
-"""Who tells the replicas."""
 
 
 def operate(

@@ -18,7 +18,7 @@ import structlog
 from reserve_listener.ages import Ages
 from reserve_listener.errors import LeaseLostError, StoreError
 from reserve_listener.model import Claimed, Pruned, SinkFilter, Verdict
-from reserve_listener.store.postgres import appending, listening, looking
+from reserve_listener.store.postgres import appending, listening, looking, requests
 from reserve_listener.store.postgres.connection import OutdatedError
 from reserve_listener.store.postgres.database_clock import DatabaseClock
 from reserve_listener.store.postgres.leases import BEAT_S, SINK, Membership
@@ -78,6 +78,9 @@ class PostgresStore(SqlStore):
         self._beat_now = asyncio.Event()
         self._seen = looking.Seen()
         self._closed = False
+        self._asked: int | None = None
+        """The last request before this replica lived: it is not meant for it."""
+        self._obeyed: set[int] = set()
         self._outdated: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._terms: tuple[object, ...] = ()
         self._appender: appending.SharedAppending
@@ -226,6 +229,7 @@ class PostgresStore(SqlStore):
         sinks = tuple(self._filters)
         work = partial(looking.look, self.member, self._clock, sinks)
         held, seen = await self._keeper.submit(work, writes=True)
+        await self._look_for_requests()
         last, self._seen = self._seen, seen
         if not self._closed:
             self.member.took(held, began_ms, sinks)
@@ -250,6 +254,22 @@ class PostgresStore(SqlStore):
             work = partial(looking.forget_removed, self.member, tuple(self._filters))
             if await self._keeper.submit(work, writes=True):
                 await self.dead_letter_removed()
+
+    async def _look_for_requests(self) -> None:
+        if self._asked is None:
+            self._asked = await self._keeper.submit(requests.newest, writes=False)
+        if self.on_request is None:
+            return
+        work = partial(requests.coming, self._asked, self.member.id)
+        found = await self._keeper.submit(work, writes=False)
+        for request in found:  # not by their numbers: a lower one may be committed later
+            if request.id not in self._obeyed:
+                self.on_request(request)
+        self._obeyed = {request.id for request in found}
+
+    async def answer(self, request: int, content: bytes) -> None:
+        """See `StoreRequests.answer`."""
+        await self._keeper.submit(partial(requests.answer, request, self.member.id, content), writes=True)
 
     def _learn(self, connection: Any) -> None:
         """In the thread that changes names, so that none is turned back."""

@@ -55,6 +55,7 @@ if TYPE_CHECKING:
         KnownPlace,
         Pass,
         Reading,
+        Request,
         Scope,
         SinkState,
     )
@@ -115,6 +116,7 @@ class SqlStore(ABC):
         self.on_commit: Callable[[], None] = lambda: None
         self.on_requeue: Callable[[], None] = lambda: None
         self.on_disabled: Callable[[Collection[str]], None] = lambda _names: None
+        self.on_request: Callable[[Request], None] | None = None
         self.on_doubt: Callable[[], None] = lambda: None
         self.grown = asyncio.Event()
         """Set when the store has grown so much that its size should be looked at."""

@@ -108,6 +108,10 @@ class SqliteBackend:
 
         return stopped.enable_sink(self._path, name)
 
+    def asking(self) -> None:
+        """See `Backend.asking`."""
+        return
+
     def back_up(self, folder: Path) -> list[Path]:
         """See `Backend.back_up`."""
         from reserve_listener.store.sqlite.backup import back_up

@@ -298,6 +298,9 @@ class SqliteStore(SqlStore):
         """Keep this for the next life; also while nothing else can be written. Raises `StoreError`."""
         await self._in_slots(partial(self._alerts.write, content))
 
+    async def answer(self, request: int, content: bytes) -> None:
+        """See `StoreRequests.answer`: commands ask at the socket."""
+
     async def _in_slots(self, work: Callable[[], Any]) -> Any:
         try:
             return await asyncio.to_thread(work)
