@@ -222,12 +222,13 @@ def _free_port() -> int:
 async def running_daemon(folder: Path) -> AsyncIterator[Daemon]:
     """A daemon with the folder's configuration; at the end it is stopped."""
     command = [sys.executable, "-m", "reserve_listener", "run", "--log-format", "json"]
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("RESERVE_LISTENER_")}
     process = await asyncio.create_subprocess_exec(
         *command,
         "-c",
         str(folder / "config.toml"),
         stdout=asyncio.subprocess.PIPE,
-        env={name: value for name, value in os.environ.items() if not name.startswith("RESERVE_LISTENER_")},
+        env=environ | {"RUNTIME_DIRECTORY": str(folder)},  # one that is killed leaves a socket there
         start_new_session=True,  # Ctrl-C is ours; the daemon is stopped as systemd would, with SIGTERM
         limit=16 * 1024 * 1024,
     )
