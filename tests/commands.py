@@ -41,11 +41,19 @@ class Commands:
         self._address = ""
 
     def run(
-        self, *arguments: str, env: Mapping[str, str], timeout: float, cwd: Path | None = None
+        self,
+        *arguments: str,
+        env: Mapping[str, str],
+        timeout: float,
+        cwd: Path | None = None,
+        python: str = sys.executable,
     ) -> subprocess.CompletedProcess[str]:
-        """As `subprocess.run` has it, with nothing on standard input. Raises `TimeoutError`, and the command is killed."""
-        if _of_the_interpreter(env) != _of_the_interpreter(os.environ):
-            command = [sys.executable, "-m", "reserve_listener", *arguments]
+        """As `subprocess.run` has it, with nothing on standard input. Raises `TimeoutError`, and the command is killed.
+
+        By another `python` it is really started.
+        """
+        if python != sys.executable or _of_the_interpreter(env) != _of_the_interpreter(os.environ):
+            command = [python, "-m", "reserve_listener", *arguments]
             done = subprocess.run(
                 command,
                 env=env,

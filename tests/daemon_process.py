@@ -76,7 +76,9 @@ url = "{receiver_url}/hook"
 
 def ask(config: Path, *arguments: str) -> bytes:
     """What a command says, on both outputs. Blocks until it has ended."""
-    done = COMMANDS.run(*arguments, "-c", str(config), env=environment(), timeout=patience(60))
+    done = COMMANDS.run(
+        *arguments, "-c", str(config), env=environment(), timeout=patience(60), python=COMMAND[0]
+    )
     return (done.stdout + done.stderr).encode()
 
 

@@ -32,6 +32,7 @@ async def test_a_receiver_that_is_gone_disables_its_sink_until_a_person_enables_
         await until(lambda: daemon.query("SELECT 1 FROM sinks WHERE disabled_ms IS NOT NULL"))
         receiver.answer = 200
         await push(platform, ("two", "omm_a"), ("three", "omm_b"))
+        await until(lambda: daemon.file_ids() == ["one", "two", "three"])
         await until(lambda: daemon.pending() == 3)
         (line,) = [each for each in daemon.log() if each["event"] == "delivery.sink_disabled"]
         assert "sinks enable booking" in line["hint"]
@@ -40,7 +41,6 @@ async def test_a_receiver_that_is_gone_disables_its_sink_until_a_person_enables_
         ]
         assert (booking["state"], booking["pending"]) == ("disabled", 3)
         assert "HTTP 410" in booking["last_error"]
-        assert daemon.file_ids() == ["one", "two", "three"]
         assert await daemon.stop() == 0
         await daemon.start()
         await platform.connected(20)
