@@ -100,6 +100,8 @@ class Reconciler:
         self._own: int | None = None
         """The last pass that was begun in this life."""
         self._due_s: float | None = None
+        self._is_leading = False
+        self._api = api
         self._reader = ScopeReader(
             store,
             api,
@@ -175,8 +177,7 @@ class Reconciler:
         """Read one scope. For how long there is nothing to do then; None: until something happens."""
         if self.off is not None:
             return None
-        if not await self._store.may_reconcile():
-            self.agenda.hand_over()
+        if not await self._leads():
             return LEAD_EVERY_S
         job = await self._job_to_do()
         if job is None:
@@ -185,12 +186,22 @@ class Reconciler:
             await self._go_on(job)
         except SeveralTenantsError:
             raise
-        except LeaseLostError:
+        except LeaseLostError:  # the next step finds out, unless it is this daemon's again by then
+            self._is_leading = False
             self.agenda.hand_over()
             return LEAD_EVERY_S
         except Exception as error:  # noqa: BLE001  # another job may go on
             self._held_up(job, error)
         return 0
+
+    async def _leads(self) -> bool:
+        """Whether this daemon is the one that asks; another may have been until now, or is from now on."""
+        before, self._is_leading = self._is_leading, await self._store.may_reconcile()
+        if self._is_leading and not before:
+            self._api.taken_over()
+        elif before and not self._is_leading:
+            self.agenda.hand_over()
+        return self._is_leading
 
     async def _go_on(self, job: Job) -> None:
         if not job.is_begun:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from reserve_listener.errors import LeaseLostError
 from reserve_listener.intake import reconciler
+from reserve_listener.simulator import Estate, Simulator
 from tests.helpers import until
-from tests.intake.comparing import asking, said
+from tests.intake.asking import running
+from tests.intake.comparing import World, asking, said
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,8 +21,9 @@ if TYPE_CHECKING:
     import pytest
 
     from reserve_listener.intake.jobs import Job
-    from reserve_listener.simulator import Call, Simulator
-    from tests.intake.comparing import Seconds, World
+    from reserve_listener.protocols.store import Store
+    from reserve_listener.simulator import Call
+    from tests.intake.comparing import Seconds
 
 
 class Turns:
@@ -95,3 +99,56 @@ async def _losing(world: World, monkeypatch: pytest.MonkeyPatch) -> tuple[Job, T
     world.reconciler.begin("start")
     await turns.lost()
     return job, turns
+
+
+class Led:
+    """The store as one of two daemons has it."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.leads = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    async def may_reconcile(self) -> bool:
+        """See `StoreReadings.may_reconcile`."""
+        return self.leads
+
+
+async def test_daemons_that_take_over_read_no_more_together(
+    tmp_path: Path, time: Seconds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every 15 reads another one has the turn, each with a client of its own that has rested: the platform counts for all."""
+    monkeypatch.setattr(reconciler, "LEAD_EVERY_S", 0.01)
+    async with (
+        Simulator(estate=Estate(rooms=200), clock=time) as simulator,
+        World(simulator, time, tmp_path).opened() as world,
+    ):
+        daemons = [_daemon(world, time, tmp_path) for _ in range(3)]
+        time.now_s += 600
+        daemons[0][0].leads = True
+
+        async def pass_on(_call: Call) -> None:
+            turn = len(world.reads) // 15 % len(daemons)
+            for number, (led, _) in enumerate(daemons):
+                led.leads = number == turn
+
+        simulator.faults.before_answer = pass_on
+        async with AsyncExitStack() as stack:
+            for _, other in daemons:
+                stack.push_async_callback(other.client.close)
+                await stack.enter_async_context(running(other.reconciler))
+                other.reconciler.begin("start")
+            await until(lambda: len(world.reads) > 190)
+        times = [call.at for call in world.reads]
+        assert max(sum(at <= one < at + 60 for one in times) for at in times) <= 84
+        assert {call.code for call in world.reads} == {0}
+
+
+def _daemon(world: World, time: Seconds, folder: Path) -> tuple[Led, World]:
+    led = Led(world.store)
+    another = World(world.simulator, time, folder)
+    another.store = led  # it has all of a store
+    another.reconciling()
+    return led, another

@@ -63,15 +63,17 @@ def test_restarts_make_no_minute_busier(per_minute: int, lives: list[tuple[int, 
         assert most_within(times, 60.0) <= min(per_minute + 10, LIMITS_PER_MINUTE)
 
 
+@pytest.mark.parametrize("daemons", [2, 7])
 @pytest.mark.parametrize("per_minute", [1, 50, 80, *range(90, 101)])
-async def test_another_daemon_that_takes_over_stays_within_the_bound(per_minute: int) -> None:
-    """It has waited, so its burst is full, and the other's has just gone out: together no more than is allowed."""
+async def test_other_daemons_that_take_over_stay_within_the_bound(per_minute: int, daemons: int) -> None:
+    """They have waited, so their bursts are full, and one has just gone out: together no more than is allowed."""
     clock, times = Clock(), []
-    first = limits_pace(per_minute, clock=clock, sleep=clock.sleep)
-    second = limits_pace(per_minute, clock=clock, sleep=clock.sleep)
+    paces = [limits_pace(per_minute, clock=clock, sleep=clock.sleep) for _ in range(daemons)]
     clock.now_s += 600
-    for pace in (first, second):
-        end_s = clock.now_s + 30
+    for pace in paces:
+        end_s = clock.now_s + 60 / daemons
+        pace.start_over()
+        clock.now_s += 10 * (pace is paces[0])
         while clock.now_s < end_s:
             await pace.turn()
             times.append(clock.now_s)

@@ -65,6 +65,9 @@ class RoomsApi(Protocol):
         `GoneError` has a `code`: 121004 says that it does not exist, 126001 also that id and type do not match.
         """
 
+    def taken_over(self) -> None:
+        """This daemon reads limits from now on, and another did until now: `requests_per_minute` counts for both."""
+
     async def people(self, open_ids: Collection[str]) -> dict[str, str]:
         """The names of these people by open_id, in the language of the daemon; absent: not known to the platform."""
 

@@ -44,12 +44,13 @@ PEOPLE_PER_MINUTE: Final = 240
 def limits_pace(
     per_minute: int, *, clock: Callable[[], float], sleep: Callable[[float], Awaitable[None]]
 ) -> Pace:
-    """How often limits are read. Never more than the platform takes, also in a minute in which another daemon takes over.
+    """How often limits are read. Never more than the platform takes, also in a minute in which other daemons take over.
 
-    Each of the two has then its burst and, at its edge of the minute, one call more than its share of it.
+    Those start over, so there is one burst in a minute. One call more than the share of a minute may lie at its edge, and one
+    that had its turn just before another daemon took over may go out after that.
     """
     spare = LIMITS_PER_MINUTE - int(per_minute * 60 / MINUTE_S) - 2
-    return Pace(per_minute, burst=min(LIMITS_BURST, spare // 2), clock=clock, sleep=sleep)
+    return Pace(per_minute, burst=min(LIMITS_BURST, spare), clock=clock, sleep=sleep)
 
 
 class Client:
@@ -104,6 +105,10 @@ class Client:
             "limits", self._limits, "GET", LIMITS_PATH, params=params, needs=ROOMS
         )
         return reading.limits_of(scope_type, scope_id, data, headers=answer.headers, took_s=answer.took_s)
+
+    def taken_over(self) -> None:
+        """See `answers.RoomsApi`."""
+        self._limits.start_over()
 
     async def people(self, open_ids: Collection[str]) -> dict[str, str]:
         """See `answers.RoomsApi`."""

@@ -57,6 +57,10 @@ class Pace:
                 await self._sleep(wait_s)
             self._next_s = max(self._next_s, self._clock()) + self._interval_s
 
+    def start_over(self) -> None:
+        """Somebody else has made the calls until now: the first one goes out after an interval, and a burst has to be earned."""
+        self._next_s = max(self._next_s, self._clock() + self._burst_s + self._interval_s)
+
     def hold(self, wish_s: float) -> None:
         """The platform wants no call for so long."""
         self._held_until_s = max(self._held_until_s, self._clock() + min(wish_s, LONGEST_WISH_S))
