@@ -21,7 +21,7 @@ demo: $(RUN) ## the daemon against the local platform, in front of your eyes (AR
 quick: $(READY) ## the tests that start no process and take no second: less than a minute (ARGS="-k store" narrows)
 	$(BIN)/pytest $(TWO) -m "not slow and not long" $(ARGS)
 
-test: $(READY) ## lint, types and every test but the long ones: four minutes (ARGS="-k store" narrows)
+test: $(READY) ## lint, types and every test but the long ones: some ten minutes (ARGS="-k store" narrows)
 	$(MAKE) --no-print-directory lint types
 	$(BIN)/pytest $(TWO) -m "not long" $(ARGS)
 
