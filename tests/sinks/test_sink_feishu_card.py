@@ -587,12 +587,13 @@ async def test_the_app_posts_the_same_changes_once_however_often_it_is_killed(
         await asyncio.to_thread(ask, config, "sinks", "disable", "group")
         await platform.push_many(sample_event(event_id=room, scope_id=room) for room in rooms)
         await until(lambda: daemon.pending() == len(rooms))
+        posts = len(platform.group.posts)
         await asyncio.to_thread(ask, config, "sinks", "enable", "group")
         for _ in range(KILLS):
-            posts = len(platform.group.posts)
             await until(partial(_has_more_posts, platform, posts))
             daemon.process.kill()
             await daemon.process.wait()
+            posts = len(platform.group.posts)  # before it is there again, and posts
             await daemon.start()
         platform.faults.before_answer = None
         await until(lambda: daemon.pending() == 0)
