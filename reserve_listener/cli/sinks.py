@@ -153,6 +153,8 @@ def _try_here(config: Path | None, name: str) -> "SampleResult":
     table = next(sink for sink in settings.sinks if sink.name == name)
     secrets = tuple(settings.secret_texts())
 
+    _log_to_stderr(secrets)
+
     async def write(lines: Any) -> None:
         for line in lines:
             typer.echo(msgspec.json.encode(line))
@@ -168,6 +170,31 @@ def _try_here(config: Path | None, name: str) -> "SampleResult":
 
     with asyncio.Runner(loop_factory=Loop) as runner:
         return runner.run(run())
+
+
+def _log_to_stderr(secrets: tuple[str, ...]) -> None:
+    """What a sink says beside its result, from warnings on: standard output is for the result alone."""
+    import logging
+    import sys
+
+    import structlog
+
+    from reserve_listener.redact import redact
+
+    def masked(_logger: Any, _name: str, event: Any) -> dict[str, Any]:
+        return {
+            key: redact(value, secrets) if isinstance(value, str) else value for key, value in event.items()
+        }
+
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            masked,
+            structlog.processors.KeyValueRenderer(key_order=["level", "event"]),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+    )
 
 
 def _stored(url: str) -> "list[SinkStatus]":

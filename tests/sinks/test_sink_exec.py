@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import shutil
 import signal
+import threading
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,9 +24,12 @@ from reserve_listener.errors import (
     PermanentDeliveryError,
     TransientDeliveryError,
 )
+from reserve_listener.simulator import patience
 from reserve_listener.sinks.registry import look_over, make_sink_spec
 from reserve_listener.testing import SinkContract, SinkWorld
+from tests.commands import COMMANDS
 from tests.configuring import made
+from tests.daemon_process import environment
 from tests.helpers import delivery, until
 
 if TYPE_CHECKING:
@@ -228,6 +234,28 @@ async def test_no_more_at_once_than_allowed(tmp_path: Path) -> None:
     assert log.read_text().split() == ["begin", "end"] * 2
 
 
+async def test_a_command_that_cannot_be_followed_is_killed_and_gives_its_place_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No descriptor is left for it, or no thread: it is tried again later, and the next one finds its place free."""
+    sink = sink_of(script(tmp_path / "run", "sleep 600"), timeout=30)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pidfd_open", partial(_fails, OSError(errno.EMFILE, "Too many open files")))
+        with pytest.raises(TransientDeliveryError, match="Too many open files"):
+            await sink.deliver([delivery()])
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", partial(_fails, RuntimeError("can't start new thread")))
+        with pytest.raises(TransientDeliveryError, match="can't start new thread"):
+            await sink.deliver([delivery()])
+    script(tmp_path / "run", "exit 0")
+    await sink.deliver([delivery()])
+    await sink.close()
+
+
+def _fails(error: Exception, *_: object) -> None:
+    raise error
+
+
 async def test_closing_kills_what_runs(tmp_path: Path) -> None:
     """No command outlives its sink."""
     pids = tmp_path / "pids"
@@ -264,3 +292,21 @@ def test_what_cannot_be_run_is_refused(keys: dict[str, Any]) -> None:
     """A command is an array of words, and a variable has a name: what the system would refuse is an error at the start."""
     with pytest.raises(ValueError, match=r"command|env"):
         made("exec", name="script", **keys)
+
+
+def test_what_sinks_test_prints_is_the_result_alone(tmp_path: Path) -> None:
+    """Without a daemon, too: what a sink logs is not on standard output."""
+    command = script(tmp_path / "run", "echo hello")
+    (tmp_path / "secret").write_text("an-app-secret-of-some-length")
+    (tmp_path / "config.toml").write_text(
+        f'[lark]\napp_id = "cli_0123456789abcdef"\napp_secret_file = "{tmp_path}/secret"\n'
+        f'[store]\nurl = "sqlite:///{tmp_path}/events.db"\n'
+        f'[[sinks]]\nname = "script"\ntype = "exec"\ncommand = ["{command}"]\n'
+    )
+    done = COMMANDS.run(
+        *("sinks", "test", "script", "--json", "-c", str(tmp_path / "config.toml")),
+        env=environment(),
+        timeout=patience(60),
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["delivered"] is True, done.stdout

@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from reserve_listener.protocols import Sink
 
 ROOT = Path(__file__).parents[2]
+RIGHTS = ("+client|setname", "+xadd", "+exists", "+set", "+evalsha", "+script|load", "+config|get")
+"""All that docs/sink-redis.md asks for."""
 PASSWORD = "r3dis-p@ss-word"
 
 
@@ -117,9 +119,7 @@ class TestRedis(SinkContract):
             contextlib.closing(redis.Redis(port=self.server.port, decode_responses=True)) as client,
             contextlib.ExitStack() as leaving,
         ):
-            client.acl_setuser(
-                user, enabled=True, passwords=[f"+{PASSWORD}"], keys=["*"], categories=["+@all"]
-            )
+            client.acl_setuser(user, enabled=True, passwords=[f"+{PASSWORD}"], keys=["*"], commands=RIGHTS)
             keys = {"url": None, "url_file": url, "timeout": 2, "max_in_flight": 4}
             yield SinkWorld(
                 make=lambda: sink_of(table(self.server, stream, **keys)),

@@ -73,7 +73,13 @@ class Run:
             self.stop()
         assert process.stdin is not None  # noqa: S101  # both were asked for
         assert process.stdout is not None  # noqa: S101
-        timed_out = not self._attend(process.pid, process.stdin, process.stdout)
+        try:
+            timed_out = not self._attend(process.pid, process.stdin, process.stdout)
+        except OSError as error:  # no descriptor is left to follow it by, or the system has none for that
+            self.stop()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(KILL_S)
+            return Ended(not_started=error)
         with self._lock:
             # Gone, or hanging in the kernel: it is not waited for.
             status = process.poll()

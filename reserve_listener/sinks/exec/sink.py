@@ -19,14 +19,13 @@ from reserve_listener.errors import (
     TransientDeliveryError,
 )
 from reserve_listener.redact import redact
-from reserve_listener.sinks.exec.run import KEPT_BYTES, KILL_S, Run
+from reserve_listener.sinks.exec.run import KEPT_BYTES, KILL_S, Ended, Run
 from reserve_listener.text import visible
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from reserve_listener.model import Delivery
-    from reserve_listener.sinks.exec.run import Ended
 
 GRACE_S: Final = 3.0 + KILL_S
 """Beyond the command's own time: to start it, to kill it, to notice. What takes longer hangs in the kernel."""
@@ -95,12 +94,21 @@ class ExecSink:
         self._running[run] = ending
 
         def work() -> None:
-            ended = run()
+            ended = Ended(not_started=OSError(errno.EIO, "what runs it has failed"))
+            try:
+                ended = run()
+            finally:
+                tell(ended)
+
+        def tell(ended: Ended) -> None:
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
                 loop.call_soon_threadsafe(self._ended, run, ended)
 
         # Its own thread, which nobody joins: one that hangs holds up neither other sinks nor the end of the daemon.
-        threading.Thread(target=work, name=f"exec-{self.name}", daemon=True).start()
+        try:
+            threading.Thread(target=work, name=f"exec-{self.name}", daemon=True).start()
+        except RuntimeError as error:  # as many as the system allows are there
+            self._ended(run, Ended(not_started=OSError(errno.EAGAIN, str(error))))
         try:
             return await asyncio.shield(ending)
         finally:
