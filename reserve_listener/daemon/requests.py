@@ -62,9 +62,15 @@ class Requests:
 
     async def _obey(self, request: Request) -> None:
         try:
-            await self._done(request)
+            await self._done_or_refused(request)
         except StoreError as error:  # nobody can be told
             log.warning("control.not_answered", what=request.what, error=str(error))
+
+    async def _done_or_refused(self, request: Request) -> None:
+        try:
+            await self._done(request)
+        except StoreError:
+            raise
         except (ReserveListenerError, msgspec.MsgspecError) as error:
             await self._say(request, Refusal(refused=str(error)))
 

@@ -45,8 +45,7 @@ _BEGIN: Final = f"""
 SELECT set_config('search_path', '{SCHEMA}', true), set_config('statement_timeout', %s, true),
   set_config('idle_in_transaction_session_timeout', '{IDLE_TIMEOUT_S}s', true),
   set_config('synchronous_commit',
-    CASE WHEN current_setting('synchronous_commit') IN ('off', 'local') THEN 'on'
-    ELSE current_setting('synchronous_commit') END, true)
+    CASE current_setting('synchronous_commit') WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, true)
 """
 
 _NOT_THE_MEDIUM: Final = (psycopg.DataError, psycopg.IntegrityError, psycopg.ProgrammingError)

@@ -23,7 +23,7 @@ ASK = "SELECT current_setting('synchronous_commit')"
 REFUSE = """
 CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-  IF current_setting('synchronous_commit') IN ('off', 'local') THEN RAISE 'this would not wait for the disk'; END IF;
+  IF current_setting('synchronous_commit') NOT IN ('on', 'remote_apply') THEN RAISE 'this would not wait for the disk'; END IF;
   RETURN NULL;
 END $$
 """
@@ -54,8 +54,7 @@ def by_role(name: str, value: str) -> str:
 @pytest.mark.parametrize("default", [by_database, by_role])
 @pytest.mark.parametrize(
     ("value", "used"),
-    [("off", "on"), ("local", "on"), ("on", "on")]
-    + [(stronger, stronger) for stronger in ("remote_write", "remote_apply")],
+    [("off", "on"), ("local", "on"), ("remote_write", "on"), ("on", "on"), ("remote_apply", "remote_apply")],
 )
 def test_what_is_weaker_is_made_synchronous_and_what_is_stronger_stays(
     default: Callable[[str, str], str], value: str, used: str
