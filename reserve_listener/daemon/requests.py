@@ -28,6 +28,9 @@ RECONCILE: Final = "reconcile"
 TOLD_EVERY_S: Final = 0.5
 """How often it is looked whether there is something new to say of a comparison."""
 
+AT_ONCE: Final = 20
+"""Requests under way; one for all rooms takes hours, and as many comparisons may wait (`intake.agenda`)."""
+
 WAITING: Final = 100
 """Requests that wait for their turn: far more than people make within the few seconds in which one is obeyed."""
 
@@ -55,10 +58,13 @@ class Requests:
 
     async def run(self) -> None:
         """Until cancelled."""
+        places = asyncio.Semaphore(AT_ONCE)
         async with asyncio.TaskGroup() as tasks:
             while True:
+                await places.acquire()
                 request = await self._coming.get()
-                tasks.create_task(self._obey(request), name=f"request-{request.id}")
+                task = tasks.create_task(self._obey(request), name=f"request-{request.id}")
+                task.add_done_callback(lambda _task: places.release())
 
     async def _obey(self, request: Request) -> None:
         try:

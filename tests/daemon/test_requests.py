@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from structlog.testing import capture_logs
 
-from reserve_listener.daemon.requests import Requests
+from reserve_listener.daemon.requests import AT_ONCE, WAITING, Requests
 from reserve_listener.model import Request
 from reserve_listener.store import open_store
 from tests.daemon_process import until
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 
     from reserve_listener.daemon.actions import OperatorActions
 
-pytestmark = pytest.mark.skipif(programs() is None, reason=MISSING)
-
 
 @pytest.fixture
 def server_alone() -> Iterator[Server]:
@@ -30,6 +29,7 @@ def server_alone() -> Iterator[Server]:
     server.stop()
 
 
+@pytest.mark.skipif(programs() is None, reason=MISSING)
 async def test_a_refusal_that_nobody_can_be_told_ends_nothing(server_alone: Server) -> None:
     """As when the lease on comparing runs out because the database is away: the daemon logs it and goes on."""
     store: Any = await open_store(server_alone.database(), ["a"])
@@ -47,3 +47,32 @@ async def test_a_refusal_that_nobody_can_be_told_ends_nothing(server_alone: Serv
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
         await store.close()
+
+
+class Hanging:
+    """Actions that come to no end."""
+
+    def __init__(self) -> None:
+        self.begun = 0
+
+    async def reconnect(self) -> str:
+        """See `OperatorActions.reconnect`."""
+        self.begun += 1
+        await asyncio.Event().wait()
+        return ""
+
+
+async def test_requests_without_end_are_bounded() -> None:
+    """So many are under way, so many wait, and what is beyond that is refused and logged."""
+    actions, store = Hanging(), cast("Any", SimpleNamespace())
+    requests = Requests(store, cast("OperatorActions", actions))
+    running = asyncio.create_task(requests.run())
+    with capture_logs() as logs:
+        for number in range(AT_ONCE + WAITING + 5):
+            store.on_request(Request(number, "reconnect", b"{}"))
+            for _ in range(3):  # it takes it up, and begins it
+                await asyncio.sleep(0)
+    assert actions.begun == AT_ONCE
+    assert [line["event"] for line in logs] == ["control.too_many_requests"] * 5
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
