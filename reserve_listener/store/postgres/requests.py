@@ -79,6 +79,8 @@ class Asking:
     def ask(self, what: str, content: bytes, replica: str | None) -> int:
         """See `Asking.ask`."""
         with self._connection.transaction():
+            # Numbers in the order of the commits: a replica looks for what comes after the last that it has seen.
+            self._connection.query("LOCK TABLE requests IN SHARE ROW EXCLUSIVE MODE")
             self._connection.query(_FORGET)
             request = int(self._connection.query(_ASK, (what, replica, content)).fetchone()[0])
             listening.tell(COMMAND, listening.OTHERS, self._connection)

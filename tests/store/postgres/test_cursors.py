@@ -6,31 +6,24 @@ import asyncio
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 import pytest
 
 from reserve_listener.errors import StoreError
 from reserve_listener.intake.complete import completing
 from reserve_listener.model import ChangeQuery, EventQuery, Verdict
 from reserve_listener.store import open_reader, open_store
-from reserve_listener.store.postgres import appending
+from reserve_listener.store.postgres import appending, requests, schema
+from reserve_listener.store.postgres.database_clock import NOW
 from reserve_listener.store.postgres.store import PostgresStore
-from tests.backends import Held, OnPostgres, made
+from tests.backends import Held, OnPostgres
 from tests.helpers import NOW_MS, append, event, until
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
-    from pathlib import Path
+    from collections.abc import Awaitable, Callable
 
     from reserve_listener.model import IncomingEvent
     from reserve_listener.protocols.store import Store, StoreReader
-
-
-@pytest.fixture
-def backend(tmp_path: Path) -> Iterator[OnPostgres]:
-    """A database of its own."""
-    for one in made("postgres", tmp_path):
-        assert isinstance(one, OnPostgres)
-        yield one
 
 
 class Followers:
@@ -73,6 +66,10 @@ def _appending(store: Store, one: IncomingEvent, hold: Callable[[Any], Any]) -> 
         hold(connection)
 
     return inside._receiver.submit(work, writes=True)
+
+
+def _waits_for_table(backend: OnPostgres) -> bool:
+    return bool(backend.rows("SELECT 1 FROM pg_locks WHERE locktype = 'relation' AND NOT granted"))
 
 
 def _waits(backend: OnPostgres) -> bool:
@@ -119,3 +116,17 @@ async def test_one_that_is_frozen_before_its_commit_is_not_waited_for(backend: O
     assert await append(first, event("e1")) is Verdict.STORED
     for store in stores:
         await store.close()
+
+
+async def test_a_request_that_commits_late_has_the_lower_number(backend: OnPostgres) -> None:
+    """A replica looks for what comes after the last request that it has seen, so the next one waits for it."""
+    store = await open_store(backend.url, ["a"])
+    insert = f"INSERT INTO requests (what, content, at_ms) VALUES ('reconnect', '', {NOW}) RETURNING id"
+    with psycopg.connect(backend.url, options="-csearch_path=reserve_listener") as late:
+        first = late.execute(insert.encode()).fetchone()
+        with requests.asking(schema.target(backend.url)) as line:
+            asked = asyncio.ensure_future(asyncio.to_thread(line.ask, "reconnect", b"{}", None))
+            await until(lambda: _waits_for_table(backend))
+            late.commit()
+            assert backend.rows("SELECT id FROM requests ORDER BY id") == [first, (await asked,)]
+    await store.close()

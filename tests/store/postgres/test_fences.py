@@ -13,15 +13,14 @@ from reserve_listener.intake.reconcile import comparing, reading_of
 from reserve_listener.lark.api.answers import Limits
 from reserve_listener.model import Outcome, Pruned, Scope
 from reserve_listener.store.postgres.store import PostgresStore
-from tests.backends import OnPostgres, made
 from tests.helpers import NOW_MS, append, event
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-    from pathlib import Path
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from reserve_listener.model import Reading
     from reserve_listener.protocols.store import Store
+    from tests.backends import OnPostgres
 
     Write = Callable[[Store], Awaitable[Any]]
 
@@ -38,14 +37,6 @@ LED: dict[str, Write] = {
 }
 
 TABLES = ("events", "deliveries", "states", "history", "readings", "passes", "alerts", "sinks", "scopes")
-
-
-@pytest.fixture
-def backend(tmp_path: Path) -> Iterator[OnPostgres]:
-    """A database of its own."""
-    for one in made("postgres", tmp_path):
-        assert isinstance(one, OnPostgres)
-        yield one
 
 
 @pytest.fixture

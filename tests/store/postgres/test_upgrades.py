@@ -13,20 +13,12 @@ from reserve_listener.store.postgres import schema
 from reserve_listener.store.postgres.database_clock import NOW
 from reserve_listener.store.postgres.leases import DEAD_MS
 from reserve_listener.store.postgres.store import PostgresStore
-from tests.backends import OnPostgres, made
 from tests.helpers import append, event
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
-    from pathlib import Path
+    from collections.abc import AsyncIterator
 
-
-@pytest.fixture
-def backend(tmp_path: Path) -> Iterator[OnPostgres]:
-    """A database of its own."""
-    for one in made("postgres", tmp_path):
-        assert isinstance(one, OnPostgres)
-        yield one
+    from tests.backends import OnPostgres
 
 
 @pytest.fixture
