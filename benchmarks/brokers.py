@@ -28,7 +28,7 @@ import organisation
 import places
 import pytest
 import structlog
-from clients import PEERS
+from clients import CONFIG, PEERS, UNASKED
 from rows import push
 
 from reserve_listener.delivery import Worker
@@ -44,16 +44,7 @@ if TYPE_CHECKING:
     from reserve_listener.model import Delivery
     from reserve_listener.simulator import Simulator
 
-CONFIG: Final = """
-[lark]
-app_id = "{app_id}"
-app_secret = "{app_secret}"
-domain = "{domain}"
-[store]
-url = "sqlite:///{folder}/events.db"
-[rooms]
-names = false
-reconcile = false
+BUS: Final = """
 [[sinks]]
 name = "bus"
 type = "{kind}"
@@ -183,7 +174,9 @@ async def measured(make: type[places.Place], folder: Path, events: int, rounds: 
     ):
         values = {"app_id": platform.app_id, "app_secret": platform.app_secret, "domain": platform.domain}
         config = folder / "config.toml"
-        config.write_text(CONFIG.format(kind=place.kind, keys=place.keys(), folder=folder, **values))
+        config.write_text(
+            (CONFIG + UNASKED + BUS).format(kind=place.kind, keys=place.keys(), folder=folder, **values)
+        )
         async with running(folder, config) as daemon:
             await platform.connected(60)
             return await Bench(place, platform, daemon, events).measure(rounds, kills)

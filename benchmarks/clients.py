@@ -29,14 +29,25 @@ PYTHON: Final = "python"
 BLIND: Final = "blind"
 CORES: Final = 2
 
-CONFIG: Final = """
+LARK: Final = """
 [lark]
 app_id = "{app_id}"
 app_secret = "{app_secret}"
 domain = "{domain}"
+"""
+CONFIG: Final = (
+    LARK
+    + """
 [store]
 url = "sqlite:///{folder}/events.db"
 """
+)
+UNASKED: Final = """
+[rooms]
+names = false
+reconcile = false
+"""
+"""The platform is asked for nothing."""
 FILES: Final = """
 [[sinks]]
 name = "console"

@@ -23,6 +23,7 @@ import msgspec
 import organisation
 import psutil
 import psycopg
+from clients import FILES, LARK, UNASKED
 from rows import push
 
 from reserve_listener.intake import fast_path
@@ -48,23 +49,9 @@ DURABLE: Final = ("max_connections=200", "shared_buffers=256MB")
 LOOK_S: Final = 0.02
 SINKS: Final = ("console", "audit")
 
-CONFIG: Final = """
-[lark]
-app_id = "{app_id}"
-app_secret = "{app_secret}"
-domain = "{domain}"
+STORE: Final = """
 [store]
 url = "{store}"
-[rooms]
-names = false
-reconcile = false
-[[sinks]]
-name = "console"
-type = "log"
-[[sinks]]
-name = "audit"
-type = "file"
-path = "{folder}/events.jsonl"
 """
 
 TABLES: Final = {
@@ -158,7 +145,8 @@ async def daemons(count: int, platform: Simulator, store: str) -> AsyncIterator[
         for _ in range(count):
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_DIR"))))
             values = {"app_id": platform.app_id, "app_secret": platform.app_secret, "domain": platform.domain}
-            config = CONFIG.format(**values, store=store.format(folder=folder), folder=folder)
+            text = LARK + STORE + UNASKED + FILES
+            config = text.format(**values, store=store.format(folder=folder), folder=folder)
             (folder / "config.toml").write_text(config)
             running.folders.append(folder)
             running.processes.append(psutil.Process(await _start(folder, stack)))

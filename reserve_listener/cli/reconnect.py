@@ -4,7 +4,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reserve_listener.cli.asking import NO_DAEMON, OBEYED_S, asking, called, heard, living, named, understood
+from reserve_listener.cli.asking import (
+    LOOK_S,
+    NO_DAEMON,
+    OBEYED_S,
+    asking,
+    called,
+    heard,
+    living,
+    named,
+    understood,
+)
 from reserve_listener.cli.options import ConfigOption
 from reserve_listener.cli.stores import locate_store
 from reserve_listener.errors import ReserveListenerError
@@ -19,8 +29,6 @@ if TYPE_CHECKING:
 
 WAIT_S = 15.0
 """As long as an attempt may take: the endpoint's answer and the handshake."""
-
-LOOK_S = 0.2
 
 ReplicaOption = Annotated[
     str | None,

@@ -6,14 +6,12 @@ import json
 from functools import partial
 from typing import TYPE_CHECKING
 
-import psycopg
-import pytest
-
 from reserve_listener.simulator import HttpServer, Receiver, Simulator, sample_event
 from reserve_listener.web.answers import Status
 from reserve_listener.web.client import get
-from tests.daemon_process import running, until, write_config
+from tests.daemon_process import until
 from tests.postgres import SERVER
+from tests.replicas import configured, expire, holder, replicas, rows
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,13 +29,13 @@ async def test_what_one_replica_answered_another_delivers(
     configs = _two(tmp_path, platform, server, url)
     envelopes = [sample_event(event_id=f"e{n}", scope_id=f"omm_{n % SCOPES}") for n in range(200)]
     receiver.answer = 503
-    async with running(configs[0].parent, configs[0]) as one, running(configs[1].parent, configs[1]) as two:
+    async with replicas(configs) as (one, two):
         await platform.connected(30, count=2)
         await platform.push_many(envelopes[:100])
-        leader = next(daemon for daemon in (one, two) if daemon.process.pid == _holder(url))
+        leader = next(daemon for daemon in (one, two) if daemon.process.pid == holder(url))
         leader.process.kill()
         await leader.process.wait()
-        _expire(url)
+        expire(url)
         refused = len(receiver.received)
         receiver.answer = 200
         await platform.push_many(envelopes[100:])
@@ -54,7 +52,7 @@ async def test_replicas_with_different_sinks_say_so(
     url = SERVER.database()
     configs = _two(tmp_path, platform, server, url)
     configs[1].write_text(configs[1].read_text().replace('name = "booking"', 'name = "calendar"'))
-    async with running(configs[0].parent, configs[0]) as one, running(configs[1].parent, configs[1]) as two:
+    async with replicas(configs) as (one, two):
         await platform.connected(30, count=2)
         await until(lambda: len(_differing(url)) == 2, 30)
         lacks = {
@@ -63,13 +61,10 @@ async def test_replicas_with_different_sinks_say_so(
         }
         assert {reason.split(" which")[0] for reason in _differing(url)} == lacks
         assert await two.stop() == 0
-        assert _configured(url) >= {"booking", "calendar"}
-        with psycopg.connect(url, autocommit=True) as connection:
-            connection.execute(
-                "UPDATE reserve_listener.sinks SET had_ms = had_ms - 600000 WHERE name = 'calendar'"
-            )
+        assert _known(url) >= {"booking", "calendar"}
+        rows(url, "UPDATE sinks SET had_ms = had_ms - 600000 WHERE name = 'calendar'")
         await until(lambda: _differing(url) == [], 30)
-        assert _configured(url) >= {"booking", "calendar"}
+        assert _known(url) >= {"booking", "calendar"}
 
 
 def _differing(url: str) -> list[str]:
@@ -78,43 +73,17 @@ def _differing(url: str) -> list[str]:
     return [reason.reason for reason in status.reasons if reason.part.startswith("replica ")]
 
 
-def _configured(url: str) -> set[str]:
-    with psycopg.connect(url) as connection:
-        return {
-            name for (name,) in connection.execute("SELECT name FROM reserve_listener.sinks WHERE configured")
-        }
+def _known(url: str) -> set[str]:
+    return {name for (name,) in rows(url, "SELECT name FROM sinks WHERE configured")}
 
 
 def _two(folder: Path, platform: Simulator, server: HttpServer, url: str) -> list[Path]:
     """Configurations of two daemons with this store."""
-    configs: list[Path] = []
-    for name in ("one", "two"):
-        (folder / name).mkdir()
-        configs.append(write_config(folder / name, platform, server.url))
-        text = configs[-1].read_text()
-        configs[-1].write_text(text.replace(f"sqlite:///{folder / name}/events.db", url))
-    return configs
+    return [configured(folder, name, url, platform, server.url) for name in ("one", "two")]
 
 
 def _taken(receiver: Receiver, after: int) -> list[Received]:
     return receiver.received[after:]
-
-
-def _expire(url: str) -> None:
-    """As if the 15 s were over after which the dead one's leases run out."""
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute("UPDATE reserve_listener.leases SET until_ms = 0")
-
-
-def _holder(url: str) -> int:
-    with psycopg.connect(url) as connection:
-        row = connection.execute(
-            "SELECT r.pid FROM reserve_listener.leases AS l JOIN reserve_listener.replicas AS r ON r.id = l.holder"
-            " WHERE l.name = 'sink:booking'"
-        ).fetchone()
-    if row is None:
-        pytest.fail("nobody works the sink")
-    return int(row[0])
 
 
 def _assert_in_order(bodies: list[bytes]) -> None:
