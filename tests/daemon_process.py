@@ -9,6 +9,7 @@ import signal
 import sqlite3
 import sys
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reserve_listener.simulator import patience
@@ -16,7 +17,6 @@ from tests.commands import COMMANDS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
-    from pathlib import Path
 
     from reserve_listener.simulator import Simulator
 
@@ -101,9 +101,19 @@ class Daemon:
             )
 
     async def stop(self, number: int = signal.SIGTERM) -> int:
-        """Send a signal and wait; the exit code."""
+        """Send a signal and wait; the exit code. One that has only just been started is let come as far as hearing it."""
+        if number != signal.SIGKILL:
+            await until(self._hears_signals)
         self.process.send_signal(number)
         return await self.ended()
+
+    def _hears_signals(self) -> bool:
+        """Whether it has a handler for SIGTERM (`SigCgt` of proc(5)), or has ended."""
+        with suppress(OSError, IndexError):
+            status = Path(f"/proc/{self.process.pid}/status").read_text()
+            caught = int(status.split("SigCgt:")[1].split()[0], 16)
+            return bool(caught >> (signal.SIGTERM - 1) & 1)
+        return True
 
     async def ended(self) -> int:
         """The exit code, once there is one."""
