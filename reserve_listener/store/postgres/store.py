@@ -27,7 +27,7 @@ from reserve_listener.store.shared import naming, rebuilding, sql
 from reserve_listener.store.shared.batches import batches_after
 from reserve_listener.store.shared.led import ALERTS, RECONCILE, RETENTION
 from reserve_listener.store.shared.store import SqlStore
-from reserve_listener.store.shared.writer import Writer, each, resolve
+from reserve_listener.store.shared.writer import Writer, each, first_end, resolve
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -185,14 +185,7 @@ class PostgresStore(SqlStore):
 
     async def ended(self) -> None:
         """See `Store.ended`."""
-        ends = [asyncio.ensure_future(writer.ended()) for writer in self._writers]
-        try:
-            done, _ = await asyncio.wait([*ends, self._outdated], return_when=asyncio.FIRST_COMPLETED)
-            for end in done:
-                end.result()
-        finally:
-            for end in ends:
-                end.cancel()
+        await first_end(*(writer.end for writer in self._writers), self._outdated)
 
     # -- the other replicas -----------------------------------------------------------------------------------------------
 
@@ -219,6 +212,7 @@ class PostgresStore(SqlStore):
                 await self._look_after()
             except OutdatedError as error:
                 resolve(self._outdated, None, error)
+                self._outdated.exception()  # nobody may have asked
                 return
             except StoreError as error:  # what is held runs out by itself
                 log.warning("store.no_beat", error=str(error))

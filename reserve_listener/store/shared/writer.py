@@ -161,9 +161,10 @@ class Writer:
         since = self._busy_since
         return 0.0 if since is None else time.monotonic() - since
 
-    async def ended(self) -> None:
-        """Returns when the thread has ended as asked; raises why it ended by itself."""
-        await asyncio.shield(self._closed)
+    @property
+    def end(self) -> asyncio.Future[None]:
+        """Done when the thread has ended: as asked, or with why it ended by itself."""
+        return self._closed
 
     async def close(self) -> None:
         """Finish what is queued, close the file, end the thread. Does not raise; may be called twice."""
@@ -284,6 +285,13 @@ def each(works: Sequence[Work], connection: Any) -> list[Any]:
 def _tell_all(results: Sequence[Result]) -> None:
     for job, value, error in results:
         job.tell(value, error)
+
+
+async def first_end(*ends: asyncio.Future[None]) -> None:
+    """Returns when one has come as asked; raises why it came by itself. Cancelled, it leaves them as they are."""
+    done, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+    for end in done:
+        end.result()
 
 
 def resolve(future: asyncio.Future[Any], value: Any, error: BaseException | None) -> None:

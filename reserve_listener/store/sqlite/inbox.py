@@ -115,9 +115,10 @@ class Inbox:
         """Ask the file something."""
         return self._writer.submit(work, writes=False)
 
-    async def ended(self) -> None:
-        """See `Writer.ended`."""
-        await self._writer.ended()
+    @property
+    def end(self) -> asyncio.Future[None]:
+        """See `Writer.end`."""
+        return self._writer.end
 
     async def close(self) -> None:
         """Finish what is queued. What is in the store stays in the file until the next start: that takes no write."""

@@ -16,7 +16,7 @@ from reserve_listener.store.shared.appending import Appending
 from reserve_listener.store.shared.insight import insight
 from reserve_listener.store.shared.projecting import Position
 from reserve_listener.store.shared.store import SqlStore
-from reserve_listener.store.shared.writer import Writer, each, resolve
+from reserve_listener.store.shared.writer import Writer, each, first_end, resolve
 from reserve_listener.store.sqlite.file import File
 from reserve_listener.store.sqlite.inbox import Inbox
 from reserve_listener.store.sqlite.lock import StoreLock
@@ -106,14 +106,7 @@ class SqliteStore(SqlStore):
 
     async def ended(self) -> None:
         """Returns when a writer has ended as asked; raises why it ended by itself."""
-        ends = [asyncio.ensure_future(part.ended()) for part in (self._writer, self._inbox)]
-        try:
-            done, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-            for end in done:
-                end.result()
-        finally:
-            for end in ends:
-                end.cancel()
+        await first_end(self._writer.end, self._inbox.end)
 
     # -- health --------------------------------------------------------------------------------------------------------
 

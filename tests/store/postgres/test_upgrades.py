@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,7 +14,7 @@ from reserve_listener.store.postgres import schema
 from reserve_listener.store.postgres.database_clock import NOW
 from reserve_listener.store.postgres.leases import DEAD_MS
 from reserve_listener.store.postgres.store import PostgresStore
-from tests.helpers import append, event
+from tests.helpers import append, event, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -86,6 +87,17 @@ async def test_a_replica_that_finds_a_newer_schema_ends(backend: OnPostgres, old
     with pytest.raises(WrongStoreError, match="changed by a newer reserve-listener") as raised:
         await old.ended()
     assert raised.value.exit_code == ConfigError.exit_code
+
+
+async def test_nobody_has_to_be_told_why_a_replica_ended(backend: OnPostgres, old: PostgresStore) -> None:
+    """Nothing is said of an end that nobody waits for."""
+    said: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: said.append(context))
+    backend.rows("UPDATE version SET number = number + 1")
+    old._beat_now.set()
+    await until(old._outdated.done)
+    del old._outdated
+    assert said == []
 
 
 async def test_a_replica_that_connects_anew_finds_a_newer_schema(
