@@ -10,13 +10,14 @@ import sqlite3
 import sys
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from reserve_listener.simulator import patience
-from tests.commands import COMMANDS
+from tests.commands import COMMANDS, Forked
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
+    from typing import Unpack
 
     from reserve_listener.simulator import Simulator
 
@@ -82,22 +83,37 @@ def ask(config: Path, *arguments: str) -> bytes:
     return (done.stdout + done.stderr).encode()
 
 
+class How(TypedDict, total=False):
+    """What may be said of a daemon's start."""
+
+    environ: Mapping[str, str]
+    """What its environment has besides."""
+    session: bool
+    """Of its own, without a controlling terminal, as a service has it."""
+    anew: bool
+    """By a Python of its own: what is measured is to be the daemon's alone."""
+
+
 class Daemon:
     """`reserve-listener run`; its output goes to `<folder>/log.jsonl`, over restarts."""
 
-    def __init__(
-        self, folder: Path, config: Path, *options: str, environ: Mapping[str, str] | None = None
-    ) -> None:
+    def __init__(self, folder: Path, config: Path, *options: str, **how: Unpack[How]) -> None:
         self.folder = folder
-        self._environ = dict(environ or {})
-        self.process: asyncio.subprocess.Process
+        self.process: asyncio.subprocess.Process | Forked
         self._arguments = ("run", "-c", str(config), *options)
+        self._how = how
 
     async def start(self) -> None:
         """Start the process; says nothing of the connection."""
         with (self.folder / "log.jsonl").open("ab") as out, (self.folder / "stderr.txt").open("ab") as err:
-            self.process = await asyncio.create_subprocess_exec(
-                *COMMAND, *self._arguments, stdout=out, stderr=err, env=environment(**self._environ)
+            self.process = await COMMANDS.start(
+                *self._arguments,
+                env=environment(**self._how.get("environ", {})),
+                streams=(out.fileno(), err.fileno()),
+                timeout=patience(60),
+                python=COMMAND[0],
+                session=self._how.get("session", False),
+                anew=self._how.get("anew", False),
             )
 
     async def stop(self, number: int = signal.SIGTERM) -> int:
@@ -157,11 +173,9 @@ class Daemon:
 
 
 @asynccontextmanager
-async def running(
-    folder: Path, config: Path, *options: str, environ: Mapping[str, str] | None = None
-) -> AsyncIterator[Daemon]:
+async def running(folder: Path, config: Path, *options: str, **how: Unpack[How]) -> AsyncIterator[Daemon]:
     """A started daemon that is gone at the end, however the test ends."""
-    daemon = Daemon(folder, config, *options, environ=environ)
+    daemon = Daemon(folder, config, *options, **how)
     await daemon.start()
     try:
         yield daemon

@@ -57,25 +57,11 @@ async def under_systemd(
 ) -> AsyncIterator[tuple[Daemon, Supervisory]]:
     """The daemon with a notify socket and without a controlling terminal, as a unit runs it."""
     systemd = Supervisory(folder / "notify")
-    daemon = Daemon(folder, config)
-    with (folder / "log.jsonl").open("ab") as out, (folder / "stderr.txt").open("ab") as err:
-        daemon.process = await asyncio.create_subprocess_exec(
-            *COMMAND,
-            "run",
-            "-c",
-            str(config),
-            stdout=out,
-            stderr=err,
-            env=environment(NOTIFY_SOCKET=str(systemd.path), **extra),
-            start_new_session=True,
-        )
+    environ = {"NOTIFY_SOCKET": str(systemd.path), **extra}
     try:
-        yield daemon, systemd
+        async with running(folder, config, environ=environ, session=True) as daemon:
+            yield daemon, systemd
     finally:
-        if daemon.process.returncode is None:
-            daemon.process.send_signal(signal.SIGCONT)
-            daemon.process.kill()
-        await daemon.process.wait()
         systemd.close()
 
 

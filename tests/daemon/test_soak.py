@@ -31,7 +31,7 @@ async def test_reconnects_leak_nothing(tmp_path: Path, reconnects: int, events_e
     async with Simulator(client_config=NO_WAITS) as platform, HttpServer(Receiver()) as server:
         config = write_config(tmp_path, platform, server.url, lark="liveness_timeout = 600")
         config.write_text(config.read_text().replace("backoff_cap = 0.2", "backoff_cap = 0.06"))
-        async with running(tmp_path, config, "--log-level", "error") as daemon:
+        async with running(tmp_path, config, "--log-level", "error", anew=True) as daemon:
             process = psutil.Process(daemon.process.pid)
             warm = reconnects // 4
             lines = []

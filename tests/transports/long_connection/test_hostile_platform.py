@@ -357,7 +357,7 @@ async def test_the_memory_stays_bounded(tmp_path: Path, attack: str) -> None:
                 writer.transport.abort()
 
         config = write_config(tmp_path, platform, server.url)
-        async with running(tmp_path, config) as daemon, gateway(act) as body:
+        async with running(tmp_path, config, anew=True) as daemon, gateway(act) as body:
             await platform.connected(20)
             before = _peak_mib(daemon.process.pid)
             platform.faults.endpoint_body = body
