@@ -24,19 +24,12 @@ import pytest
 
 from reserve_listener.simulator import patience
 from reserve_listener.testing import sample_deliveries
+from tests.helpers import free_port
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 
     from reserve_listener.model import Delivery
-
-
-def free_port() -> int:
-    """A port that nobody listens on just now."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
 
 
 class Server:

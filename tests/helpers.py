@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
+import socket
 from collections import defaultdict
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -210,3 +213,14 @@ async def until(condition: Callable[[], object], timeout_s: float = 10.0) -> Non
     async with asyncio.timeout(patience(timeout_s)):
         while not condition():
             await asyncio.sleep(0.002)
+
+
+def free_port() -> int:
+    """A port that nobody has, and that the kernel gives to nobody who does not ask for it by its number.
+
+    Any other could be taken by a test beside this one before it is used.
+    """
+    while True:
+        with socket.socket() as free, suppress(OSError):
+            free.bind(("127.0.0.1", 20_000 + secrets.randbelow(5_000)))
+            return int(free.getsockname()[1])

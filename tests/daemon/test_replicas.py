@@ -32,6 +32,7 @@ async def test_what_one_replica_answered_another_delivers(
     async with replicas(configs) as (one, two):
         await platform.connected(30, count=2)
         await platform.push_many(envelopes[:100])
+        await until(lambda: holder(url))
         leader = next(daemon for daemon in (one, two) if daemon.process.pid == holder(url))
         leader.process.kill()
         await leader.process.wait()

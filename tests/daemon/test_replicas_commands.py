@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
-from reserve_listener.simulator import Estate, HttpServer, Receiver, Simulator, sample_event
+from reserve_listener.simulator import Estate, HttpServer, Receiver, Simulator, patience, sample_event
+from tests.commands import COMMANDS
 from tests.conftest import NO_WAITS, QUICK_RETRIES
-from tests.daemon_process import COMMAND, Daemon, environment, until
+from tests.daemon_process import Daemon, environment, until
 from tests.postgres import SERVER
 from tests.replicas import configured, expire, rows, two_in_turn
 
@@ -40,14 +41,10 @@ class Elsewhere(NamedTuple):
     async def command(self, *arguments: str) -> tuple[int, str, str]:
         """What a command says there: exit code and both outputs."""
         elsewhere = str(self.config.parent)
-        done = await asyncio.to_thread(
-            subprocess.run,
-            [*COMMAND, *arguments, "-c", str(self.config)],
-            capture_output=True,
-            check=False,
-            env=environment(RUNTIME_DIRECTORY=elsewhere, TMPDIR=elsewhere),
-        )
-        return done.returncode, done.stdout.decode(), done.stderr.decode()
+        env = environment(RUNTIME_DIRECTORY=elsewhere, TMPDIR=elsewhere)
+        command = partial(COMMANDS.run, *arguments, "-c", str(self.config), env=env, timeout=patience(60))
+        done = await asyncio.to_thread(command)
+        return done.returncode, done.stdout, done.stderr
 
     def replica(self, daemon: Daemon) -> str:
         """Its id."""
@@ -70,6 +67,11 @@ def done(daemon: Daemon, operation: str) -> list[dict[str, Any]]:
     ]
 
 
+def reconnected(there: Elsewhere) -> list[int]:
+    """How often each has said so."""
+    return [len(done(daemon, "reconnect")) for daemon in (there.one, there.two)]
+
+
 async def test_all_replicas_reconnect_or_the_one_that_is_named(
     tmp_path: Path, platform: Simulator, server: HttpServer
 ) -> None:
@@ -79,19 +81,19 @@ async def test_all_replicas_reconnect_or_the_one_that_is_named(
         assert (code, complaint) == (0, "")
         pids = {there.one.process.pid, there.two.process.pid}
         assert all(f"(process {pid}): connected (before: connected)." in said for pid in pids)
-        assert [len(done(daemon, "reconnect")) for daemon in (there.one, there.two)] == [1, 1]
+        await until(lambda: reconnected(there) == [1, 1])  # it is answered before it is logged
         two = there.replica(there.two)
         code, said, complaint = await there.command("reconnect", "--replica", two[:-2])
         assert (code, complaint) == (0, "")
         assert said.count("\n") == 1
         assert f"(process {there.two.process.pid}): connected" in said
-        assert [len(done(daemon, "reconnect")) for daemon in (there.one, there.two)] == [1, 2]
+        await until(lambda: reconnected(there) == [1, 2])
         shared = two.partition(str(there.two.process.pid))[0]
         for beginning in (shared, "nobody"):
             code, said, complaint = await there.command("reconnect", "--replica", beginning)
             assert (code, said) == (1, "")
             assert two in complaint
-        assert [len(done(daemon, "reconnect")) for daemon in (there.one, there.two)] == [1, 2]
+        assert reconnected(there) == [1, 2]
 
 
 async def test_a_replica_that_was_killed_is_not_waited_for(
@@ -127,7 +129,8 @@ async def test_the_replica_that_compares_is_asked(
         code, said, complaint = await there.command("reconcile")
         assert (code, said.split("\t")[0]) == (0, first.id)
         assert "1 differs" in complaint
-        assert [len(done(daemon, "reconcile")) for daemon in (there.one, there.two)] == [2, 0]
+        await until(lambda: len(done(there.one, "reconcile")) == 2)
+        assert not done(there.two, "reconcile")
         platform.admin.change(second, push=False, time_config={"max_duration": 5})
         there.one.process.kill()
         await there.one.process.wait()
@@ -135,7 +138,7 @@ async def test_the_replica_that_compares_is_asked(
         code, said, complaint = await there.command("reconcile", second.id)
         assert code == 0, complaint
         assert "1 of 1 compared" in complaint
-        assert len(done(there.two, "reconcile")) == 1
+        await until(lambda: len(done(there.two, "reconcile")) == 1)
 
 
 async def test_sinks_and_deliveries_are_acted_on(

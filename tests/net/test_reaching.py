@@ -17,6 +17,7 @@ from reserve_listener.net.resolver import Question, Resolver
 from reserve_listener.simulator import Faults, Simulator, patience, sample_event
 from reserve_listener.transports.long_connection import connection, endpoint
 from reserve_listener.transports.long_connection.failures import Failure, Kind, classify
+from tests.helpers import free_port
 from tests.sinks.test_sink_http import make_certificate, server_tls
 from tests.transports.long_connection.test_endpoint import answering, ok
 from tests.transports.long_connection.test_long_connection import make
@@ -59,12 +60,6 @@ async def serving(say: bytes | None, *, greeting: bytes = b"", tls: Path | None 
         await asyncio.sleep(0)  # then the sockets are closed
 
 
-def unused_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of a platform that nobody trusts."""
@@ -104,7 +99,7 @@ NAMES = {"http": "lark.domain", "ws": "the platform names this address"}
 @pytest.mark.parametrize("kind", OF)
 async def test_a_port_where_nobody_listens(kind: str) -> None:
     """A refused connection names host and port, and says where to look: the key, a firewall, a proxy that is missing."""
-    place = f"127.0.0.1:{unused_port()}"
+    place = f"127.0.0.1:{free_port()}"
     failure = await OF[kind](f"{kind}://{place}")
     assert failure.kind is Kind.PASSING
     assert failure.reason == f"TCP connect to {place} failed: Connection refused"
@@ -198,7 +193,7 @@ async def test_a_server_that_says_nothing(kind: str, step: str, monkeypatch: pyt
 @pytest.mark.parametrize("kind", OF)
 async def test_a_proxy_where_nobody_listens(kind: str) -> None:
     """The proxy is named, not the platform, and the hint is the key that names it; its password is nowhere."""
-    proxy = f"127.0.0.1:{unused_port()}"
+    proxy = f"127.0.0.1:{free_port()}"
     failure = await OF[kind](f"{kind}s://platform.example", proxy=f"http://me:passw0rd@{proxy}")
     assert failure.reason == f"TCP connect to the proxy {proxy} failed: Connection refused"
     assert failure.hint == "check lark.proxy"
@@ -221,7 +216,7 @@ async def test_a_proxy_that_refuses(kind: str) -> None:
 
 async def test_a_proxy_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """The hint names the variable that the proxy stands in."""
-    monkeypatch.setenv("HTTPS_PROXY", f"127.0.0.1:{unused_port()}")
+    monkeypatch.setenv("HTTPS_PROXY", f"127.0.0.1:{free_port()}")
     assert (await of_endpoint("https://platform.example")).hint == "check HTTPS_PROXY"
 
 

@@ -508,8 +508,7 @@ async def test_the_end_is_prompt_and_leaves_nothing() -> None:
             simulator.faults.endpoint_stall = 60.0
             asking = asyncio.create_task(ask(simulator), name="asking")
             await simulator.until(lambda: simulator.endpoint_calls == 3)
-            start = time.monotonic()
-        assert time.monotonic() - start < 0.5
+            await clients.enter_async_context(asyncio.timeout(patience(5)))  # from here on
         with pytest.raises(httpx2.TransportError):
             await asking
     assert asyncio.all_tasks() == before

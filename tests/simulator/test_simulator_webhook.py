@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,6 +17,7 @@ from reserve_listener.simulator import (
     sample_event,
 )
 from tests.daemon_process import COMMAND, Daemon, environment, running, until
+from tests.helpers import free_port
 from tests.pushing import KEY, write_webhook_config
 
 if TYPE_CHECKING:
@@ -26,9 +26,7 @@ if TYPE_CHECKING:
 
 def configured(folder: Path, receiver_url: str) -> tuple[Path, str]:
     """A daemon's configuration with the webhook on a free port, and the webhook's address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        listen = f"127.0.0.1:{probe.getsockname()[1]}"
+    listen = f"127.0.0.1:{free_port()}"
     return write_webhook_config(folder, receiver_url, listen=listen), f"http://{listen}/hook"
 
 

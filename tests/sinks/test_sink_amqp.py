@@ -30,12 +30,12 @@ from tests.brokers import (
     at_once,
     consumer,
     example,
-    free_port,
     make_certificate,
     running,
     summarised,
 )
 from tests.configuring import made
+from tests.helpers import free_port
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

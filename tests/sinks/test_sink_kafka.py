@@ -21,8 +21,9 @@ from reserve_listener.simulator import patience
 from reserve_listener.sinks.kafka import sink as kafka
 from reserve_listener.sinks.registry import look_over, make_sink_spec
 from reserve_listener.testing import SinkContract, SinkWorld, sample_deliveries
-from tests.brokers import MockKafka, as_printed, consumer, example, free_port, running, summarised
+from tests.brokers import MockKafka, as_printed, consumer, example, running, summarised
 from tests.configuring import made
+from tests.helpers import free_port
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

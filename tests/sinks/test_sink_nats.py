@@ -31,13 +31,12 @@ from tests.brokers import (
     at_once,
     consumer,
     example,
-    free_port,
     make_certificate,
     running,
     summarised,
 )
 from tests.configuring import made
-from tests.helpers import until
+from tests.helpers import free_port, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

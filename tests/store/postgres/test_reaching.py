@@ -21,8 +21,7 @@ from reserve_listener.simulator.postgres import IN_MEMORY, as_user
 from reserve_listener.store import open_reader, open_store
 from reserve_listener.store.postgres import schema
 from reserve_listener.store.postgres.schema import AwayError
-from tests.helpers import append, event, until
-from tests.net.test_reaching import unused_port
+from tests.helpers import append, event, free_port, until
 from tests.postgres import MISSING, SERVER, WITH_PASSWORD, Server, programs
 from tests.sinks.test_sink_http import make_certificate
 
@@ -241,7 +240,7 @@ class WithTls(Server):
     def __init__(self, folder: Path) -> None:
         folder.chmod(0o755)  # the server reads there, too
         self.certificate = make_certificate(folder, "DNS:localhost")
-        self.port = unused_port()
+        self.port = free_port()
         keys = (f"ssl_cert_file={self.certificate}", f"ssl_key_file={folder}/key.pem")
         super().__init__(
             options=(*IN_MEMORY, "ssl=on", *keys, "listen_addresses=127.0.0.1", f"port={self.port}")

@@ -118,7 +118,7 @@ async def test_an_endpoint_that_stalls() -> None:
         started = time.monotonic()
         with pytest.raises(UnreachableError, match="no answer in time") as caught:
             await fetch(url, timeout_s=0.2)
-        assert time.monotonic() - started < 2.0
+        assert time.monotonic() - started < patience(2)
     assert classify(caught.value).kind is Kind.PASSING
 
 
@@ -142,7 +142,7 @@ async def test_an_endpoint_that_drips() -> None:
         started = time.monotonic()
         with pytest.raises(UnreachableError, match="no answer in time"):
             await fetch(f"http://127.0.0.1:{port}", timeout_s=0.3)
-        assert time.monotonic() - started < 2.0
+        assert time.monotonic() - started < patience(2)
         await asyncio.wait_for(gone.wait(), patience(5))
 
 

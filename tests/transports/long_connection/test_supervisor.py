@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -619,8 +618,7 @@ async def test_cancelled_while_connecting_for_real() -> None:
         with capture_logs():
             task = asyncio.create_task(running.supervisor.run())
             await simulator.until(lambda: simulator.endpoint_calls == 1)
-            started = time.monotonic()
             task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-        assert time.monotonic() - started < 0.25
+            async with asyncio.timeout(patience(5)):
+                await asyncio.gather(task, return_exceptions=True)
     assert asyncio.all_tasks() == before
