@@ -6,6 +6,11 @@ process's. A `DeliveryError` never leaves the delivery engine: a sink raises it 
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 
 class ReserveListenerError(Exception):
     """An error that ends the command. The text says what is wrong, where, and what to do; `hint` says how to start a daemon again."""
@@ -90,3 +95,14 @@ class SinkGoneError(DeliveryError):
 
 class PermanentDeliveryError(DeliveryError):
     """The receiver will never accept this event: it becomes a dead letter."""
+
+
+class PartlyDeliveredError(DeliveryError):
+    """Each delivery of a batch came to something of its own: `errors` has one for each, in order, or None where it was delivered.
+
+    After the first failure of a room or level nothing more of it may have been delivered: its events would change places.
+    """
+
+    def __init__(self, errors: Sequence[DeliveryError | None]) -> None:
+        super().__init__(next((str(error) for error in errors if error is not None), ""))
+        self.errors = errors

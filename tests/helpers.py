@@ -104,9 +104,11 @@ class ScriptedSink:
         *,
         batch_size: int = 1,
         max_in_flight: int = 1,
+        one_per_scope: bool = False,
         script: Callable[[Sequence[Delivery]], Awaitable[None]] | None = None,
     ) -> None:
         self.name = name
+        self.one_per_scope = one_per_scope
         self.batch_size = batch_size
         self.max_in_flight = max_in_flight
         self.needs_raw = False

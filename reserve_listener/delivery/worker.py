@@ -29,6 +29,7 @@ from reserve_listener.delivery.retry import RetryPolicy, decide, is_down
 from reserve_listener.errors import (
     DeliveryError,
     MisconfiguredSinkError,
+    PartlyDeliveredError,
     PermanentDeliveryError,
     SinkGoneError,
     StoreError,
@@ -124,6 +125,7 @@ class Worker:
             done=self._wake.set,
         )
         self._window_s: float = getattr(sink, "window_s", 0)
+        self._per_scope: int = 1 if getattr(sink, "one_per_scope", False) else sink.batch_size
         self._looked_s = float("-inf")
         self._next_look: asyncio.TimerHandle | None = None
         self._draining = False
@@ -294,13 +296,14 @@ class Worker:
             probing, self._probe = attempt is self._probe, None if attempt is self._probe else self._probe
             error = asyncio.CancelledError() if attempt.cancelled() else attempt.exception()
             took_s = time.monotonic() - started_s
-            outcomes = self._outcomes(deliveries, error, probing=probing, took_s=took_s)
-            self._unsettled += outcomes
-            self._count(deliveries, outcomes, took_s)
+            self.meter.attempts_s.observe(took_s)
+            for part, failure in _parts(deliveries, error):
+                outcomes = self._outcomes(part, failure, probing=probing, took_s=took_s)
+                self._unsettled += outcomes
+                self._count(part, outcomes)
 
-    def _count(self, deliveries: list[Delivery], outcomes: list[Outcome], took_s: float) -> None:
+    def _count(self, deliveries: list[Delivery], outcomes: list[Outcome]) -> None:
         now_ms, meter = self._now_ms(), self.meter
-        meter.attempts_s.observe(took_s)
         for delivery, outcome in zip(deliveries, outcomes, strict=True):
             meter.outcomes[RETRY if outcome.state == PENDING else outcome.state] += 1
             if outcome.state == DELIVERED:
@@ -523,7 +526,7 @@ class Worker:
             now_ms = max(now_ms, self._breaker.probe_ms)  # the clock may have been set back
         return Terms(
             limit=1 if self._breaker.is_open else CLAIM_AHEAD * self._slots(),
-            per_scope=self.sink.batch_size,
+            per_scope=self._per_scope,
             now_ms=now_ms,
             raw=self.sink.needs_raw,
         )
@@ -598,3 +601,18 @@ class Worker:
         except TimeoutError:
             pass
         self._wake.clear()
+
+
+def _parts(
+    deliveries: list[Delivery], error: BaseException | None
+) -> list[tuple[list[Delivery], BaseException | None]]:
+    """What came to the same. What was delivered is first: the sink does as its failures say."""
+    if not isinstance(error, PartlyDeliveredError):
+        return [(deliveries, error)]
+    if len(error.errors) != len(deliveries):
+        told = f"the sink told of {len(error.errors)} deliveries; it had {len(deliveries)}"
+        return [(deliveries, RuntimeError(told))]
+    parts: dict[int, tuple[list[Delivery], BaseException | None]] = {id(None): ([], None)}
+    for delivery, failure in zip(deliveries, error.errors, strict=True):
+        parts.setdefault(id(failure), ([], failure))[0].append(delivery)
+    return [part for part in parts.values() if part[0]]

@@ -90,6 +90,9 @@ class Sink(Protocol):
     A sink may have `window_s`: for so many seconds after the first event the daemon waits for more, to hand them over
     together. What was pending at the start, and what is tried again, does not wait.
 
+    A sink may have `one_per_scope`: if it is true, no two deliveries of a batch are of the same room or level, so that it may
+    carry them side by side.
+
     A sink may have `tell_alert(alert, marks)`: it is awaited instead of `deliver` with each alert that the daemon tells, and
     returns marks, short texts by which it finds again what it posted. They are remembered over restarts while the alert
     fires, and are handed back with the next that is told of it: so a sink can say in the old place that it has ended.
@@ -104,7 +107,7 @@ class Sink(Protocol):
     """Whether deliveries shall hold what the platform sent (`Delivery.raw`)."""
 
     async def deliver(self, deliveries: Sequence[Delivery]) -> None:
-        """Carry all of them, in order, or raise `DeliveryError` for the whole batch.
+        """Carry all of them, in order, or raise `DeliveryError` for the whole batch; `PartlyDeliveredError` if they differ.
 
         Returns only when they are where they belong (a file is fsynced, a receiver has answered). Cancellation may
         leave them carried or not; they are then delivered again.

@@ -15,7 +15,9 @@ import structlog
 from reserve_listener.delivery import Worker, worker as worker_module
 from reserve_listener.delivery.retry import RetryPolicy
 from reserve_listener.errors import (
+    DeliveryError,
     MisconfiguredSinkError,
+    PartlyDeliveredError,
     PermanentDeliveryError,
     SinkGoneError,
     StoreError,
@@ -274,6 +276,60 @@ async def test_a_batch_that_fails_comes_back_whole_and_in_order(base: Store, sto
         await until(lambda: len(sink.ids) == 5)
     assert sink.attempts[0] == ("a0", "a1", "a2")
     assert sink.ids == [f"a{n}" for n in range(5)]
+
+
+async def test_each_delivery_of_a_batch_may_come_to_something_else(
+    backend: Backend, base: Store, store: CountingStore
+) -> None:
+    """What was delivered is settled, what was refused is dead, and only what failed comes again, ahead of its scope's next."""
+    once = ["b1"]
+
+    async def differ(deliveries: Sequence[Delivery]) -> None:
+        errors: list[DeliveryError | None] = []
+        for one in deliveries:
+            if one.event_id == "c1":
+                errors.append(PermanentDeliveryError("HTTP 422: no"))
+            elif one.event_id in once:
+                once.remove(one.event_id)
+                errors.append(TransientDeliveryError("once"))
+            else:
+                errors.append(None)
+        if any(errors):
+            for one, error in zip(deliveries, errors, strict=True):
+                if error is None:
+                    sink.delivered[one.scope].append(one.event_id)
+            raise PartlyDeliveredError(errors)
+
+    sink = ScriptedSink(batch_size=4, script=differ, one_per_scope=True)
+    worker = realtime(sink, store)
+    await fill(base, ("a1", "A"), ("b1", "B"), ("c1", "C"), ("b2", "B"), ("a2", "A"))
+    async with working(worker):
+        await until(lambda: len(sink.ids) == 4)
+        await asleep(worker)
+    assert sink.attempts[0] == ("a1", "b1", "c1")
+    assert by_scope(sink) == [["a1", "a2"], ["b1", "b2"]]
+    found = states(backend)
+    assert found["c1"] == ("dead", 1, "HTTP 422: no")
+    assert found["b1"] == ("delivered", 2, None)
+    assert {found[one][:2] for one in ("a1", "a2", "b2")} == {("delivered", 1)}
+    assert worker.meter.outcomes == {"delivered": 4, "dead": 1, "retry": 1}
+
+
+async def test_a_sink_that_tells_of_too_few_loses_nothing(base: Store, store: CountingStore) -> None:
+    """A plugin's mistake is a failure of the whole batch, in words, and no end of the worker."""
+
+    async def too_few(deliveries: Sequence[Delivery]) -> None:
+        if len(sink.attempts) == 1:
+            raise PartlyDeliveredError([None] * (len(deliveries) - 1))
+
+    sink = ScriptedSink(batch_size=3, script=too_few)
+    worker = realtime(sink, store)
+    await fill(base, *((f"{one}1", one) for one in "ABC"))
+    with structlog.testing.capture_logs() as logs:
+        async with working(worker):
+            await until(lambda: len(sink.ids) == 3)
+    said = [line["error"] for line in logs if line["event"] == "delivery.retry"]
+    assert said == ["the sink told of 2 deliveries; it had 3"] * 3
 
 
 async def test_a_permanent_error_is_a_dead_letter_and_releases_the_scope(

@@ -18,6 +18,7 @@ from reserve_listener.errors import (
     ConfigError,
     DeliveryError,
     MisconfiguredSinkError,
+    PartlyDeliveredError,
     PermanentDeliveryError,
     TransientDeliveryError,
 )
@@ -354,6 +355,61 @@ async def test_what_was_on_its_way_beside_one_that_is_too_large_is_tried_again(
         await until_delivered(sink, one)
     await sink.close()
     assert {one.event_id for one in others} <= set(ids(await drained(server.port, name)))
+
+
+async def test_each_event_of_a_batch_has_an_outcome_of_its_own(
+    server: RabbitServer, name: str, tmp_path: Path
+) -> None:
+    """One that no queue takes is refused, and so is one whose key is too long; those around them are confirmed."""
+    await queue(server.port, name)
+    keys = (name, f"{name}-nobody", name, "x" * 300)
+    batch = [
+        replace(one, body=json.dumps(json.loads(one.body) | {"subject": key}).encode())
+        for one, key in zip(sample_deliveries(4), keys, strict=True)
+    ]
+    sink = sink_of(table(tmp_path, server.port, "{scope_id}"))
+    with pytest.raises(PartlyDeliveredError) as caught:
+        await sink.deliver(batch)
+    await sink.close()
+    kinds = [type(None), MisconfiguredSinkError, type(None), PermanentDeliveryError]
+    assert [type(error) for error in caught.value.errors] == kinds
+    assert ids(await drained(server.port, name)) == ["event-0001", "event-0003"]
+
+
+async def test_a_time_out_on_an_old_connection_leaves_the_new_one(
+    server: RabbitServer, name: str, tmp_path: Path
+) -> None:
+    """Who had waited over the line that was let go of does not tear down what others use by now."""
+    await queue(server.port, name)
+    sink: Any = sink_of(table(tmp_path, server.port, name))
+    await sink.deliver(sample_deliveries(1))
+    old = await sink._link.line()
+    sink._link.drop(old)
+    new = await sink._link.line()
+    sink._link.drop(old)
+    assert await sink._link.line() is new
+    assert new.is_open
+    await sink.close()
+    assert new.connection.is_closed
+
+
+async def test_a_connection_that_breaks_is_said_to_have(
+    server: RabbitServer, name: str, tmp_path: Path
+) -> None:
+    """Not that time ran out: the client cancels whoever waits for a confirm."""
+    await queue(server.port, name)
+    sink: Any = sink_of(table(tmp_path, server.port, name, timeout=30))
+    await sink.deliver(sample_deliveries(1))
+    with server.hanging():
+        waiting = asyncio.create_task(sink.deliver(sample_deliveries(1)))
+        while not (await sink._link.line()).connection.transport.connection.channels[1].confirmations:
+            await asyncio.sleep(0.01)
+        await (await sink._link.line()).connection.close()
+        with pytest.raises(TransientDeliveryError) as caught:
+            await waiting
+    assert "within" not in str(caught.value)
+    await until_delivered(sink, sample_deliveries(1)[0])
+    await sink.close()
 
 
 async def test_a_connection_that_hangs_is_made_in_the_background(name: str, tmp_path: Path) -> None:

@@ -10,10 +10,12 @@ from uuid import uuid4
 
 import pytest
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartition
+from msgspec.structs import replace
 
 from reserve_listener.errors import (
     DeliveryError,
     MisconfiguredSinkError,
+    PartlyDeliveredError,
     PermanentDeliveryError,
     TransientDeliveryError,
 )
@@ -66,7 +68,7 @@ def table(port: int, topic: str, **keys: Any) -> SinkTable:
 
 
 def messages(port: int, topic: str) -> list[Message]:
-    """All that is in a topic, in the order in which it was produced."""
+    """All that is in a topic, in the order in which it was produced; those of one millisecond, which partitions do not order, by id."""
     reader = Consumer(
         {"bootstrap.servers": f"127.0.0.1:{port}", "group.id": uuid4().hex, "enable.partition.eof": True}
     )
@@ -86,7 +88,7 @@ def messages(port: int, topic: str) -> list[Message]:
                 ends += 1
     finally:
         reader.close()
-    return sorted(found, key=lambda message: message.timestamp()[1])
+    return sorted(found, key=lambda message: (message.timestamp()[1], *ids([message])))
 
 
 def ids(found: list[Message]) -> list[str]:
@@ -161,7 +163,7 @@ def test_what_the_client_is_told(tmp_path: Path) -> None:
     told = sink._options
     assert (told["acks"], told["enable.idempotence"], told["partitioner"]) == ("all", True, "murmur2_random")
     assert told["message.timeout.ms"] == told["request.timeout.ms"] == 5000
-    assert told["linger.ms"] == 1
+    assert told["linger.ms"] == 0
     assert told["security.protocol"] == "SASL_SSL"
     assert (told["sasl.username"], told["sasl.password"]) == ("me", PASSWORD)
 
@@ -193,6 +195,32 @@ async def test_what_the_client_has_no_room_for_is_tried_again(topic: str) -> Non
     await sink.close()
     assert all(isinstance(outcome, TransientDeliveryError) for outcome in outcomes)
     assert ["too much waits" in str(outcome) for outcome in outcomes] == [False, True, True]
+
+
+async def test_each_event_of_a_batch_has_an_outcome_of_its_own(server: MockKafka, topic: str) -> None:
+    """One that the client itself refuses is a failure; those around it are delivered."""
+    batch = sample_deliveries(3)
+    padded = json.dumps(json.loads(batch[1].body) | {"padding": "x" * kafka.LARGEST}).encode()
+    batch[1] = replace(batch[1], body=padded)
+    sink = sink_of(table(server.port, topic))
+    with pytest.raises(PartlyDeliveredError) as caught:
+        await sink.deliver(batch)
+    await sink.close()
+    kinds = [type(error) for error in caught.value.errors]
+    assert kinds == [type(None), PermanentDeliveryError, type(None)]
+    assert sorted(ids(await asyncio.to_thread(messages, server.port, topic))) == ["event-0001", "event-0003"]
+
+
+async def test_an_old_error_is_not_the_reason_of_a_later_time_out(tmp_path: Path, topic: str) -> None:
+    """What the client once said of a broker is over with the next message that is delivered."""
+    with running(MockKafka(tmp_path)) as server:
+        sink: Any = sink_of(table(server.port, topic, timeout=1))
+        await sink.deliver(sample_deliveries(1))
+        sink._producing._failed(KafkaError(KafkaError._AUTHENTICATION, "the password was wrong"))
+        await sink.deliver(sample_deliveries(1))
+        with server.hanging(), pytest.raises(TransientDeliveryError):
+            await sink.deliver(sample_deliveries(1))
+        await sink.close()
 
 
 async def test_a_broker_that_hangs_for_a_while_gets_each_event_once(tmp_path: Path, topic: str) -> None:

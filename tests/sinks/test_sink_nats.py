@@ -18,6 +18,7 @@ from nats.js.api import DiscardPolicy, StreamConfig
 from reserve_listener.errors import (
     DeliveryError,
     MisconfiguredSinkError,
+    PartlyDeliveredError,
     PermanentDeliveryError,
     TransientDeliveryError,
 )
@@ -358,6 +359,60 @@ async def test_a_full_stream_is_tried_again(server: NatsServer, name: str) -> No
             await sink.deliver([second])
         await context.purge_stream(name)
         await sink.deliver([second])
+        await sink.close()
+
+
+async def test_each_event_of_a_batch_has_an_outcome_of_its_own(server: NatsServer, name: str) -> None:
+    """One that no stream takes is refused, and so is one that is too large; those around them are acknowledged, in order."""
+    small = sample_deliveries(4)
+    events = [json.loads(one.body) | {"subject": f"omm_{number}"} for number, one in enumerate(small)]
+    events[1] |= {"data": {"scope_type": "elsewhere"}}
+    events[3] |= {"padding": "x" * 1_100_000}
+    batch = [replace(one, body=json.dumps(event).encode()) for one, event in zip(small, events, strict=True)]
+    async with stream(server.port, f"{name}-room") as context:
+        sink = sink_of(table(server, name, subject=f"{name}-{{scope_type}}.{{scope_id}}"))
+        with pytest.raises(PartlyDeliveredError) as caught:
+            await sink.deliver(batch)
+        await sink.close()
+        assert await ids(context, f"{name}-room") == ["event-0001", "event-0003"]
+    kinds = [type(None), MisconfiguredSinkError, type(None), PermanentDeliveryError]
+    assert [type(error) for error in caught.value.errors] == kinds
+
+
+async def test_a_connection_that_breaks_is_said_at_once(server: NatsServer, name: str) -> None:
+    """Its answers will not come: nobody waits out the time for them, and nothing is kept for those who waited."""
+    async with stream(server.port, name) as context:
+        sink: Any = sink_of(table(server, name, timeout=30))
+        await sink.deliver(sample_deliveries(1))
+        client = await sink._link.client()
+        with server.hanging():
+            waiting = asyncio.create_task(sink.deliver(sample_deliveries(3)))
+            await until(lambda: len(client.answers._waiting) == 3)
+            client._transport._io_writer.transport.abort()
+            with pytest.raises(PartlyDeliveredError, match="broke before the acknowledgement"):
+                await waiting
+        assert client.answers._waiting == {}
+        for delivery in sample_deliveries(3):
+            await until_delivered(sink, delivery)
+        await sink.close()
+        assert sorted(await ids(context, name)) == ["event-0001", "event-0002", "event-0003"]
+
+
+async def test_what_nobody_waits_for_is_forgotten(server: NatsServer, name: str) -> None:
+    """After a time-out, and after a cancel, no answer is waited for."""
+    async with stream(server.port, name):
+        sink: Any = sink_of(table(server, name, timeout=1))
+        await sink.deliver(sample_deliveries(1))
+        client = await sink._link.client()
+        with server.hanging():
+            cancelled = asyncio.create_task(sink.deliver(sample_deliveries(3)))
+            await until(lambda: len(client.answers._waiting) == 3)
+            cancelled.cancel()
+            await asyncio.wait([cancelled])
+            assert client.answers._waiting == {}
+            with pytest.raises(TransientDeliveryError, match="no acknowledgement within 1 s"):
+                await sink.deliver(sample_deliveries(1))
+            assert client.answers._waiting == {}
         await sink.close()
 
 

@@ -15,11 +15,13 @@ from uuid import uuid4
 
 import pytest
 import redis
+from msgspec.structs import replace
 
 from reserve_listener.errors import (
     ConfigError,
     DeliveryError,
     MisconfiguredSinkError,
+    PartlyDeliveredError,
     PermanentDeliveryError,
     TransientDeliveryError,
 )
@@ -260,6 +262,63 @@ async def test_a_replica_is_tried_again(server: RedisServer, client: redis.Redis
     assert ids(client, stream) == ["event-0001"]
 
 
+def to_stream(delivery: Delivery, stream: str, **more: str) -> Delivery:
+    """The event for a sink whose stream is `{scope_id}`."""
+    body = json.dumps(json.loads(delivery.body) | {"subject": stream} | more).encode()
+    return replace(delivery, body=body)
+
+
+async def test_each_event_of_a_batch_has_an_outcome_of_its_own(
+    server: RedisServer, client: redis.Redis, stream: str
+) -> None:
+    """One whose stream is something else is refused; those around it are added, in their order, and once."""
+    client.set(f"{stream}-other", "something else")
+    names = (stream, f"{stream}-other", stream)
+    batch = [to_stream(one, name) for one, name in zip(sample_deliveries(3), names, strict=True)]
+    sink = sink_of(table(server, "{scope_id}"))
+    for _ in range(2):
+        with pytest.raises(PartlyDeliveredError) as caught:
+            await sink.deliver(batch)
+        first, second, third = caught.value.errors
+        assert (first, third) == (None, None)
+        assert type(second) is MisconfiguredSinkError
+    await sink.close()
+    assert ids(client, stream) == ["event-0001", "event-0003"]
+
+
+async def test_what_is_beside_one_that_is_too_large_is_tried_again(
+    server: RedisServer, client: redis.Redis, stream: str
+) -> None:
+    """The server resets the connection for one event's sake: the others are no dead letters, and the sink is not down."""
+    small, large, last = (to_stream(one, stream) for one in sample_deliveries(3))
+    large = to_stream(large, stream, padding="x" * 1_100_000)
+    client.config_set("proto-max-bulk-len", 1024 * 1024)
+    try:
+        sink = sink_of(table(server, "{scope_id}"))
+        with pytest.raises(PartlyDeliveredError) as caught:
+            await sink.deliver([small, large, last])
+        assert isinstance(caught.value.errors[1], PermanentDeliveryError)
+        for error in (caught.value.errors[0], caught.value.errors[2]):
+            assert error is None or (isinstance(error, TransientDeliveryError) and not error.down)
+        await sink.deliver([small, last])
+        await sink.close()
+    finally:
+        client.config_set("proto-max-bulk-len", 512 * 1024 * 1024)
+    assert ids(client, stream) == [small.event_id, last.event_id]
+
+
+async def test_a_server_that_forgot_the_script_is_given_it_again(
+    server: RedisServer, client: redis.Redis, stream: str
+) -> None:
+    """After a restart or `SCRIPT FLUSH` the batch goes once more, and adds nothing twice."""
+    sink = sink_of(table(server, stream))
+    await sink.deliver(sample_deliveries(2))
+    client.script_flush()
+    await sink.deliver(sample_deliveries(3))
+    await sink.close()
+    assert ids(client, stream) == ["event-0001", "event-0002", "event-0003"]
+
+
 async def test_what_is_too_large_is_a_dead_letter(
     server: RedisServer, client: redis.Redis, stream: str
 ) -> None:
@@ -388,6 +447,8 @@ except Exception as error: print(type(error).__name__, error)
         {"url": "http://h"},
         {"url": f"redis://:{PASSWORD}@h"},
         {"url": "redis://h/events"},
+        {"url": "redis://h?db=3"},
+        {"url": "redis://h/3#4"},
         {"url": "redis://h", "ca_bundle": "ca.pem"},
         {"url": "rediss://h", "client_key_file": "key.pem"},
         {"url": "redis://h", "stream": "{room}"},
@@ -410,6 +471,12 @@ def test_check_names_stream_and_server(tmp_path: Path) -> None:
     found = look_over(made("redis", name="bus", url_file=url, stream="events"))
     assert found == "stream events at redis.corp:6379"
     url.write_text(f"amqp://{PASSWORD}")
-    with pytest.raises(ConfigError, match="must begin with redis://") as caught:
-        look_over(made("redis", name="bus", url_file=url, stream="events"))
-    assert PASSWORD not in str(caught.value)
+    for wrong, said in (
+        (f"amqp://{PASSWORD}", "must begin with redis://"),
+        (f"redis://:{PASSWORD}@h/events", "must end with the number of a database"),
+        (f"redis://:{PASSWORD}@h?db=3", "what follows a . or # would be ignored"),
+    ):
+        url.write_text(wrong)
+        with pytest.raises(ConfigError, match=rf"{url}: the URL in it .*{said}") as caught:
+            look_over(made("redis", name="bus", url_file=url, stream="events"))
+        assert PASSWORD not in str(caught.value)

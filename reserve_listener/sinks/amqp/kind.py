@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Final, Self
 from urllib.parse import unquote, urlsplit
 
@@ -49,7 +50,7 @@ class AmqpKind:
 
     name: Final = "amqp"
     settings: Final = AmqpSettings
-    secrets: Final = {"url_file": brokers.reader(SCHEMES)}
+    secrets: Final = {"url_file": brokers.reader(partial(brokers.split, schemes=SCHEMES))}
     files: Final = brokers.FILES
     needs: Final = {"aio_pika": "reserve-listener[amqp]"}
     docs: Final = "publishes events to RabbitMQ"

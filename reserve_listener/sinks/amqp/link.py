@@ -62,13 +62,21 @@ class Link:
     async def line(self) -> Line:
         """What to publish over; all who ask share it. Cancelled, it goes on connecting for the next."""
         opening = self._opening
-        if opening is None or (opening.done() and not _is_usable(opening)):
-            self.drop()
-            opening = self._opening = asyncio.create_task(self._open(), name=f"amqp-{self._name}")
-        return await asyncio.shield(opening)
+        if opening is not None and opening.done():
+            if _is_usable(opening):
+                return opening.result()
+            self._let_go()
+        if self._opening is None:
+            self._opening = asyncio.create_task(self._open(), name=f"amqp-{self._name}")
+        return await asyncio.shield(self._opening)
 
-    def drop(self) -> None:
-        """Let go of the connection, in the background; the next who asks gets another."""
+    def drop(self, line: Line) -> None:
+        """Let go of a connection that is in doubt, in the background; the next who asks gets another."""
+        opening = self._opening
+        if opening is not None and _is_usable(opening) and opening.result() is line:
+            self._let_go()
+
+    def _let_go(self) -> None:
         if (opening := self._opening) is not None:
             self._opening = None
             leaving = asyncio.create_task(_leave(opening), name=f"amqp-{self._name}-leave")
@@ -77,7 +85,7 @@ class Link:
 
     async def close(self) -> None:
         """Does not raise, and takes `CLOSE_S` at most."""
-        self.drop()
+        self._let_go()
         await asyncio.gather(*self._leaving)
 
     async def _open(self) -> Line:
@@ -109,7 +117,10 @@ class Link:
 
 
 def _is_usable(opening: asyncio.Task[Line]) -> bool:
-    return not opening.cancelled() and opening.exception() is None and opening.result().is_open
+    """Whether it has come to a connection that is open, as far as is known."""
+    if not opening.done() or opening.cancelled() or opening.exception() is not None:
+        return False
+    return opening.result().is_open
 
 
 async def _leave(opening: asyncio.Task[Line]) -> None:

@@ -22,8 +22,7 @@ from reserve_listener.errors import (
 )
 from reserve_listener.sinks.amqp.kind import LONGEST, place_of
 from reserve_listener.sinks.amqp.link import Link
-from reserve_listener.sinks.brokers import settings as brokers
-from reserve_listener.sinks.brokers.cancelling import is_cancelled
+from reserve_listener.sinks.brokers import settings as brokers, together
 from reserve_listener.sinks.brokers.saying import Saying
 from reserve_listener.sinks.brokers.templates import Template
 from reserve_listener.text import visible
@@ -41,8 +40,8 @@ LOGIN: Final = "check the user, the password, the vhost and the rights in url_fi
 class AmqpSink:
     """Publishes to `exchange` with `routing_key`, a template."""
 
-    batch_size = 1
     needs_raw = False
+    one_per_scope = True
 
     def __init__(
         self,
@@ -56,7 +55,8 @@ class AmqpSink:
         tls: ssl.SSLContext | None = None,
     ) -> None:
         self.name = name
-        self.max_in_flight = max_in_flight
+        self.batch_size = together.batch_size(max_in_flight)
+        self.max_in_flight = together.calls(max_in_flight)
         self._exchange = exchange
         self._routing_key = Template(routing_key)
         self._timeout_s = timeout_s
@@ -65,31 +65,42 @@ class AmqpSink:
 
     async def deliver(self, deliveries: Sequence[Delivery]) -> None:
         """See `protocols.Sink.deliver`."""
-        for delivery in deliveries:
-            await self._deliver(delivery)
+        outcomes = await together.outcomes(map(self._publish, deliveries), self._timeout_s)
+        together.tell(
+            [
+                None if outcome is None else self._error(outcome, delivery)
+                for outcome, delivery in zip(outcomes, deliveries, strict=True)
+            ]
+        )
 
     async def close(self) -> None:
         """See `protocols.Sink.close`."""
         await self._link.close()
 
-    async def _deliver(self, delivery: Delivery) -> None:
+    async def _publish(self, delivery: Delivery) -> None:
         key = self._routing_key.fill(delivery.body)
         if len(key.encode()) > LONGEST:
             raise PermanentDeliveryError(self._say(f"the routing key is longer than {LONGEST} bytes"))
+        line = await self._link.line()
         try:
-            async with asyncio.timeout(self._timeout_s):
-                line = await self._link.line()
-                await line.exchange.publish(_message(delivery), key, mandatory=True)
-        except (TimeoutError, asyncio.CancelledError) as error:
-            if isinstance(error, asyncio.CancelledError) and is_cancelled():
-                raise
-            self._link.drop()
-            text = self._say(f"no confirm within {self._timeout_s:g} s")
-            raise TransientDeliveryError(text) from None
-        except (exceptions.AMQPError, OSError, RuntimeError) as error:
-            raise self._meaning(error, key, len(delivery.body)) from None
+            await line.exchange.publish(_message(delivery), key, mandatory=True)
+        except (
+            asyncio.CancelledError
+        ):  # of nobody who has waited in vain is it known what his channel does next
+            self._link.drop(line)
+            raise
 
-    def _meaning(self, error: Exception, key: str, size: int) -> DeliveryError:
+    def _error(self, outcome: BaseException, delivery: Delivery) -> DeliveryError:
+        match outcome:
+            case DeliveryError():
+                return outcome
+            case TimeoutError():
+                return TransientDeliveryError(self._say(f"no confirm within {self._timeout_s:g} s"))
+            case asyncio.CancelledError():
+                return TransientDeliveryError(self._say("the connection broke before the confirm came"))
+        return self._meaning(outcome, self._routing_key.fill(delivery.body), len(delivery.body))
+
+    def _meaning(self, error: BaseException, key: str, size: int) -> DeliveryError:
         text = str(error)
         if isinstance(error, exceptions.ChannelPreconditionFailed) and (large := _TOO_LARGE.search(text)):
             # The broker closes the channel, and with it goes what else was on its way.
@@ -104,7 +115,7 @@ class AmqpSink:
             return TransientDeliveryError(self._say("the queue refuses it; it may be full"))
         return TransientDeliveryError(self._say(error))
 
-    def _misconfigured(self, error: Exception, key: str) -> tuple[Exception | str, str] | None:
+    def _misconfigured(self, error: BaseException, key: str) -> tuple[BaseException | str, str] | None:
         """What a person has to mend, and how; None: it may pass by itself."""
         if isinstance(error, exceptions.PublishError):
             return "unroutable", self._unroutable(key)

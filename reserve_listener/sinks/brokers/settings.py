@@ -75,6 +75,10 @@ def split(text: str, schemes: tuple[str, ...]) -> SplitResult:
         raise ValueError("is not a URL: its host or port is invalid") from None
     if parts.scheme not in schemes or not host:
         raise ValueError(f"must begin with {allowed}, followed by a host")
+    if parts.query or parts.fragment:
+        raise ValueError(
+            "must end with the host, port or path: what follows a ? or # would be ignored; in a password write %3F and %23"
+        )
     return parts
 
 
@@ -85,13 +89,13 @@ def public(text: str, schemes: tuple[str, ...], *, instead: str) -> str:
     return text
 
 
-def reader(schemes: tuple[str, ...]) -> Callable[[Path, SecretFiles | None], SecretStr]:
-    """How a file with a broker's URL is read."""
+def reader(try_url: Callable[[str], object]) -> Callable[[Path, SecretFiles | None], SecretStr]:
+    """How a file with a broker's URL is read. `try_url` raises ValueError, whose text quotes nothing of it."""
 
     def read(path: Path, files: SecretFiles | None = None) -> SecretStr:
         secret = secret_files.read_secret(path, files)
         try:
-            split(secret.get_secret_value(), schemes)
+            try_url(secret.get_secret_value())
         except ValueError as error:
             raise ConfigError(f"{secret_path_text(path)}: the URL in it {error}") from None
         return secret

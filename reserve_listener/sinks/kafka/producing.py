@@ -11,17 +11,33 @@ import contextlib
 import logging
 import threading
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
+from reserve_listener.sinks.brokers.together import Batch
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 POLL_S: Final = 0.5
 """How long the thread waits for reports at a time: the longest that closing takes."""
 _SILENT: Final = logging.getLogger("reserve_listener.librdkafka")
 _SILENT.setLevel(logging.CRITICAL + 1)  # what it logs it reports, too; by default it writes to standard error
+
+
+class ToProduce(NamedTuple):
+    """A message, as the client takes it."""
+
+    topic: str
+    key: bytes
+    value: bytes
+    headers: list[tuple[str, str | bytes | None]]
+
+
+Outcome = KafkaError | Exception
+"""What went wrong with a message; a `TimeoutError`: nobody knows."""
 
 
 class Producing:
@@ -33,27 +49,38 @@ class Producing:
         self._made: asyncio.Future[Producer] = self._loop.create_future()
         self._ended = asyncio.Event()
         self._stop = threading.Event()
-        self._reports: deque[tuple[asyncio.Future[KafkaError | None], KafkaError | None]] = deque()
+        self._reports: deque[tuple[Batch[Outcome], int, KafkaError | None]] = deque()
         self.last_error: KafkaError | None = None
-        """What it said last of brokers and connections: messages themselves only time out."""
+        """What it said of brokers and connections since one last took a message: messages themselves only time out."""
         self.is_dead = False
         threading.Thread(target=self._run, name=f"kafka-{name}", daemon=True).start()
 
-    async def produce(
-        self, topic: str, *, key: bytes, value: bytes, headers: list[tuple[str, str | bytes | None]]
-    ) -> KafkaError | None:
-        """Send a message, and wait for the report on it. Raises `KafkaException`, `BufferError` when too much waits."""
-        producer = await asyncio.shield(self._made)
-        reported: asyncio.Future[KafkaError | None] = self._loop.create_future()
+    async def produce(self, messages: Sequence[ToProduce], timeout_s: float) -> list[Outcome | None]:
+        """Send messages, and wait for the reports on them, so long at the most."""
+        batch: Batch[Outcome] = Batch(len(messages))
+        try:
+            async with asyncio.timeout(timeout_s):
+                producer = await asyncio.shield(self._made)
+                for number, message in enumerate(messages):
+                    self._send(producer, message, batch, number)
+                await batch.ended()
+        except TimeoutError:
+            pass
+        except (KafkaException, ValueError) as error:  # what was to be the producer's options
+            return [error] * len(messages)
+        return batch.outcomes
 
-        def report(error: KafkaError | None, _: Message) -> None:
-            self._report(reported, error)
-
-        producer.produce(topic, value=value, key=key, headers=headers, on_delivery=report)
-        error = await reported
-        if error is not None and error.fatal():
-            self.is_dead = True
-        return error
+    def _send(self, producer: Producer, message: ToProduce, batch: Batch[Outcome], number: int) -> None:
+        try:
+            producer.produce(
+                message.topic,
+                value=message.value,
+                key=message.key,
+                headers=message.headers,
+                on_delivery=partial(self._report, batch, number),
+            )
+        except (KafkaException, BufferError) as error:
+            batch.end(number, error)
 
     def let_go(self) -> None:
         """What is under way may arrive or not; nobody is told."""
@@ -78,15 +105,20 @@ class Producing:
             producer.poll(0)
         self._call(self._ended.set)
 
-    def _report(self, reported: asyncio.Future[KafkaError | None], error: KafkaError | None) -> None:
+    def _report(self, batch: Batch[Outcome], number: int, error: KafkaError | None, _: Message) -> None:
         """Reports come by the hundred: the loop is woken for the first of those that it has not seen."""
-        self._reports.append((reported, error))
+        self._reports.append((batch, number, error))
         if len(self._reports) == 1:
             self._call(self._tell)
 
     def _tell(self) -> None:
         while self._reports:
-            _settle(*self._reports.popleft())
+            batch, number, error = self._reports.popleft()
+            if error is None:
+                self.last_error = None
+            elif error.fatal():
+                self.is_dead = True
+            batch.end(number, error)
 
     def _failed(self, error: KafkaError) -> None:
         self.last_error = error

@@ -18,9 +18,10 @@ from reserve_listener.errors import (
     PermanentDeliveryError,
     TransientDeliveryError,
 )
+from reserve_listener.sinks.brokers import together
 from reserve_listener.sinks.brokers.saying import Saying
 from reserve_listener.sinks.brokers.templates import Template
-from reserve_listener.sinks.kafka.producing import POLL_S, Producing
+from reserve_listener.sinks.kafka.producing import POLL_S, Producing, ToProduce
 from reserve_listener.text import visible
 
 if TYPE_CHECKING:
@@ -35,9 +36,6 @@ GRACE_S: Final = 2.0
 """The client looks once a second whose time is over."""
 LARGEST: Final = 64 * 1024 * 1024
 """Bytes of a message that the client itself refuses; up to there it is the broker who decides."""
-LINGER_MS: Final = 1
-"""For how long a message waits for others to go with. By default 5, which one room after the other would wait for."""
-
 TOO_LARGE: Final = frozenset(
     {KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE, KafkaError.INVALID_MSG_SIZE}
 )
@@ -64,8 +62,8 @@ _decode: Final = msgspec.json.Decoder(_Event).decode
 class KafkaSink:
     """Produces to `topic`, a template."""
 
-    batch_size = 1
     needs_raw = False
+    one_per_scope = True
 
     def __init__(
         self,
@@ -79,7 +77,8 @@ class KafkaSink:
         secrets: Sequence[str] = (),
     ) -> None:
         self.name = name
-        self.max_in_flight = max_in_flight
+        self.batch_size = together.batch_size(max_in_flight)
+        self.max_in_flight = together.calls(max_in_flight)
         self._topic = Template(topic, escape=ESCAPE)
         self._timeout_s = timeout_s
         self._say = Saying(visible(bootstrap_servers), secrets)
@@ -88,8 +87,14 @@ class KafkaSink:
 
     async def deliver(self, deliveries: Sequence[Delivery]) -> None:
         """See `protocols.Sink.deliver`."""
-        for delivery in deliveries:
-            await self._deliver(delivery)
+        messages, producing = [self._message(delivery) for delivery in deliveries], self._current()
+        outcomes = await producing.produce(messages, self._timeout_s + GRACE_S)
+        together.tell(
+            [
+                None if outcome is None else self._error(outcome, producing.last_error, message.topic)
+                for outcome, message in zip(outcomes, messages, strict=True)
+            ]
+        )
 
     async def close(self) -> None:
         """See `protocols.Sink.close`."""
@@ -98,28 +103,28 @@ class KafkaSink:
             producing.let_go()
             await asyncio.wait([asyncio.ensure_future(producing.ended())], timeout=4 * POLL_S)
 
-    async def _deliver(self, delivery: Delivery) -> None:
-        topic, producing = self._topic.fill(delivery.body), self._current()
-        headers: list[tuple[str, str | bytes | None]] = [
-            ("content-type", CONTENT_TYPE),
-            ("ce_id", delivery.event_id.encode("utf-8", "replace")),
-        ]
-        try:
-            async with asyncio.timeout(self._timeout_s + GRACE_S):
-                error = await producing.produce(
-                    topic, key=_decode(delivery.body).subject.encode(), value=delivery.body, headers=headers
-                )
-        except TimeoutError:
-            if (error := producing.last_error) is None:
-                raise TransientDeliveryError(self._say(f"no report within {self._timeout_s:g} s")) from None
-        except BufferError:
-            raise TransientDeliveryError(self._say("too much waits for the brokers")) from None
-        except ValueError as refused:  # a setting that librdkafka does not like
-            raise MisconfiguredSinkError(self._say(refused)) from None
-        except KafkaException as refused:
-            error = refused.args[0]
-        if error is not None:
-            raise self._meaning(error, producing.last_error, topic)
+    def _message(self, delivery: Delivery) -> ToProduce:
+        return ToProduce(
+            self._topic.fill(delivery.body),
+            key=_decode(delivery.body).subject.encode(),
+            value=delivery.body,
+            headers=[
+                ("content-type", CONTENT_TYPE),
+                ("ce_id", delivery.event_id.encode("utf-8", "replace")),
+            ],
+        )
+
+    def _error(self, outcome: Exception | KafkaError, before: KafkaError | None, topic: str) -> DeliveryError:
+        """`before`: what the client said last of brokers, which is why a message timed out."""
+        match before or outcome if isinstance(outcome, TimeoutError) else outcome:
+            case KafkaException(args=(error, *_)) | (KafkaError() as error):
+                return self._meaning(error, before, topic)
+            case ValueError() as refused:  # a setting that librdkafka does not like
+                return MisconfiguredSinkError(self._say(refused))
+            case BufferError():
+                return TransientDeliveryError(self._say("too much waits for the brokers"))
+            case _:
+                return TransientDeliveryError(self._say(f"no report within {self._timeout_s:g} s"))
 
     def _current(self) -> Producing:
         if self._producing is None or self._producing.is_dead:
@@ -129,7 +134,6 @@ class KafkaSink:
         return self._producing
 
     def _meaning(self, error: KafkaError, before: KafkaError | None, topic: str) -> DeliveryError:
-        """`before`: what the client said last of brokers, which is why a message timed out."""
         if error.code() in TOO_LARGE:
             return PermanentDeliveryError(
                 self._say(f"the event is larger than the broker takes: {error.str()}")
@@ -152,7 +156,8 @@ def options(bootstrap_servers: str, timeout_s: float, max_in_flight: int) -> dic
         "acks": "all",
         "enable.idempotence": True,
         "partitioner": "murmur2_random",
-        "linger.ms": min(LINGER_MS, milliseconds - 1),
+        # By default a message waits 5 ms for others to go with. Those that there are come together anyway.
+        "linger.ms": 0,
         "message.timeout.ms": milliseconds,
         "request.timeout.ms": milliseconds,
         "topic.metadata.propagation.max.ms": min(1000, milliseconds // 2),

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 from nats import errors
 from nats.aio.client import Client
 
+from reserve_listener.sinks.nats.answers import Answers
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -29,6 +31,7 @@ class _Client(Client):
     def __init__(self) -> None:
         super().__init__()
         self._auth_configured = True  # or it never looks at `signature_cb`
+        self.answers = Answers(self)
 
     def _connect_command(self) -> bytes:
         server = self._current_server
@@ -59,17 +62,17 @@ class Link:
         self.last_error: Exception | None = None
         """What the client said last: errors of a server come to nobody who waits."""
 
-    async def client(self) -> Client:
+    async def client(self) -> _Client:
         """A client that is connected. When each server has failed once meanwhile, raises what the last one said."""
         client, failures = self._current(), self._failures
-        while not client.is_connected:
+        while not (client.is_connected and client.answers.are_heard):
             if self._failures >= failures + len(self._servers) or client.is_closed:
                 raise self.last_error or errors.ConnectionClosedError
             self._news.clear()
             await self._news.wait()
         return client
 
-    def drop(self, client: Client) -> None:
+    def drop(self, client: _Client) -> None:
         """Let go of a client that gets no answers, in the background; the next who asks gets another."""
         if client is self._client:
             self._let_go()
@@ -94,18 +97,20 @@ class Link:
             self._leaving.add(leaving)
             leaving.add_done_callback(self._leaving.discard)
 
-    async def _connect(self, client: Client) -> None:
+    async def _connect(self, client: _Client) -> None:
         try:
             await client.connect(
                 self._servers,
                 name="reserve-listener",
                 error_cb=self._failed,
+                disconnected_cb=client.answers.lost,
                 reconnected_cb=self._changed,
                 closed_cb=self._changed,
                 reconnect_time_wait=AGAIN_S,
                 max_reconnect_attempts=FOR_EVER,
                 **self._options,
             )
+            await client.answers.listen()
         except Exception as error:  # noqa: BLE001  # whatever it is, whoever waits is told
             self.last_error = error
             self._failures += len(self._servers)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
-import msgspec
 from nats import errors
 from nats.js.errors import APIError, NoStreamResponseError
 
@@ -19,8 +18,7 @@ from reserve_listener.errors import (
     PermanentDeliveryError,
     TransientDeliveryError,
 )
-from reserve_listener.sinks.brokers import settings as brokers
-from reserve_listener.sinks.brokers.cancelling import is_cancelled
+from reserve_listener.sinks.brokers import settings as brokers, together
 from reserve_listener.sinks.brokers.saying import Saying
 from reserve_listener.sinks.brokers.templates import Template, token as as_token
 from reserve_listener.sinks.nats.kind import PORT
@@ -30,8 +28,6 @@ from reserve_listener.text import visible
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Sequence
-
-    from nats.aio.client import Client
 
     from reserve_listener.model import Delivery
     from reserve_listener.sinks.nats.credentials import Credentials
@@ -44,20 +40,11 @@ PASSING: Final = range(500, 600)
 LATER: Final = frozenset({408, 409, 429})
 
 
-class _Acknowledgement(msgspec.Struct, gc=False):
-    """What a stream answers; `error` only if it has not taken the event."""
-
-    error: dict[str, Any] | None = None
-
-
-_acknowledgement: Final = msgspec.json.Decoder(_Acknowledgement).decode
-
-
 class NatsSink:
     """Publishes to `subject`, a template."""
 
-    batch_size = 1
     needs_raw = False
+    one_per_scope = True
 
     def __init__(
         self,
@@ -75,7 +62,8 @@ class NatsSink:
         secrets: Sequence[str] = (),
     ) -> None:
         self.name = name
-        self.max_in_flight = max_in_flight
+        self.batch_size = together.batch_size(max_in_flight)
+        self.max_in_flight = together.calls(max_in_flight)
         self._subject = Template(subject)
         self._timeout_s = timeout_s
         self._say = Saying(", ".join(brokers.place(server, PORT) for server in servers), secrets)
@@ -86,47 +74,47 @@ class NatsSink:
 
     async def deliver(self, deliveries: Sequence[Delivery]) -> None:
         """See `protocols.Sink.deliver`."""
-        for delivery in deliveries:
-            await self._deliver(delivery)
+        before, batch = self._link.last_error, together.Batch[Exception](len(deliveries))
+        client = None
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                client = await self._link.client()
+                for number, delivery in enumerate(deliveries):
+                    subject, headers = self._subject.fill(delivery.body), _headers(delivery)
+                    await client.answers.ask(
+                        batch, number, subject=subject, body=delivery.body, headers=headers
+                    )
+                await batch.ended()
+        except TimeoutError:
+            if (
+                client is not None and self._link.last_error is before
+            ):  # nothing was said: the connection is in doubt
+                self._link.drop(client)
+        except (errors.Error, OSError) as error:  # there is no connection
+            batch.outcomes[:] = [error] * len(deliveries)
+        finally:
+            if client is not None:
+                client.answers.forget(batch)
+        together.tell(
+            [
+                None if outcome is None else self._error(outcome, before, delivery)
+                for outcome, delivery in zip(batch.outcomes, deliveries, strict=True)
+            ]
+        )
 
     async def close(self) -> None:
         """See `protocols.Sink.close`."""
         await self._link.close()
 
-    async def _deliver(self, delivery: Delivery) -> None:
-        subject, before = self._subject.fill(delivery.body), self._link.last_error
-        client: Client | None = None
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                client = await self._link.client()
-                await self._publish(client, subject, delivery)
-        except (TimeoutError, asyncio.CancelledError) as error:
-            if isinstance(error, asyncio.CancelledError) and is_cancelled():
-                raise
-            said = self._link.last_error
-            if said is not None and said is not before:  # it concerned this one, or all
-                raise self._meaning(said, subject) from None
-            if client is not None:
-                self._link.drop(client)
-            text = self._say(f"no acknowledgement within {self._timeout_s:g} s")
-            raise TransientDeliveryError(text) from None
-        except (
-            errors.Error,
-            OSError,
-            ValueError,
-        ) as error:  # a ValueError: an answer that is none, of whoever it is
-            raise self._meaning(error, subject) from None
+    def _error(self, outcome: BaseException, before: Exception | None, delivery: Delivery) -> DeliveryError:
+        """`before`: what the client had said last; what it has said since concerned this event, or all."""
+        if type(outcome) is TimeoutError:
+            if (said := self._link.last_error) is None or said is before:
+                return TransientDeliveryError(self._say(f"no acknowledgement within {self._timeout_s:g} s"))
+            outcome = said
+        return self._meaning(outcome, self._subject.fill(delivery.body))
 
-    async def _publish(self, client: Any, subject: str, delivery: Delivery) -> None:
-        """What the client's own `publish` does, for two thirds of its time: no second timeout, and of the answer only what counts."""
-        try:
-            answer = await client.request(subject, delivery.body, timeout=None, headers=_headers(delivery))
-        except errors.NoRespondersError:
-            raise NoStreamResponseError from None
-        if (refusal := _acknowledgement(answer.data).error) is not None:
-            raise APIError.from_error(refusal)
-
-    def _meaning(self, error: Exception, subject: str) -> DeliveryError:
+    def _meaning(self, error: BaseException, subject: str) -> DeliveryError:
         if isinstance(error, errors.MaxPayloadError) or getattr(error, "err_code", None) == TOO_LARGE:
             return PermanentDeliveryError(
                 self._say("the event is larger than the server or the stream takes")
@@ -146,7 +134,7 @@ class NatsSink:
         return MisconfiguredSinkError(self._say(text, "check the stream"))
 
 
-def _advice(error: Exception, subject: str) -> str | None:
+def _advice(error: BaseException, subject: str) -> str | None:
     """What a person has to mend; None: it may pass by itself."""
     text = str(error).lower()
     if isinstance(error, NoStreamResponseError):

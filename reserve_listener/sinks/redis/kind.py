@@ -20,6 +20,14 @@ SCHEMES: Final = ("redis", "rediss")
 PORT: Final = 6379
 
 
+def database(url: str) -> int:
+    """The number of the database that a URL names. Raises ValueError."""
+    path = brokers.split(url, SCHEMES).path.strip("/")
+    if path and not (path.isascii() and path.isdigit()):
+        raise ValueError("must end with the number of a database, such as /0, or after the port")
+    return int(path or 0)
+
+
 def _url(text: str) -> str:
     brokers.public(text, SCHEMES, instead="put the URL into a file and name it in url_file")
     database(text)
@@ -62,7 +70,7 @@ class RedisKind:
 
     name: Final = "redis"
     settings: Final = RedisSettings
-    secrets: Final = {"url_file": brokers.reader(SCHEMES)}
+    secrets: Final = {"url_file": brokers.reader(database)}
     files: Final = brokers.FILES
     needs: Final = {"redis": "reserve-listener[redis]"}
     docs: Final = "adds events to a Redis stream"
@@ -112,11 +120,3 @@ def url_of(settings: RedisSettings, secrets: Mapping[str, Any]) -> str:
         text: str = secrets["url_file"].get_secret_value()
         return text
     return settings.url or ""  # which `_misfits` refuses
-
-
-def database(url: str) -> int:
-    """The number of the database that a URL names. Raises ValueError."""
-    path = brokers.split(url, SCHEMES).path.strip("/")
-    if path and not (path.isascii() and path.isdigit()):
-        raise ValueError("must end with the number of a database, such as /0, or after the port")
-    return int(path or 0)

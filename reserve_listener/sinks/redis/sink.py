@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
 import msgspec
@@ -27,14 +27,14 @@ from reserve_listener.errors import (
     PermanentDeliveryError,
     TransientDeliveryError,
 )
-from reserve_listener.sinks.brokers import settings as brokers
+from reserve_listener.sinks.brokers import settings as brokers, together
 from reserve_listener.sinks.brokers.saying import Saying
 from reserve_listener.sinks.brokers.templates import Template
 from reserve_listener.sinks.redis.kind import PORT, database
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from reserve_listener.model import Delivery
 
@@ -64,11 +64,19 @@ class _Event(msgspec.Struct, gc=False):
 _decode: Final = msgspec.json.Decoder(_Event).decode
 
 
+class Entry(NamedTuple):
+    """An event, on its way into a stream."""
+
+    stream: str
+    known_as: str
+    fields: dict[str, Any]
+
+
 class RedisSink:
     """Adds to `stream`, a template. `maxlen`: what the stream is trimmed to, about. Opens no connection before it delivers."""
 
-    batch_size = 1
     needs_raw = False
+    one_per_scope = True
 
     def __init__(
         self,
@@ -82,55 +90,76 @@ class RedisSink:
         tls: ssl.SSLContext | None = None,
     ) -> None:
         self.name = name
-        self.max_in_flight = max_in_flight
+        self.batch_size = together.batch_size(max_in_flight)
+        self.max_in_flight = together.calls(max_in_flight)
         self._stream = Template(stream)
         self._maxlen = maxlen
         self._timeout_s = timeout_s
         self._say = Saying(brokers.place(url, PORT), brokers.masks(url))
         self._redis: Any = Redis(connection_pool=_pool(url, timeout_s, tls))
-        self._add = self._redis.register_script(ADD)
+        self._script = self._redis.register_script(ADD).sha
         self._knows_ids = True
         """Whether the server may have IDMP: until it says otherwise."""
         self._widened: set[str] = set()
 
     async def deliver(self, deliveries: Sequence[Delivery]) -> None:
         """See `protocols.Sink.deliver`."""
-        for delivery in deliveries:
-            try:
-                async with asyncio.timeout(self._timeout_s):
-                    await self._deliver(delivery)
-            except (exceptions.RedisError, OSError) as error:
-                raise await self._oversize(delivery) or self._meaning(error) from None
-            except TimeoutError:
-                raise TransientDeliveryError(self._say(f"no answer within {self._timeout_s:g} s")) from None
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                outcomes = await self._add_all([self._entry(delivery) for delivery in deliveries])
+        except (exceptions.RedisError, OSError) as error:
+            outcomes = [error] * len(deliveries)
+        except TimeoutError:
+            raise TransientDeliveryError(self._say(f"no answer within {self._timeout_s:g} s")) from None
+        if any(outcomes):
+            together.tell(await self._errors(deliveries, outcomes))
 
     async def close(self) -> None:
         """See `protocols.Sink.close`."""
         await self._redis.aclose(close_connection_pool=True)
 
-    async def _deliver(self, delivery: Delivery) -> None:
-        event, stream = _decode(delivery.body), self._stream.fill(delivery.body)
+    def _entry(self, delivery: Delivery) -> Entry:
+        event = _decode(delivery.body)
         known_as = hashlib.sha256(f"{event.source}\n{delivery.event_id}".encode()).hexdigest()[:32]
-        if self._knows_ids:
-            try:
-                await self._add_once(stream, known_as, delivery, event.subject)
-            except exceptions.ResponseError as error:
-                if not _is_older(error):
-                    raise
-                self._knows_ids = False
-            else:
-                return
-        maxlen = "" if self._maxlen is None else self._maxlen
-        await self._add(
-            keys=[stream, _beside(stream, known_as)],
-            args=[WINDOW_S, maxlen, delivery.body, delivery.event_id, event.subject],
-        )
+        fields = {"event": delivery.body, "id": delivery.event_id, "subject": event.subject}
+        return Entry(self._stream.fill(delivery.body), known_as, fields)
 
-    async def _add_once(self, stream: str, known_as: str, delivery: Delivery, subject: str) -> None:
-        fields: Any = {"event": delivery.body, "id": delivery.event_id, "subject": subject}
-        once = ("reserve-listener", known_as.encode())
-        await self._redis.xadd(stream, fields, maxlen=self._maxlen, idmp=once)
-        if stream not in self._widened:
+    async def _add_all(self, entries: Sequence[Entry]) -> list[Exception | None]:
+        """In one round trip. What comes again because the first way was not the server's is known by then."""
+        if self._knows_ids:
+            outcomes = await self._pipelined(self._add_once, entries)
+            if not any(map(_is_older, outcomes)):
+                await self._widen_all(
+                    {one.stream for one, failed in zip(entries, outcomes, strict=True) if not failed}
+                )
+                return outcomes
+            self._knows_ids = False
+        outcomes = await self._pipelined(self._add_by_script, entries)
+        if any(isinstance(outcome, exceptions.NoScriptError) for outcome in outcomes):
+            await self._redis.script_load(ADD)
+            outcomes = await self._pipelined(self._add_by_script, entries)
+        return outcomes
+
+    async def _pipelined(
+        self, add: Callable[[Any, Entry], None], entries: Sequence[Entry]
+    ) -> list[Exception | None]:
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for entry in entries:
+                add(pipeline, entry)
+            results = await pipeline.execute(raise_on_error=False)
+        return [result if isinstance(result, Exception) else None for result in results]
+
+    def _add_once(self, pipeline: Any, entry: Entry) -> None:
+        once = ("reserve-listener", entry.known_as.encode())
+        pipeline.xadd(entry.stream, entry.fields, maxlen=self._maxlen, idmp=once)
+
+    def _add_by_script(self, pipeline: Any, entry: Entry) -> None:
+        maxlen = "" if self._maxlen is None else self._maxlen
+        keys = (entry.stream, _beside(entry.stream, entry.known_as))
+        pipeline.evalsha(self._script, len(keys), *keys, WINDOW_S, maxlen, *entry.fields.values())
+
+    async def _widen_all(self, streams: set[str]) -> None:
+        for stream in streams - self._widened:
             await self._widen(stream)
 
     async def _widen(self, stream: str) -> None:
@@ -148,8 +177,24 @@ class RedisSink:
             self._widened.clear()
         self._widened.add(stream)
 
-    async def _oversize(self, delivery: Delivery) -> DeliveryError | None:
-        """Whether the server cannot take the event: it resets the connection then, at times without a word."""
+    async def _errors(
+        self, deliveries: Sequence[Delivery], outcomes: Sequence[Exception | None]
+    ) -> list[DeliveryError | None]:
+        """What each came to. One that is too large takes the others of its batch with it: the server resets the connection."""
+        too_large = [
+            await self._too_large(delivery) if failed else None
+            for delivery, failed in zip(deliveries, outcomes, strict=True)
+        ]
+        beside = TransientDeliveryError(
+            self._say("another event was larger than the server takes"), down=False
+        )
+        return [
+            large or (beside if any(too_large) else self._meaning(failed)) if failed else None
+            for large, failed in zip(too_large, outcomes, strict=True)
+        ]
+
+    async def _too_large(self, delivery: Delivery) -> DeliveryError | None:
+        """Whether the server cannot take the event, which it does not always say."""
         size = len(delivery.body)
         if size < SMALLEST_BOUND:
             return None
@@ -218,10 +263,12 @@ def _pool(url: str, timeout_s: float, tls: ssl.SSLContext | None) -> ConnectionP
     )
 
 
-def _is_older(error: exceptions.ResponseError) -> bool:
+def _is_older(outcome: Exception | None) -> bool:
     """Whether a server says in this way that it does not know IDMP: one takes it for an id, another for a mistake."""
-    text = str(error).lower()
-    return "invalid stream id" in text or "syntax error" in text
+    text = str(outcome).lower()
+    return isinstance(outcome, exceptions.ResponseError) and (
+        "invalid stream id" in text or "syntax error" in text
+    )
 
 
 def _beside(stream: str, known_as: str) -> str:
