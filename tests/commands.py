@@ -125,15 +125,20 @@ class Commands:
         session: bool = False,
         python: str = sys.executable,
         anew: bool = False,
+        first: str = "",
     ) -> asyncio.subprocess.Process | Forked:
-        """One that runs on: with these two for what it writes, and in a session of its own if asked for. `anew`: no fork."""
+        """One that runs on: with these two for what it writes, and in a session of its own if asked for.
+
+        `anew`: no fork. `first`: Python that a fork runs before the command.
+        """
         if anew or not _can_fork(python, env):
+            assert not first
             out, err = streams
             command = [python, "-m", "reserve_listener", *arguments]
             return await asyncio.create_subprocess_exec(
                 *command, stdout=out, stderr=err, env=env, start_new_session=session
             )
-        begin = partial(self._begin, arguments, env, streams, timeout=timeout, session=session)
+        begin = partial(self._begin, arguments, env, streams, timeout=timeout, session=session, first=first)
         asked, process = await asyncio.to_thread(begin)
         asked.setblocking(False)
         return Forked(asked, process)
@@ -147,6 +152,7 @@ class Commands:
         timeout: float,
         cwd: Path | None = None,
         session: bool = False,
+        first: str = "",
     ) -> tuple[socket.socket, int]:
         """Have it started; where its end will be said, and which process it is."""
         with self._starting:
@@ -158,6 +164,7 @@ class Commands:
                 "environ": dict(env),
                 "limits": [resource.getrlimit(each) for each in LIMITS],
                 "session": session,
+                "first": first,
             }
         ).encode()
         with ExitStack() as on_failure:
@@ -274,6 +281,7 @@ def _become(
     environ: dict[str, str],
     limits: list[tuple[int, int]],
     session: bool,
+    first: str,
 ) -> None:
     """What a process is before it is one of `python -m reserve_listener`."""
     if session:
@@ -289,6 +297,7 @@ def _become(
     for which, values in zip(LIMITS, limits, strict=True):
         resource.setrlimit(which, (values[0], values[1]))
     sys.argv[1:] = arguments
+    exec(first, {})
 
 
 def _run() -> NoReturn:

@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 
 COMMAND = (sys.executable, "-m", "reserve_listener")
 STOP_TIMEOUT_S = 30.0
+IN_A_HURRY = """
+from reserve_listener.intake import reconciler, troubles
+from reserve_listener.lark.api import pace
+pace.MINUTE_S, troubles.BACKOFF_S, reconciler.LEAD_EVERY_S = 6.0, 0.5, 0.5
+"""
+"""`How.first` of a daemon that asks the platform for limits ten times as often as it may, which takes most of such a test."""
 
 
 def environment(**extra: str) -> dict[str, str]:
@@ -92,6 +98,8 @@ class How(TypedDict, total=False):
     """Of its own, without a controlling terminal, as a service has it."""
     anew: bool
     """By a Python of its own: what is measured is to be the daemon's alone."""
+    first: str
+    """Python that it runs before all else, where it is a fork."""
 
 
 class Daemon:
@@ -114,6 +122,7 @@ class Daemon:
                 python=COMMAND[0],
                 session=self._how.get("session", False),
                 anew=self._how.get("anew", False),
+                first=self._how.get("first", ""),
             )
 
     async def stop(self, number: int = signal.SIGTERM) -> int:

@@ -44,12 +44,12 @@ def configured(
 
 @asynccontextmanager
 async def replicas(
-    configs: list[Path], environs: list[Mapping[str, str]] | None = None
+    configs: list[Path], environs: list[Mapping[str, str]] | None = None, *, first: str = ""
 ) -> AsyncIterator[list[Daemon]]:
     """One for each configuration, with what is to be in its environment; gone at the end."""
     async with AsyncExitStack() as stack:
         yield [
-            await stack.enter_async_context(running(config.parent, config, environ=environ))
+            await stack.enter_async_context(running(config.parent, config, environ=environ, first=first))
             for config, environ in zip(configs, environs or [{}] * len(configs), strict=True)
         ]
 
@@ -84,15 +84,22 @@ def holder(url: str) -> int:
 
 @asynccontextmanager
 async def two_in_turn(
-    folder: Path, url: str, platform: Simulator, receiver_url: str, *, lark: str = "", more: str = ""
+    folder: Path,
+    url: str,
+    platform: Simulator,
+    receiver_url: str,
+    *,
+    lark: str = "",
+    more: str = "",
+    first: str = "",
 ) -> AsyncIterator[tuple[Daemon, Daemon]]:
     """Two that are connected; the first was alone for a moment, so it leads everything. Configurations in `one` and `two`."""
     configs = [
         configured(folder, name, url, platform, receiver_url, lark=lark, more=more) for name in ("one", "two")
     ]
-    async with replicas(configs[:1]) as (one,):
+    async with replicas(configs[:1], first=first) as (one,):
         await platform.connected(30)
-        async with replicas(configs[1:]) as (two,):
+        async with replicas(configs[1:], first=first) as (two,):
             await platform.connected(30, count=2)
             yield one, two
 

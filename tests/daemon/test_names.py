@@ -16,7 +16,7 @@ import pytest
 from reserve_listener.simulator import ApiFault, Estate, Faults, HttpServer, Receiver, Simulator
 from reserve_listener.simulator.events import envelope
 from tests.conftest import NO_WAITS, QUICK_RETRIES
-from tests.daemon_process import Daemon, in_file, running, until, write_config
+from tests.daemon_process import IN_A_HURRY, Daemon, in_file, running, until, write_config
 from tests.pushing import TOKEN, sealed, signed, write_webhook_config
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ async def test_every_sink_gets_the_names(
 ) -> None:
     """Once the names are read, each event says them in log, file and HTTP; a rename is in the next event, a day unasked."""
     config = write_config(tmp_path, platform, server.url)
-    async with running(tmp_path, config) as daemon:
+    async with running(tmp_path, config, first=IN_A_HURRY) as daemon:
         await platform.connected(20)
         await until(lambda: read(daemon))
         room, level = platform.estate.rooms[0], platform.estate.levels[0]
@@ -92,7 +92,7 @@ async def test_every_sink_gets_the_names(
 async def test_what_is_deleted_is_marked(tmp_path: Path, platform: Simulator, server: HttpServer) -> None:
     """A room, and a level with all below it: with their events nobody has to ask, and no sink hears of it."""
     config = write_config(tmp_path, platform, server.url)
-    async with running(tmp_path, config) as daemon:
+    async with running(tmp_path, config, first=IN_A_HURRY) as daemon:
         await platform.connected(20)
         await until(lambda: read(daemon))
         room, level = platform.estate.rooms[0], platform.estate.levels[-1]
@@ -117,7 +117,7 @@ async def test_a_kill_in_the_middle_of_a_look(
     """Whenever the daemon is killed while it reads all names, nothing is marked gone, and the next start reads them all."""
     config = write_config(tmp_path, platform, server.url)
     kill_at = iter([1, 3, 6, 10])
-    async with running(tmp_path, config) as daemon:
+    async with running(tmp_path, config, first=IN_A_HURRY) as daemon:
         await until(lambda: read(daemon))
         await daemon.stop()
         removed = platform.estate.rooms[0]
@@ -177,7 +177,7 @@ async def test_without_names_everything_else_works(
     """A permission that is missing, or an API that is broken: one line, and events come and go without names."""
     spoil(platform.faults)
     config = write_config(tmp_path, platform, server.url)
-    async with running(tmp_path, config) as daemon:
+    async with running(tmp_path, config, first=IN_A_HURRY) as daemon:
         await platform.connected(20)
         for room in platform.estate.rooms:
             assert named(await changed(platform, daemon, room)) == (None, None)
@@ -196,7 +196,7 @@ async def test_names_that_are_not_wanted_are_not_asked_for(
 ) -> None:
     """Said once at the start; what an event tells of a room's name counts all the same."""
     config = write_config(tmp_path, platform, server.url, more="[rooms]\nnames = false\nreconcile = false\n")
-    async with running(tmp_path, config) as daemon:
+    async with running(tmp_path, config, first=IN_A_HURRY) as daemon:
         await platform.connected(20)
         await until(lambda: any(line["event"] == "names.off" for line in daemon.log()))
         room = platform.estate.rooms[0]
@@ -213,7 +213,10 @@ async def test_a_webhook_without_the_apps_secret(
 ) -> None:
     """There is nothing to ask with: said once; events about rooms come in over the webhook like any other."""
     config = write_webhook_config(tmp_path, server.url)
-    async with running(tmp_path, config) as daemon, httpx2.AsyncClient(trust_env=False) as client:
+    async with (
+        running(tmp_path, config, first=IN_A_HURRY) as daemon,
+        httpx2.AsyncClient(trust_env=False) as client,
+    ):
         await until(lambda: any(line["event"] == "webhook.listening" for line in daemon.log()))
         await until(lambda: any(line["event"] == "rooms.off" for line in daemon.log()))
         (port,) = [line["port"] for line in daemon.log() if line["event"] == "webhook.listening"]

@@ -16,7 +16,7 @@ from reserve_listener.intake import normalize
 from reserve_listener.simulator import ApiFault, Estate, HttpServer, Receiver, Simulator, sample_event
 from tests.cli.test_operate import as_json, cli
 from tests.conftest import NO_WAITS, QUICK_RETRIES
-from tests.daemon_process import COMMAND, Daemon, in_file, running, until, write_config
+from tests.daemon_process import COMMAND, IN_A_HURRY, Daemon, in_file, running, until, write_config
 from tests.terminal import at_terminal
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ async def test_what_was_missed_in_a_gap_is_found(tmp_path: Path, platform: Simul
     async with HttpServer(old) as old_server, HttpServer(booking) as server:
         more = f'[[sinks]]\nname = "old"\ntype = "http"\nurl = "{old_server.url}/old"\nformat = "feishu"\n'
         config = write_config(tmp_path, platform, server.url, more=more)
-        async with running(tmp_path, config) as daemon:
+        async with running(tmp_path, config, first=IN_A_HURRY) as daemon:
             await platform.connected(20)
             await until(lambda: ended(daemon))
             assert await daemon.stop() == 0
@@ -114,7 +114,7 @@ async def test_a_gap_ends_with_all_that_was_found_and_what_could_not_be_read(
 ) -> None:
     """Also what a person asked for while the pass could not go on; and whoever asks for everything hears of the rest, with exit 1."""
     config = str(write_config(tmp_path, platform, server.url))
-    async with running(tmp_path, tmp_path / "config.toml") as daemon:
+    async with running(tmp_path, tmp_path / "config.toml", first=IN_A_HURRY) as daemon:
         await platform.connected(20)
         await until(lambda: ended(daemon))
         assert await daemon.stop() == 0
@@ -176,7 +176,7 @@ async def test_who_and_what_the_limits_name_has_names(
     assert told
     more = "[rooms]\npeople_names = true\nrequests_per_minute = 100\n"
     config = write_config(tmp_path, platform, server.url, more=more)
-    async with running(tmp_path, config) as daemon:
+    async with running(tmp_path, config, first=IN_A_HURRY) as daemon:
         await until(lambda: ended(daemon))
         await until(lambda: {one for (one,) in daemon.query("SELECT open_id FROM people")} == told)
         assert await daemon.stop() == 0
@@ -195,7 +195,7 @@ async def test_a_kill_at_any_moment_loses_and_doubles_nothing(
 ) -> None:
     """Killed again and again while it reads, before and after comparing: in the end each difference is one event."""
     config = write_config(tmp_path, platform, server.url)
-    async with running(tmp_path, config) as daemon:
+    async with running(tmp_path, config, first=IN_A_HURRY) as daemon:
         await platform.connected(20)
         await until(lambda: ended(daemon))
         await daemon.stop(signal.SIGKILL)
@@ -240,7 +240,7 @@ async def test_a_person_asks(tmp_path: Path, platform: Simulator, server: HttpSe
     config = str(write_config(tmp_path, platform, server.url))
     code, _, err = await cli("reconcile", "-c", config)
     assert (code, "no daemon runs" in err) == (3, True)
-    async with running(tmp_path, tmp_path / "config.toml") as daemon:
+    async with running(tmp_path, tmp_path / "config.toml", first=IN_A_HURRY) as daemon:
         await platform.connected(20)
         await until(lambda: ended(daemon))
         room, other = platform.estate.rooms[:2]
@@ -265,7 +265,7 @@ async def test_a_person_asks(tmp_path: Path, platform: Simulator, server: HttpSe
 async def test_at_a_terminal(tmp_path: Path, platform: Simulator, server: HttpServer) -> None:
     """All rooms with a bar; Ctrl-C ends the command, and the daemon goes on."""
     config = str(write_config(tmp_path, platform, server.url))
-    async with running(tmp_path, tmp_path / "config.toml") as daemon:
+    async with running(tmp_path, tmp_path / "config.toml", first=IN_A_HURRY) as daemon:
         await platform.connected(20)
         await until(lambda: ended(daemon))
         room = platform.estate.rooms[0]
@@ -300,7 +300,7 @@ async def test_a_missing_permission_is_said_to_whoever_asks(
     """With its name, exit 1; events are delivered all the same."""
     platform.faults.missing_permissions.add("vc:room:readonly")
     config = str(write_config(tmp_path, platform, server.url))
-    async with running(tmp_path, tmp_path / "config.toml") as daemon:
+    async with running(tmp_path, tmp_path / "config.toml", first=IN_A_HURRY) as daemon:
         await platform.connected(20)
         await until(lambda: any(line["event"].endswith(".unavailable") for line in daemon.log()))
         code, out, err = await cli("reconcile", "-c", config)

@@ -12,7 +12,7 @@ import pytest
 from reserve_listener.simulator import Estate, HttpServer, Receiver, Simulator, patience, sample_event
 from tests.commands import COMMANDS
 from tests.conftest import NO_WAITS, QUICK_RETRIES
-from tests.daemon_process import Daemon, environment, until
+from tests.daemon_process import IN_A_HURRY, Daemon, environment, until
 from tests.postgres import SERVER
 from tests.replicas import configured, expire, rows, two_in_turn
 
@@ -56,7 +56,7 @@ class Elsewhere(NamedTuple):
 async def elsewhere(folder: Path, platform: Simulator, server: HttpServer) -> AsyncIterator[Elsewhere]:
     """While both run; the first leads everything."""
     url = SERVER.database()
-    async with two_in_turn(folder, url, platform, server.url) as (one, two):
+    async with two_in_turn(folder, url, platform, server.url, first=IN_A_HURRY) as (one, two):
         yield Elsewhere(url, one, two, configured(folder, "elsewhere", url, platform, server.url))
 
 
