@@ -236,7 +236,7 @@ class Worker:
                     log.error(
                         "delivery.store_failed", sink=self.sink.name, error=str(error), delay_s=STORE_PAUSE_S
                     )
-                    await self._sleep(STORE_PAUSE_S)
+                    await asyncio.sleep(STORE_PAUSE_S)  # not `_sleep`: the end of the commit has woken it
         finally:
             if self._next_look is not None:
                 self._next_look.cancel()

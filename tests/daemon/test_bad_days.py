@@ -251,8 +251,8 @@ async def test_a_reload_leaves_sinks_alone_that_did_not_change(
 async def test_a_store_that_is_taken_away_ends_the_daemon_loudly(
     tmp_path: Path, platform: Simulator, server: HttpServer, how: str
 ) -> None:
-    """Nothing is answered 200 for a file that nobody will read; the process says so and ends with 1."""
-    config = write_config(tmp_path, platform, server.url)
+    """Nothing is answered 200 for a file that nobody will read; the process says so, in some lines, and ends with 1."""
+    config = write_config(tmp_path, platform, server.url, more="\n[delivery]\ndrain_timeout = 1\n")
     async with running(tmp_path, config) as daemon:
         await platform.connected(20)
         assert await platform.push(sample_event()).answered() == 200
@@ -265,6 +265,7 @@ async def test_a_store_that_is_taken_away_ends_the_daemon_loudly(
         assert await daemon.ended() == 1
         assert "late" not in platform.acknowledged
         assert f"was {how} while the daemon was running" in daemon.stderr()
+        assert len(daemon.log()) < 100
 
 
 async def test_a_full_disk_is_noticed_and_forgotten_without_pushes(

@@ -524,6 +524,24 @@ async def test_a_failing_settle_is_repeated_without_delivering_again(
     assert [line["event"] for line in logs if line["log_level"] == "error"] == ["delivery.store_failed"] * 3
 
 
+async def test_a_store_that_fails_is_left_alone_for_a_while(
+    base: Store, store: CountingStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever wakes the worker meanwhile, also when it is to end: it would fill the log, and a core."""
+    monkeypatch.setattr(worker_module, "STORE_PAUSE_S", 3600)
+    store.failures["settle"] = 1_000
+    worker = worker_of(ScriptedSink(), store)
+    await fill(base, ("a1", "A"))
+    with structlog.testing.capture_logs() as logs:
+        async with working(worker) as task:
+            await until(lambda: store.failures["settle"] < 1_000)
+            worker.drain()
+            for _ in range(100):
+                await asyncio.sleep(0)
+            task.cancel()
+    assert [line["event"] for line in logs if line["log_level"] == "error"] == ["delivery.store_failed"]
+
+
 async def test_a_failed_attempt_that_cannot_be_stored_still_holds_back_its_scope(
     base: Store, store: CountingStore
 ) -> None:
