@@ -29,6 +29,11 @@ from reserve_listener.lark.api import pace
 pace.MINUTE_S, troubles.BACKOFF_S, reconciler.LEAD_EVERY_S = 6.0, 0.5, 0.5
 """
 """`How.first` of a daemon that asks the platform for limits ten times as often as it may, which takes most of such a test."""
+QUICK_ALERTS = """
+from reserve_listener.daemon.alerts import watch
+watch.TICK_S, watch.LOOK_MS = 0.2, 500
+"""
+"""`How.first` of a daemon that sees ten times as often what alerts are about."""
 
 
 def environment(**extra: str) -> dict[str, str]:

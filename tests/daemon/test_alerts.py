@@ -16,7 +16,7 @@ from reserve_listener.simulator import Answer, HttpServer, Receiver, Simulator, 
 from reserve_listener.web.answers import Status
 from reserve_listener.web.client import get
 from tests.daemon.test_lifecycle import under_systemd
-from tests.daemon_process import ask, running, until, write_config
+from tests.daemon_process import QUICK_ALERTS, ask, running, until, write_config
 from tests.helpers import url_of
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ async def test_a_platform_that_is_away_is_told_once_and_its_return_once(
 ) -> None:
     """The events are as the contract has them, `status` shows the alert while it fires, and the log says both."""
     config = configured(tmp_path, platform, server, alerts="disconnected_after = 0.3")
-    async with running(tmp_path, config) as daemon:
+    async with running(tmp_path, config, first=QUICK_ALERTS) as daemon:
         await platform.connected(20)
         platform.faults.endpoint_status = 500
         await platform.drop(abort=True)
@@ -126,7 +126,7 @@ async def test_a_sink_for_alerts_is_tried_with_an_alert(
     """`sinks test` sends it what it will get, by the daemon or without one; a sink that gets events, too, is sent an event."""
     config = configured(tmp_path, platform, server)
     await asyncio.to_thread(ask, config, "sinks", "test", "ops")
-    async with running(tmp_path, config) as daemon:
+    async with running(tmp_path, config, first=QUICK_ALERTS) as daemon:
         await platform.connected(20)
         await asyncio.to_thread(ask, config, "sinks", "test", "ops")
         await asyncio.to_thread(ask, config, "sinks", "test", "booking")
@@ -146,7 +146,7 @@ async def test_a_restart_while_an_alert_fires_neither_tells_it_again_nor_forgets
 ) -> None:
     """Killed and started again while the platform is away: the same alert goes on, until the connection is there."""
     config = configured(tmp_path, platform, server, alerts="disconnected_after = 0.3")
-    async with running(tmp_path, config) as daemon:
+    async with running(tmp_path, config, first=QUICK_ALERTS) as daemon:
         await platform.connected(20)
         platform.faults.endpoint_status = 500
         await platform.drop(abort=True)
@@ -197,7 +197,7 @@ async def test_what_an_alert_sink_has_not_got_before_a_kill_it_gets_after_it(
         tmp_path, platform, server, sinks=pager, alerts='sinks = ["ops", "pager"]\ndisconnected_after = 0.3'
     )
     receiver.answer = lambda request: 503 if request.path == "/pager" else 200
-    async with running(tmp_path, config) as daemon:
+    async with running(tmp_path, config, first=QUICK_ALERTS) as daemon:
         await platform.connected(20)
         platform.faults.endpoint_status = 500
         await platform.drop(abort=True)
@@ -221,7 +221,7 @@ async def test_a_connection_that_flaps_makes_no_storm(
 ) -> None:
     """Lost and back again and again: it began, it ended, it began; the next end waits until it is quiet."""
     config = configured(tmp_path, platform, server, alerts="disconnected_after = 0.001")
-    async with running(tmp_path, config) as daemon:
+    async with running(tmp_path, config, first=QUICK_ALERTS) as daemon:
         await platform.connected(20)
         for _ in range(6):
             platform.faults.endpoint_status = 500
@@ -240,7 +240,7 @@ async def test_a_store_that_cannot_be_written_is_told_past_the_store(
 ) -> None:
     """The disk is full: two commits fail, the alert goes out all the same, and the first good commit ends it."""
     config = configured(tmp_path, platform, server)
-    async with under_systemd(tmp_path, config) as (daemon, _):
+    async with under_systemd(tmp_path, config, first=QUICK_ALERTS) as (daemon, _):
         await platform.connected(20)
         await until(lambda: (tmp_path / "events.db-alerts").stat().st_size > 0)
         unlimited = full_disk(daemon)
@@ -261,7 +261,7 @@ async def test_a_daemon_killed_while_its_disk_is_full_tells_the_end_after_the_re
 ) -> None:
     """What fires is remembered although nothing can be stored: an incident that was opened is closed."""
     config = configured(tmp_path, platform, server)
-    async with under_systemd(tmp_path, config) as (daemon, _):
+    async with under_systemd(tmp_path, config, first=QUICK_ALERTS) as (daemon, _):
         await platform.connected(20)
         await until(lambda: (tmp_path / "events.db-alerts").stat().st_size > 0)
         full_disk(daemon)
@@ -273,7 +273,7 @@ async def test_a_daemon_killed_while_its_disk_is_full_tells_the_end_after_the_re
         await until(lambda: delivered_to_all(tmp_path))
         daemon.process.kill()
         await daemon.process.wait()
-    async with running(tmp_path, config) as daemon:
+    async with running(tmp_path, config, first=QUICK_ALERTS) as daemon:
         await until(lambda: told.states() == ["commit_failing firing", "commit_failing resolved"])
         assert await daemon.stop() == 0
 
@@ -291,7 +291,7 @@ async def test_a_sink_that_is_down_is_told_to_the_alert_sinks(
     """With its last error, under a source of its own, and once it delivers again the end."""
     config = configured(tmp_path, platform, server)
     receiver.answer = lambda request: Answer(status=503, body=b"closed") if request.path == "/hook" else 200
-    async with running(tmp_path, config) as daemon:
+    async with running(tmp_path, config, first=QUICK_ALERTS) as daemon:
         await platform.connected(20)
         assert await platform.push(sample_event(event_id="one")).answered() == 200
         await until(lambda: told.states() == ["sink_down firing"])
@@ -315,7 +315,7 @@ async def test_dead_letters_and_late_deliveries_are_told(
         return answers[request.headers["webhook-id"]] if request.path == "/hook" else 200
 
     receiver.answer = answer
-    async with running(tmp_path, config) as daemon:
+    async with running(tmp_path, config, first=QUICK_ALERTS) as daemon:
         await platform.connected(20)
         for event_id in ("one", "two"):
             event = sample_event(event_id=event_id, scope_id=f"omm_{event_id}")
@@ -342,7 +342,7 @@ async def test_one_alert_sink_that_hangs_holds_up_no_other(
         tmp_path, platform, server, sinks=pager, alerts='sinks = ["pager", "ops"]\ndisconnected_after = 0.3'
     )
     receiver.answer = lambda request: Answer(delay=3600 if request.path == "/pager" else 0)
-    async with running(tmp_path, config) as daemon:
+    async with running(tmp_path, config, first=QUICK_ALERTS) as daemon:
         await platform.connected(20)
         platform.faults.endpoint_status = 500
         await platform.drop(abort=True)
@@ -363,7 +363,7 @@ async def test_a_sink_for_alerts_only_gets_no_events(
 ) -> None:
     """There is no row for it, also not by a replay; a sample of an alert can be sent to it."""
     config = configured(tmp_path, platform, server)
-    async with running(tmp_path, config) as daemon:
+    async with running(tmp_path, config, first=QUICK_ALERTS) as daemon:
         await platform.connected(20)
         assert await platform.push(sample_event(event_id="one")).answered() == 200
         await until(lambda: daemon.pending() == 0)
@@ -392,7 +392,7 @@ async def test_a_reload_changes_who_is_told(
     """A sink that is named from now on is told what begins from now on; one that is named no longer is not."""
     pager = OPS.format(url=server.url).replace("ops", "pager")
     config = configured(tmp_path, platform, server, sinks=pager, alerts="disconnected_after = 0.3")
-    async with under_systemd(tmp_path, config) as (daemon, _):
+    async with under_systemd(tmp_path, config, first=QUICK_ALERTS) as (daemon, _):
         await platform.connected(20)
         config.write_text(config.read_text().replace('sinks = ["ops"]', 'sinks = ["pager"]'))
         daemon.process.send_signal(signal.SIGHUP)
@@ -410,7 +410,7 @@ async def test_without_alert_sinks_the_log_has_it(
 ) -> None:
     """Nobody has to configure anything for `alert.firing` and `alert.resolved`."""
     config = write_config(tmp_path, platform, server.url, more="[alerts]\ndisconnected_after = 0.3\n")
-    async with running(tmp_path, config) as daemon:
+    async with running(tmp_path, config, first=QUICK_ALERTS) as daemon:
         await platform.connected(20)
         platform.faults.endpoint_status = 500
         await platform.drop(abort=True)
@@ -432,14 +432,14 @@ async def _gap(folder: Path, config: Path, hours: float) -> AsyncIterator[Daemon
             "UPDATE apps SET last_connected_ms = last_connected_ms - ?", (round(hours * 3600_000),)
         )
     connection.close()
-    async with running(folder, config) as daemon:
+    async with running(folder, config, first=QUICK_ALERTS) as daemon:
         yield daemon
 
 
 async def test_a_gap_is_told(tmp_path: Path, platform: Simulator, server: HttpServer, told: Told) -> None:
     """Offline for longer than the platform pushes again: told once, with the times, and not once more after a restart."""
     config = configured(tmp_path, platform, server, sinks="\n[rooms]\nreconcile = false\n")
-    async with running(tmp_path, config) as daemon:
+    async with running(tmp_path, config, first=QUICK_ALERTS) as daemon:
         await platform.connected(20)
         await until(lambda: daemon.query("SELECT 1 FROM apps"))
         assert await daemon.stop() == 0

@@ -53,13 +53,13 @@ class Supervisory:
 
 @asynccontextmanager
 async def under_systemd(
-    folder: Path, config: Path, **extra: str
+    folder: Path, config: Path, *, first: str = "", **extra: str
 ) -> AsyncIterator[tuple[Daemon, Supervisory]]:
     """The daemon with a notify socket and without a controlling terminal, as a unit runs it."""
     systemd = Supervisory(folder / "notify")
     environ = {"NOTIFY_SOCKET": str(systemd.path), **extra}
     try:
-        async with running(folder, config, environ=environ, session=True) as daemon:
+        async with running(folder, config, environ=environ, session=True, first=first) as daemon:
             yield daemon, systemd
     finally:
         systemd.close()

@@ -19,7 +19,7 @@ from reserve_listener.simulator import (
     sample_event,
 )
 from tests.conftest import NO_WAITS
-from tests.daemon_process import ask, until
+from tests.daemon_process import QUICK_ALERTS, ask, until
 from tests.postgres import SERVER
 from tests.replicas import configured, expire, holder, replicas, rows, two_in_turn
 
@@ -72,7 +72,7 @@ async def test_the_next_leader_tells_only_the_end(
     url = SERVER.database()
     receiver.answer = refuse_events
     more = MORE.format(url=server.url)
-    async with two_in_turn(tmp_path, url, platform, server.url, more=more) as (one, two):
+    async with two_in_turn(tmp_path, url, platform, server.url, more=more, first=QUICK_ALERTS) as (one, two):
         await until(lambda: holder(url) == one.process.pid)
         await platform.push_many([sample_event(event_id=f"e{n}") for n in range(3)])
         await until(lambda: told(receiver) == ["sink_down firing"], 60)
@@ -98,7 +98,10 @@ async def test_one_tells_that_another_is_not_connected(
             configured(tmp_path, name, url, one, server.url, lark='language = "en"', more=more)
             for name, one in (("one", platform), ("two", elsewhere))
         ]
-        async with replicas(configs[:1]) as (one,), replicas(configs[1:]) as (two,):
+        async with (
+            replicas(configs[:1], first=QUICK_ALERTS) as (one,),
+            replicas(configs[1:], first=QUICK_ALERTS) as (two,),
+        ):
             await platform.connected(30)
             await elsewhere.connected(30)
             await until(lambda: leader(url) is not None)
