@@ -49,15 +49,15 @@ def demo(
             metavar="NUMBER",
             min=2,
             max=9,
-            help="So many daemons share a store on PostgreSQL (needs reserve-listener[demo]), and one is killed.",
+            help="Run this many daemons on one PostgreSQL store (needs reserve-listener[demo]), and kill one.",
         ),
     ] = None,
     _config: UnusedConfigOption = None,
 ) -> None:
     """Watch the daemon work, without an account. A local platform sends changes, three sinks receive them.
 
-    Then the daemon is stopped while more rooms change, is started again, and finds out. With --replicas, several daemons
-    share a store instead, and the one that delivers is killed.
+    Then more rooms change while the daemon is stopped; once restarted, it finds these changes. With --replicas, several
+    daemons share a store instead, and the one that delivers is killed.
 
     Exit codes: 0 everything arrived, 1 something did not.
 
@@ -186,22 +186,20 @@ def _change_unheard(stage: Stage) -> "list[Place]":
     rooms = stage.estate.rooms[:UNHEARD]
     for room in rooms:
         stage.api.admin.change_at_random(room, push=False)
-    say(
-        f"\n{bold('The daemon is stopped')}, and {len(rooms)} rooms are given other limits, of which nobody tells it."
-    )
+    say(f"\n{bold('The daemon is stopped')}, and {len(rooms)} rooms get new limits that no push announces.")
     return rooms
 
 
 async def _found_out(stage: Stage, rooms: "list[Place]", since: int) -> int:
     """How many of the changes the daemon found by asking, and delivered to all sinks."""
-    say("Started again, it asks for the limits of all rooms, and finds out:")
+    say("Started again, it asks for the limits of all rooms and finds the changes:")
     return sum([await _show_found(stage, room, since) for room in rooms])
 
 
 async def _show_found(stage: Stage, room: "Place", since: int) -> bool:
     await _arrives(lambda: stage.found_out(room, since=since), FOUND_TIMEOUT_S)
     event = stage.found_out(room, since=since)
-    outcome = "found to be changed" if event else f"nothing found within {FOUND_TIMEOUT_S:g} s"
+    outcome = "found changed" if event else f"nothing found within {FOUND_TIMEOUT_S:g} s"
     say(f"\n{mark(event is not None)}  {bold('room ' + room.id)}  → {outcome}")
     return event is not None and await _arrived(stage, event["id"])
 

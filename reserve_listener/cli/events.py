@@ -80,7 +80,7 @@ def list_events(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """List the newest events, in the order in which they arrived.
+    """List the newest events in the order of their arrival.
 
     Example: reserve-listener events list -n 50 --since 2h
     """

@@ -113,11 +113,16 @@ def described(asked: Asked) -> "Iterator[str]":
     for words, value in (
         ("of the sink", asked.sink),
         ("of", asked.scope),
-        ("stored since", asked.since),
-        ("stored before", asked.until),
+        ("stored since", _ago(asked.since)),
+        ("stored before", _ago(asked.until)),
     ):
         if value:
             yield f"{words} {value}"
+
+
+def _ago(when: str | None) -> str | None:
+    """A span ends in its unit: `2h ago`. A time stays as it was given."""
+    return f"{when} ago" if when and when[-1] in "smhd" else when
 
 
 def moment(text: str | None, option: str) -> int | None:

@@ -35,11 +35,13 @@ def history(
     until: UntilOption = None,
     limit: Annotated[
         int | None,
-        typer.Option("--limit", "-n", metavar="NUMBER", min=1, help="How many, the newest ones; else all."),
+        typer.Option(
+            "--limit", "-n", metavar="NUMBER", min=1, help="Show only this many, the newest. Default: all."
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what changed of a room or level, the newest change first.
+    """Show the changes of a room or level, the newest first.
 
     The sentences are in the language of the configuration (lark.language).
 

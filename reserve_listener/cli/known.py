@@ -65,7 +65,9 @@ def nothing_known(reader: "StoreReader", text: str) -> ReserveListenerError:
         return ReserveListenerError(
             f"nothing is known of {text} yet: the daemon is still going through the events of the older store."
         )
-    return ReserveListenerError(f"nothing is known of {text}. `scopes list` shows of what something is.")
+    return ReserveListenerError(
+        f"nothing is known of {text}. `scopes list` shows the known rooms and levels."
+    )
 
 
 def mention_rebuilding(reader: "StoreReader") -> None:

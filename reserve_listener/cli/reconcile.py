@@ -45,10 +45,10 @@ def reconcile(
 ) -> None:
     """Compare the limits of rooms and levels with the platform's, now, and print what differs from what is known.
 
-    Of daemons that share a store on PostgreSQL one compares, on whatever machine; this asks that one.
-    A difference becomes an event and is delivered like any other. All rooms take a minute for each 80 of them
-    (rooms.requests_per_minute); Ctrl-C ends only this command, and the daemon goes on. Exit codes: 0 compared,
-    1 something could not be read, 3 no daemon is running.
+    A difference becomes an event and is delivered like any other. The daemon compares 80 rooms and levels a minute
+    (rooms.requests_per_minute). Ctrl-C ends only this command; the daemon continues. Where daemons share a store on
+    PostgreSQL, one of them compares, on any machine. Exit codes: 0 compared, 1 something could not be read, 3 no daemon is
+    running.
 
     Example: reserve-listener reconcile omm_3c5dd7e09b --dry-run
     """
@@ -57,7 +57,7 @@ def reconcile(
         with _begun(store, scopes or [], dry_run=dry_run) as look:
             found, last = _followed(look, quiet=as_json)
     except KeyboardInterrupt:
-        typer.echo("The daemon goes on; `reserve-listener status` shows how far it is.", err=True)
+        typer.echo("The daemon continues; `reserve-listener status` shows its progress.", err=True)
         raise typer.Exit(INTERRUPTED) from None
     if as_json:
         from msgspec import to_builtins

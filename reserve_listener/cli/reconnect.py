@@ -43,9 +43,9 @@ ReplicaOption = Annotated[
 def reconnect(config: ConfigOption = None, replica: ReplicaOption = None) -> None:
     """Make the running daemon connect now. Ends the wait for its next attempt, or replaces a working connection.
 
-    Of daemons that share a store on PostgreSQL all do, on whatever machine, or the one that `--replica` names. Nothing is
-    lost: the platform retries what has not been answered by then. Exit codes: 0 connected, 1 not within 15 seconds (it keeps
-    trying), 3 no daemon is running.
+    Nothing is lost: the platform retries what has not been answered by then. Where daemons share a store on PostgreSQL, all
+    of them reconnect, on any machine, or the one that `--replica` names. Exit codes: 0 connected, 1 not within 15 seconds
+    (it keeps trying), 3 no daemon is running.
 
     Example: reserve-listener reconnect
     """

@@ -39,7 +39,7 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """A spreadsheet takes a cell that begins so for a formula, and an id is the platform's text."""
 
 scopes_app = typer.Typer(
-    help="Look at what is known of rooms and levels: their limits now, and as they were.",
+    help="Show the limits of rooms and levels, now or as they were.",
     epilog="Example: reserve-listener scopes show omm_3c5dd7e09b --at 2026-11-01",
     no_args_is_help=True,
 )
@@ -47,7 +47,7 @@ scopes_app = typer.Typer(
 
 @scopes_app.command("list")
 def list_scopes(config: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """List the rooms and levels of which something is known, with their limits in words.
+    """List all known rooms and levels with their limits in words.
 
     Example: reserve-listener scopes list
     """
@@ -106,12 +106,12 @@ def export_scopes(
     ] = False,
     config: ConfigOption = None,
 ) -> None:
-    """Write the limits of all rooms and levels as a table, on standard output.
+    """Write the limits of all rooms and levels to standard output, as a table.
 
     Example: reserve-listener scopes export --csv > rooms.csv
     """
     if not as_csv:
-        raise typer.BadParameter("say in which form; there is --csv", param_hint="--csv")
+        raise typer.BadParameter("choose a format: --csv is the only one", param_hint="--csv")
     language, scopes, directory = _all(config)
     _write_csv(_table(scopes, language, directory))
 

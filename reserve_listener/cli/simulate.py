@@ -83,7 +83,10 @@ def simulate(
     ] = 1.0,
     seed: Annotated[
         int | None,
-        typer.Option(metavar="NUMBER", help="Generate the same events, and other rooms than without it."),
+        typer.Option(
+            metavar="NUMBER",
+            help="Generate the same rooms and events every time; without it, only the rooms are the same.",
+        ),
     ] = None,
     rooms: Annotated[
         int, typer.Option(metavar="NUMBER", min=1, max=100_000, help="Rooms of the organisation.")
@@ -96,7 +99,7 @@ def simulate(
         typer.Option(
             metavar="NUMBER",
             min=0,
-            help="Each time the last client has gone, change the limits of this many rooms, and push nothing.",
+            help="Each time the last client disconnects, change the limits of this many rooms without a push.",
         ),
     ] = 0,
     away_rename: Annotated[

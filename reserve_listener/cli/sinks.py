@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from reserve_listener.web.answers import SampleResult, SinkStatus
 
 sinks_app = typer.Typer(
-    help="Where events go: list sinks, test, disable or enable one.",
+    help="List the sinks, where events go; test, disable or enable one.",
     epilog="Example: reserve-listener sinks list",
     no_args_is_help=True,
 )

@@ -221,7 +221,7 @@ def _failure(failure: "FailedDelivery") -> "Iterator[str]":
         "failure", f"{failure.sink}: event {_id(failure.event_id)} of {where}: {failure.state}{ending}"
     )
     for attempt in failure.attempts:
-        took = "" if attempt.duration_s is None else f" after {attempt.duration_s} s"
+        took = "" if attempt.duration_s is None else f", took {attempt.duration_s} s"
         error = f": {attempt.error}" if attempt.error else ""
         yield _line("attempt", f"{_when(attempt.time)}  {attempt.outcome}{took}{error}")
 

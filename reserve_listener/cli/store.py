@@ -31,14 +31,14 @@ store_app = typer.Typer(
 @store_app.command()
 def backup(
     folder: Annotated[
-        Path, typer.Argument(metavar="DIR", help="Where the copy goes. Created if it is not there.")
+        Path, typer.Argument(metavar="DIR", help="The folder for the copy; created if it does not exist.")
     ],
     config: ConfigOption = None,
 ) -> None:
-    """Copy the store into a folder, also while the daemon runs.
+    """Copy the store to a folder; the daemon may be running.
 
     The copy has everything that was answered before the command began. Nothing is overwritten. To restore it, stop the
-    daemon and put both files in the place of the store.
+    daemon and replace the store's files with the copies.
 
     Example: reserve-listener store backup /var/backups/reserve-listener/monday
     """
@@ -63,15 +63,15 @@ def copy(
     ],
     _config: UnusedConfigOption = None,
 ) -> None:
-    """Move a store from SQLite to PostgreSQL, or back: copy all that it knows to where there is none yet.
+    """Copy a whole store from SQLite to PostgreSQL, or back.
 
-    Stop the daemons first; nothing in FROM is changed. Broken off at any moment, the same command goes on where it was; until
-    it has ended, no daemon takes the copy for a store. At the end it compares both, and prints how many rows each table
-    has and their checksum.
+    Stop the daemons first; FROM is not changed. If the command is interrupted, run it again: it continues where it
+    stopped, and no daemon accepts an unfinished copy. At the end it compares both stores and prints the number of rows
+    and the checksum of each table.
 
-    Exit codes: 0 copied and the same, 1 not, 75 a daemon works on one of them.
+    Exit codes: 0 copied and compared, 1 failed, 75 a daemon is using one of the stores.
 
-    Example: reserve-listener store copy sqlite:////var/lib/reserve-listener/events.db postgresql://rl@db.example/rooms
+    Example: reserve-listener store copy sqlite:///events.db postgresql://rl@db.example/rooms
     """
     from reserve_listener.store.copying import copy as copy_store
 
@@ -79,7 +79,7 @@ def copy(
         with _showing() as show:
             found = copy_store(source, target, show)
     except KeyboardInterrupt:
-        typer.echo("Broken off. The same command goes on where it was.", err=True)
+        typer.echo("Interrupted. Run the same command again to continue.", err=True)
         raise typer.Exit(INTERRUPTED) from None
     width = max(map(len, found)) if at_terminal() else 0
     for name, table in found.items():

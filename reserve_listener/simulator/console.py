@@ -317,7 +317,7 @@ def _greeting(simulator: Simulator | WebhookPlatform, api: Simulator) -> str:
     estate = simulator.estate
     return f"""\
 A Feishu platform {how} at {api.domain}. It has {len(estate.rooms)} rooms on {len(estate.levels)} levels.
-For a daemon to {"ask it" if webhook else "connect to it"}, its configuration says:
+To let a daemon {"ask" if webhook else "connect to"} it, put this into its configuration:
 
 [lark]
 domain = "{api.domain}"

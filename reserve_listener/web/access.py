@@ -172,7 +172,7 @@ class Guard:
             return self._refused(
                 scope,
                 HTTPStatus.MISDIRECTED_REQUEST,
-                "this daemon does not know itself by that name (Host); add it to status.allowed_hosts",
+                "this host name (Host) is not one of the daemon's; add it to status.allowed_hosts",
             )
         if not self._access.has_token:
             return None

@@ -81,6 +81,12 @@ def test_all_wants_yes_where_nobody_can_be_asked(folder: Path, action: tuple[str
     assert states(folder) == ([] if action[1] == "drop" else ["pending", "pending"])
 
 
+def test_a_span_is_told_as_a_time_ago(folder: Path) -> None:
+    """The filters come back in words: a span as `2h ago`, a time as it was given."""
+    asked = cli(folder, "dead-letters", "retry", "--since", "2h", "--until", "2999-01-01", "--dry-run")
+    assert "dead letters stored since 2h ago, stored before 2999-01-01" in asked.stdout
+
+
 def test_drop_wants_yes_even_with_a_filter(folder: Path) -> None:
     """What `drop` takes away nothing brings back: exit 2 without a terminal, whatever the filter."""
     refused = cli(folder, "dead-letters", "drop", "one")

@@ -93,7 +93,7 @@ def test_the_status_section_is_looked_at(config: Path, tmp_path: Path) -> None:
     """Where the page is and for whom; a token that others can read, and a certificate that is none."""
     text = config.read_text()
     config.write_text(text + "[status]\n")
-    assert "http://127.0.0.1:9464, reads for everybody on this machine" in run("check", "-c", config)[1]
+    assert "http://127.0.0.1:9464, everybody on this machine may read" in run("check", "-c", config)[1]
     token = tmp_path / "token"
     token.write_text("t0ken-of-the-page")
     token.chmod(0o644)

@@ -171,7 +171,7 @@ def test_the_demo_ends_by_itself_with_0(transport: str) -> None:
     assert done.returncode == 0, done.stderr
     assert re.search(r"^  page      http://127\.0\.0\.1:\d+/ ", done.stdout, re.MULTILINE)
     assert done.stdout.count("→ answered 200") == 2
-    assert done.stdout.count("→ found to be changed") == 3
+    assert done.stdout.count("→ found changed") == 3
     assert done.stdout.count("     ✓") == 15
     assert done.stdout.count("A 座 / 1F / ") == 5, "the daemon has asked for names"
     assert '"origin": "reconcile"' in done.stdout

@@ -105,7 +105,7 @@ def _status(status: StatusConfig) -> str:
         try_certificate("tls_cert_file", status.tls_cert_file, "tls_key_file", status.tls_key_file)
     tls = "https" if status.tls_cert_file is not None else "http"
     guarded = status.token is not None or status.token_file is not None
-    who = "with the token" if guarded else "reads for everybody on this machine, no actions: no token_file"
+    who = "with the token" if guarded else "everybody on this machine may read; no actions without token_file"
     return f"{tls}://{status.listen}, {who}"
 
 

@@ -28,7 +28,7 @@ ENGLISH: Final[Words] = {
     "metrics": "Metrics",
     "api": "API",
     "new_changes": "The page has new changes",
-    "stale": "The daemon does not answer at the moment. What you see is old; the page keeps trying.",
+    "stale": "The daemon is not answering. What you see may be out of date; the page keeps trying.",
     # -- is it well
     "ok": "All is well",
     "degraded": "Needs a look",
@@ -42,35 +42,35 @@ ENGLISH: Final[Words] = {
     "more_troubles": "and {} more",
     "to_deliveries": "Go to Deliveries",
     "said": "The daemon says:",
-    "connection_reason": "not connected to the platform, so no changes are heard",
-    "connection_hint": "The daemon keeps trying by itself, and the platform sends what happens meanwhile again for some"
-    " 7 hours. If it lasts, show the line below to whoever looks after the app.",
+    "connection_reason": "not connected to the platform, so no changes arrive",
+    "connection_hint": "The daemon keeps trying by itself, and for some 7 hours the platform sends again what it missed."
+    " If this lasts, show the line below to whoever looks after the app.",
     "problem_reason": "changes cannot be stored and are refused",
     "problem_hint": "The platform sends them again after 15 s, 5 min, 1 h and 6 h. Make the store writable before then:"
     " is the disk full, or are its rights wrong?",
-    "silent_reason": "the store does not tell what is in it",
-    "silent_hint": "Changes are still taken; sinks and counts are missing here. If it lasts, see how busy the store's disk"
-    " or database is.",
+    "silent_reason": "the store cannot be read",
+    "silent_hint": "Changes are still accepted, but sinks and counts are missing here. If this lasts, see how busy the"
+    " store's disk or database is.",
     "gap_reason": "changes may have been missed while the daemon was offline",
-    "gap_hint": "All rooms and levels are being compared with the platform. What has changed meanwhile then shows here, and is"
-    " delivered, like any other change.",
-    "gap_hint_by_hand": "Nothing compares the rooms with the platform: turn rooms.reconcile on in the configuration, or look"
-    " through the rooms by hand. This goes away after a day.",
+    "gap_hint": "All rooms and levels are being compared with the platform. Changes from that time will show here and be"
+    " delivered like any other.",
+    "gap_hint_by_hand": "Nothing compares the rooms with the platform: turn on rooms.reconcile in the configuration, or look"
+    " through the rooms by hand. This message goes away after a day.",
     "filling_reason": "the store is nearly full",
     "filling_hint": "Lower store.retention_days or raise store.max_size_mb in the configuration.",
-    "down_reason": "{} does not take anything",
-    "down_hint": "Its deliveries wait and go out as soon as it is back. Look after the receiver, then see whether it"
+    "down_reason": "{} is not accepting anything",
+    "down_hint": "Its deliveries wait and go out as soon as it is back. Repair the receiver, then see whether it"
     " answers: reserve-listener sinks test {}",
     "misconfigured_reason": "{} is set up wrongly",
     "misconfigured_hint": "Its deliveries wait. Check its address and credentials in the configuration, then try it:"
     " reserve-listener sinks test {}",
     "failing_reason": "{} keeps failing",
-    "failing_hint": "Its deliveries are tried again. To see what it answers: reserve-listener sinks test {}",
+    "failing_hint": "Its deliveries are retried. To see what it answers: reserve-listener sinks test {}",
     "disabled_reason": "{} is disabled",
     "disabled_hint": "Its deliveries wait. Enable it under Deliveries, or with: reserve-listener sinks enable {}",
     "dead_letters_reason": "{} deliveries were given up",
     "dead_letters_reason_1": "{} delivery was given up",
-    "dead_letters_hint": "Deliveries says why. Once the cause is mended, retry them there, or drop them for good.",
+    "dead_letters_hint": "The Deliveries page says why. Once the cause is fixed, retry them there, or drop them for good.",
     "store_unread": "The store cannot be read at the moment, so changes and rooms are not shown. The page tries again.",
     # -- the feed
     "today": "Today",
@@ -135,8 +135,8 @@ ENGLISH: Final[Words] = {
     "connected": "connected",
     "not_connected": "not connected",
     "no_gaps": "no long interruption",
-    "gap": "{} to {}: changes of this time may be lost",
-    "gap_found": "{} to {}: afterwards {} changes were found by asking",
+    "gap": "{} to {}: changes from this time may be lost",
+    "gap_found": "{} to {}: {} changes were found by asking afterwards",
     "gap_not_read": "; rooms and levels that could not be read: {}",
     "now": "now",
     "counting": "Being counted. Look again in a moment.",
@@ -189,12 +189,12 @@ ENGLISH: Final[Words] = {
     "bookable_always": "Bookable all day",
     "all_day": "all day",
     "history": "History",
-    "no_history": "Nothing has changed since it is known.",
+    "no_history": "No changes since it became known.",
     "revision": "Revision {}",
-    "gone_since": "It was deleted in the platform (known since {}). What was known of it stays here.",
+    "gone_since": "It was deleted on the platform (noticed {}). What was known of it stays here.",
     "unknown_place": "Nothing is known of this room or level yet.",
-    "not_found": "Nothing is known here",
-    "not_found_detail": "No room or level has the id “{}”. It may never have changed since the daemon runs.",
+    "not_found": "Unknown room or level",
+    "not_found_detail": "No known room or level has the id “{}”. Perhaps it has not changed since the daemon was installed.",
     "tenant": "Tenant",
     "what_changed": "What",
     "before": "Before",
@@ -232,15 +232,15 @@ ENGLISH: Final[Words] = {
     "token": "Token",
     "wrong_token": "That is not the token.",
     "too_many": "Too many wrong tokens. Try again in {}.",
-    "stale_form": "This form was too old and nothing was done. Please do it again.",
+    "stale_form": "This form had expired, so nothing was done. Please try again.",
     "error": "That did not work",
     "back": "Back to the page",
     "no_page": "There is no such page",
-    "no_page_detail": "Nothing is at this address. It may be mistyped, or a link may be old.",
-    "wrong_host": "Not under this name",
-    "wrong_host_detail": "This daemon does not know itself by the name in the address. Whoever looks after it can add the"
-    " name to status.allowed_hosts in its configuration.",
-    "bug_detail": "The daemon has come upon a bug of its own. Its log says more (status.failed).",
+    "no_page_detail": "There is nothing at this address. It may be mistyped, or the link may be old.",
+    "wrong_host": "Not at this name",
+    "wrong_host_detail": "The daemon does not serve the page under the host name in the address. Its administrator can add"
+    " the name to status.allowed_hosts in the configuration.",
+    "bug_detail": "A bug in the daemon. Its log says more (status.failed).",
 }
 
 CHINESE: Final[Words] = {

@@ -248,7 +248,7 @@ async def test_a_page_that_is_old_says_so(page: Page) -> None:
         await page.open(str(client.base_url))
         await page.until("document.querySelector('#stale').hidden")
     await page.until("!document.querySelector('#stale').hidden")
-    assert "What you see is old" in await page.text("#stale")
+    assert "What you see may be out of date" in await page.text("#stale")
     actions.how.update(DEAF)
     async with served(a_site(actions=actions, reads=Reads(nothing)), listen=f"127.0.0.1:{port}"):
         await page.until("document.querySelector('#verdict').textContent.includes('Not working')")

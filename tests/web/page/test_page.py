@@ -264,14 +264,14 @@ async def test_a_room_that_is_gone_says_so(backend: Backend) -> None:
     """Its history stays, and it is marked everywhere."""
     async with office(backend) as (store, client):
         await store.mark_gone("room", "omm_ada")
-        assert "It was deleted in the platform (known since" in await text_of(client, "/scopes/omm_ada")
+        assert "It was deleted on the platform (noticed" in await text_of(client, "/scopes/omm_ada")
         assert "3F-Ada Tower B › 3F deleted" in await text_of(client, "/")
 
 
 async def test_a_room_that_nobody_knows_is_not_found(backend: Backend) -> None:
     """In words, with 404; ids that a browser would take for parts of the path have a page too."""
     async with office(backend) as (store, client):
-        assert "No room or level has the id “omm_nowhere”." in await text_of(
+        assert "No known room or level has the id “omm_nowhere”." in await text_of(
             client, "/scopes/omm_nowhere", status=404
         )
         await append(store, changed("ev-dots", "..", now_ms()))
@@ -354,7 +354,7 @@ async def test_a_sink_that_is_down_is_told_in_words(backend: Backend) -> None:
     async with office(backend, actions=told) as (_store, client):
         text = await text_of(client, "/")
         assert re.search(
-            r"Needs a look booking does not take anything · since \S+ .*\d\d:\d\d UTC\S* \(.* ago\)",
+            r"Needs a look booking is not accepting anything · since \S+ .*\d\d:\d\d UTC\S* \(.* ago\)",
             text,
         )
         assert "nothing is lost" in text
@@ -376,7 +376,7 @@ async def test_a_gap_and_a_silent_store_are_told_as_they_are(backend: Backend) -
         assert "nothing is lost" not in text
         told.how["reasons"] = [silent]
         text = await text_of(client, "/")
-        assert "the store does not tell what is in it" in text
+        assert "the store cannot be read" in text
         assert "Where changes go Not known at the moment." in text
         assert "nothing is lost" not in text
         assert "可能有遗漏" not in await text_of(client, "/", language="zh")
@@ -403,10 +403,10 @@ async def test_no_connection_and_no_store_are_failing(backend: Backend) -> None:
     )  # fmt: skip
     async with office(backend, actions=told) as (_store, client):
         text = await text_of(client, "/")
-        assert "Not working not connected to the platform, so no changes are heard · since" in text
+        assert "Not working not connected to the platform, so no changes arrive · since" in text
         assert "changes cannot be stored and are refused" in text
         assert "as yet unknown" in text
-        assert "afterwards 3 changes were found by asking" in text
+        assert "3 changes were found by asking afterwards" in text
 
 
 async def test_a_store_that_cannot_be_read_is_said(backend: Backend) -> None:
