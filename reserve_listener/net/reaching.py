@@ -13,12 +13,12 @@ from reserve_listener.errors import ConfigError
 from reserve_listener.net.causes import chain, said_by_system, system_says
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from reserve_listener.net.proxies import Proxy
 
 _PORTS: Final = {"http": 80, "ws": 80, "https": 443, "wss": 443}
-_TRUST: Final = "the clock, and whether a proxy intercepts TLS: if so, set SSL_CERT_FILE to its certificates"
+_TRUST: Final = ("the clock", "whether a proxy intercepts TLS: if so, set SSL_CERT_FILE to its certificates")
 
 
 class UnreachableError(Exception):
@@ -103,16 +103,26 @@ class Reaching:
     def _hint(self, step: Step) -> str:
         if self._proxy is not None and step in (Step.LOOKUP, Step.CONNECT, Step.PROXY):
             return f"check {self._proxy.source}"
-        check = f"check {self._setting}, " if self._setting else "the platform names this address: check "
-        needed, between = "", "a firewall"
-        if self._proxy_key is not None:
-            needed = f", and whether this machine needs a proxy ({self._proxy_key} or HTTPS_PROXY)"
-            between += f", or {self._proxy.source if self._proxy is not None else self._proxy_key}"
-        return check + {
-            Step.LOOKUP: "this machine's DNS",
-            Step.CONNECT: f"the firewall{needed}",
-            Step.TLS: _TRUST,
-        }.get(step, f"and what is in between: {between}")
+        named = "" if self._setting else "the platform names this address: "
+        return f"{named}check {_listed([*filter(None, [self._setting]), *self._suspects(step)])}"
+
+    def _suspects(self, step: Step) -> Sequence[str]:
+        if step is Step.LOOKUP:
+            return ["this machine's DNS"]
+        if step is Step.TLS:
+            return _TRUST
+        if step is not Step.CONNECT:
+            proxy = self._proxy.source if self._proxy is not None else self._proxy_key
+            return [f"what is in between: a firewall{f', or {proxy}' if self._proxy_key is not None else ''}"]
+        if self._proxy_key is None:
+            return ["the firewall"]
+        return ["the firewall", f"whether this machine needs a proxy ({self._proxy_key} or HTTPS_PROXY)"]
+
+
+def _listed(things: Sequence[str]) -> str:
+    """`a, b, and c`."""
+    *most, last = things
+    return f"{', '.join(most)}{',' * (len(most) > 1)} and {last}" if most else last
 
 
 def _place(host: str, port: int) -> str:

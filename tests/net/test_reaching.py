@@ -13,6 +13,7 @@ import pytest
 from starlette.responses import Response
 
 from reserve_listener.net.proxies import VARIABLES
+from reserve_listener.net.reaching import Reaching, Step, UnreachableError
 from reserve_listener.net.resolver import Question, Resolver
 from reserve_listener.simulator import Faults, Simulator, patience, sample_event
 from reserve_listener.transports.long_connection import connection, endpoint
@@ -135,6 +136,27 @@ async def test_a_lookup_by_the_daemons_own_resolver(
     failure = await OF[kind](f"{kind}s://platform.example", proxy=proxy)
     name = "platform.example" if proxy is None else "the proxy proxy.example"
     assert failure.reason == (f"DNS lookup of {name} failed: the name server does not answer within 0.05 s")
+
+
+@pytest.mark.parametrize(
+    ("step", "keys", "said"),
+    [
+        (Step.LOOKUP, {"setting": "servers"}, "check servers and this machine's DNS"),
+        (Step.LOOKUP, {"setting": None}, "the platform names this address: check this machine's DNS"),
+        (Step.CONNECT, {"setting": "servers", "proxy_key": None}, "check servers and the firewall"),
+        (Step.CONNECT, {"setting": "url"}, "check url, the firewall, and whether this machine needs a proxy (lark.proxy or HTTPS_PROXY)"),
+        (Step.TLS, {"setting": "servers", "proxy_key": None}, "check servers, the clock, and whether a proxy intercepts TLS: if so, set SSL_CERT_FILE to its certificates"),
+        (Step.HTTP, {"setting": "url"}, "check url and what is in between: a firewall, or lark.proxy"),
+        (Step.WEBSOCKET, {"setting": None, "proxy_key": None}, "the platform names this address: check what is in between: a firewall"),
+    ],
+)  # fmt: skip
+def test_a_hint_is_a_sentence(step: Step, keys: dict[str, Any], said: str) -> None:
+    """However many things there are to look at, with and without a setting or a proxy."""
+    reaching = Reaching("https://platform.example", proxy=None, **keys)
+    reaching.step = step
+    with pytest.raises(UnreachableError) as caught, reaching.explained():
+        raise socket.gaierror if step is Step.LOOKUP else OSError
+    assert caught.value.hint == said
 
 
 @pytest.mark.parametrize("kind", OF)

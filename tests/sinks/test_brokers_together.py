@@ -134,7 +134,7 @@ async def test_check_reaches_and_sinks_test_tries_them(tmp_path: Path, bus: Bus,
         bus.servers["redis"].kill()
         online = (await asyncio.to_thread(ask, config, "check", "--online")).decode()
         port = bus.servers["redis"].port
-        assert "url, the firewall\n" in online
+        assert "url and the firewall\n" in online
         assert f'FAIL\tsink "redis"\tTCP connect to 127.0.0.1:{port} failed: Connection refused' in online, (
             online
         )

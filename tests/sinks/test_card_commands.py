@@ -35,7 +35,7 @@ async def said(config: Path, *arguments: str) -> str:
 async def test_sinks_test_posts_a_card_that_says_what_it_is(
     tmp_path: Path, server: HttpServer, way: str
 ) -> None:
-    """Without a daemon and through the one that runs: a card marked as a test, once each."""
+    """Without a daemon and through the one that runs: a card each, marked as a test and as nothing else."""
     async with Simulator() as platform:
         config = configured(tmp_path, platform, server, way, platform.group.add_bot())
         assert "group accepted the event test-" in await said(config, "sinks", "test", "group")
@@ -45,7 +45,7 @@ async def test_sinks_test_posts_a_card_that_says_what_it_is(
             assert await daemon.stop() == 0
         assert [message.kind for message in platform.group.messages] == ["interactive"] * 2
         for message in platform.group.messages:
-            (tag, *_) = message.content["header"]["text_tag_list"]
+            (tag,) = message.content["header"]["text_tag_list"]
             assert tag["text"]["content"] == "测试", texts(message.content)
 
 

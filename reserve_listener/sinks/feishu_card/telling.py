@@ -109,13 +109,13 @@ def told(body: Mapping[str, Any], look: Look) -> Told:
     is_late, is_found = data.get("superseded") is True, data.get("origin") == "reconcile"
     is_first = changes is None and not is_late
     at = moment(body.get("time"))
-    kinds = (
-        (body.get("test") is True, words.test),
+    special = (
         (is_late, words.late),
         (is_found, words.found),
         (is_first, words.first),
         (scope_type == "level", words.level),
     )
+    is_test = body.get("test") is True  # all else that it says is made up
     note = words.late_note if is_late else words.found_note if is_found and changes else "{}"
     return Told(
         scope=(scope_type, scope_id),
@@ -124,7 +124,7 @@ def told(body: Mapping[str, Any], look: Look) -> Told:
             words.unnamed["level" if scope_type == "level" else "room"].format(scope_id or "?"), LONGEST_NAME
         ),
         path=_path(data.get("scope_path")),
-        kinds=tuple(kind for is_so, kind in kinds if is_so),
+        kinds=(words.test,) if is_test else tuple(kind for is_so, kind in special if is_so),
         sentence=_sentence(data, changes, look),
         rows=tuple(_row(change, look) for change in changes or ()),
         at=at,
