@@ -434,3 +434,22 @@ async def test_a_replica_that_is_cut_off_tells_of_its_connection_to_the_end() ->
         await world.tick()
         assert world.alerts.firing() == []
         await until(lambda: len(set(world.told())) == 2)
+
+
+async def test_who_takes_over_finds_again_what_both_have_posted() -> None:
+    """Two replicas told of the same alert, one of them while it was cut off: the one that is left says in both places that it has ended."""
+    async with living(MarkingSink("ops")) as one, living(MarkingSink("ops")) as two:
+        one.store.replica, two.store.replica = "one", "two"
+        two.store.leads, two.store.is_cut_off = False, True
+        for world, seconds in ((one, 3600), (two, 3700)):
+            world.state = State("lost", 0.0)
+            await world.tick(seconds)
+        await until(lambda: len(one.told()) == len(two.told()) == 1)
+        assert one.told() != two.told()
+        await one.tick()  # it is remembered
+        two.store.kept, two.store.leads, two.store.is_cut_off = one.store.kept, True, False
+        await two.tick()
+        two.state = State("connected", 0.0)
+        await two.tick()
+        await until(lambda: len(two.told()) == 2)
+        assert two.sinks["ops"].given == [(), (*one.told(), two.told()[0])]  # type: ignore[attr-defined]

@@ -18,6 +18,7 @@ from reserve_listener.simulator import (
     patience,
     sample_event,
 )
+from reserve_listener.simulator.messages import CHAT
 from tests.conftest import NO_WAITS
 from tests.daemon_process import QUICK_ALERTS, ask, until
 from tests.postgres import SERVER
@@ -68,10 +69,16 @@ def refuse_events(one: Received) -> int | Answer:
 async def test_the_next_leader_tells_only_the_end(
     tmp_path: Path, platform: Simulator, server: HttpServer, receiver: Receiver
 ) -> None:
-    """The leader is killed while an alert fires: it is not sent again, and its end comes once, from the other replica."""
+    """The leader is killed while an alert fires: the other replica tells its end alone, in a group in the card of the dead one."""
     url = SERVER.database()
     receiver.answer = refuse_events
-    more = MORE.format(url=server.url)
+    more = f"""{MORE.format(url=server.url).replace('["ops"]', '["ops", "group"]')}
+[[sinks]]
+name = "group"
+type = "feishu_card"
+chat_id = "{CHAT}"
+events = false
+"""
     async with two_in_turn(tmp_path, url, platform, server.url, more=more, first=QUICK_ALERTS) as (one, two):
         await until(lambda: holder(url) == one.process.pid)
         await platform.push_many([sample_event(event_id=f"e{n}") for n in range(3)])
@@ -83,8 +90,11 @@ async def test_the_next_leader_tells_only_the_end(
         await until(lambda: leader(url) == str(two.process.pid))
         receiver.answer = 200
         await until(lambda: len(told(receiver)) > 1, 60)
+        (card,) = platform.group.messages
+        await until(lambda: card.updates == 1)
         assert await two.stop() == 0
     assert told(receiver) == ["sink_down firing", "sink_down resolved"]
+    assert platform.group.messages == [card]
 
 
 async def test_one_tells_that_another_is_not_connected(
