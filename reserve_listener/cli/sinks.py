@@ -14,7 +14,7 @@ from reserve_listener.text import visible
 
 if TYPE_CHECKING:
     from reserve_listener.config import Located
-    from reserve_listener.web.answers import SampleResult, SinkStatus
+    from reserve_listener.web.answers import SampleResult, Status
 
 sinks_app = typer.Typer(
     help="List the sinks, where events go; test, disable or enable one.",
@@ -53,7 +53,7 @@ def list_sinks(config: ConfigOption = None, as_json: JsonOption = False) -> None
     except NoAnswerError as error:
         typer.echo(f"warning: {error}; this is what the store knows", err=True)
         answer = None
-    rows = to_builtins(_stored(store) if answer is None else answer.sinks)
+    rows = to_builtins((answer or _stored(store)).sinks)
     print_list(rows, COLUMNS, as_json=as_json, nothing="No sinks.")
 
 
@@ -197,9 +197,10 @@ def _log_to_stderr(secrets: tuple[str, ...]) -> None:
     )
 
 
-def _stored(url: str) -> "list[SinkStatus]":
-    from reserve_listener.daemon.snapshot import described
-    from reserve_listener.store import open_reader
+def _stored(url: str) -> "Status":
+    """What the store knows, and replicas on other machines have told it."""
+    from reserve_listener.daemon.elsewhere import without_answer
+    from reserve_listener.store import backend, open_reader
 
     with open_reader(url) as store:
-        return [described(sink, None) for sink in store.sinks() if sink.configured or sink.dead]
+        return without_answer(backend(url).name, store.insight(gaps_since_ms=0))

@@ -90,7 +90,7 @@ def _look(store: str) -> "Status":
         return _unanswered(
             store, process, text, "it may just be starting or stopping; if the socket was removed, restart it"
         )
-    return _stopped(store)
+    return _without_answer(store)
 
 
 def _unanswered(store: str, process: str | None, reason: str, hint: str) -> "Status":
@@ -101,21 +101,30 @@ def _unanswered(store: str, process: str | None, reason: str, hint: str) -> "Sta
 
     why = Reason(part="daemon", since=None, reason=reason, hint=hint)
     pid = int(process) if process is not None and process.isdecimal() else None
-    return replace(_stopped(store), status="failing", reasons=[why], pid=pid)
+    found = _without_answer(store)
+    others = (
+        found.reasons if found.status != "stopped" else []
+    )  # replicas on other machines do what this one does not
+    status = "degraded" if found.status in {"ok", "degraded"} else "failing"
+    return replace(found, status=status, reasons=[why, *others], pid=pid)
 
 
-def _stopped(store: str) -> "Status":
-    """No daemon: what the store knows, if there is one."""
+def _without_answer(store: str) -> "Status":
+    """What can be said of a store while no daemon on this machine says more."""
+    from reserve_listener.daemon.elsewhere import unknown, without_answer
     from reserve_listener.daemon.snapshot import stopped
     from reserve_listener.errors import ReserveListenerError
     from reserve_listener.store import backend, open_reader
 
-    name = backend(store).name
+    found = backend(store)
     try:
         with open_reader(store) as reader:
-            return stopped(name, reader.insight(gaps_since_ms=0))
+            insight = reader.insight(gaps_since_ms=0)
     except ReserveListenerError as error:
-        return stopped(name, None, problem=str(error))
+        if found.files:
+            return stopped(found.name, None, problem=str(error))
+        return unknown(found.name, str(error))  # daemons may run on other machines
+    return without_answer(found.name, insight)
 
 
 def _json(found: "Status", *, indent: int | None) -> str:

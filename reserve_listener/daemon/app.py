@@ -232,6 +232,7 @@ class App:
             self._workers,
             redact=self._logs.redact,
             reconciling=self._rooms.reconcile_status,
+            replica=self._store.replica,
         )
         self._alerts = self._make_alerts()
         self._store.told = self._alerts.of_itself
@@ -431,6 +432,7 @@ class App:
             ("READY=1",) if (state.is_receiving or state.name == "waiting") and not self._reloading else ()
         )
         self._health.on_state(state)
+        self._store.tell()
         self._notifier.send(*ready, f"STATUS={self._health.connection()}")
 
     async def _app_known(self) -> bool:

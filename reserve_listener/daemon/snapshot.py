@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from reserve_listener import __version__
 from reserve_listener.clock import rfc3339, wall_ms
 from reserve_listener.daemon import verdict
+from reserve_listener.daemon.alerts.replicas import health_of, others, sinks_of
 from reserve_listener.errors import StoreError
 from reserve_listener.model import MIB, PENDING, Insight, State
 from reserve_listener.web import answers
@@ -28,6 +29,7 @@ from reserve_listener.web.rows import attempt_shown
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from reserve_listener.daemon.alerts.conditions import SinkNow
     from reserve_listener.delivery import SinkHealth, Workers
     from reserve_listener.model import FailedDelivery, SinkState
     from reserve_listener.protocols import Transport
@@ -44,7 +46,7 @@ STORE_TIMEOUT_S: Final = 2.0
 
 
 class Health:
-    """Looks at the parts, and changes nothing. `redact` masks what is secret."""
+    """Looks at the parts, and changes nothing. `redact` masks what is secret; `replica`: who this daemon is among several."""
 
     def __init__(
         self,
@@ -55,12 +57,14 @@ class Health:
         *,
         redact: Callable[[str], str],
         reconciling: Callable[[], ReconcileStatus | None] = lambda: None,
+        replica: str | None = None,
     ) -> None:
         self._app_id = app_id
         self._reconciling = reconciling
         self._store = store
         self._transport = transport
         self._workers = workers
+        self._replica = replica
         self._redact = redact
         self._started = time.monotonic()
         self._silent_since_ms = store.now_ms()
@@ -115,7 +119,9 @@ class Health:
         open_gaps = verdict.open_gaps(
             insight.gaps, now_ms=self._store.now_ms(), reconciles=self._reconciles()
         )
-        sinks = [self._sink(sink) for sink in insight.sinks if sink.configured]
+        told = list(others(insight.replicas, self._replica))
+        elsewhere = sinks_of(told)
+        sinks = [self._sink(sink, elsewhere.get(sink.name)) for sink in insight.sinks if sink.configured]
         dead = sum(sink.dead for sink in insight.sinks)
         failing = [*self._not_connected(), *self._not_taking(problem)]
         degraded = [
@@ -123,6 +129,7 @@ class Health:
             *verdict.missed(open_gaps, reconciles=self._reconciles()),
             *verdict.troubled_sinks(sinks, now_ms=self._store.now_ms()),
             *self._dead_letters(dead, insight),
+            *verdict.deaf_replicas(told, now_ms=self._store.now_ms()),
             *verdict.different_sinks(insight.replicas),
             *self._filling(insight),
         ]
@@ -193,9 +200,12 @@ class Health:
             reconnects_last_hour=sum(ms > hour_ago for ms in again),
         )
 
-    def _sink(self, sink: SinkState) -> SinkStatus:
+    def _sink(self, sink: SinkState, elsewhere: SinkNow | None) -> SinkStatus:
+        """As whoever works it knows it: this daemon, or another replica (`elsewhere`)."""
         worker = self._workers.worker(sink.name)
         health = None if worker is None else worker.health
+        if elsewhere is not None:
+            health = health_of(elsewhere)
         if health is not None and health.state == "ok":
             health = self.alerts_to(sink.name) or health
         return described(sink, health, redact=self._redact)

@@ -12,8 +12,9 @@ from reserve_listener.clock import rfc3339
 from reserve_listener.web.answers import Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
+    from reserve_listener.daemon.alerts.replicas import Told
     from reserve_listener.model import Replica, State
     from reserve_listener.web.answers import SinkStatus
 
@@ -27,6 +28,9 @@ FILLING: Final = 0.7
 
 GAP_LEFT_MS: Final = 24 * 3600 * 1000
 """A gap that nothing will look into is told for so long: longer would not bring anything back."""
+
+DEAF_MS: Final = 60_000
+"""A replica that starts or reconnects is connected before that."""
 
 LATE_MS: Final = 300_000
 """A sink that fails for so long is late; what a restarted receiver refuses for a minute is not worth waking anybody."""
@@ -127,6 +131,18 @@ def dead_letters(count: int, *, since_ms: int | None) -> Iterator[Reason]:
             reason="1 delivery was given up" if count == 1 else f"{count} deliveries were given up",
             hint="to see why, run: reserve-listener dead-letters list; then retry or drop them",
         )
+
+
+def deaf_replicas(told: Iterable[tuple[Replica, Told]], *, now_ms: int) -> Iterator[Reason]:
+    """Some hear nothing, while others do: the platform sends to those."""
+    for replica, one in told:
+        if one.deaf_since_ms is not None and now_ms - one.deaf_since_ms >= DEAF_MS:
+            yield Reason(
+                part=f"replica {replica.host}",
+                since=rfc3339(one.deaf_since_ms),
+                reason=f"process {replica.pid} is not connected: {one.connection}",
+                hint=one.hint,
+            )
 
 
 def different_sinks(replicas: Sequence[Replica]) -> Iterator[Reason]:

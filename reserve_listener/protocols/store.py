@@ -406,6 +406,9 @@ class Store(
     on_doubt: Callable[[], None]
     """Called on the loop when a scope is to be read again (`in_doubt`)."""
 
+    def tell(self) -> None:
+        """Something has changed of which `told` or `connection` tells: the others learn of it soon. Does not wait."""
+
     async def ended(self) -> None:
         """Returns when the store was closed; raises why it ended by itself."""
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from reserve_listener.daemon.alerts.conditions import SinkNow  # noqa: TC001  # msgspec looks at it
+from reserve_listener.delivery import SinkHealth
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -25,6 +26,10 @@ class Told(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     connection: str = ""
     """In words, with who it is."""
     hint: str | None = None
+    deaf_since_ms: int | None = None
+    """Since when it hears nothing, whoever tells that; None while it does."""
+    reconciles: bool = False
+    """Whether it compares the rooms with the platform after a gap, if it is the one that does."""
     sinks: dict[str, SinkNow] = {}
     """As its workers know them."""
 
@@ -37,6 +42,12 @@ def others(replicas: Iterable[Replica], own: str | None) -> Iterator[tuple[Repli
                 yield replica, msgspec.json.decode(replica.told, type=Told)
             except msgspec.MsgspecError:
                 continue
+
+
+def health_of(sink: SinkNow) -> SinkHealth:
+    """The same as that of a worker in this process."""
+    state = "disabled" if sink.state == "gone" else sink.state
+    return SinkHealth(state=state, last_error=sink.error, failing_since_ms=sink.since_ms)
 
 
 def sinks_of(told: Iterable[tuple[Replica, Told]]) -> dict[str, SinkNow]:

@@ -190,6 +190,8 @@ class Alerts:
                 silent_since_ms=None if state.is_receiving or is_told else self._connection.silent_since_ms,
                 connection=self._connected(),
                 hint=state.hint,
+                deaf_since_ms=None if state.is_receiving else self._connection.silent_since_ms,
+                reconciles=self._reconciles(),
                 sinks={name: self._seen(health) for name, health in self._workers.health().items()},
             )
         )

@@ -288,6 +288,10 @@ def is_conflict(error: BaseException) -> bool:
 
 
 def told(error: psycopg.Error) -> str:
-    """What the server, or the way there, says is wrong: one line."""
-    text = error.diag.message_primary or str(error)
-    return " ".join(text.split()) or type(error).__name__
+    """What the server, or the way there, says is wrong, on one line and without a full stop.
+
+    libpq's advice, in lines that begin with a tab, is left out: what to do is said by whoever knows the configuration.
+    """
+    lines = (error.diag.message_primary or str(error)).splitlines()
+    text = "; ".join(" ".join(line.split()) for line in lines if line.strip() and not line.startswith("\t"))
+    return text.rstrip(".?!") or type(error).__name__

@@ -238,6 +238,10 @@ class PostgresStore(SqlStore):
         elif seen.newest != last.newest:
             self.on_commit()
 
+    def tell(self) -> None:
+        """See `Store.tell`."""
+        self._beat_now.set()
+
     def _forget_removed(self) -> None:
         """Of all replicas one does, again and again: the last that had a sink may have gone without a word."""
         if self.leads(RETENTION) and (self._forgetting is None or self._forgetting.done()):

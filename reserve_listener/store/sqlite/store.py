@@ -268,6 +268,9 @@ class SqliteStore(SqlStore):
 
     # -- alerts --------------------------------------------------------------------------------------------------------
 
+    def tell(self) -> None:
+        """See `Store.tell`: there are no others."""
+
     @property
     def replica(self) -> str | None:
         """See `StoreAlerts.replica`: there is but one daemon."""
