@@ -65,6 +65,9 @@ IO_THREADS: Final = 8
 the API, a reload, the alerts' file, certificates for the connection and for the heartbeat. Two remain for work without a disk,
 such as the text of /metrics.
 """
+OPENING_TOLD_S: Final = 10.0
+"""How often systemd is told that the store is still being opened."""
+
 STOP_MARGIN_S: Final = 15.0
 """What a stop may take beyond the drain: verdicts, answers, closing."""
 
@@ -154,15 +157,26 @@ class App:
             self._notifier.close()
 
     async def _open(self, url: str, filters: Mapping[str, SinkFilter]) -> None:
-        """A store on a server that is away is waited for."""
-        self._store = await open_store(
-            url,
-            list(filters),
-            filters,
-            max_bytes=round(self._config.store.max_size_mb * MIB),
-            complete=completing(self._config.lark.tells_in, self._directory),
-            directory=self._directory,
-        )
+        """A store on a server that is away is waited for, and one of an older version is migrated: both may take long."""
+        telling = asyncio.create_task(self._tell_opening(backend(url).name), name="opening")
+        try:
+            self._store = await open_store(
+                url,
+                list(filters),
+                filters,
+                max_bytes=round(self._config.store.max_size_mb * MIB),
+                complete=completing(self._config.lark.tells_in, self._directory),
+                directory=self._directory,
+            )
+        finally:
+            telling.cancel()
+
+    async def _tell_opening(self, store: str) -> None:
+        """A restart would not help, so systemd is asked for time as long as it takes."""
+        while True:
+            self._notifier.extend(3 * OPENING_TOLD_S)
+            self._notifier.status(f"opening the store {store}")
+            await asyncio.sleep(OPENING_TOLD_S)
 
     async def _serve(self, signals: Signals) -> None:
         running = [

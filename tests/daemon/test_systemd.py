@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from typing import TYPE_CHECKING
 
@@ -9,9 +10,11 @@ import pytest
 from hypothesis import given, strategies as st
 
 from reserve_listener.daemon.systemd import Notifier
+from tests.daemon_process import running, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 NOTIFY_BYTES = 4096
 """What systemd reads of a datagram (NOTIFY_BUFFER_MAX)."""
@@ -41,3 +44,20 @@ def test_a_text_is_one_assignment_whatever_it_holds(systemd: socket.socket, text
     first, second = datagram.decode().splitlines()
     assert first == "WATCHDOG=1"
     assert second.startswith("STATUS=")
+
+
+async def test_a_start_that_waits_for_its_database_is_not_restarted(
+    tmp_path: Path, systemd: socket.socket
+) -> None:
+    """Systemd is asked for more time, and shows what is waited for, without the password."""
+    config = tmp_path / "config.toml"
+    store = "postgresql://somebody:s3cret-word@127.0.0.1:1/nowhere"
+    config.write_text(f'[lark]\napp_id = "cli_x"\napp_secret = "not-needed-here"\n[store]\nurl = "{store}"\n')
+    async with running(tmp_path, config, environ={"NOTIFY_SOCKET": systemd.getsockname()}) as daemon:
+        await until(lambda: any(line["event"] == "store.unreachable" for line in daemon.log()))
+        told = [await asyncio.to_thread(systemd.recv, 100_000) for _ in range(2)]
+        assert told == [
+            b"EXTEND_TIMEOUT_USEC=30000000",
+            b"STATUS=opening the store postgresql://somebody@127.0.0.1:1/nowhere",
+        ]
+        assert await daemon.stop() == 0
