@@ -60,7 +60,13 @@ class ControlServer:
             listener.listen(BACKLOG)
             self._listener = listener
         except OSError as error:
-            log.warning("control.unavailable", path=str(self._path), error=str(error))
+            log.warning(
+                "control.unavailable",
+                path=str(self._path),
+                error=error.strerror or str(error),
+                hint="commands on this machine cannot ask this daemon. Remove what is in the way, or give the daemon a folder"
+                " of its own (with PostgreSQL: $RUNTIME_DIRECTORY), and restart it",
+            )
 
     async def serve(self, actions: Actions) -> None:
         """Answer from now on."""

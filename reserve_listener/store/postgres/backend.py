@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import stat
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,12 +48,13 @@ class PostgresBackend:
 
     @property
     def control_sockets(self) -> Sequence[Path]:
-        """See `Backend.control_sockets`."""
-        return sorted(self._sockets.glob(f"{self._socket}-*.sock"))
+        """See `Backend.control_sockets`. In a folder that all may write to, anybody may put one in their place."""
+        return sorted(path for path in self._sockets.glob(f"{self._socket}-*.sock") if _is_own_socket(path))
 
     @property
     def _sockets(self) -> Path:
-        return Path(os.environ.get("RUNTIME_DIRECTORY") or tempfile.gettempdir())
+        folders = os.environ.get("RUNTIME_DIRECTORY", "").split(":")  # systemd names all that a unit has
+        return Path(folders[0] or tempfile.gettempdir())
 
     @property
     def _socket(self) -> str:
@@ -73,11 +76,12 @@ class PostgresBackend:
         return store
 
     def _forget_killed(self) -> None:
-        """Sockets that daemons left when they were killed."""
+        """Sockets that daemons left when they were killed. One that cannot be removed is in nobody's way."""
         for path in self.control_sockets:
             number = path.stem.rpartition("-")[2]
             if number.isdecimal() and not _runs(int(number)):
-                path.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):
+                    path.unlink()
 
     def reader(self) -> PostgresReader:
         """See `Backend.reader`."""
@@ -148,10 +152,19 @@ class PostgresBackend:
         return copying.copy_of(self._target, source)
 
 
+def _is_own_socket(path: Path) -> bool:
+    """This user's. The folder's owner may do there what they like anyway, and gets what root makes in it."""
+    try:
+        found, folder = path.lstat(), path.parent.stat()
+    except OSError:  # its daemon has just ended
+        return False
+    return stat.S_ISSOCK(found.st_mode) and found.st_uid in {os.geteuid(), folder.st_uid}
+
+
 def _runs(pid: int) -> bool:
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):  # a number that no process can have
         return False
     except OSError:  # another user's, for instance
         return True
