@@ -288,6 +288,13 @@ class StoreUpkeep(Protocol):
     async def prune_history(self, before_ms: int) -> tuple[int, bool]:
         """Drop a chunk of the history that was stored before that time: how many events', and whether that was all."""
 
+    async def forget(self, before_ms: int, *, history_before_ms: int | None) -> bool:
+        """Drop a chunk of what else is of no use any more; whether that was all.
+
+        Pauses of sinks that ended before the first time and count for nothing that waits, gaps that ended before the second
+        (None: none), and requests that nobody follows.
+        """
+
 
 class StorePresence(Protocol):
     """Which app was connected, and when: what a restart has to know. For the connection."""

@@ -89,6 +89,7 @@ class Retention:
             dropped = await self._drop_history(self._ages.ago_ms(self._history_ms), until_bytes=None)
             if dropped:
                 log.info("store.history_pruned", entries=dropped)
+        await self._forget()
         size, bound = await self._store.measure(), self._store.max_bytes
         if bound is None:
             return
@@ -123,6 +124,13 @@ class Retention:
                 break
             await self._sleep(BREATH_S)
         return dropped
+
+    async def _forget(self) -> None:
+        history_before_ms = None if self._history_ms is None else self._ages.ago_ms(self._history_ms)
+        while not await self._store.forget(
+            self._ages.ago_ms(self._keep_ms), history_before_ms=history_before_ms
+        ):
+            await self._sleep(BREATH_S)
 
     async def _drop_history(self, before_ms: int, *, until_bytes: int | None) -> int:
         over, dropped = False, 0

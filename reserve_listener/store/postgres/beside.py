@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from reserve_listener.store.postgres.connection import Connection
     from reserve_listener.store.postgres.schema import Target
     from reserve_listener.store.shared.operations import Operation
+
+T = TypeVar("T")
 
 
 def operate(
@@ -45,7 +47,7 @@ def operate(
         step = work.first()
         while not step.done:
             step = _done(connection, partial(work.step, step), dry_run=dry_run)
-        return int(step.count)
+        return step.count
 
 
 def disable_sink(target: Target, name: str, reason: str) -> bool:
@@ -55,7 +57,7 @@ def disable_sink(target: Target, name: str, reason: str) -> bool:
         return connection.execute(sql.DISABLE_SINK, (told_ms(connection), reason, name)).rowcount > 0
 
     with _connected(target) as connection:
-        return bool(_done(connection, disable))
+        return _done(connection, disable)
 
 
 def enable_sink(target: Target, name: str) -> bool:
@@ -66,15 +68,17 @@ def enable_sink(target: Target, name: str) -> bool:
         return connection.execute(sql.ENABLE_SINK, (name,)).rowcount > 0
 
     with _connected(target) as connection:
-        return bool(_done(connection, enable))
+        return _done(connection, enable)
 
 
-def _done(connection: Connection, work: Callable[[Any], Any], *, dry_run: bool = False) -> Any:
-    with connection.transaction(reads=dry_run):
+def _done(connection: Connection, work: Callable[[Any], T], *, dry_run: bool = False) -> T:
+    def done(connection: Connection) -> T:
         found = work(connection)
         if not dry_run:
             looking.reopened(COMMAND, connection)
-    return found
+        return found
+
+    return connection.do(done, reads=dry_run)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 import psycopg
 from psycopg.pq import PipelineStatus, TransactionStatus
@@ -24,11 +24,13 @@ from reserve_listener.store.postgres import dialect, waiting
 from reserve_listener.store.shared.medium import MediumError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from reserve_listener.store.postgres.waiting import BoundedConnection
 
 logging.getLogger("psycopg").setLevel(logging.CRITICAL)  # what it warns of is raised as well
+
+T = TypeVar("T")
 
 Values: TypeAlias = "Sequence[Any] | Mapping[str, Any]"
 
@@ -52,8 +54,10 @@ _NOT_THE_MEDIUM: Final = (psycopg.DataError, psycopg.IntegrityError, psycopg.Pro
 """A single job's own mistake: running the jobs one by one helps the others."""
 
 _CONFLICTS: Final = (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure)
-"""Another replica was in the way. Once more, and alone, it works."""
+"""Another replica, or a command, was in the way. Once more, and alone, it works."""
 
+TRIES: Final = 3
+"""Of a transaction that somebody was in the way of."""
 
 _AS_KNOWN: Final = "SELECT 1 / (number <= %s)::integer FROM version"
 """Fails, and with it the transaction, if the tables are of a newer version: without a question, so without a round trip."""
@@ -129,6 +133,18 @@ class Connection:
             finally:
                 self._pipeline = None
                 self._has_append_lock = False
+
+    def do(self, work: Callable[[Connection], T], *, reads: bool = False) -> T:
+        """Work in a transaction of its own; once more if somebody was in the way, so it has to bear being repeated."""
+        tries = 1
+        while True:
+            try:
+                with self.transaction(reads=reads):
+                    return work(self)
+            except Exception as error:
+                if not (self.is_usable and is_worth_another(error, tries)):
+                    raise
+            tries += 1
 
     def lock_appends(self) -> None:
         """Until the end of the transaction nobody else appends.
@@ -283,8 +299,13 @@ class Cursor:
 
 
 def is_conflict(error: BaseException) -> bool:
-    """Whether it was another replica that was in the way."""
+    """Whether it was somebody else who was in the way."""
     return isinstance(error, _CONFLICTS) or isinstance(error.__cause__, _CONFLICTS)
+
+
+def is_worth_another(error: BaseException, tries: int) -> bool:
+    """Whether a transaction that failed so, tried as often as that, is tried once more."""
+    return is_conflict(error) and tries < TRIES
 
 
 def told(error: psycopg.Error) -> str:

@@ -11,7 +11,13 @@ import psycopg
 
 from reserve_listener.errors import StoreError, WrongStoreError
 from reserve_listener.store.postgres import schema
-from reserve_listener.store.postgres.connection import SCHEMA, OutdatedError, is_conflict, told
+from reserve_listener.store.postgres.connection import (
+    SCHEMA,
+    OutdatedError,
+    is_conflict,
+    is_worth_another,
+    told,
+)
 from reserve_listener.store.shared.medium import MediumError, NotNowError
 
 if TYPE_CHECKING:
@@ -24,9 +30,6 @@ if TYPE_CHECKING:
 FIRST_PAUSE_S: Final = 0.1
 LONGEST_PAUSE_S: Final = 5.0
 """Between two attempts to reach the database; meanwhile work fails at once."""
-
-TRIES: Final = 3
-"""Of a transaction that another replica was in the way of."""
 
 
 class Database:
@@ -82,7 +85,7 @@ class Database:
         except Exception as error:  # noqa: BLE001  # a job's own mistake must not end the thread
             if not careful and connection.is_usable and not isinstance(error, MediumError):
                 return self._commit(connection, jobs, tries, careful=True)
-            again = is_conflict(error) and tries < TRIES
+            again = is_worth_another(error, tries)
             alone = len(jobs) == 1 or (isinstance(error, MediumError) and not is_conflict(error))
             if not connection.is_usable or (alone and not again):
                 return [(job, None, self.failure(error)) for job in jobs]

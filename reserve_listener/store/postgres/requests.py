@@ -7,6 +7,7 @@ later leaves it alone.
 from __future__ import annotations
 
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import psycopg
@@ -17,6 +18,7 @@ from reserve_listener.store.postgres import listening, schema
 from reserve_listener.store.postgres.connection import told
 from reserve_listener.store.postgres.database_clock import NOW
 from reserve_listener.store.postgres.leases import LIVE
+from reserve_listener.store.shared.operations import CHUNK_ROWS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,7 +42,9 @@ WHERE id > %s AND at_ms > {NOW} - {FRESH_MS} AND (replica IS NULL OR replica = %
 
 _ASK: Final = f"INSERT INTO requests (what, replica, content, at_ms) VALUES (%s, %s, %s, {NOW}) RETURNING id"
 
-_FORGET: Final = f"DELETE FROM requests WHERE at_ms < {NOW} - {KEPT_MS}"
+_FORGET: Final = f"""
+DELETE FROM requests WHERE id IN (SELECT id FROM requests WHERE at_ms < {NOW} - {KEPT_MS} ORDER BY id LIMIT %s)
+"""  # fixed texts only
 
 _ANSWER: Final = """
 INSERT INTO answers (request, replica, content) SELECT id, %s, %s FROM requests WHERE id = %s
@@ -65,6 +69,11 @@ def answer(request: int, replica: str, content: bytes, connection: Connection) -
     connection.query(_ANSWER, (replica, content, request))
 
 
+def forget(connection: Connection) -> bool:
+    """Drop a chunk of those that nobody follows any more, with their answers; whether that was all."""
+    return int(connection.query(_FORGET, (CHUNK_ROWS,)).rowcount) < CHUNK_ROWS
+
+
 class Asking:
     """See `protocols.backend.Asking`."""
 
@@ -78,13 +87,7 @@ class Asking:
 
     def ask(self, what: str, content: bytes, replica: str | None) -> int:
         """See `Asking.ask`."""
-        with self._connection.transaction():
-            # Numbers in the order of the commits: a replica looks for what comes after the last that it has seen.
-            self._connection.query("LOCK TABLE requests IN SHARE ROW EXCLUSIVE MODE")
-            self._connection.query(_FORGET)
-            request = int(self._connection.query(_ASK, (what, replica, content)).fetchone()[0])
-            listening.tell(COMMAND, listening.OTHERS, self._connection)
-        return request
+        return self._connection.do(partial(_ask, what, replica, content))
 
     def answers(self, request: int, after: int = 0) -> list[Answer]:
         """See `Asking.answers`."""
@@ -94,6 +97,14 @@ class Asking:
         with self._connection.transaction(reads=True):
             found = self._connection.query(statement, (request, after)).fetchall()
         return [Answer(number, replica, bytes(content)) for number, replica, content in found]
+
+
+def _ask(what: str, replica: str | None, content: bytes, connection: Connection) -> int:
+    # Numbers in the order of the commits: a replica looks for what comes after the last that it has seen.
+    connection.query("LOCK TABLE requests IN SHARE ROW EXCLUSIVE MODE")
+    request = int(connection.query(_ASK, (what, replica, content)).fetchone()[0])
+    listening.tell(COMMAND, listening.OTHERS, connection)
+    return request
 
 
 @contextmanager

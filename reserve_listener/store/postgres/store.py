@@ -536,6 +536,14 @@ class PostgresStore(SqlStore):
                 return await super().prune_history(before_ms)
         return 0, True
 
+    async def forget(self, before_ms: int, *, history_before_ms: int | None) -> bool:
+        """See `StoreUpkeep.forget`. Of all replicas one does."""
+        if self.leads(RETENTION):
+            with contextlib.suppress(LeaseLostError):
+                over = await super().forget(before_ms, history_before_ms=history_before_ms)
+                return await self._writer.submit(self._led(RETENTION, requests.forget), writes=True) and over
+        return True
+
 
 @contextlib.asynccontextmanager
 async def _soon() -> AsyncIterator[None]:

@@ -171,6 +171,16 @@ def prune(after_seq: int, before_ms: int, *, strip: bool, connection: sqlite3.Co
     return Pruned(events=len(dropped) + len(stripped), after_seq=None if over else rows[-1][0])
 
 
+def forget(before_ms: int, history_before_ms: int | None, connection: sqlite3.Connection) -> bool:
+    """Drop a chunk of pauses and gaps that ended before that; whether that was all. None: gaps stay, as the history does."""
+    pauses = {"before_ms": before_ms, "limit": CHUNK_ROWS}
+    dropped = connection.execute(sql.DROP_PAUSES, pauses).rowcount
+    if history_before_ms is not None:
+        gaps = {"before_ms": history_before_ms, "limit": CHUNK_ROWS}
+        dropped = max(dropped, connection.execute(sql.DROP_GAPS, gaps).rowcount)
+    return dropped < CHUNK_ROWS
+
+
 def operation_of(
     operation: str,
     filters: EventQuery,

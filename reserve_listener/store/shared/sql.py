@@ -250,6 +250,21 @@ TOUCH_SINK: Final = "UPDATE sinks SET configured = configured WHERE id = (SELECT
 
 APP_LAST_CONNECTED: Final = "SELECT last_connected_ms FROM apps WHERE app_id = ?"
 
+# A pause counts for the age of what waited meanwhile: as long as the oldest that waits may have, it stays.
+DROP_PAUSES: Final = """
+DELETE FROM pauses WHERE (sink, from_ms) IN (
+  SELECT p.sink, p.from_ms FROM pauses AS p WHERE p.to_ms < :before_ms AND p.to_ms <= coalesce((
+    SELECT received_ms FROM events WHERE seq = (
+      SELECT min(d.seq) FROM deliveries AS d INDEXED BY deliveries_pending WHERE d.sink = p.sink AND d.state = 0)),
+    :before_ms)
+  LIMIT :limit)
+"""
+
+DROP_GAPS: Final = """
+DELETE FROM gaps WHERE (app_id, from_ms) IN (
+  SELECT app_id, from_ms FROM gaps WHERE to_ms < :before_ms LIMIT :limit)
+"""
+
 GAPS: Final = """
 SELECT from_ms, to_ms, found, not_read FROM gaps WHERE (:app_id IS NULL OR app_id = :app_id) AND to_ms > :since_ms ORDER BY from_ms
 """

@@ -434,6 +434,11 @@ class SqlStore(ABC):
         dropped = int(await self._writer.submit(work, writes=True))
         return dropped, dropped < history.CHUNK_ROWS
 
+    async def forget(self, before_ms: int, *, history_before_ms: int | None) -> bool:
+        """See `StoreUpkeep.forget`."""
+        work = self._led(RETENTION, partial(operations.forget, before_ms, history_before_ms))
+        return bool(await self._writer.submit(work, writes=True))
+
     # -- apps -------------------------------------------------------------------------------------------------------------
 
     async def last_connected_ms(self, app_id: str) -> int | None:

@@ -36,7 +36,18 @@ LED: dict[str, Write] = {
     "compare": lambda store: store.compare(_reading(), COMPARE),
 }
 
-TABLES = ("events", "deliveries", "states", "history", "readings", "passes", "alerts", "sinks", "scopes")
+TABLES = (
+    "events",
+    "deliveries",
+    "states",
+    "history",
+    "readings",
+    "passes",
+    "alerts",
+    "sinks",
+    "scopes",
+    "gaps",
+)
 
 
 @pytest.fixture
@@ -87,12 +98,14 @@ async def test_who_has_lost_reconciling_writes_nothing_of_it(
 
 
 async def test_who_has_lost_retention_drops_nothing(backend: OnPostgres, store: PostgresStore) -> None:
-    """Neither events nor history, and it hears that there is nothing more to drop."""
+    """Neither events nor history nor gaps, and it hears that there is nothing more to drop."""
+    await store.know_app(APP, gap_since_ms=NOW_MS - 2, longer_than_ms=1)
     before = written(backend)
     take_away(backend)
     assert store.leads("retention")
     assert await store.prune(0, LATER, strip=False) == Pruned(events=0, after_seq=None)
     assert await store.prune_history(LATER) == (0, True)
+    assert await store.forget(LATER, history_before_ms=LATER)
     assert written(backend) == before
 
 
