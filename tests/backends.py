@@ -235,6 +235,8 @@ class OnPostgres:
     ) -> Store:
         """As `open_store` does. One replica is all: what it has not is removed at once."""
         self._patch.setattr(looking, "REMOVED_AFTER_MS", 0)
+        # A beat that began before a reload would take a sink that this has just added for one that nobody has.
+        self._patch.setattr(PostgresStore, "_forget_removed", lambda _store: None)
         return await open_store(self.url, sinks, filters, **options)
 
     def stored(self, *, unreadable: bool = False) -> list[StoredEvent]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import sys
 import tempfile
+import traceback
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -116,6 +118,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.deliveries: dict[tuple[int, str], Due] = {}
         self.answered: dict[tuple[str, str], int] = {}
         self.newest = 0
+        self.epoch = 0
 
     # -- what the machine does itself ----------------------------------------------------------------------------------------
 
@@ -147,6 +150,8 @@ class StoreMachine(RuleBasedStateMachine):
             sink.worker.at_end = False
 
     def requeued(self) -> None:
+        """On PostgreSQL at any time: a beat has seen that something was changed. A claim under way then counts for nothing."""
+        self.epoch += 1
         for sink in self.sinks.values():
             sink.worker.forget()
 
@@ -230,7 +235,7 @@ class StoreMachine(RuleBasedStateMachine):
             self.claimed(name, slots, per_scope)
 
     def claimed(self, name: str, slots: int, per_scope: int) -> None:
-        worker, now_ms = self.sinks[name].worker, self.clock.now_ms
+        worker, now_ms, epoch = self.sinks[name].worker, self.clock.now_ms, self.epoch
         had = {one.seq for one in worker.ready}
         limit = 4 * slots
         worker.mature(now_ms)
@@ -238,7 +243,9 @@ class StoreMachine(RuleBasedStateMachine):
             claim = partial(
                 self.store.claim_scopes, name, scopes, limit=limit, per_scope=per_scope, now_ms=now_ms
             )
-            worker.take(self.run(claim), asked=scopes)
+            found = self.run(claim)
+            if epoch == self.epoch:
+                worker.take(found, asked=scopes)
         if slots > len(worker.ready) and not worker.at_end:
             claim = partial(
                 self.store.claim,
@@ -249,9 +256,11 @@ class StoreMachine(RuleBasedStateMachine):
                 after_seq=worker.cursor,
                 skipping=worker.skipping,
             )
+            epoch, worker.at_end = self.epoch, True  # unless woken meanwhile
             found = self.run(claim)
-            worker.cursor, worker.at_end = found.seen_seq, found.at_end
-            worker.take(found)
+            if epoch == self.epoch:
+                worker.cursor, worker.at_end = found.seen_seq, worker.at_end and found.at_end
+                worker.take(found)
         self.check_taken(name, [one for one in worker.ready if one.seq not in had])
 
     def check_taken(self, name: str, taken: list[Delivery]) -> None:
@@ -482,6 +491,10 @@ class StoreMachine(RuleBasedStateMachine):
             assert states[name].configured is (name in self.configured)
 
     def teardown(self) -> None:
+        if isinstance(error := sys.exception(), Exception):
+            traceback.print_exception(
+                error
+            )  # one that does not come again is all that says why: hypothesis drops it
         try:
             if hasattr(self, "store"):
                 for name in list(self.configured):
