@@ -12,7 +12,7 @@ from reserve_listener.store.postgres import listening
 from reserve_listener.store.postgres.connection import SCHEMA
 from reserve_listener.store.postgres.database_clock import NOW
 from reserve_listener.store.postgres.leases import LIVE
-from reserve_listener.store.shared import claiming, sql
+from reserve_listener.store.shared import claiming, readings, sql
 from reserve_listener.store.shared.insight import insight as common_insight
 
 if TYPE_CHECKING:
@@ -31,15 +31,20 @@ REMOVED_AFTER_MS: Final = 10 * 60 * 1000
 Who removes it has watched for as long: while the database was away, or all were stopped, nobody could say that a sink is there.
 """
 
-_SEEN: Final = """
+DOUBTS_SEEN: Final = 100
+"""At once. Who takes them looks for more when there are so many."""
+
+_SEEN: Final = f"""
 SELECT
   (SELECT last_value + is_called::integer FROM events_seq),
   (SELECT array_agg(name ORDER BY name) FROM sinks WHERE disabled_ms IS NOT NULL),
   (SELECT max(to_ms) FROM pauses),
   (SELECT number FROM reopenings),
   (SELECT array[count(*), max(seen_ms), count(gone_ms)] FROM places),
-  (SELECT array[count(*), max(seen_ms)] FROM people)
-"""
+  (SELECT array[count(*), max(seen_ms)] FROM people),
+  (SELECT array_agg(scope || ' ' || looked_ms) FROM (
+    SELECT scope, looked_ms FROM readings WHERE doubt BETWEEN 1 AND {readings.ATTEMPTS} ORDER BY scope LIMIT {DOUBTS_SEEN}) AS d)
+"""  # fixed texts only
 
 _HAVE: Final = f"UPDATE sinks SET had_ms = {NOW} WHERE name = ANY(%s)"
 
@@ -68,6 +73,8 @@ class Seen(NamedTuple):
     reopenings: int = 0
     places: Sequence[Any] | None = None
     people: Sequence[Any] | None = None
+    doubts: Sequence[str] | None = None
+    """Scopes that are to be read again, each with when it was read last."""
 
 
 def look(

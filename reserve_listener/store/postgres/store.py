@@ -218,7 +218,7 @@ class PostgresStore(SqlStore):
                 log.warning("store.no_beat", error=str(error))
 
     async def _look_after(self) -> None:
-        began_ms, before = self.member.running_ms(), self._fences()
+        began_ms, before, compared = self.member.running_ms(), self._fences(), self.leads(RECONCILE)
         self.member.connection, self.member.told = self.connection(), self.told()
         sinks = tuple(self._filters)
         work = partial(looking.look, self.member, self._clock, sinks)
@@ -231,6 +231,8 @@ class PostgresStore(SqlStore):
             await self._receiver.submit(self._learn, writes=False)
         if seen.disabled != last.disabled:
             self.on_disabled(seen.disabled or ())
+        if self.leads(RECONCILE) and set(seen.doubts or ()) - set((compared and last.doubts) or ()):
+            self.on_doubt()  # heard by another replica, which does not compare
         self._forget_removed()
         anew = seen.disabled, seen.enabled_ms, seen.reopenings
         if before != self._fences() or anew != (last.disabled, last.enabled_ms, last.reopenings):
