@@ -31,6 +31,7 @@ import reserve_listener
 from reserve_listener.cli.main import main
 from reserve_listener.daemon import runtime
 from reserve_listener.transports.long_connection import sdk
+from reserve_listener.web.page import rendering
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -245,8 +246,9 @@ def _serve(address: str) -> NoReturn:
 
 
 async def _load_late() -> None:
-    """What the daemon loads when it connects and posts."""
+    """What the daemon loads when it connects, posts and has a page."""
     sdk.load()
+    rendering.templates()
     for name in ("anyio._backends._asyncio", "httpcore2", "truststore"):
         importlib.import_module(name)
 

@@ -18,7 +18,7 @@ from starlette.routing import Route
 
 from reserve_listener.web.page.forms import Forms
 from reserve_listener.web.page.frame import Frame
-from reserve_listener.web.page.rendering import ASSETS, Templates, asset
+from reserve_listener.web.page.rendering import ASSETS, asset, templates
 from reserve_listener.web.page.session import Sessions
 from reserve_listener.web.page.views import Views
 
@@ -43,7 +43,7 @@ class Page:
     def __init__(self, site: Site) -> None:
         self._has_token = site.access.has_token
         self._sessions = Sessions(site.access, site.public_url)
-        self._frame = frame = Frame(site, self._sessions, Templates())
+        self._frame = frame = Frame(site, self._sessions, templates())
         self._views = Views(site, frame)
         self._forms = Forms(site, self._sessions, frame)
 

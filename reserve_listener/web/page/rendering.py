@@ -6,6 +6,7 @@ made visible (`finalize`), both at this one place. Nothing is inline but SVG mad
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Final
@@ -41,8 +42,14 @@ class _Environment(Environment):
         return super().getattr(obj, attribute)
 
 
+@functools.cache
+def templates() -> Templates:
+    """The process's. Call it in a thread at first: compiling them takes a quarter of a second."""
+    return Templates()
+
+
 class Templates:
-    """All templates, compiled when this is made: in a thread, before anybody asks."""
+    """All templates, compiled when this is made: before anybody asks."""
 
     def __init__(self) -> None:
         self.environment = _Environment(

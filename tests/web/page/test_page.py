@@ -17,7 +17,7 @@ from reserve_listener.model import Outcome
 from reserve_listener.web.access import Access
 from reserve_listener.web.answers import ConnectionStatus, Gap, Reason, SinkStatus
 from reserve_listener.web.page import pictures
-from reserve_listener.web.page.rendering import Templates
+from reserve_listener.web.page.rendering import templates
 from reserve_listener.web.page.times import Times
 from reserve_listener.web.page.words import CHINESE, ENGLISH, LANGUAGES, preferred
 from tests.helpers import append, delivery, event
@@ -335,7 +335,7 @@ def test_both_languages_have_the_same_words() -> None:
 @pytest.mark.parametrize("words", LANGUAGES.values(), ids=LANGUAGES)
 def test_every_word_can_be_written(words: dict[str, str]) -> None:
     """A template finds each by its key, also those that are the name of something that a dictionary can do."""
-    environment = Templates().environment
+    environment = templates().environment
     for key, text in words.items():
         if key.isidentifier():
             assert environment.from_string(f"{{{{ words.{key} }}}}").render(words=words) == escape(text), key
