@@ -92,6 +92,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         known = vars(item.module).keys() if isinstance(item, pytest.Function) else ()
         if PROCESSES.intersection(known) or DEAR.intersection(getattr(item, "fixturenames", ())):
             item.add_marker("slow")
+    # The modules that take long come first: at the end no worker waits for long while another goes through one.
+    long = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in long)
     silent = [
         item.nodeid for item in items if isinstance(item, pytest.Function) and not item.function.__doc__
     ]
