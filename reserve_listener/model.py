@@ -87,7 +87,7 @@ class State(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def is_receiving(self) -> bool:
-        """Whether pushes can come in."""
+        """Whether pushes can arrive."""
         return self.name in ("connected", "listening")
 
 

@@ -74,6 +74,6 @@ def mention_rebuilding(reader: "StoreReader") -> None:
     """What is shown is not all."""
     if reader.is_rebuilding():
         typer.echo(
-            "note: the daemon is still going through the events of the older store; there is more to come",
+            "note: the daemon is still computing the history of the older store; there is more to come",
             err=True,
         )

@@ -257,5 +257,5 @@ def _fail(last: "Comparison") -> NoReturn:
 
 def _ended() -> NoReturn:
     raise ReserveListenerError(
-        "the daemon has ended meanwhile; it goes on with the comparison when it is started again."
+        "the daemon ended in the meantime; it continues the comparison when it is started again."
     )

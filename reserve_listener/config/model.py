@@ -63,7 +63,7 @@ class LarkConfig(Section):
     )
     language: Literal["zh", "en"] | None = Field(
         default=None,
-        description="The language in which changes are told: zh or en. By default zh on feishu.cn, else en.",
+        description="The language in which changes are described: zh or en. By default zh on feishu.cn, else en.",
     )
     backoff_base: values.Seconds = Field(
         default=1.0, description="Seconds before the first attempt to reconnect."
@@ -152,7 +152,7 @@ class StoreConfig(Section):
     )
     history_days: values.HistoryDays = Field(
         default=400.0,
-        description="Days that is kept what changed, at least as long as events; 0: for ever. What the limits are now is always kept.",
+        description="Days to keep the history of changes, at least as long as events; 0: for ever. The current limits are always kept.",
     )
     max_size_mb: values.StoreSize = Field(
         default=4096.0,
@@ -310,7 +310,8 @@ class StatusConfig(ListeningSection):
 
     listen: values.Listen = Field(default="127.0.0.1:9464", description="host:port to listen on.")
     token: values.Secret | None = Field(
-        default=None, description="Who may read and act beyond the health checks. Better: token_file."
+        default=None,
+        description="The token that everything but the health checks requires. Better: token_file.",
     )
     token_file: values.FilePath | None = Field(
         default=None,
@@ -318,7 +319,7 @@ class StatusConfig(ListeningSection):
     )
     allowed_hosts: values.HostNames | None = Field(
         default=None,
-        description="Names under which browsers and proxies may ask, beside localhost and this machine's addresses.",
+        description="Host names that browsers and proxies may use, besides localhost and this machine's addresses.",
     )
     public_url: values.PublicUrl | None = Field(
         default=None, description="Where people find the page; links in cards and alerts begin with it."
@@ -346,7 +347,7 @@ class AlertsConfig(Section):
     """`[alerts]`: who is told that the daemon is not well, and when. Times are seconds."""
 
     sinks: values.SinkNames = Field(
-        default_factory=tuple, description="Names of [[sinks]] that get alerts, beside what else they get."
+        default_factory=tuple, description="Names of [[sinks]] that receive alerts as well."
     )
     disconnected_after: values.Seconds = Field(
         default=600.0, description="Seconds without a connection to the platform before it is an alert."
@@ -418,7 +419,7 @@ class Config(Section):
         default_factory=AlertsConfig, description="Who is told that the daemon is not well, and when."
     )
     heartbeat: HeartbeatConfig | None = Field(
-        default=None, description="A push monitor to ask while all is well; off unless it is there."
+        default=None, description="A push monitor to request while all is well; off unless it is there."
     )
 
     @model_validator(mode="before")

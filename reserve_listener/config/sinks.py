@@ -68,7 +68,7 @@ class SinkTable(Section):
         description='Only events that change one of these sections or paths, and first sights; ["*"]: that change anything.',
     )
     events: values.Switch = Field(
-        default=True, description="Whether the sink gets events; false makes it one for alerts only."
+        default=True, description="Whether the sink receives events; false: only alerts."
     )
     type: str
 
@@ -176,7 +176,7 @@ def _made(kind: SinkKind) -> type[SinkTable]:
         key for key in kind.settings.model_fields if hasattr(SinkTable, key) or key in SinkTable.model_fields
     ]:
         raise ConfigError(
-            f'type "{kind.name}": {", ".join(taken)}: every sink has this already; the plugin must call it otherwise'
+            f'type "{kind.name}": {", ".join(taken)}: every sink has this key already; the plugin must use another name'
         )
     # The daemon's model comes last: of the two configurations of pydantic the stricter one, ours, holds then.
     bases: Any = (kind.settings, SinkTable)

@@ -67,7 +67,7 @@ class Metrics:
         except StoreError:  # what only the store knows is left out, rather than told from memory
             backlog = None
         return [
-            _gauge("build_info", "Always 1; what runs is in the labels.", ("version", "python"),
+            _gauge("build_info", "Always 1; the labels say what runs.", ("version", "python"),
                    [((__version__, platform.python_version()), 1)]),
             *self._connection(),
             *self._intake(backlog),
@@ -81,12 +81,12 @@ class Metrics:
         is_connected = int(self.transport.state.is_receiving)
         yield _gauge(
             "connected",
-            "Whether pushes can come in.",
+            "Whether pushes can arrive.",
             ("transport",),
             [((self.transport_name,), is_connected)],
         )
         yield _counter(
-            "connection_changes", "What happened to the connection.", ("reason",),
+            "connection_changes", "Changes of the connection, by reason.", ("reason",),
             [((change,), self.health.changes[change]) for change in CONNECTION_CHANGES],
         )  # fmt: skip
         frame_s = self.transport.last_frame_s
@@ -101,7 +101,7 @@ class Metrics:
         yield _moment("last_event_timestamp_seconds", "When the last event was stored.", last_ms)
         counts, meter = self.intake.counts, self.intake.meter
         yield _counter(
-            "events_received", "Pushes, each once, by what became of them.", ("outcome",),
+            "events_received", "Pushes, each counted once, by outcome.", ("outcome",),
             [((name,), sum(counts[verdict] for verdict in verdicts)) for name, verdicts in OUTCOMES.items()],
         )  # fmt: skip
         yield _histogram(
@@ -118,9 +118,7 @@ class Metrics:
         )
 
     def _store(self) -> Iterator[Metric]:
-        yield _gauge(
-            "store_size_bytes", "What the store takes on its disk.", (), [((), self.store.size_bytes)]
-        )
+        yield _gauge("store_size_bytes", "The store's size on its disk.", (), [((), self.store.size_bytes)])
         bound = self.store.max_bytes
         yield _gauge(
             "store_limit_bytes", "The size at which pushes are refused.", (), [((), bound)] if bound else []
@@ -131,7 +129,7 @@ class Metrics:
     ) -> Iterator[Metric]:
         meters = counted.items()
         yield _counter(
-            "deliveries", "Attempts at an event, by what became of it; dead also counts those given up without one.",
+            "deliveries", "Attempts to deliver an event, by outcome; dead includes events given up without an attempt.",
             ("sink", "outcome"),
             [((name, outcome), count) for name, meter in meters for outcome, count in meter.outcomes.items()],
         )  # fmt: skip
@@ -144,7 +142,7 @@ class Metrics:
             [((name,), meter.delays_s) for name, meter in meters],
         )  # fmt: skip
         yield _gauge(
-            "sink_paused", "Whether a sink is only probed or retried slowly, or gets nothing, and why.", ("sink", "reason"),
+            "sink_paused", "Whether a sink is only probed, retried slowly or sent nothing, and why.", ("sink", "reason"),
             [
                 ((worker.sink.name, reason), int(worker.health.state == state))
                 for worker in workers
@@ -167,12 +165,12 @@ def _waiting(backlog: Backlog | None, workers: Workers) -> Iterator[Metric]:
         ]
     yield _gauge(
         "pending_events",
-        "Events that a sink has not got; waiting: they failed, and their time has not come.",
+        "Events not delivered yet; waiting: they failed, and are not due yet.",
         ("sink", "state"),
         states,
     )
     yield _gauge(
-        "oldest_pending_timestamp_seconds", "When the oldest event that a sink has not got was stored.", ("sink",),
+        "oldest_pending_timestamp_seconds", "When the oldest undelivered event was stored.", ("sink",),
         [((sink.name,), sink.oldest_ms / 1000) for sink in sinks if sink.oldest_ms is not None],
     )  # fmt: skip
     yield _gauge(
@@ -187,10 +185,10 @@ def _rooms(meter: RoomsMeter) -> Iterator[Metric]:
     calls = [
         ((call, outcome), meter.requests[call, outcome]) for call in API_CALLS for outcome in API_OUTCOMES
     ]
-    yield _counter("api_requests", "Calls of the platform's API.", ("call", "outcome"), calls)
+    yield _counter("api_requests", "Calls to the platform's API.", ("call", "outcome"), calls)
     yield _counter(
         "api_rate_limited",
-        "Calls that the platform asked to come later.",
+        "Calls that the platform's rate limit refused.",
         ("call",),
         [((call,), meter.limited[call]) for call in API_CALLS],
     )

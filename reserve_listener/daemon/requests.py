@@ -85,7 +85,7 @@ class Requests:
             return self._reconnect(request)
         if request.what == RECONCILE:
             return self._reconcile(request)
-        raise ReserveListenerError(f'this version knows nothing of "{request.what}"')
+        raise ReserveListenerError(f'this version does not know "{request.what}"')
 
     async def _reconnect(self, request: Request) -> None:
         asked_s = time.monotonic()

@@ -130,9 +130,7 @@ class Rooms:
         """What becomes of changes that were missed."""
         if self._reconciler is None or self._reconciler.off is not None:
             return "changes from that time may be lost"
-        return (
-            "changes from that time were missed; they are looked for now, and `status` shows what was found"
-        )
+        return "changes from that time were missed; the daemon is looking for them, and `status` shows what it found"
 
     def connected(self, *, after_gap: bool) -> None:
         """Pushes come in from now on: what was missed before this start, or in a gap, can be found."""

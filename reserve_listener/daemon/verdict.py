@@ -83,7 +83,7 @@ def not_telling(silence: str | None, *, since_ms: int | None) -> Iterator[Reason
             part="store",
             since=_at(since_ms),
             reason=f"what is in it is not known: {silence}",
-            hint="pushes are taken; if this lasts, see how busy its disk or database is",
+            hint="pushes are still accepted; if this lasts, see how busy its disk or database is",
         )
 
 

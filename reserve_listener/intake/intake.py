@@ -154,7 +154,7 @@ class Intake:
                 counted=False,  # it is answered like one that can be read
                 event_type=event_type.removeprefix("p2."),
                 event_id=event.event_id,
-                hint="nothing is lost: names are asked for every day all the same",
+                hint="nothing is lost: the daemon reads all names daily anyway",
             )
         return event
 

@@ -34,7 +34,7 @@ PEOPLE: Final = "people"
 
 DAY_S: Final = 86_400.0
 """How old names may be."""
-MEANWHILE: Final = "events are delivered all the same, with the names that are known; it is tried again"
+MEANWHILE: Final = "events are still delivered, with the names known so far; the daemon tries again"
 """What still works when names cannot be asked for."""
 
 PEOPLE_CHUNK: Final = 50

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from reserve_listener.protocols import Compare
 
 
-MEANWHILE: Final = "events are delivered all the same; what is missed while the daemon is away is not found meanwhile; it is tried again"
+MEANWHILE: Final = "events are still delivered, but changes missed while the daemon was away are not found yet; it tries again"
 
 DOUBT_S: Final = 5.0
 """After a push that came while its scope was read: later than the end of that read by any clock, so that there is no doubt again."""
@@ -53,7 +53,7 @@ NAMED: Final = 20
 """Scopes that a line in the log names."""
 
 TENANTS_PROBLEM: Final = (
-    "the app's events name several tenants, and the platform's API does not say whose limits it tells"
+    "the app's events name several tenants, and the platform's API does not say whose limits it returns"
 )
 
 log = structlog.get_logger("reconcile")
@@ -342,7 +342,7 @@ class Reconciler:
         log.warning(
             "reconcile.off",
             reason=self.off,
-            hint="use an app of its own for each tenant; events are delivered all the same",
+            hint="use a separate app for each tenant; events are still delivered",
         )
         self.agenda.give_up(self.off)
 

@@ -192,7 +192,7 @@ class ScopeReader:
                 scope_type=target.scope_type,
                 scope_id=target.scope_id,
                 error=str(error),
-                hint=hint or "it is asked for again in the next pass; others with this code are not logged",
+                hint=hint or "the next comparison asks again; more failures with this code are not logged",
             )
 
 

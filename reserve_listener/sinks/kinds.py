@@ -103,7 +103,7 @@ def _problem(name: str, found: Any) -> str | None:
         return "it is a class; name an instance of it"
     settings = getattr(found, "settings", None)
     if not (isinstance(settings, type) and issubclass(settings, BaseModel)):
-        return "its settings are no pydantic model"
+        return "its settings are not a pydantic model"
     if not callable(getattr(found, "build", None)):
         return "it has no build"
     keys = (key for part in ("secrets", "files", "writes") for key in getattr(found, part, ()))

@@ -184,7 +184,7 @@ class Guard:
         """The same for who brings a token in the header."""
         trial = self._access.try_token(token, _address(scope, "client"))
         if trial.wait_s > 0:
-            detail = "this token is wrong, and too many wrong ones came before it; the right one is taken at any time"
+            detail = "this token is wrong, and so were too many before it; the right one is always accepted"
             headers = {"retry-after": trial.retry_after}
             return self._refused(scope, HTTPStatus.TOO_MANY_REQUESTS, detail, headers)
         return None if trial.is_right else self._unknown(scope)

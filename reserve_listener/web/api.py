@@ -121,14 +121,18 @@ def endpoints(actions: Actions) -> list[Endpoint]:
 
     return [
         Endpoint(
-            method="GET", path="/status", summary="How the daemon is, and why.", handle=status, answer=Status
+            method="GET",
+            path="/status",
+            summary="The daemon's state, and the reasons.",
+            handle=status,
+            answer=Status,
         ),
         *_operations(actions),
         *_switches(actions),
         Endpoint(
             method="POST",
             path="/reconnect",
-            summary="Connect to the platform anew, at once.",
+            summary="Reconnect to the platform at once.",
             handle=reconnect,
             answer=Reconnecting,
         ),
@@ -213,7 +217,7 @@ def _reconciling(actions: Actions) -> Iterator[Endpoint]:
     yield Endpoint(
         method="GET",
         path="/reconcile/{id}",
-        summary="How far that is, and what it found.",
+        summary="Its progress, and the differences found.",
         handle=comparison,
         answer=Comparison,
         query=(Parameter("after", "How many differences are known already.", kind="integer"),),

@@ -78,7 +78,7 @@ class Lookups:
         scope, event = "/scopes/{id}", "/events/{id}"
         yield _get(
             "/scopes",
-            "Rooms and levels of which something is known.",
+            "All known rooms and levels.",
             self._scopes,
             Listing[ScopeRow],
             *PAGED,
@@ -88,7 +88,7 @@ class Lookups:
         )
         yield _get(
             f"{scope}/history",
-            "What changed of it, the newest first.",
+            "Its changes, the newest first.",
             self._history,
             Listing[HistoryRow],
             *TIMES,
@@ -106,10 +106,12 @@ class Lookups:
         )
         yield _get(event, "One event with its content and deliveries.", self._event, EventShown)
         yield _get(
-            "/dead-letters", "Deliveries that were given up, the first one first.", self._dead_letters,
+            "/dead-letters", "Deliveries that were given up, the oldest first.", self._dead_letters,
             Listing[DeadLetterRow], *OF_EVENTS, *TIMES, *PAGED,
         )  # fmt: skip
-        yield _get("/sinks", "Where events go, and how that does.", self._sinks, Listing[SinkStatus], *PAGED)
+        yield _get(
+            "/sinks", "Where events go, and the state of each sink.", self._sinks, Listing[SinkStatus], *PAGED
+        )
 
     async def _scopes(self, request: Request) -> bytes:
         limit, after = _limit(request), _cursor(request, "scopes", int) or 0
@@ -132,7 +134,7 @@ class Lookups:
                 return rows.scope_shown(known[0].scope, known[0].known, self.language, self.directory)
             then = reader.known_at(scope_id, at_ms)
             if then is None or then.revision is None:
-                raise NotFoundError(f"it is not known what the limits of {scope_id} were then")
+                raise NotFoundError(f"the limits of {scope_id} at that time are not known")
             state = Known(then.revision, then.created_ms, then.config)
             return rows.scope_shown(then.scope, state, self.language, self.directory)
 
@@ -227,7 +229,7 @@ def _cursor(request: Request, kind: str, type_: Any) -> Any:
     except (binascii.Error, ValueError, RecursionError):
         place = None
     if place is None or any(isinstance(part, int) and not 0 <= part < 2**63 for part in _parts(place)):
-        raise HTTPException(400, "cursor: not one that this list has given as `next`")
+        raise HTTPException(400, "cursor: not a `next` of this list")
     return place
 
 

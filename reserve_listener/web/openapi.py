@@ -23,7 +23,7 @@ BEARER: Final = {
 }
 LAST_EVENT_ID: Final = {
     "name": "Last-Event-ID", "in": "header", "schema": {"type": "string"},
-    "description": "The `id` of the last change that was received: the stream goes on behind it.",
+    "description": "The `id` of the last change received: the stream continues after it.",
 }  # fmt: skip
 
 
@@ -42,7 +42,7 @@ def document(endpoints: Sequence[Endpoint], *, has_token: bool) -> dict[str, Any
         "info": {
             "title": "reserve-listener",
             "version": __version__,
-            "description": "What is known of meeting rooms' reservation limits, and how the daemon does.",
+            "description": "Meeting rooms' reservation limits, and the state of the daemon.",
         },
         "paths": paths | _others(schemas),
         "components": {"schemas": {name: _tidy(schema) for name, schema in components.items()}},
@@ -110,7 +110,7 @@ def _others(schemas: dict[Any, Any]) -> dict[str, Any]:
         for name, summary in (
             ("livez", "Whether the daemon makes progress; 503 when it does not."),
             ("healthz", "The same as /livez."),
-            ("readyz", "Whether events are heard and taken; 503 when they are not."),
+            ("readyz", "Whether events arrive and are accepted; 503 if not."),
         )
     }
     return {

@@ -74,7 +74,7 @@ class Reads:
         Raises `BusyError` when too many wait or it takes too long, and what `look` raises.
         """
         if self._jobs.qsize() >= self._waiting:
-            raise BusyError("too many look into the store at this moment; try again soon")
+            raise BusyError("too many requests are reading the store; try again soon")
         if not self._started:
             self._started = True
             for thread in self._threads:

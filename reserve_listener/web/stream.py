@@ -116,7 +116,9 @@ class Changes:
             return
         if len(self._listeners) >= self._most:
             full = problem(
-                HTTPStatus.SERVICE_UNAVAILABLE, "too many listen at this moment", {"retry-after": "10"}
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                "too many clients are listening at the moment",
+                {"retry-after": "10"},
             )
             await full(scope, receive, send)
             return

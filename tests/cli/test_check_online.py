@@ -87,7 +87,7 @@ async def test_other_clients_of_the_app_are_counted(tmp_path: Path) -> None:
             await platform.connected(20)
             assert (await check(first))[1][
                 "other clients"
-            ] == "ok none connected besides the daemon that runs here"
+            ] == "ok none connected besides the daemon on this machine"
             code, told = await check(second)
             assert code == 0
             assert told["other clients"].startswith("warn 1 connected: each event goes to only one client")
@@ -95,7 +95,7 @@ async def test_other_clients_of_the_app_are_counted(tmp_path: Path) -> None:
                 await platform.connected(20, count=2)
                 told = (await check(first))[1]
                 assert told["other clients"].startswith(
-                    "warn 1 connected besides the daemon that runs here: each"
+                    "warn 1 connected besides the daemon on this machine: each"
                 )
 
 

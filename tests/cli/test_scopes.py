@@ -177,7 +177,7 @@ def test_scopes_show_now_and_then(tmp_path: Path, store: dict[str, str]) -> None
     assert then["config"]["approve_config"]["approval_switch"] is False
     done = piped(tmp_path, "scopes", "show", ROOM, "--at", "2026-09-01", **store)
     assert done.returncode == 1
-    assert b"it is not known what the limits" in done.stderr
+    assert b"its history begins later" in done.stderr
 
 
 def test_scopes_show_for_persons_and_for_pipes(tmp_path: Path, store: dict[str, str]) -> None:

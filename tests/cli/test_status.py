@@ -184,7 +184,7 @@ async def test_commands_do_not_wait_for_a_daemon_that_stands_still(
             assert (code, out) == (1, "")
             assert "nothing was done. `reserve-listener status` says more." in err
         code, out, err = await cli("check", "--online", "-c", str(config))
-        assert "warn\tother clients\t1 connected, the daemon that runs here perhaps among them" in out
+        assert "warn\tother clients\t1 connected, perhaps including the daemon on this machine" in out
         daemon.process.send_signal(signal.SIGCONT)
         code, found = await told(config)
         assert (code, {sink["state"] for sink in found["sinks"]}) == (0, {"ok"})

@@ -209,7 +209,7 @@ BROKEN = {
     "raise SystemExit(3)": "cannot be loaded: SystemExit: 3",
     "raise RuntimeError('one\\ntwo\\x1b[31m')": "cannot be loaded: RuntimeError: one\\ntwo\\x1b[31m",
     "OTHER = 1": "cannot be loaded: AttributeError: ",
-    "KIND = 1": "is no kind of sink: its settings are no pydantic model",
+    "KIND = 1": "is no kind of sink: its settings are not a pydantic model",
     SOURCE.replace("KIND = Toy()", "KIND = Toy"): "is no kind of sink: it is a class; name an instance of it",
     SOURCE.replace('"toy", Settings', '"boy", Settings'): "is no kind of sink: its name is 'boy'",
     SOURCE.replace("def build", "def make"): "is no kind of sink: it has no build",
@@ -269,7 +269,9 @@ def test_a_plugin_must_not_take_the_daemons_keys(site: Site) -> None:
     site.install(
         "toys", SOURCE.replace("size: int = 1", "size: int = 1\n    retry: int = 1\n    use: int = 1")
     )
-    assert "retry, use: every sink has this already; the plugin must call it otherwise" in mistake(LARK + TOY)
+    assert "retry, use: every sink has this key already; the plugin must use another name" in mistake(
+        LARK + TOY
+    )
 
 
 def test_what_a_type_needs_is_told_as_a_line_to_type(site: Site) -> None:

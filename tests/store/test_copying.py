@@ -236,7 +236,7 @@ def test_broken_off_it_goes_on_where_it_was(tmp_path: Path, steps: int) -> None:
             assert not back.exists()
             if target == url:
                 with (
-                    pytest.raises(WrongStoreError, match=r"is a copy of .* that has not ended"),
+                    pytest.raises(WrongStoreError, match=r"is an unfinished copy of .*"),
                     open_reader(url),
                 ):
                     pass
@@ -265,7 +265,7 @@ async def test_a_copy_killed_in_the_middle_is_no_store_and_goes_on(tmp_path: Pat
         assert await process.wait() == -signal.SIGKILL
         assert not back.exists()
         if target == url:
-            with pytest.raises(WrongStoreError, match="that has not ended"):
+            with pytest.raises(WrongStoreError, match="is an unfinished copy"):
                 await open_store(url, ["a"])
         process = await asyncio.create_subprocess_exec(*command, stdout=-1, stderr=-1)
         out, err = await process.communicate()

@@ -125,10 +125,10 @@ async def _others(api: Client, store: str) -> Finding:
     try:
         ours = await asyncio.to_thread(_is_connected, store)
     except ReserveListenerError as error:
-        what = f"{count} connected, the daemon that runs here perhaps among them: {error}"
+        what = f"{count} connected, perhaps including the daemon on this machine: {error}"
         return Finding(where=where, level="warn", what=what, do="reserve-listener status says more")
     others = max(0, count - ours)
-    what = f"{others or 'none'} connected" + (" besides the daemon that runs here" if ours else "")
+    what = f"{others or 'none'} connected" + (" besides the daemon on this machine" if ours else "")
     if not others:
         return Finding(where=where, what=what)
     advice = "stop those that should not be connected, or give each an app of its own"

@@ -113,7 +113,7 @@ def target(url: str) -> Target:
         _ = parts.port
     except (psycopg.Error, ValueError):  # its text may show the password
         raise ConfigError(
-            "store.url is no URL of PostgreSQL's: it looks like postgresql://user@host:5432/database"
+            "store.url is not a PostgreSQL URL, which looks like postgresql://user@host:5432/database"
         ) from None
     host = f"{known.get('host') or 'localhost'}" + (f":{known['port']}" if known.get("port") else "")
     user = f"{known['user']}@" if known.get("user") else ""
@@ -186,7 +186,7 @@ def _require_dead(others: list[tuple[Any, ...]], seen: Mapping[str, int], target
     if alive:
         raise WrongStoreError(
             f"the store {target.name} has to be migrated to schema {known()}, which replicas that run now do not know:"
-            f" {', '.join(alive)}. Stop them all, then start this version; what is pushed meanwhile comes again."
+            f" {', '.join(alive)}. Stop them all, then start this version; the platform retries what it pushes meanwhile."
         )
 
 
@@ -220,8 +220,8 @@ def _require_whole(connection: Connection, target: Target) -> None:
     source = copied_from(connection)
     if source is not None:
         raise WrongStoreError(
-            f"the store {target.name} is a copy of {source} that has not ended. Run the same `reserve-listener store copy`"
-            f" again; it goes on where it was. Or remove it: DROP SCHEMA {SCHEMA} CASCADE"
+            f"the store {target.name} is an unfinished copy of {source}. Run the same `reserve-listener store copy`"
+            f" again to finish it, or remove it: DROP SCHEMA {SCHEMA} CASCADE"
         )
 
 

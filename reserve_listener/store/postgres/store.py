@@ -454,7 +454,7 @@ class PostgresStore(SqlStore):
             log.warning(
                 "delivery.lease_lost",
                 sink=sink,
-                hint="another replica works this sink now, and repeats what this one had begun",
+                hint="another replica has taken over this sink, and repeats what this one had begun",
             )
         return found
 
@@ -520,7 +520,7 @@ class PostgresStore(SqlStore):
         keep = partial(looking.keep_alerts, content)
         _, written = await self._keeper.submit(partial(looking.write, lease, keep), writes=True)
         if not written:
-            raise LeaseLostError("another replica tells the alerts now")
+            raise LeaseLostError("another replica sends the alerts now")
 
     # -- retention --------------------------------------------------------------------------------------------------------
 

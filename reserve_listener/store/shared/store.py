@@ -153,7 +153,7 @@ class SqlStore(ABC):
         """In the background, a chunk at a time; broken off, the next start goes on."""
         log.info(
             "store.rebuilding",
-            hint="what changed with each event of the older store; pushes are taken meanwhile",
+            hint="the history of the older store's events; pushes are accepted meanwhile",
         )
         work = partial(rebuilding.some, self._complete)
         while self._unbuilt:
