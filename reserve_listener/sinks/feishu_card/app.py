@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from reserve_listener.errors import DeliveryError, MisconfiguredSinkError, TransientDeliveryError
+from reserve_listener.lark.api import codes
 from reserve_listener.lark.api.caller import Caller
 from reserve_listener.lark.api.errors import ApiError, AppRefusedError, PermissionMissingError, TryAgainError
 from reserve_listener.lark.api.pace import Pace
@@ -116,6 +117,7 @@ def _meaning(error: ApiError) -> DeliveryError | CardRefusedError:
     if error.code in REFUSALS:
         return CardRefusedError(str(error))
     if isinstance(error, TryAgainError):
-        kind = UnsureDeliveryError if error.code is None else TransientDeliveryError
+        # Codes that nobody knows may come from behind the point where the message is made.
+        kind = TransientDeliveryError if error.code == codes.TOO_OFTEN else UnsureDeliveryError
         return kind(f"{error}{advice}", retry_after=error.after_s)
     return CardRefusedError(str(error))

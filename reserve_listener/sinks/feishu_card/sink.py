@@ -6,24 +6,31 @@ Two ways lead to a group: its custom bot (`bot`), or the app itself (`app`). A w
 What must stay true:
 - A card that is refused is sent once as text, which nobody can refuse for its layout; people see something, and a warning
   says why it is no card.
-- As the app, what is tried again after an answer that never came is the same card under the same key, if the daemon still
-  knows. A bot always gets one card: two might show an older change after a newer one.
+- As the app, a card that the group may have is posted again as it was and under its key, whole, until each of its changes is
+  settled, if the daemon still knows; other changes stand on other cards. A bot always gets one card: two might show an older
+  change after a newer one.
 """
 
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 import msgspec
 import structlog
 
-from reserve_listener.errors import DeliveryError, PermanentDeliveryError, TransientDeliveryError
+from reserve_listener.errors import (
+    DeliveryError,
+    PartlyDeliveredError,
+    PermanentDeliveryError,
+    TransientDeliveryError,
+)
 from reserve_listener.model import ALERT_TYPE
 from reserve_listener.sinks.feishu_card.cards import Look, alert_card, alert_text, change_card, change_text
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from reserve_listener.model import Delivery
 
@@ -32,6 +39,9 @@ TRIES: Final = 3
 TOGETHER: Final = 500
 """How many changes one card tells of at the most: what comes after a long pause is a few cards, not hundreds."""
 KEY_CHARS: Final = 40
+MOST_POSTINGS: Final = 16
+"""Of which it is open whether the group has them. After five lost answers in a row a sink is only probed, with one of them: there
+are more only if others get through in between, time and again. Then the oldest is forgotten."""
 
 log = structlog.get_logger("feishu_card")
 
@@ -75,6 +85,19 @@ class Way(Protocol):
         """Give back what is held."""
 
 
+@dataclass(slots=True, kw_only=True, eq=False)
+class Posting:
+    """A card on its way to the group, and the text in its place."""
+
+    key: str
+    card: dict[str, Any]
+    text: str
+    unsettled: frozenset[str]
+    """Its events, as far as they have to be delivered yet."""
+    refusal: CardRefusedError | None = None
+    """Why it goes out as text."""
+
+
 class FeishuCardSink:
     """Posts to one group, one card at a time. `window_s`: see `protocols.Sink`."""
 
@@ -96,84 +119,109 @@ class FeishuCardSink:
         self.window_s = window_s
         self._way = way
         self._look = Look(language, public_url, told_in)
-        self._unsure: tuple[str, ...] = ()
-        """The events of a card of which nobody knows whether the group has it."""
+        self._postings: list[Posting] = []
+        """Those that the group may have, the oldest first. Of a way that knows keys."""
 
     async def deliver(self, deliveries: Sequence[Delivery]) -> None:
         """See `protocols.Sink.deliver`."""
-        for part in self._parts(deliveries):
-            bodies = [_decode(delivery.body) for delivery in part]
-            if len(bodies) == 1 and bodies[0].get("type") == ALERT_TYPE:
-                await self.tell_alert(part[0], ())
-            else:
-                await self._tell_changes(bodies, part)
+        if len(deliveries) == 1 and _decode(deliveries[0].body).get("type") == ALERT_TYPE:
+            await self.tell_alert(deliveries[0], ())
+            return
+        errors: dict[str, DeliveryError | None] = {}
+        error: DeliveryError | None = None
+        for posting, part in self._postings_of(deliveries):
+            if error is None or isinstance(error, PermanentDeliveryError):
+                error = await self._tell_changes(posting, part)
+            errors |= dict.fromkeys((delivery.event_id for delivery in part), error)
+        self._settle({event_id for event_id, error in errors.items() if error is None})
+        if len(found := set(errors.values())) > 1:
+            raise PartlyDeliveredError([errors[delivery.event_id] for delivery in deliveries])
+        if error := next(iter(found), None):
+            raise error
 
     async def tell_alert(self, alert: Delivery, marks: Sequence[str]) -> Sequence[str]:
         """See `protocols.Sink`. The marks are the messages that tell of it: when it ends, they say so."""
         body = _decode(alert.body)
         card, text = alert_card(body, self._look), alert_text(body, self._look)
+        posting = self._posting([alert], card, text)
         if body.get("data", {}).get("state") == "firing":
-            message = await self._post(card, text, [alert])
+            message = await self._post(posting, [alert])
             return marks if message is None or message in marks else [*marks, message]
         updated = [await self._way.update_card(each, card) for each in marks]
         if not any(updated):
-            await self._post(card, text, [alert])
+            await self._post(posting, [alert])
         return ()
 
     async def close(self) -> None:
         """See `protocols.Sink.close`."""
         await self._way.close()
 
-    def _parts(self, deliveries: Sequence[Delivery]) -> list[Sequence[Delivery]]:
-        """One card, or two: first what a card held that the group may have already, and only that."""
-        unsure = set(self._unsure)
-        again = [delivery for delivery in deliveries if delivery.event_id in unsure]
-        if not again or len(again) < len(unsure):
-            return [deliveries]
-        rest = [delivery for delivery in deliveries if delivery.event_id not in unsure]
-        return [again, rest] if rest else [again]
+    def _postings_of(self, deliveries: Sequence[Delivery]) -> Iterator[tuple[Posting, list[Delivery]]]:
+        """First the cards that the group may have already, then one with all the rest; each with its deliveries."""
+        rest = list(deliveries)
+        for posting in list(self._postings):
+            if part := [delivery for delivery in rest if delivery.event_id in posting.unsettled]:
+                rest = [delivery for delivery in rest if delivery.event_id not in posting.unsettled]
+                yield posting, part
+        if rest:
+            bodies = [_decode(delivery.body) for delivery in rest]
+            card, text = change_card(bodies, self._look), change_text(bodies, self._look)
+            yield self._posting(rest, card, text), rest
 
-    async def _tell_changes(self, bodies: Sequence[Mapping[str, Any]], part: Sequence[Delivery]) -> None:
-        card, text = change_card(bodies, self._look), change_text(bodies, self._look)
-        if self._way.knows_keys:
-            self._unsure = tuple(delivery.event_id for delivery in part)
+    async def _tell_changes(self, posting: Posting, part: Sequence[Delivery]) -> DeliveryError | None:
+        """What keeps them from being told. Cancelled, it remains open whether they are."""
+        was_posted = posting in self._postings
+        if self._way.knows_keys and not was_posted:
+            self._postings = [*self._postings, posting][-MOST_POSTINGS:]
         try:
-            await self._post(card, text, part)
-        except UnsureDeliveryError:
-            raise
-        except DeliveryError:  # a cancelled post stays unsure
-            self._unsure = ()
-            raise
-        self._unsure = ()
+            await self._post(posting, part)
+        except DeliveryError as error:
+            is_open = was_posted or isinstance(error, UnsureDeliveryError)
+            if isinstance(error, PermanentDeliveryError) or not is_open:
+                self._settle(posting.unsettled)
+            return error
+        return None
 
-    async def _post(self, card: dict[str, Any], text: str, part: Sequence[Delivery]) -> str | None:
-        try:
-            return await self._way.post_card(card, self._key(part))
-        except CardRefusedError as refusal:
+    def _settle(self, event_ids: Collection[str]) -> None:
+        """These are told, or will not be as they are now."""
+        for posting in self._postings:
+            posting.unsettled = posting.unsettled.difference(event_ids)
+        self._postings = [posting for posting in self._postings if posting.unsettled]
+
+    async def _post(self, posting: Posting, part: Sequence[Delivery]) -> str | None:
+        if posting.refusal is None:
+            try:
+                return await self._way.post_card(posting.card, posting.key)
+            except CardRefusedError as refusal:
+                posting.refusal = refusal
             log.warning(
                 "feishu_card.refused",
                 sink=self.name,
-                error=str(refusal),
+                error=str(posting.refusal),
                 hint="sent as text instead; if this persists, report it with this line",
             )
-            await self._post_instead(text, part, refusal)
-            return None
+        await self._post_instead(posting, posting.refusal, part)
+        return None
 
-    async def _post_instead(self, text: str, part: Sequence[Delivery], refusal: CardRefusedError) -> None:
+    async def _post_instead(
+        self, posting: Posting, refusal: CardRefusedError, part: Sequence[Delivery]
+    ) -> None:
         try:
-            await self._way.post_text(text, self._key(part))
+            await self._way.post_text(posting.text, posting.key)
         except CardRefusedError as error:
             said = f"refused as a card ({refusal}) and as text ({error})"
             if not error.is_known and min(delivery.attempts for delivery in part) + 1 < TRIES:
                 raise TransientDeliveryError(said, down=False) from None
             raise PermanentDeliveryError(said) from None
         except TransientDeliveryError as error:
-            # The next attempt begins with the card again.
-            raise TransientDeliveryError(
+            # Of the same class: if the group may have the text, the next attempt is that text, else the card again.
+            raise type(error)(
                 f"refused as a card; as text: {error}", retry_after=error.retry_after, down=error.down
             ) from None
 
-    def _key(self, part: Sequence[Delivery]) -> str:
-        """The same for the same events, whatever the process."""
-        ids = "\n".join((self.name, *(delivery.event_id for delivery in part)))
-        return hashlib.sha256(ids.encode("utf-8", "surrogatepass")).hexdigest()[:KEY_CHARS]
+    def _posting(self, part: Sequence[Delivery], card: dict[str, Any], text: str) -> Posting:
+        """Its key is the same for the same events, whatever the process."""
+        ids = [delivery.event_id for delivery in part]
+        named = "\n".join((self.name, *ids)).encode("utf-8", "surrogatepass")
+        key = hashlib.sha256(named).hexdigest()[:KEY_CHARS]
+        return Posting(key=key, card=card, text=text, unsettled=frozenset(ids))
