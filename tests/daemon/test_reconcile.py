@@ -88,7 +88,7 @@ async def test_what_was_missed_in_a_gap_is_found(tmp_path: Path, platform: Simul
             assert "changes were missed; 3 found" in text
             lines = [line["event"] for line in daemon.log()]
             gap = next(line for line in daemon.log() if line["event"] == "connection.gap")
-            assert "looked for" in gap["hint"]
+            assert "is looking for them" in gap["hint"]
             assert lines.index("connection.gap") < len(lines) - lines[::-1].index("reconcile.done")
             assert ended(daemon)[1]["why"] == "gap"
             assert sorted(ended(daemon)[1]["changed"]) == sorted(room.name for room in changed)
@@ -289,7 +289,7 @@ async def test_at_a_terminal(tmp_path: Path, platform: Simulator, server: HttpSe
         process.send_signal(signal.SIGINT)
         _, err = await process.communicate()
         assert process.returncode == 130
-        assert b"The daemon goes on" in err
+        assert b"The daemon continues" in err
         await until(lambda: len(ended(daemon)) == passes + 1)
         assert await daemon.stop() == 0
 

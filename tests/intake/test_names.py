@@ -353,7 +353,7 @@ async def test_a_missing_permission_is_said_once(tmp_path: Path, simulator: Simu
     line, *more = [line for line in logs if line["log_level"] == "warning"]
     assert (line["event"], more) == ("names.unavailable", [])
     assert "vc:room:readonly" in line["permissions"]
-    assert "delivered all the same" in line["hint"]
+    assert "still delivered" in line["hint"]
 
 
 async def test_a_refused_app_is_said_once(tmp_path: Path, simulator: Simulator) -> None:
