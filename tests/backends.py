@@ -121,6 +121,9 @@ class OnSqlite:
         """Nothing is projected, claimed or settled until released."""
         return self._hold(_asking(store))
 
+    def leave_others_alone(self, store: Store) -> None:
+        """It does not look any more for what other daemons have stored: there are none."""
+
     def let_go(self) -> None:
         """At the end, also of a test that failed: nothing stands still."""
         for held in self._held:
@@ -274,6 +277,12 @@ class OnPostgres:
     def hold_projecting(self, store: Store) -> Held:
         """Nothing is claimed or settled until released."""
         return self._hold(lambda work: _shared(store)._writer.submit(work, writes=False))
+
+    def leave_others_alone(self, store: Store) -> None:
+        """It does not look any more for what other daemons have stored, which would wake workers for its own, too."""
+        beating = _shared(store)._beating
+        assert beating is not None
+        beating.cancel()
 
     def let_go(self) -> None:
         """At the end, also of a test that failed: nothing stands still, and nothing of it holds for the next one."""

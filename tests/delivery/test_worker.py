@@ -101,16 +101,24 @@ async def working(worker: Worker) -> AsyncIterator[asyncio.Task[None]]:
 
 
 async def asleep(worker: Worker, also: Callable[[], bool] = lambda: True) -> None:
-    """Until the worker waits to be woken, whatever its attempts do; `also`: and this holds as well.
-
-    It may say that it has nothing to look for while it waits for the store's thread: it has to say so for a while.
-    """
+    """Until the worker waits to be woken, whatever its attempts do; `also`: and this holds as well."""
     quiet = 0
     async with asyncio.timeout(patience(10)):
         while quiet < 10:
             await asyncio.sleep(0.001)
-            looking = worker._wake.is_set() or worker._next_look is not None or not worker._wake._waiters
+            looking = worker._wake.is_set() or worker._next_look is not None or not _waits(worker)
             quiet = 0 if looking or not also() else quiet + 1
+
+
+def _waits(worker: Worker) -> bool:
+    """Whether it is in `_wait`: it waits to be woken for the end of a commit, too."""
+    for task in asyncio.all_tasks():
+        at: Any = task.get_coro()
+        while (frame := getattr(at, "cr_frame", None)) is not None:
+            if frame.f_code is Worker._wait.__code__ and frame.f_locals["self"] is worker:
+                return True
+            at = at.cr_await
+    return False
 
 
 async def drained(worker: Worker) -> None:
@@ -614,6 +622,7 @@ async def test_what_a_kill_may_repeat_is_bounded(base: Store, commits: int) -> N
         await until(lambda: not worker._attempts)
         assert 4 < len(sink.ids) - noted <= 12 * 4
         store.may_settle.set()
+        await until(lambda: len(sink.ids) >= 400)
         await asleep(worker)
     assert len(sink.ids) == 400
 

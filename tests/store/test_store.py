@@ -119,9 +119,10 @@ async def test_a_full_disk_fails_the_append_and_the_store_recovers(backend: Back
     backend.require_sound()
 
 
-async def test_on_commit_is_called_for_new_deliveries_only(store: Store) -> None:
+async def test_on_commit_is_called_for_new_deliveries_only(backend: Backend, store: Store) -> None:
     """Workers are woken for a stored event, neither for a duplicate nor for an unreadable one."""
     calls: list[None] = []
+    backend.leave_others_alone(store)
     store.on_commit = lambda: calls.append(None)
     for one in (event("e1"), event("e1"), unreadable_event()):
         await append(store, one)

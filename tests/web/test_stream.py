@@ -217,14 +217,15 @@ async def test_who_does_not_read_is_dropped_and_nobody_waits_for_it(
 ) -> None:
     """A listener that has stopped reading holds a bounded amount, is cut off, and costs the others nothing."""
     usual = asgi_connection.Limits
-    monkeypatch.setattr(asgi_connection, "Limits", lambda **more: usual(**more, write_s=0.5))
+    monkeypatch.setattr(asgi_connection, "Limits", lambda **more: usual(**more, write_s=patience(1)))
     async with looked_into(backend, "a") as (store, client):
         reader, writer = await asyncio.open_connection("127.0.0.1", client.base_url.port, limit=1024)
         writer.write(b"GET /api/v1/stream HTTP/1.1\r\nhost: localhost\r\n\r\n")
         await reader.readuntil(b"retry:")
         async with listening(client) as stream_:
+            reading = asyncio.create_task(stream_.some(200))
             await _flood(store, writer)
-            assert len(ids(await stream_.some(200))) == 200
+            assert len(ids(await reading)) == 200
             await until(lambda: len([t for t in asyncio.all_tasks() if t.get_name() == "stream-left"]) == 1)
         writer.close()
     assert listener_module.CONNECTIONS == 2_000
