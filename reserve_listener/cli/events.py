@@ -228,6 +228,10 @@ def _newest(store: str, filters: "EventQuery", *, limit: int, follow: bool) -> "
         time.sleep(FOLLOW_S)
         with open_reader(store) as reader:
             events = reader.events_after(after_seq, filters, limit=FOLLOWED_AT_ONCE)
+            if not events:  # a standby that was promoted may lack the last ones: then from now on
+                after_seq = min(
+                    after_seq, max((event.seq for event in reader.events(limit=1, content=False)), default=0)
+                )
             found = _Found(events, reader.directory() if events else found.directory)
 
 

@@ -105,6 +105,7 @@ class Changes:
         self._kept_after = 0
         """All changes after this one are kept."""
         self._newest = 0
+        self._times_set_back = 0
         self._behind = asyncio.Event()
         self._catching_up = asyncio.Semaphore(CATCHING_UP)
 
@@ -162,6 +163,7 @@ class Changes:
 
     async def _send_next(self, listener: _Listener, send: Send) -> None:
         listener.is_sending = True
+        times = self._times_set_back
         try:
             told = list(self._next_kept(listener.seq))
             if not told and listener.seq < self._kept_after:
@@ -169,7 +171,7 @@ class Changes:
                     told = await self._read(listener.seq)
             if told:
                 await _send(send, b"".join(one.text for one in told))
-                listener.seq = told[-1].seq
+                listener.seq = told[-1].seq if times == self._times_set_back else self._newest
         finally:
             listener.is_sending = False
 
@@ -223,11 +225,27 @@ class Changes:
     async def _follow(self) -> None:
         while True:
             try:
-                told = await self._reads.ask(lambda reader: self._told(reader, self._newest, PAGE))
+                told, newest = await self._reads.ask(self._look)
             except StoreError:  # it is looked at again
-                told = []
+                told, newest = [], self._newest
             self._keep(told)
+            if newest < self._newest:
+                self._set_back(newest)
             await asyncio.sleep(PAGE_PAUSE_S if len(told) == PAGE else POLL_S)
+
+    def _look(self, reader: StoreReader) -> tuple[list[Told], int]:
+        """In a thread of `Reads`: what is new, and the last that there is."""
+        told = self._told(reader, self._newest, PAGE)
+        return told, told[-1].seq if told else reader.newest_change()
+
+    def _set_back(self, newest: int) -> None:
+        """The store has lost its last changes, as a standby may that was promoted: everybody goes on from what there is."""
+        self._times_set_back += 1
+        self._newest = self._kept_after = newest
+        self._kept.clear()
+        self._kept_bytes = 0
+        for listener in self._listeners:
+            listener.seq = min(listener.seq, newest)
 
     def _keep(self, told: Sequence[Told]) -> None:
         if not told:

@@ -140,6 +140,28 @@ async def test_another_event_at_the_same_place_is_not_the_same(backend: Backend)
             assert (await stream_.next()).event == "reset"
 
 
+async def test_a_store_that_has_lost_its_last_changes_silences_nobody(backend: Backend) -> None:
+    """A standby that was promoted numbers what comes from where it was: it is told, although something newer was before."""
+    if not backend.shared:
+        pytest.skip("a file does not go back while it is open")
+    async with looked_into(backend, "a") as (store, client), listening(client) as stream_:
+        await happened(store, "kept")
+        backend.rows("SELECT setval('events_seq', 1000)")
+        await happened(store, "lost")
+        assert ids(await stream_.some(2)) == ["kept", "lost"]
+        for table in ("deliveries", "history", "events"):
+            backend.rows(f"DELETE FROM {table} WHERE seq > 1")
+        backend.rows("SELECT setval('events_seq', 1)")
+        told = asyncio.create_task(stream_.next())
+        number = 0
+        while not told.done():  # from when it is noticed
+            number += 1
+            await happened(store, f"later{number}")
+            await asyncio.wait([told], timeout=0.1)
+        assert number < 100
+        assert ids([await told])[0].startswith("later")
+
+
 async def test_a_burst_comes_whole_and_in_order(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also for who is behind what is kept in memory, and with looks that find more than one page."""
     monkeypatch.setattr(stream, "KEPT_BYTES", 4_000)

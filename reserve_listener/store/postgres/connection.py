@@ -56,6 +56,10 @@ _NOT_THE_MEDIUM: Final = (psycopg.DataError, psycopg.IntegrityError, psycopg.Pro
 _CONFLICTS: Final = (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure)
 """Another replica, or a command, was in the way. Once more, and alone, it works."""
 
+SKIPPED: Final = 20_000
+"""Numbers that are left out after a connection was lost: more events than a standby may lack that is worth promoting. So
+nobody who has seen an event that is lost takes another for it, or is ahead of what comes."""
+
 TRIES: Final = 3
 """Of a transaction that somebody was in the way of."""
 
@@ -82,10 +86,15 @@ class Connection:
         self._has_append_lock = False
         self._careful = False
         self._known: int | None = None
+        self._skips = False
 
     def expect(self, version: int) -> None:
         """From now on transactions fail with `OutdatedError` if the tables are newer: who was frozen may not know."""
         self._known = version
+
+    def skip(self) -> None:
+        """Before anything is appended, leave out numbers: another connection was lost, and this one may be to a standby."""
+        self._skips = True
 
     @property
     def in_transaction(self) -> bool:
@@ -156,6 +165,9 @@ class Connection:
         if not self._has_append_lock:
             self._send(f"SELECT pg_advisory_xact_lock({APPEND_LOCK})")
             self._has_append_lock = True
+            if self._skips:
+                self._send(f"SELECT setval('events_seq', last_value + {SKIPPED}) FROM events_seq")
+                self._skips = False  # what a sequence has given is not taken back by a rollback
 
     def execute(self, statement: str, values: Values = ()) -> Cursor:
         """As `sqlite3.Connection.execute`; in a transaction."""

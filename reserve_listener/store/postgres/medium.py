@@ -33,10 +33,17 @@ LONGEST_PAUSE_S: Final = 5.0
 
 
 class Database:
-    """See `store.shared.writer.Medium`."""
+    """See `store.shared.writer.Medium`. `reopened` is called in its thread when a connection was lost and is there again."""
 
-    def __init__(self, target: Target, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        target: Target,
+        *,
+        reopened: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._target = target
+        self._reopened = reopened
         self._clock = clock
         self._connection: Connection | None = None
         self._pause_s = 0.0
@@ -61,6 +68,7 @@ class Database:
             with self._connection.transaction(reads=True):
                 schema.require_version(self._connection, self._target)
             self._connection.expect(schema.known())
+            self._connection.skip()
         except OutdatedError:
             self.close()
             raise
@@ -70,6 +78,7 @@ class Database:
             self._next_s, self._away = self._clock() + self._pause_s, str(error)
             raise NotNowError(self._away) from error
         self._pause_s = 0.0
+        self._reopened()
         return self._connection
 
     def commit(self, connection: Connection, jobs: Sequence[Job]) -> tuple[list[Result], bool]:

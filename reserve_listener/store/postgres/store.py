@@ -77,6 +77,8 @@ class PostgresStore(SqlStore):
         self._forgetting: asyncio.Task[None] | None = None
         self._beat_now = asyncio.Event()
         self._seen = looking.Seen()
+        self._was_lost = False
+        """Whether a connection was, and is there again: to a standby perhaps, which knows less of what was delivered."""
         self._closed = False
         self._asked: int | None = None
         """The last request before this replica lived: it is not meant for it."""
@@ -117,7 +119,7 @@ class PostgresStore(SqlStore):
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
     async def _begin(self, sinks: Sequence[str], filters_by_sink: Mapping[str, SinkFilter] | None) -> None:
-        self._databases = [Database(self._target) for _ in range(3)]
+        self._databases = [Database(self._target, reopened=self._reopened) for _ in range(3)]
         self._writer, self._receiver, self._keeper = (
             Writer(database, name=name)
             for database, name in zip(
@@ -137,6 +139,11 @@ class PostgresStore(SqlStore):
             for writer in self._writers:
                 await writer.close()
             raise
+
+    def _reopened(self) -> None:
+        """In the thread. A standby that was promoted may give known numbers to other rooms."""
+        self._scopes.clear()
+        self._was_lost = True
 
     @property
     def _writers(self) -> tuple[Writer, ...]:
@@ -235,7 +242,8 @@ class PostgresStore(SqlStore):
             self.on_doubt()  # heard by another replica, which does not compare
         self._forget_removed()
         anew = seen.disabled, seen.enabled_ms, seen.reopenings
-        if before != self._fences() or anew != (last.disabled, last.enabled_ms, last.reopenings):
+        was_lost, self._was_lost = self._was_lost, False
+        if was_lost or before != self._fences() or anew != (last.disabled, last.enabled_ms, last.reopenings):
             self.on_requeue()
         elif seen.newest != last.newest:
             self.on_commit()

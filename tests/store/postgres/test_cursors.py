@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
 import pytest
 
+from reserve_listener.cli import events
 from reserve_listener.errors import StoreError
 from reserve_listener.intake.complete import completing
-from reserve_listener.model import ChangeQuery, EventQuery, Verdict
+from reserve_listener.model import ChangeQuery, EventQuery, Outcome, Verdict
+from reserve_listener.simulator import patience
 from reserve_listener.store import open_reader, open_store
 from reserve_listener.store.postgres import appending, requests, schema
+from reserve_listener.store.postgres.connection import SKIPPED
 from reserve_listener.store.postgres.database_clock import NOW
 from reserve_listener.store.postgres.store import PostgresStore
+from reserve_listener.store.shared import claiming
 from tests.backends import Held, OnPostgres
 from tests.helpers import NOW_MS, append, event, until
 
@@ -24,6 +29,8 @@ if TYPE_CHECKING:
 
     from reserve_listener.model import IncomingEvent
     from reserve_listener.protocols.store import Store, StoreReader
+
+T = TypeVar("T")
 
 
 class Followers:
@@ -128,5 +135,80 @@ async def test_a_request_that_commits_late_has_the_lower_number(backend: OnPostg
             asked = asyncio.ensure_future(asyncio.to_thread(line.ask, "reconnect", b"{}", None))
             await until(lambda: _waits_for_table(backend))
             late.commit()
-            assert backend.rows("SELECT id FROM requests ORDER BY id") == [first, (await asked,)]
+            second = await asked
+            assert backend.rows("SELECT id FROM requests ORDER BY id") == [first, (second,)]
+    await store.close()
+
+
+def _fail_over(backend: OnPostgres) -> None:
+    """To a standby that has not received the last two events of five, nor their rooms; all connections are lost."""
+    for table in ("deliveries", "history", "events"):
+        backend.rows(f"DELETE FROM {table} WHERE seq > 3")
+    for table, column in (("states", "scope"), ("scopes", "id")):
+        backend.rows(f"DELETE FROM {table} WHERE {column} > 3")
+    backend.rows("SELECT setval('events_seq', 3), setval('scopes_id_seq', 3)")
+    backend.rows(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+
+
+async def _at_last(ask: Callable[[], Awaitable[T]]) -> T:
+    """What comes of it once the connection for it is there again."""
+    async with asyncio.timeout(patience(20)):
+        while True:
+            with contextlib.suppress(StoreError):
+                return await ask()
+            await asyncio.sleep(0.05)
+
+
+async def test_after_a_failover_nobody_is_ahead_of_what_comes(backend: OnPostgres) -> None:
+    """What comes is claimed behind the cursor, under its own room, and no attempt at a lost event settles it; workers look at all."""
+    store = await open_store(backend.url, ["a"], complete=completing("en"))
+    assert isinstance(store, PostgresStore)
+    if store._beating is not None:
+        store._beating.cancel()
+    for number in range(1, 6):
+        await append(store, event(f"e{number}", f"omm_{number}"))
+    claim = partial(store.claim, "a", limit=99, per_scope=99, now_ms=NOW_MS, skipping=())
+    before = await claim(after_seq=None)
+    _fail_over(backend)
+    for number in (7, 6, 5):
+        await _at_last(partial(append, store, event(f"again{number}", f"omm_{number}")))
+    claimed, found = before, list[str]()
+    for _ in range(SKIPPED // claiming.WINDOW_SEQS + 1):
+        claimed = await _at_last(partial(claim, after_seq=claimed.seen_seq))
+        found += [one.event_id for one in claimed.deliveries]
+    assert found == ["again7", "again6", "again5"]
+    await store.settle("a", [Outcome(seq=seq, state="delivered", attempts=1) for seq in (4, 5)])
+    assert backend.rows(
+        "SELECT event_id, scope_id, state FROM deliveries AS d JOIN events USING (seq)"
+        " JOIN scopes AS s ON s.id = d.scope WHERE event_id LIKE 'again_' ORDER BY seq"
+    ) == [("again7", "omm_7", 0), ("again6", "omm_6", 0), ("again5", "omm_5", 0)]
+    requeued: list[None] = []
+    store.on_requeue = lambda: requeued.append(None)
+    for _ in range(2):
+        await _at_last(store._look_after)
+    assert len(requeued) == 1
+    await store.close()
+
+
+async def test_events_tail_goes_on_after_a_failover(
+    backend: OnPostgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With what comes from now on, although it has shown events with higher numbers, which are lost."""
+    monkeypatch.setattr(events, "FOLLOW_S", 0)
+    store = await open_store(backend.url, ["a"])
+    await append(store, event("e1"))
+    backend.rows("SELECT setval('events_seq', 1000)")
+    await append(store, event("lost"))
+    shown = events._newest(backend.url, EventQuery(), limit=9, follow=True)
+    found = [[one.event_id for one in next(shown).events]]
+    backend.rows("DELETE FROM deliveries WHERE seq > 1")
+    backend.rows("DELETE FROM events WHERE seq > 1")
+    backend.rows("SELECT setval('events_seq', 1)")
+    found.append([one.event_id for one in next(shown).events])
+    await append(store, event("e2"))
+    found.append([one.event_id for one in next(shown).events])
+    assert found == [["e1", "lost"], [], ["e2"]]
     await store.close()
