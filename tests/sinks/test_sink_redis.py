@@ -286,6 +286,31 @@ async def test_each_event_of_a_batch_has_an_outcome_of_its_own(
     assert ids(client, stream) == ["event-0001", "event-0003"]
 
 
+async def test_answers_that_came_too_late_are_nobody_elses(
+    server: RedisServer, client: redis.Redis, stream: str
+) -> None:
+    """After a time-out, and after a cancel, each outcome of the next batch is still its own event's."""
+    client.set(f"{stream}-other", "something else")
+    sink = sink_of(table(server, "{scope_id}", timeout=1, max_in_flight=4))
+    first = [to_stream(one, f"{stream}-other") for one in sample_deliveries(3)]
+    with pytest.raises(PartlyDeliveredError):
+        await sink.deliver(first)
+    with server.hanging():
+        with pytest.raises(TransientDeliveryError, match="no answer within 1 s"):
+            await sink.deliver(first)
+        cancelled = asyncio.create_task(sink.deliver(first))
+        await asyncio.sleep(0.05)  # so that it has begun; nothing depends on how far it came
+        cancelled.cancel()
+        await asyncio.wait([cancelled])
+    names = (stream, f"{stream}-other", stream)
+    batch = [to_stream(one, name) for one, name in zip(sample_deliveries(3), names, strict=True)]
+    with pytest.raises(PartlyDeliveredError) as caught:
+        await sink.deliver(batch)
+    assert [error is None for error in caught.value.errors] == [True, False, True]
+    await sink.close()
+    assert ids(client, stream) == ["event-0001", "event-0003"]
+
+
 async def test_what_is_beside_one_that_is_too_large_is_tried_again(
     server: RedisServer, client: redis.Redis, stream: str
 ) -> None:

@@ -107,10 +107,10 @@ class RedisSink:
         try:
             async with asyncio.timeout(self._timeout_s):
                 outcomes = await self._add_all([self._entry(delivery) for delivery in deliveries])
+        except (TimeoutError, exceptions.TimeoutError):  # ours, or the client's own for the same time
+            raise TransientDeliveryError(self._say(f"no answer within {self._timeout_s:g} s")) from None
         except (exceptions.RedisError, OSError) as error:
             outcomes = [error] * len(deliveries)
-        except TimeoutError:
-            raise TransientDeliveryError(self._say(f"no answer within {self._timeout_s:g} s")) from None
         if any(outcomes):
             together.tell(await self._errors(deliveries, outcomes))
 
