@@ -1,7 +1,7 @@
 """How old things are, by a clock that people and time servers set.
 
-What must stay true: an age counts the time that the daemon ran, the machine slept or the daemon was off, and never a jump of
-over an hour that was seen while running. Nothing lies in the future for longer than until the clock is looked at again.
+What must stay true: an age counts time while the daemon ran, was off or the machine slept, but never a clock jump of over an
+hour that happened while it ran. Once the clock is looked at again, no stored time lies in the future.
 A leaf: everybody may use it.
 """
 

@@ -1,6 +1,6 @@
 """Errors, classified by what has to happen next.
 
-A `ReserveListenerError` ends a command: its text is shown to a person as it stands and its `exit_code` is the
+A `ReserveListenerError` ends a command: its text is shown to the user unchanged, and its `exit_code` becomes the
 process's. A `DeliveryError` never leaves the delivery engine: a sink raises it to say what an answer means.
 """
 

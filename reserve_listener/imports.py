@@ -1,4 +1,4 @@
-"""Loading a library without what it would load as well and the daemon never uses."""
+"""Loading a library without the modules that it would also load and the daemon never uses."""
 
 from __future__ import annotations
 

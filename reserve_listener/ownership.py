@@ -1,7 +1,7 @@
-"""Files made by root belong to whoever's folder they are in.
+"""Files that root creates are given to the owner of their folder.
 
-What must stay true: a command that root runs leaves nothing that the daemon's user cannot write, and gives away only what it
-has made itself: a file that was there already, or that a link leads to, stays whose it is.
+What must stay true: a command run by root leaves no file that the daemon's user cannot write, and gives away only files that it
+has created itself: existing files, and targets of links, keep their owner.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How the program is called here: what is printed for a person to type must work as it stands."""
+"""How the program was called, so that every command that it prints can be typed as printed."""
 
 import os
 import shlex

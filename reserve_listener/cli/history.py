@@ -1,4 +1,4 @@
-"""`reserve-listener history`: what changed of a room or level, and when."""
+"""`reserve-listener history`: the changes of a room or level."""
 
 from collections.abc import Iterator, Mapping
 from itertools import islice

@@ -1,4 +1,4 @@
-"""`reserve-listener sinks`: where events go, and how that does."""
+"""`reserve-listener sinks`: where events go, and the state of each sink."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any

@@ -1,4 +1,4 @@
-"""`reserve-listener status`: how the daemon is, and why."""
+"""`reserve-listener status`: the daemon's state, and the reasons for it."""
 
 import os
 import sys
@@ -206,7 +206,7 @@ def _connection(found: "Status") -> "Iterator[str]":
     if connection.last_frame:
         facts.append(f"last frame {_when(connection.last_frame)}")
     if connection.reconnects_last_hour:
-        facts.append(f"{connection.reconnects_last_hour} reconnects in the last hour")
+        facts.append(f"reconnects in the last hour: {connection.reconnects_last_hour}")
     yield _line("connection", ", ".join(facts))
 
 

@@ -1,6 +1,6 @@
-"""Standard output and standard error in whatever encoding they have: nothing that is printed can fail for its letters.
+"""Standard output and standard error in any encoding: no character can make printing fail.
 
-And how a command ends that prints until Ctrl-C.
+Also how a command that prints until Ctrl-C ends.
 """
 
 import codecs

@@ -1,4 +1,4 @@
-"""Where the store is when nobody says: every command and the daemon must come to the same file."""
+"""The default store: the daemon and every command must choose the same file."""
 
 from __future__ import annotations
 

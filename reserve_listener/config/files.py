@@ -1,4 +1,4 @@
-"""A file sink's path is its alone: the store, its companions, a secret or another sink would lose what is written."""
+"""No other part may use a file sink's path: appended events would destroy a store, a secret or another sink's file."""
 
 from __future__ import annotations
 

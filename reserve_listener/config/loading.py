@@ -1,4 +1,4 @@
-"""From file, environment and credentials to one valid `Config`, or one error that says all that is wrong."""
+"""From file, environment and credentials to one valid `Config`, or one error that lists every mistake."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading short files within a time and a size: a FIFO, a device or a network disk that hangs holds nobody up."""
+"""Reading short files within limits of time and size: no FIFO, device or hanging network disk can block the caller."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Secrets that stand in files. No message holds anything of a file's content."""
+"""Secrets in files. No message contains anything from a file."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The daemon's parts in the words of Prometheus.
 
-Names and labels are for ever, and fixed in docs/status.md; every combination of labels is there from the start, so that a
-rate has a zero to begin at. Nothing has a label for a room, an event or an error's text.
+Names and labels never change; docs/status.md lists them. Every combination of labels exists from the start, so that a rate
+has a zero to begin at. No label names a room, an event or an error's text.
 """
 
 from __future__ import annotations

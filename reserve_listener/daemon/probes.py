@@ -1,7 +1,7 @@
-"""What the health checks ask of the daemon's parts: nothing but what is in memory.
+"""What the health checks look at: only what is in memory.
 
-What must stay true: alive is whatever a restart would not mend. The platform, a sink, a full disk and a locked store are none
-of it; a thread that does not come back is. Reasons are for anybody to read: no path, no name, no error's text.
+What must stay true: the daemon counts as dead only if a restart would help. A thread that does not come back is such a case;
+the platform, a sink, a full disk and a locked store are not. Anybody may read the reasons: no path, name or error text.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The heartbeat that goes out: a push monitor is asked while all is well, and its owner is told when nobody asks.
+"""The outgoing heartbeat: the daemon requests a push monitor's URL while all is well; the monitor raises the alarm when that stops.
 
-What must stay true: it waits for nobody and holds up nothing; the URL is a secret, and no text has it; a monitor that cannot
-be reached is not worth more than a line an hour.
+What must stay true: it waits for nothing and delays nothing; the URL is a secret and appears in no text; a monitor that cannot
+be reached gets at most one log line an hour.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What commands ask of this daemon through a store that several share: it is done here, and said there.
+"""Commands' requests to this daemon through a shared store: it acts on them, and writes the answers there.
 
-What must stay true: whatever is wrong with a request is said to whoever asked, and goes no further.
+What must stay true: whoever made a faulty request is told what is wrong with it, and the fault has no other effect.
 """
 
 from __future__ import annotations

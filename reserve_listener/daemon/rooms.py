@@ -1,6 +1,6 @@
-"""What is asked of the platform's API about rooms, with the app's own secret: their names and limits.
+"""Asks the platform's API for rooms' names and limits, with the app's own secret.
 
-What must stay true: the daemon hears and delivers all the same, whatever the platform answers.
+What must stay true: whatever the platform answers, the daemon goes on receiving and delivering events.
 """
 
 from __future__ import annotations

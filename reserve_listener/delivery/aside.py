@@ -1,7 +1,7 @@
-"""What is handed to a sink past the store, an alert or a test, in the places of the worker's attempts.
+"""Deliveries that bypass the store (alerts and tests); each takes one of the places of the worker's attempts.
 
-What must stay true: with them, too, a sink is never called more often at once than its `max_in_flight`. They come first:
-the worker begins nothing while one waits, and the store is not asked.
+What must stay true: even with them, a sink never has more than `max_in_flight` calls at once. They come first: while one
+waits, the worker begins nothing and does not ask the store.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""When to try again: pure functions of what happened, that return data. The delay is then a row in the store."""
+"""When to try again: pure functions that return data. The delay then becomes a row in the store."""
 
 from __future__ import annotations
 

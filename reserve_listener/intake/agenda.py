@@ -1,7 +1,7 @@
-"""Who waits for what: the pass under way, the one that is wanted after it, and what persons and doubts ask for. No I/O.
+"""Who waits for which comparison: the pass in progress, the next one, and scopes that people or doubts ask for. No I/O.
 
-What must stay true: whoever asks for everything has everything read from then on; a pass that has begun is not put off for
-that, so that however often somebody asks, each comes to its end.
+What must stay true: whoever asks for everything has everything read from that moment on. This does not interrupt a pass in
+progress, so that however often somebody asks, each pass ends.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Scopes that are to be read again: a push came, and nobody can say if what was read has what it tells.
+"""Scopes to read again: a push arrived during their reading, and nobody can tell whether the answer already contains it.
 
-What must stay true: the store remembers them; here is only when to ask it for them.
+What must stay true: the store remembers these scopes; this module only knows when to ask for them.
 """
 
 from __future__ import annotations

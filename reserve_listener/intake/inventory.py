@@ -1,6 +1,6 @@
-"""What there is to be read: all levels and rooms, and all that are known besides.
+"""What there is to read: all levels and rooms, and any others that are known.
 
-What must stay true: what is known already never waits for what is not.
+What must stay true: known scopes never wait for unknown ones.
 """
 
 from __future__ import annotations

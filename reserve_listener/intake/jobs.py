@@ -1,7 +1,7 @@
 """What a reconciler has to read, and in which order: a pass over all there is, or what somebody asked for. No I/O.
 
-What must stay true: those that were looked at longest ago come first; what a pass is done with, a restart leaves out; and what
-is wrong with everything counts against no scope.
+What must stay true: scopes read longest ago come first; a restart skips scopes that the pass has finished; and a failure that
+affects every scope counts against none.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Names of rooms, levels and people, asked of the platform's API: all of them each day, and one when its id turns up.
+"""Asks the platform's API for the names of rooms, levels and people: all of them daily, and single ones when an unknown id turns up.
 
-What must stay true: nothing waits for a name, neither a push nor a delivery, and whatever goes wrong here goes no further.
+What must stay true: neither a push nor a delivery waits for a name, and no failure here affects anything else.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Behind the answer: what is durable in the inbox becomes events and deliveries in the store.
+"""After the answer: turns durable batches of the inbox into events and deliveries in the store.
 
-What must stay true: batches are projected in the order in which they were received, all of them and each once, whatever
-fails in between; and while that fails, `problem` says so, and no push is taken.
+What must stay true: every batch is projected exactly once, in the order of arrival, whatever fails in between; and while
+projecting fails, `problem` says so and no push is accepted.
 
 With an idle listener a push is projected at once. Under load many are projected together, since one large transaction costs
 a fraction of many small ones.

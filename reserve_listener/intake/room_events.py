@@ -1,6 +1,6 @@
 """Events about rooms and levels themselves: created, renamed, moved, deleted. They change names and nothing else. Pure.
 
-What must stay true: whatever is in one, it is answered like any event that was taken; what cannot be read tells nothing.
+What must stay true: whatever one contains, it is answered like any accepted event; one that cannot be read changes nothing.
 """
 
 from __future__ import annotations

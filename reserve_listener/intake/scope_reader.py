@@ -1,7 +1,7 @@
-"""Reads the limits of one scope and has them compared; and what it means that there are none.
+"""Reads the limits of one scope and has them compared; decides what it means if there are none.
 
-What must stay true: a job is done with a scope only once the store is; and only what is wrong with the scope itself ends its
-reading: all else is for the caller to wait out.
+What must stay true: a job has finished with a scope only once the store has; and only a fault of the scope itself ends its
+reading: the caller waits out all others.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""One look at all levels and rooms there are, for their names and for what is to be read of them.
+"""Lists all levels and rooms once, for their names and as an inventory of limits to read.
 
-What must stay true: only a look that came to its end says of what it has not seen that it is gone, and only after asking for it
-by its id: a list may hide what is there.
+What must stay true: only a complete survey may mark an unseen room as gone, and only after asking for it by its id, since a list
+may hide rooms that exist.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What goes wrong while the platform is asked: said once, and how long to wait then."""
+"""Failures of the platform's API: each is logged once, and says how long to wait."""
 
 from __future__ import annotations
 

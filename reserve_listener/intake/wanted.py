@@ -1,4 +1,4 @@
-"""What turns up and is to be asked for: in that order, each at most once in `AGAIN_S`, and within bounds."""
+"""Unknown ids to ask the platform for: in the order in which they turn up, each at most once in `AGAIN_S`, and within bounds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Work that strangers cause, taken in turns: no more than a little of it in each turn of the loop."""
+"""Work that strangers cause, done in small steps: only a little of it in each turn of the loop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lines that anybody, or a bad day, could cause by the thousand: one of each kind in a while, with the number of the others."""
+"""Log lines that could otherwise come by the thousand: one of each kind in a while, with the number of those left out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One store as those reach it who have its URL; what kind it is, is known to nobody else."""
+"""A store as reached by its URL; only the implementation knows what kind of store it is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A store as rows, for `store copy`: what is copied, and what it is copied into. The same rows, whatever kind of store it is.
+"""A store as rows, for `store copy`: the source and the target. The rows are the same for every kind of store.
 
 A row is a tuple of int, str, bytes or None in the order of its table's columns; a truth value is 0 or 1. Everything blocks;
 errors are `StoreError`.

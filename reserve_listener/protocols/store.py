@@ -1,8 +1,8 @@
-"""The store by its roles: who uses it asks for the one it needs, and no backend is known to anybody.
+"""The store by its roles: each user asks for the role that it needs, and none of them knows the backend.
 
 Every method that is awaited may be cancelled and never blocks the loop. Errors of the medium (the disk is full, the
-server does not answer) reach the caller as `StoreError`; nothing of the call is then stored. tests/store holds every
-backend to what is said here.
+server does not answer) reach the caller as `StoreError`; the call has then stored nothing. tests/store holds every
+backend to these promises.
 """
 
 from __future__ import annotations

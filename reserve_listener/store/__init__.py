@@ -1,6 +1,6 @@
-"""The store: events and their deliveries on stable storage. A URL says where, and which backend; nothing else does.
+"""The store: events and their deliveries on stable storage. Only its URL says where it is, and which backend it uses.
 
-Each backend is loaded when it is asked for, and each part of it when that is needed: commands are to start fast.
+A backend is loaded only when asked for, and each of its parts only when needed, so that commands start fast.
 """
 
 from __future__ import annotations

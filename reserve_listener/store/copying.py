@@ -1,7 +1,7 @@
-"""`store copy`: all that one store knows, into another one that is made for it; of which kind they are does not matter.
+"""`store copy`: copies a whole store of any kind into a new store of any kind.
 
-What must stay true: a copy that was broken off at any moment goes on where it was and holds no row twice; nothing is a store
-before it holds, row by row, what the original holds; and nobody works on the original meanwhile.
+What must stay true: a copy interrupted at any moment can be continued and holds no row twice; the target becomes a store only
+once it holds, row by row, the content of the original; and nobody uses the original meanwhile.
 """
 
 from __future__ import annotations

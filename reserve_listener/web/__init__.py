@@ -1,1 +1,1 @@
-"""What is asked of a running daemon over HTTP: the control socket, and the API to come."""
+"""The running daemon over HTTP: the control socket, and the port of `[status]` with the API and the page."""

@@ -1,7 +1,7 @@
-"""Who may ask at `[status] listen`, under which name, and what every answer says of itself.
+"""Who may use `[status] listen`, under which host names, and the headers of every answer.
 
-What must stay true: a page of somebody else's cannot make a browser read from here (`Host`, against DNS rebinding); with a
-token nothing but the health checks is told without it; and no answer goes out without the headers.
+What must stay true: a foreign page cannot make a browser read from here (`Host`, against DNS rebinding); if there is a token,
+only the health checks answer without it; and no answer goes out without the headers.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the daemon is asked and what it answers, over the control socket now and over `/api/v1` later.
+"""The daemon's requests and answers, over the control socket and `/api/v1`.
 
 Times are RFC 3339 in UTC; durations are seconds and end in `_s`. New fields get a default: a command may be newer than the
 daemon that it asks.

@@ -1,8 +1,8 @@
-"""Tells whoever guesses tokens to stop, at the login and in the header of the API alike.
+"""Slows down whoever guesses tokens, at the login and in the header of the API alike.
 
-What must stay true: only wrong tokens are counted and refused so. Were nobody looked at while others guess, a handful of
-addresses, or anybody behind the same proxy, could keep out those who have the token. What keeps guessers out is that it is long.
-What is remembered is bounded. A program that has an old token asks with it again and again: that is no guess.
+What must stay true: only wrong tokens are counted and refused. If the right token were refused as well, a handful of addresses,
+or anybody behind the same proxy, could lock out those who have it. The token's length is what stops guessers. Memory is bounded.
+A program that keeps sending an old token is not guessing.
 """
 
 from __future__ import annotations

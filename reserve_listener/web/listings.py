@@ -1,7 +1,7 @@
-"""What can be looked up over HTTP: rooms and levels, their history, events, dead letters, sinks.
+"""Lists over HTTP: rooms and levels, their history, events, dead letters, sinks.
 
-What must stay true: the store is asked in `reads`' threads alone, a page at a time, and what is made of it is made and
-encoded there, too; nobody's question costs the loop more than handing it on.
+What must stay true: only `reads`' threads query the store, a page at a time, and they also build and encode the answer; the loop
+only hands the request over.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Looking into the store for the API, the page, the stream and the metrics: on threads and connections of their own.
+"""Reading the store for the API, the page, the stream and the metrics: on threads and connections of their own.
 
-What must stay true: nothing of this runs on the loop or in the writer's thread; however many ask and however long it takes,
-threads, those who wait and the time of each are bounded; and no look holds a transaction for longer than its deadline.
+What must stay true: none of this runs on the loop or in the writer's thread; the numbers of threads and waiting requests, and
+the time of each read, are bounded; and no read holds a transaction for longer than its deadline.
 """
 
 from __future__ import annotations

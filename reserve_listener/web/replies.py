@@ -1,4 +1,4 @@
-"""Answers over HTTP: objects as JSON, errors as RFC 9457 has them. None is kept by anybody on the way."""
+"""Answers over HTTP: objects as JSON, errors as in RFC 9457. No cache on the way may keep them."""
 
 from __future__ import annotations
 

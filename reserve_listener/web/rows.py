@@ -1,6 +1,6 @@
-"""What the commands and the API tell, as JSON has it: rooms and levels, their history, events, dead letters.
+"""The JSON objects of the commands and the API: rooms and levels, their history, events, dead letters.
 
-Names are those of now, from the store's directory; ids stand beside them for programs.
+Names are the current ones, from the store's directory; ids come along for programs.
 """
 
 from __future__ import annotations

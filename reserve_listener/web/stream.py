@@ -1,10 +1,10 @@
 """Changes as they come, as server-sent events (`/api/v1/stream`).
 
-What must stay true: answers to the platform wait for none of this. One look into the store serves all who listen; they are
-served in small groups with pauses between them, so that whatever number of them costs the loop a bounded share of its time;
-each holds a bounded amount, and who does not read is cut off by the connection's deadline for writing.
+What must stay true: answers to the platform wait for none of this. One look into the store serves all listeners. They are served
+in small groups with pauses in between, so that any number of them takes a bounded share of the loop's time; each holds a bounded
+amount of memory, and one that does not read is disconnected by the connection's write deadline.
 
-Whoever comes back with `Last-Event-ID` goes on behind it, out of the store: nothing is missed, and nothing comes twice.
+A client that reconnects with `Last-Event-ID` continues after it, from the store: it misses nothing and gets nothing twice.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Alerts: what a person should look at, told when it begins, when it ends, and from time to time while it lasts.
+"""Alerts: troubles that a person should look at, announced when they begin, when they end, and now and then while they last.
 
-They do not go through the store, which may be what is broken: `watch` asks the daemon's parts, `conditions` says what holds,
-`journal` decides what is told, and an `outbox` for each sink carries it there.
+They bypass the store, which may be broken itself: `watch` asks the daemon's parts, `conditions` decides which troubles there
+are, `journal` decides what to announce, and each sink's `outbox` delivers it.
 """

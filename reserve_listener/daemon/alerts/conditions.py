@@ -1,7 +1,7 @@
-"""What holds now, of all that there are alerts for. Pure.
+"""Which alerts' conditions hold now. Pure.
 
-What must stay true: an alert that fires ends by what is seen, never by what is not known: a daemon that has just started has
-not heard from the store, the platform or a sink yet, and says of none of them that it is well (`Found.unsure`).
+What must stay true: a firing alert ends only because of something seen, never for lack of knowledge. A daemon that has just
+started has not heard from the store, the platform or a sink yet, and calls none of them well (`Found.unsure`).
 """
 
 from __future__ import annotations

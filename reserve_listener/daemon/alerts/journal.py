@@ -1,8 +1,8 @@
-"""What is told of conditions that come and go. Pure.
+"""Which alerts to announce as conditions come and go. Pure.
 
-What must stay true: each alert is told once when it begins and once when it ends, and again every `repeat_ms` while it lasts,
-over restarts too. One that comes back soon after its end waits longer before the next end is told, each time twice as long
-(`quiet_ms`): however fast a condition flaps, people hear of it a few times an hour.
+What must stay true: each alert is announced once when it begins, once when it ends, and every `repeat_ms` while it lasts, even
+across restarts. If it comes back soon after its end, its next end is announced later, each time twice as late (`quiet_ms`):
+however fast a condition flaps, people hear of it only a few times an hour.
 """
 
 from __future__ import annotations

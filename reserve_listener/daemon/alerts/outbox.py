@@ -1,7 +1,7 @@
 """Alerts on their way to one sink, in order, past the store.
 
-What must stay true: a sink that hangs or is down holds up nothing but its own alerts; whatever a sink does, each attempt and
-each alert has an end; and what waits is bounded, in favour of what is new.
+What must stay true: a sink that hangs or is down delays only its own alerts; whatever a sink does, each attempt and each alert
+comes to an end; and the queue is bounded, in favour of new alerts.
 """
 
 from __future__ import annotations

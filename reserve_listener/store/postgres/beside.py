@@ -1,4 +1,4 @@
-"""What the commands do to the store, beside replicas that run: these hear of it and look anew."""
+"""What commands do to the store while replicas run: the replicas are notified and look again."""
 
 from __future__ import annotations
 

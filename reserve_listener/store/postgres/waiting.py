@@ -1,7 +1,7 @@
-"""A connection that waits for no answer for ever.
+"""A connection that never waits for an answer without a limit.
 
-The server ends a statement that takes too long, and the system notices a server that has vanished. Neither helps when the
-server stands still, or what is between has stopped to forward and answers for it: so the one who waits has a bound, too.
+The server ends a statement that takes too long, and the system notices a server that has vanished. Neither helps if the server
+is frozen, or if something in between answers for it but no longer forwards: so the client limits its waits, too.
 """
 
 from __future__ import annotations

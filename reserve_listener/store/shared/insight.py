@@ -1,4 +1,4 @@
-"""What a store knows of how things are, for `status`: work that only reads, on any connection."""
+"""The store's figures for `status`: work that only reads, on any connection."""
 
 from __future__ import annotations
 

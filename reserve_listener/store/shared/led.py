@@ -1,4 +1,4 @@
-"""What one daemon does at a time, of several that share a store."""
+"""Work that only one of the daemons that share a store does at a time."""
 
 from __future__ import annotations
 

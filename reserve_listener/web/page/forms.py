@@ -1,7 +1,7 @@
 """The pages that do something: the login, and what can be done to dead letters and sinks.
 
-What must stay true: nothing is done without the cookie and the word of its form; dropping asks once more; and afterwards the
-browser is led to a page that can be loaded again without doing it again.
+What must stay true: nothing is done without the cookie and its form's CSRF token; dropping asks for confirmation; and afterwards
+the browser is redirected to a page that can be reloaded without repeating the action.
 """
 
 from __future__ import annotations

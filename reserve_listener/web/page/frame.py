@@ -1,4 +1,4 @@
-"""What stands around every page: who asks and in which language, the line on top, the words; and a page as an answer."""
+"""The frame of every page: the visitor and the language, the verdict at the top, the words; and a page as an answer."""
 
 from __future__ import annotations
 

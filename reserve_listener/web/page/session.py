@@ -1,7 +1,7 @@
 """Who has signed in, and which forms are ours.
 
-What must stay true: without the token nobody gets a cookie; a cookie says nothing but until when it counts, and holds only as
-long as the token stays; a form counts only with the word that was given to the same cookie.
+What must stay true: nobody gets a cookie without the token; a cookie contains only its expiry, and is valid only until the token
+changes; a form is accepted only with the CSRF token issued for the same cookie.
 """
 
 from __future__ import annotations

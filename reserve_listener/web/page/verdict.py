@@ -1,7 +1,7 @@
-"""Is it well: the line on top of every page, in the page's words.
+"""The verdict at the top of every page, in the page's words.
 
-The daemon gives its reasons in English, for commands and scripts. The page says what they mean to whoever looks after rooms,
-and keeps the daemon's own words for whoever is on call.
+The daemon gives its reasons in English, for commands and scripts. The page says what they mean for facility managers, and keeps
+the daemon's own words for whoever is on call.
 """
 
 from __future__ import annotations

@@ -228,9 +228,9 @@ ENGLISH: Final[Words] = {
     "nobody": "none",
     # -- login
     "sign_in": "Sign in",
-    "sign_in_detail": "This page is for people who have the token of this daemon (status.token_file).",
+    "sign_in_detail": "This page needs the daemon's token: the content of the file that status.token_file names.",
     "token": "Token",
-    "wrong_token": "That is not the token.",
+    "wrong_token": "This token is wrong.",
     "too_many": "Too many wrong tokens. Try again in {}.",
     "stale_form": "This form had expired, so nothing was done. Please try again.",
     "error": "That did not work",

@@ -353,7 +353,7 @@ async def test_a_dead_letter_is_retried_and_another_dropped(
         await page.open(f"{url}/deliveries")
         await page.write("#token", "guess")
         await page.loaded(page.press("Enter"))
-        assert "That is not the token." in await page.text("[role=alert]")
+        assert "This token is wrong." in await page.text("[role=alert]")
         assert page.failed == [f"403 {url}/login"]
         page.complaints.clear()
         await page.write("#token", TOKEN)
