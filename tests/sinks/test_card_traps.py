@@ -18,6 +18,7 @@ from reserve_listener.simulator.openapi.cards import pinged
 from reserve_listener.sinks.feishu_card import bot
 from reserve_listener.sinks.feishu_card.sink import CardRefusedError
 from reserve_listener.testing import sample_deliveries
+from tests.helpers import free_port
 from tests.sinks.test_sink_feishu_card import SECRET, as_app, bot_table, failure, sink_of, texts
 
 SINK: Final = "sinks/test_sink_feishu_card.py"
@@ -121,6 +122,16 @@ async def test_a_bot_that_was_removed(tmp_path: Path) -> None:
         assert type(error) is MisconfiguredSinkError
         assert "check the URL in url_file" in str(error)
         assert url.rpartition("/")[2] not in str(error)
+
+
+async def test_a_bot_that_cannot_be_reached(tmp_path: Path) -> None:
+    """It is said in words where the way ends; the bot's own part of the URL is not."""
+    place = f"127.0.0.1:{free_port()}"
+    sink = sink_of(bot_table(tmp_path, f"http://{place}/open-apis/bot/v2/hook/0123456789"))
+    error = await failure(sink, sample_deliveries(1))
+    await sink.close()
+    assert type(error) is TransientDeliveryError
+    assert str(error) == f"{place}: cannot connect: Connection refused"
 
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504])

@@ -452,16 +452,16 @@ async def test_nobody_listens() -> None:
         place = f"127.0.0.1:{unused.getsockname()[1]}"
         error = await failure(f"http://{place}/")
     assert isinstance(error, TransientDeliveryError)
-    assert str(error) == f"ConnectError: {place}: Connection refused"
+    assert str(error) == f"{place}: cannot connect: Connection refused"
 
 
 async def test_a_name_that_does_not_exist() -> None:
     """A host without an address is transient, in words that name it, unless it is a secret."""
     error = await failure("http://nobody.invalid/")
     assert isinstance(error, TransientDeliveryError)
-    assert str(error).startswith("ConnectError: nobody.invalid: ")
+    assert str(error).startswith("nobody.invalid: cannot connect: ")
     hidden = await failure("http://nobody.invalid/", secret_host=True)
-    assert str(hidden).startswith("ConnectError: ********: ")
+    assert str(hidden).startswith("********: cannot connect: ")
     assert "nobody" not in str(hidden)
 
 
@@ -475,7 +475,7 @@ async def test_a_connection_that_is_reset() -> None:
     async with raw_server(reset) as address:
         error = await failure(f"http://{address}/")
     assert isinstance(error, TransientDeliveryError)
-    assert str(error).partition(":")[0] in {"ReadError", "RemoteProtocolError"}
+    assert str(error).startswith((f"{address}: the connection broke off", f"{address}: no proper answer"))
 
 
 async def test_an_answer_that_is_no_http() -> None:
@@ -488,7 +488,7 @@ async def test_an_answer_that_is_no_http() -> None:
     async with raw_server(nonsense) as address:
         error = await failure(f"http://{address}/")
     assert isinstance(error, TransientDeliveryError)
-    assert str(error).startswith("RemoteProtocolError: ")
+    assert str(error).startswith(f"{address}: no proper answer: ")
 
 
 def make_certificate(folder: Path, san: str = "IP:127.0.0.1,DNS:receiver.example") -> Path:
@@ -737,7 +737,7 @@ async def test_a_proxy_that_cannot_connect(status: bytes) -> None:
     assert isinstance(error, TransientDeliveryError)
     assert error.down
     place = f"receiver.example through the proxy http://{proxy.address}"
-    assert str(error) == f"ProxyError: {place}: {status.decode()}"
+    assert str(error) == f"{place}: the proxy refuses: {status.decode()}"
 
 
 async def test_a_proxy_that_nobody_serves() -> None:
@@ -870,8 +870,8 @@ async def test_a_status_line_without_end_is_shown_cut() -> None:
 
     async with raw_server(nonsense) as address:
         text = str(await failure(f"http://{address}/"))
-    assert text.startswith("RemoteProtocolError: ")
-    assert len(text) <= ANSWER_SHOWN_CHARS + len("RemoteProtocolError: ")
+    assert text.startswith(f"{address}: no proper answer: ")
+    assert len(text) <= ANSWER_SHOWN_CHARS
     assert text.isprintable()
 
 

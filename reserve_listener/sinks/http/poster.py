@@ -43,6 +43,14 @@ MISCONFIGURED: Final = frozenset({*REDIRECTS, 401, 402, 403, 404, 405, 407, 421,
 GONE: Final = 410
 PROXY_AUTHENTICATION: Final = 407
 
+FAILED: Final = (
+    (httpx2.ConnectError, "cannot connect"),
+    (httpx2.ProxyError, "the proxy refuses"),
+    (httpx2.RemoteProtocolError, "no proper answer"),
+    (httpx2.TimeoutException, "no answer in time"),
+)
+"""What a failure on the way is to people, by its kind."""
+
 
 class Answered(NamedTuple):
     """What the receiver said. `text` is the beginning of `body`, safe to show."""
@@ -131,15 +139,17 @@ class Poster:
         return visible(line, ANSWER_SHOWN_CHARS)  # cut last: half a secret is not masked
 
     def _meaning(self, error: httpx2.TransportError) -> DeliveryError:
-        kind = type(error).__name__
         if isinstance(error, httpx2.LocalProtocolError):
             # It quotes the value, as a Python literal in which a secret may be spelled another way.
-            return MisconfiguredSinkError(f"{kind}: the request cannot be sent (check the sink's headers)")
+            return MisconfiguredSinkError("the request cannot be sent (check the sink's headers)")
         # The resolver's errors name the host, which has just been said.
         said = (causes.said_by_system(error) or str(error)).replace(f"{self._host}: ", "", 1)
         if any(isinstance(link, ssl.SSLError) for link in causes.chain(error)):
             said = f"TLS: {said}"
-        text = f"{kind}: {self.shown(f'{self._place}: {said}' if said else self._place)}"
+        failed = next(
+            (words for kind, words in FAILED if isinstance(error, kind)), "the connection broke off"
+        )
+        text = self.shown(f"{self._place}: {failed}{f': {said}' if said else ''}")
         if isinstance(error, httpx2.ProxyError) and _status_of(error) in MISCONFIGURED:
             return MisconfiguredSinkError(f"{text} (check the sink's proxy and its credentials)")
         return TransientDeliveryError(text)
