@@ -100,7 +100,7 @@ class PermanentDeliveryError(DeliveryError):
 class PartlyDeliveredError(DeliveryError):
     """Each delivery of a batch came to something of its own: `errors` has one for each, in order, or None where it was delivered.
 
-    After the first failure of a room or level nothing more of it may have been delivered: its events would change places.
+    After a failure that is to be tried again nothing more of that room or level may have been delivered: its events would change places.
     """
 
     def __init__(self, errors: Sequence[DeliveryError | None]) -> None:
