@@ -54,7 +54,7 @@ class StoreInUseError(StoreError):
 
 
 class LeaseLostError(StoreError):
-    """Another replica does this now: nothing was written. No fault; whoever was at it leaves the rest to that one."""
+    """Another replica does this now: nothing was written. Not a fault; the former holder leaves the rest to that replica."""
 
 
 class NotFoundError(ReserveListenerError):
@@ -98,9 +98,9 @@ class PermanentDeliveryError(DeliveryError):
 
 
 class PartlyDeliveredError(DeliveryError):
-    """Each delivery of a batch came to something of its own: `errors` has one for each, in order, or None where it was delivered.
+    """The deliveries of a batch had different outcomes: `errors` has one for each, in order, or None if it was delivered.
 
-    After a failure that is to be tried again nothing more of that room or level may have been delivered: its events would change places.
+    After a failure that will be retried, none of that room's or level's later events may have been delivered: they would be out of order.
     """
 
     def __init__(self, errors: Sequence[DeliveryError | None]) -> None:

@@ -1,4 +1,4 @@
-"""What every sink promises (`protocols.Sink`), as tests that the author of a sink runs over it: see docs/plugins.md.
+"""The promises of every sink (`protocols.Sink`) as tests, for authors of sinks to run: see docs/plugins.md.
 
     class TestMySink(SinkContract):
         @asynccontextmanager
@@ -6,7 +6,7 @@
             async with my_receiver() as receiver:
                 yield SinkWorld(make=lambda: MySink(...), delivered=receiver.ids, refuse=receiver.refuse)
 
-Needs pytest and nothing else. Each test has a world of its own, and a sink that gives up soon makes them fast.
+Needs only pytest. Each test has a world of its own; the sooner a sink gives up, the faster they are.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
     from reserve_listener.protocols import Sink
 
 DELIVER_WITHIN_S: Final = 60.0
-"""The daemon itself sets no deadline for a delivery: a sink that never gives up holds its events up for ever."""
+"""The daemon itself sets no deadline for a delivery: a sink that never gives up delays its events for ever."""
 CLOSE_WITHIN_S: Final = 6.0
-"""What the daemon waits for a sink to close, at a reload and at its stop."""
+"""How long the daemon waits for a sink to close, at a reload and at its stop."""
 LONGEST_ERROR: Final = 2000
 MOMENTS: Final = 25
-"""How many turns of the loop an attempt may get before it is cancelled: each of them is tried."""
+"""An attempt is cancelled after each number of turns of the loop up to this one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,13 +44,13 @@ class SinkWorld:
     make: Callable[[], Sink]
     """A new sink, made as the daemon makes it."""
     delivered: Callable[[], Sequence[str]]
-    """The ids of the events that have arrived so far, in order, those that arrived twice twice."""
+    """The ids of the events that have arrived so far, in order, including repeats."""
     refuse: Callable[[], None] | None = None
-    """From now on nothing can be delivered. The more the receiver says of it, secrets too, the better the test."""
+    """From now on nothing can be delivered. The more the receiver's answer quotes, even secrets, the better the test."""
     hang: Callable[[], None] | None = None
-    """From now on the receiver hears, and never answers. For sinks that wait for somebody."""
+    """From now on the receiver accepts requests but never answers. For sinks that wait for an answer."""
     secrets: Collection[str] = ()
-    """What no text may hold."""
+    """Texts that no error may contain."""
 
 
 def sample_deliveries(count: int, *, needs_raw: bool = False, first: int = 1) -> list[Delivery]:
@@ -97,11 +97,11 @@ class SinkContract:
     """Inherit in a class of tests, and give it a `world`."""
 
     def world(self) -> AbstractAsyncContextManager[SinkWorld]:
-        """A receiver that takes all, and how to make a sink to it; a new one for each test."""
+        """A receiver that accepts everything, and how to make a sink for it; a new one for each test."""
         raise NotImplementedError
 
     def test_what_the_daemon_asks_of_it(self) -> None:
-        """Name and bounds are there, of the right kind, and the same for two sinks that are made alike."""
+        """Name and limits exist, have the right type, and are the same for two sinks made alike."""
 
         async def look(world: SinkWorld, sink: Sink) -> None:
             other = world.make()
@@ -120,7 +120,7 @@ class SinkContract:
         self._run(look)
 
     def test_it_delivers_in_the_order_given(self) -> None:
-        """One batch after the other arrives in order, and has arrived when `deliver` returns."""
+        """Batches arrive in order, and each has arrived when `deliver` returns."""
 
         async def deliver(world: SinkWorld, sink: Sink) -> None:
             size, first = min(sink.batch_size, 5), 1
@@ -132,7 +132,7 @@ class SinkContract:
         self._run(deliver)
 
     def test_it_delivers_again(self) -> None:
-        """An event that was delivered, but of which the daemon does not know it, is taken once more."""
+        """An event that was delivered without the daemon's knowledge is accepted once more."""
 
         async def twice(world: SinkWorld, sink: Sink) -> None:
             for _ in range(2):
@@ -152,7 +152,7 @@ class SinkContract:
         self._run(side_by_side)
 
     def test_a_failure_is_a_delivery_error_without_secrets(self) -> None:
-        """What fails raises a `DeliveryError`: text on one line, no secret in it, its repr, its causes or the sink's repr."""
+        """A failure is a `DeliveryError`: text on one line, and no secret in it, its repr, its causes or the sink's repr."""
 
         async def refused(world: SinkWorld, sink: Sink) -> None:
             _need(world.refuse, "refuse")()
@@ -168,7 +168,7 @@ class SinkContract:
         self._run(refused)
 
     def test_it_gives_up_in_time(self) -> None:
-        """A receiver that never answers is a failure like others, and the sink can be closed at once meanwhile."""
+        """A receiver that never answers is a failure like any other, and the attempt can be cancelled meanwhile."""
 
         async def hanging(world: SinkWorld, sink: Sink) -> None:
             _need(world.hang, "hang")()
@@ -183,7 +183,7 @@ class SinkContract:
         self._run(hanging)
 
     def test_it_can_be_cancelled_at_any_moment(self) -> None:
-        """Cancelled after any turn of the loop, the next delivery works, and nothing has arrived that was not sent."""
+        """After a cancellation at any turn of the loop, the next delivery works, and nothing arrives that was not sent."""
 
         async def cancelled(world: SinkWorld, sink: Sink) -> None:
             sent = []
@@ -204,7 +204,7 @@ class SinkContract:
         self._run(cancelled)
 
     def test_it_can_be_closed_twice(self) -> None:
-        """Used or not, after a failure or not: closing gives back what is held, twice as well as once, and raises nothing."""
+        """Closing works and raises nothing, used or unused, after a failure or not, once or twice."""
 
         async def closed(world: SinkWorld, sink: Sink) -> None:
             unused = world.make()
@@ -237,7 +237,7 @@ def _samples(sink: Sink, count: int, *, first: int = 1) -> list[Delivery]:
 
 
 async def _failure(sink: Sink) -> DeliveryError:
-    """What an attempt raises that cannot succeed."""
+    """The error of an attempt that cannot succeed."""
     try:
         await _within(sink.deliver(_samples(sink, 1)))
     except DeliveryError as error:
