@@ -133,7 +133,7 @@ CHINESE: Final = CardWords(
         "gap": "可能漏掉了变更",
         "oldest_pending": "投递延迟",
         "dead_letters": "有投递被放弃",
-        "sink_down": "接收端无法送达",
+        "sink_down": "投递目标无法送达",
         "store_filling": "存储空间即将用完",
         "commit_failing": "变更无法存储",
         "test": "告警测试",

@@ -47,7 +47,6 @@ FAILED: Final = (
     (httpx2.ConnectError, "cannot connect"),
     (httpx2.ProxyError, "the proxy refuses"),
     (httpx2.RemoteProtocolError, "no proper answer"),
-    (httpx2.TimeoutException, "no answer in time"),
 )
 """What a failure on the way is to people, by its kind."""
 
@@ -119,7 +118,7 @@ class Poster:
             ):
                 answer = await _bounded_body(response)
         # The status says it all: a body that drips or breaks off must not have the event sent again.
-        except TimeoutError as error:
+        except (TimeoutError, httpx2.TimeoutException) as error:
             if response is None:
                 text = f"{self._place}: no answer within {self._timeout_s:g} s"
                 raise TransientDeliveryError(self.shown(text)) from error

@@ -45,10 +45,14 @@ _STARTS: Final = (
     (r"exit status (\d+)", r"\1退出码 \2"),
     (r"ended by (SIG\w+|signal \d+)", r"\1被 \2 终止"),
     (r"cannot be started(?=: )", r"\1无法启动"),
+    (r"cannot connect(?=:|$)", r"\1无法连接"),
+    (r"no proper answer(?=:|$)", r"\1响应无效"),
+    (r"the connection broke off(?=:|$)", r"\1连接中断"),
+    (r"the proxy refuses(?=:|$)", r"\1代理拒绝"),
     (r"not done within (\S+) s; it and all that it started are killed", r"\1\2 秒内未完成，已终止"),
     (r"the event is larger than the broker takes(?=: )", r"\1事件超过服务器的上限"),
 )
-_PLACE: Final = r"^(?!HTTP )(\S+(?:, \S+)*: "
+_PLACE: Final = r"^(?!HTTP )(\S+(?:, \S+| through the proxy \S+)*: "
 _RULES: Final = (
     *((re.compile(f"{ours}(?=（|$)"), chinese) for ours, chinese in _ENDS),
     *((re.compile(f"{_PLACE}|^){ours}(?=（|$)"), chinese) for ours, chinese in _WHOLE),
