@@ -33,6 +33,7 @@ TRAPS: Final = {
     "only some addresses may post": (HERE, "test_a_bot_that_takes_posts_from_elsewhere_only"),
     "a bot that is unknown or was removed": (HERE, "test_a_bot_that_was_removed"),
     "failures come under HTTP 200": (SINK, "test_failures_under_http_200"),
+    "whatever the HTTP status": (HERE, "test_a_code_counts_whatever_the_status"),
     "an answer without a code is a failure": (SINK, "test_an_answer_that_is_not_the_platforms_is_no_success"),
     "older answers name the code otherwise": (SINK, "test_an_older_answer_is_understood"),
     "429 and 5xx come back": (HERE, "test_a_gateway_that_refuses"),
@@ -145,6 +146,25 @@ async def test_a_gateway_that_refuses(
     await sink.close()
     assert type(error) is TransientDeliveryError
     assert len(receiver.received) == 1
+
+
+@pytest.mark.parametrize("status", [200, 400, 429, 500])
+async def test_a_code_counts_whatever_the_status(
+    tmp_path: Path, server: HttpServer, receiver: Receiver, status: int
+) -> None:
+    """Too often, set up wrongly, or refused: what the code means, the text in the place of a card included."""
+    sink = sink_of(bot_table(tmp_path, f"{server.url}/hook/x"))
+    receiver.answer = Answer(status=status, body=b'{"code":11232,"msg":"frequency limited"}')
+    error = await failure(sink, sample_deliveries(1))
+    assert type(error) is TransientDeliveryError
+    assert error.retry_after is not None
+    assert not error.down
+    receiver.answer = Answer(status=status, body=b'{"code":19021,"msg":"sign match fail"}')
+    assert type(await failure(sink, sample_deliveries(1))) is MisconfiguredSinkError
+    refused = Answer(status=status, body=b'{"code":9499,"msg":"Bad Request"}')
+    receiver.answer = lambda one: refused if b"interactive" in one.body else Answer(body=b'{"code":0}')
+    await sink.deliver(sample_deliveries(1))
+    await sink.close()
 
 
 async def test_a_bot_that_others_have_used_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,6 @@
 """A group's custom bot: a webhook that posts what it is given.
 
-Failures come under HTTP 200, with a code. The bot takes 5 posts a second and 100 a minute, whoever sends them, and has no
+Failures come with a code, usually under HTTP 200. The bot takes 5 posts a second and 100 a minute, whoever sends them, and has no
 memory: a post whose answer was lost is posted again.
 """
 
@@ -42,6 +42,8 @@ ADVICE: Final = {
 }
 REFUSALS: Final = frozenset({BAD_REQUEST, 19036, 200621})
 """It is too large, or no card."""
+KNOWN: Final = frozenset({TOO_OFTEN, *ADVICE, *REFUSALS})
+"""Codes that count whatever the HTTP status is; usually it is 200."""
 CROWDED_S: Final = 60.0
 """For so long after each full and half hour bots are limited the most: everybody's reminders go out then."""
 WAIT_S: Final = 10.0
@@ -110,7 +112,7 @@ class Bot:
             content = {"timestamp": timestamp, "sign": sign(timestamp, self._secret), **content}
         headers = {"content-type": "application/json; charset=utf-8"}
         answered = await self._poster.post(msgspec.json.encode(content), headers)
-        if answered.status not in SUCCESS:
+        if answered.status not in SUCCESS and _told(answered.body)[0] not in KNOWN:
             raise judge(answered, now_s=self._now_s())
         if (failure := self._failure(answered)) is not None:
             raise failure
