@@ -86,8 +86,12 @@ def list_dead_letters(
     (filters,) = asked.filters(store)
     with open_reader(store) as reader:
         directory = reader.directory()
-        rows = [dead_letter_row(letter, directory) for letter in reader.dead_letters(filters, limit=limit)]
-    print_list(rows, COLUMNS, as_json=as_json, nothing="No dead letters.")
+        rows = [
+            dead_letter_row(letter, directory) for letter in reader.dead_letters(filters, limit=limit + 1)
+        ]
+    print_list(rows[:limit], COLUMNS, as_json=as_json, nothing="No dead letters.")
+    if len(rows) > limit:
+        typer.echo(f"note: these are the oldest {limit}; for more, use -n NUMBER", err=True)
 
 
 @dead_letters_app.command("retry")

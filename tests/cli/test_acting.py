@@ -81,6 +81,14 @@ def test_all_wants_yes_where_nobody_can_be_asked(folder: Path, action: tuple[str
     assert states(folder) == ([] if action[1] == "drop" else ["pending", "pending"])
 
 
+def test_a_list_that_is_cut_says_so(folder: Path) -> None:
+    """Of two dead letters, `-n 1` shows one and says that there are more; `-n 2` shows both and says nothing."""
+    cut = cli(folder, "dead-letters", "list", "-n", "1")
+    assert (len(cut.stdout.splitlines()), "-n NUMBER" in cut.stderr) == (1, True)
+    whole = cli(folder, "dead-letters", "list", "-n", "2")
+    assert (len(whole.stdout.splitlines()), whole.stderr) == (2, "")
+
+
 def test_a_span_is_told_as_a_time_ago(folder: Path) -> None:
     """The filters come back in words: a span as `2h ago`, a time as it was given."""
     asked = cli(folder, "dead-letters", "retry", "--since", "2h", "--until", "2999-01-01", "--dry-run")
