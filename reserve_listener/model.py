@@ -1,7 +1,7 @@
-"""What travels between the parts: small, frozen, and nothing else.
+"""The data that the parts pass to each other: small and frozen.
 
-Structs of msgspec, which cost a tenth of a frozen dataclass to make; several are made for each event. None can be part of
-a cycle (`gc=False`).
+They are structs of msgspec, as several are made for each event and one costs a tenth of a frozen dataclass. None can be part
+of a cycle (`gc=False`).
 
 Times are milliseconds since the epoch (UTC) where a name ends in `_ms`; durations are seconds and end in `_s`.
 """
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 
 EVENT_TYPE: Final = "vc.reserve_config.updated_v1"
 ALERT_TYPE: Final = "reserve_listener.alert.v1"
-"""What the daemon says of itself: see docs/monitoring.md."""
+"""Events about the daemon itself: see docs/monitoring.md."""
 MIB: Final = 1024 * 1024
 LONGEST_NAME: Final = 60
-"""Characters that are kept of the name of a room, level or person: a line has to hold several."""
+"""The longest name of a room, level or person, in characters; longer ones are cut, as a line has to hold several."""
 
 SQLITE_URL: Final = "sqlite:///"
-"""How the URL of a store in a file begins. What follows is the path as it is: absolute with a fourth slash."""
+"""The beginning of the URL of a store in a file. The path follows unchanged: an absolute one has a fourth slash."""
 
 POSTGRES_URL: Final = "postgresql://"
-"""The same of one on a server: libpq's URL, and in its query `password_file`, which is ours."""
+"""The same for a store on a server: libpq's URL, with our own `password_file` in its query."""
 
 SECTIONS: Final[dict[str, tuple[str, ...]]] = {
     "approve_config": ("approval_switch", "approval_condition", "meeting_duration", "approvers"),
@@ -45,22 +45,22 @@ SECTIONS: Final[dict[str, tuple[str, ...]]] = {
 
 
 class Verdict(Enum):
-    """What intake says of a push. The transport turns it into the platform's answer."""
+    """Intake's verdict on a push. The transport turns it into the answer to the platform."""
 
     STORED = "stored"
-    """Committed. The projection, behind the answer, gives it a delivery for each sink, unless it is known already."""
+    """Committed. After the answer, the projection gives it a delivery for each sink, unless it is already known."""
     DUPLICATE = "duplicate"
-    """Known already, as the projection found: the platform pushed it again."""
+    """The projection found that it is already known: the platform pushed it again."""
     SUPERSEDED = "superseded"
-    """As STORED, found by the projection to be a late push: what is known of its scope is newer."""
+    """As STORED, but the projection found that it is late: what is known of its scope is newer."""
     UNREADABLE = "unreadable"
     """Committed whole, but it cannot be normalised: no deliveries."""
     OTHER_TYPE = "other_type"
     """An event type for which no handler is registered. Not stored."""
     OVERLOADED = "overloaded"
-    """Too much waits for the commit. Not stored: the platform shall push again."""
+    """Too much waits for the commit. Not stored: the platform must push it again."""
     FAILED = "failed"
-    """The commit failed or took too long. The platform shall push again."""
+    """The commit failed or took too long. The platform must push it again."""
 
     __hash__ = object.__hash__  # each is one object; Enum hashes its name, in Python
 
@@ -74,7 +74,7 @@ _COMMITTED: Final = (Verdict.STORED, Verdict.DUPLICATE, Verdict.SUPERSEDED, Verd
 
 
 class State(msgspec.Struct, frozen=True, gc=False):
-    """Where a transport stands: connecting, connected, lost or waiting (`until`, on the monotonic clock); or listening."""
+    """A transport's state: connecting, connected, lost or waiting (`until`, on the monotonic clock); or listening."""
 
     name: str
     since: float
@@ -83,7 +83,7 @@ class State(msgspec.Struct, frozen=True, gc=False):
     hint: str | None = None
     """What a person can do about it."""
     change: str | None = None
-    """What has just happened to the connection, one of `meters.CONNECTION_CHANGES`; None: nothing that counts."""
+    """What has just happened to the connection, one of `meters.CONNECTION_CHANGES`; None: nothing to count."""
 
     @property
     def is_receiving(self) -> bool:
@@ -92,7 +92,7 @@ class State(msgspec.Struct, frozen=True, gc=False):
 
 
 class Scope(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
-    """A meeting room or a room level of one tenant: what events are kept in order for."""
+    """A meeting room or a room level of one tenant. Its events are kept in order."""
 
     tenant_key: str
     scope_type: str
@@ -102,7 +102,7 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False
 class IncomingEvent(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
     """One push, ready for the store: without the verification token, and normalised where that was possible.
 
-    As an array it waits in the inbox: see `store/inbox.py` before a field is added.
+    It waits in the inbox as an array: see `store/shared/batches.py` before you add a field.
     """
 
     tenant_key: str
@@ -115,22 +115,22 @@ class IncomingEvent(msgspec.Struct, frozen=True, kw_only=True, array_like=True, 
     """`header.create_time`; orders the events of a scope, never an age."""
     scope: Scope | None = None
     body: bytes | None = None
-    """The CloudEvents JSON that sinks receive, as far as the push alone tells (`protocols.Complete`); None when unreadable."""
+    """The CloudEvents JSON for sinks, as far as the push alone determines it (`protocols.Complete`); None if unreadable."""
     problem: str | None = None
     """Why it is unreadable."""
     news: tuple[PlaceNews, ...] | None = None
-    """What it tells of rooms and levels themselves, if anything could be read; None: it is about limits."""
+    """Its news of rooms and levels themselves, as far as it can be read; None: it is about limits."""
     origin: str | None = None
-    """How it came to be known, if it was not pushed: `reconcile`."""
+    """How it was found, if it was not pushed: `reconcile`."""
 
     @property
     def is_unreadable(self) -> bool:
-        """Whether it is only kept."""
+        """Whether it is only stored, not delivered."""
         return self.scope is None and self.news is None
 
 
 class PlaceNews(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
-    """What an event tells of a room or level itself; what is None was not told. Waits in the inbox as `IncomingEvent` does."""
+    """An event's news of a room or level itself; None: the event says nothing of it. Waits in the inbox like `IncomingEvent`."""
 
     scope_type: str
     scope_id: str
@@ -139,7 +139,7 @@ class PlaceNews(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=F
     """The level that it is in."""
     gone: bool = False
     all_below: bool = False
-    """Whether all that is below it is gone, too."""
+    """Whether everything below it is gone, too."""
 
 
 class KnownPlace(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
@@ -150,61 +150,61 @@ class KnownPlace(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=
     name: str | None
     """Safe to show, and cut at `LONGEST_NAME`; None: not known."""
     parent: str | None
-    """The level that it is in; None: the organisation's root, or not told."""
+    """The level that it is in; None: the organisation's root, or unknown."""
     top: bool
-    """Whether nothing but the organisation's root is above it."""
+    """Whether only the organisation's root is above it."""
     seen_ms: int
-    """As of when this is known."""
+    """The time from which this is known."""
     gone_ms: int | None = None
     """Since when it is known to be gone."""
 
 
 class Known(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """What is known of a scope: what its next event is compared with."""
+    """What is known of a scope; its next event is compared with this."""
 
     revision: int
     created_ms: int | None
-    """The `create_time` that it rests on."""
+    """The `create_time` of the event that it comes from."""
     config: str
     """The configuration, as JSON."""
 
 
 class Window(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """A time, both ends part of it."""
+    """A span of time that includes both ends."""
 
     from_ms: int
     until_ms: int
 
     def may_hold(self, created_ms: int | None) -> bool:
-        """Whether something was created then; of what has no time that cannot be ruled out."""
+        """Whether something may have been created within it; without a time, that cannot be ruled out."""
         return created_ms is None or self.from_ms <= created_ms <= self.until_ms
 
 
 class Completed(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """An event once it is compared with what was known of its scope."""
+    """An event after its comparison with what was known of its scope."""
 
     body: bytes
-    """With what changed in it: sealed."""
+    """The final body, with the changes in it."""
     revision: int | None
-    """None: it was superseded before it came, and what is known stays."""
+    """None: it was already superseded when it arrived, and what is known stays."""
     created_ms: int | None
-    """What the scope's state rests on after it."""
+    """The `create_time` of the scope's state after it."""
     config: str
-    """What is known after it, as JSON; of a superseded one what it told."""
+    """The configuration known after it, as JSON; for a superseded event, its own."""
     changes: str | None
     """As JSON; None: there was nothing to compare with."""
     paths: tuple[str, ...] | None
-    """What changed, for `SinkFilter`: None at first sight, nothing of a superseded one."""
+    """What changed, for `SinkFilter`: None at first sight, empty for a superseded event."""
     summary: str
 
     @property
     def known(self) -> Known | None:
-        """The state of the scope after it; None: as it was."""
+        """The state of the scope after it; None: unchanged."""
         return None if self.revision is None else Known(self.revision, self.created_ms, self.config)
 
 
 class Reading(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """The limits of a room or level as the platform's API answered them; see `lark.api.answers.Limits` for its two times."""
+    """The limits of a room or level in an answer of the platform's API; for the two times, see `lark.api.answers.Limits`."""
 
     app_id: str
     scope_type: str
@@ -213,7 +213,7 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     until_ms: int
     received_ms: int
     told: dict[str, Any]
-    """The configuration, normalised; a key that is absent was not told."""
+    """The configuration, normalised; keys that the answer did not contain are absent."""
 
     @property
     def asked_for(self) -> Scope:
@@ -222,23 +222,23 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     @property
     def window(self) -> Window:
-        """Of a push from then nobody can say whether the answer has it."""
+        """If a push was created in this span, nobody can say whether the answer contains it."""
         return Window(self.as_of_ms, self.until_ms)
 
 
 class Finding(Enum):
-    """What a reading comes to, compared with what is known of its scope."""
+    """The result of comparing a reading with what is known of its scope."""
 
     BASELINE = "baseline"
-    """Nothing was known of it: now it is."""
+    """Nothing was known before: the reading is the first state."""
     SAME = "same"
-    """It is as it was known."""
+    """Nothing differs."""
     CHANGED = "changed"
-    """It is not, and nothing was heard of that: an event."""
+    """Something differs although no push said so: an event."""
     OUTDATED = "outdated"
-    """Something newer was heard meanwhile: the reading says nothing."""
+    """Something newer arrived meanwhile: the reading is useless."""
     SEVERAL_TENANTS = "several_tenants"
-    """The API tells the limits of one tenant, and nobody knows which: the reading says nothing."""
+    """The API returns the limits of one tenant, and nobody knows which: the reading is useless."""
 
 
 class Compared(msgspec.Struct, frozen=True, gc=False):
@@ -253,43 +253,43 @@ class Compared(msgspec.Struct, frozen=True, gc=False):
 
 
 class Found(msgspec.Struct, frozen=True, gc=False):
-    """What came of a reading in the store; of a change its entry in the history."""
+    """The result of a reading in the store; for a change, its entry in the history."""
 
     finding: Finding
     entry: HistoryEntry | None = None
 
 
 class Pass(msgspec.Struct, frozen=True, gc=False):
-    """A pass over all rooms and levels there are."""
+    """A pass over all rooms and levels."""
 
     number: int
-    """0: there was none yet."""
+    """0: there has been none yet."""
     started_ms: int
     ended_ms: int | None
-    """None: it is under way, or was broken off and is to be finished."""
+    """None: it is in progress, or was interrupted and has to be finished."""
     differences: int
     not_read: int = 0
     """Scopes that it could not read."""
     last_ended_ms: int | None = None
-    """When the last one that came to its end did."""
+    """When the last finished pass ended."""
 
     @property
     def is_unfinished(self) -> bool:
-        """Whether it is to be gone on with."""
+        """Whether it has to be continued."""
         return self.number > 0 and self.ended_ms is None
 
 
 class Asked(msgspec.Struct, frozen=True, gc=False):
-    """A room or level of which something is known, or that was asked for."""
+    """A room or level that is known, or that was asked for."""
 
     scope_type: str
     scope_id: str
     looked_ms: int
     """When it was last asked for; 0: never."""
     in_pass: int
-    """The last pass that is done with it; 0: none."""
+    """The last pass that has finished with it; 0: none."""
     was_read: bool
-    """Whether it was ever answered."""
+    """Whether its limits were ever read."""
 
 
 class HistoryEntry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -304,7 +304,7 @@ class HistoryEntry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     changes: str | None
     config: str
     summary: str
-    """In the language of the time when it was stored."""
+    """In the language that was configured when it was stored."""
     origin: str | None
 
 
@@ -314,7 +314,7 @@ class KnownScope(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     scope: Scope
     known: Known
     received_ms: int
-    """When the last event of it was stored."""
+    """When its last event was stored."""
 
 
 class StoredEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -23,9 +23,9 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Selection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What an action is for. `all` says that nothing else is given on purpose.
+    """The deliveries that an action applies to. `all`: everything, so that forgetting the filters does not mean everything.
 
-    A key that is not known is refused: it may be a filter, and without it more would be acted on than was meant.
+    An unknown key is refused: it may be a misspelt filter, and without it the action would apply to more than intended.
     """
 
     sink: str | None = None
@@ -37,7 +37,7 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class Check(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One of the things that a health check looks at: ok or failing."""
+    """One part of a health check: ok or failing."""
 
     status: str
     since: str | None = None
@@ -52,27 +52,27 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Count(msgspec.Struct, frozen=True, kw_only=True):
-    """How many deliveries an action concerned."""
+    """How many deliveries an action applied to."""
 
     count: int
 
 
 class Changed(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether a switch was turned; false: it stood that way already."""
+    """Whether the action changed anything; false: it was so already."""
 
     changed: bool
     status: str
 
 
 class Reconnecting(msgspec.Struct, frozen=True, kw_only=True):
-    """`status`: what the connection does now; `was`: what it did when asked."""
+    """`status`: the connection's state now; `was`: its state before."""
 
     status: str
     was: str
 
 
 class Reconnected(msgspec.Struct, frozen=True, kw_only=True):
-    """What one of several daemons has done: `state` and `text` say what came of it, once that is known."""
+    """What one of several daemons has done: `state` and `text` give the result, once it is known."""
 
     was: str
     state: str | None = None
@@ -81,7 +81,7 @@ class Reconnected(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Refusal(msgspec.Struct, frozen=True, kw_only=True):
-    """Why a daemon does not do what a command asks."""
+    """Why a daemon refuses a command's request."""
 
     refused: str
 
@@ -93,20 +93,20 @@ class ReconcileRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     scopes: list[str] = []
     all: bool = False
     dry_run: bool = False
-    """Only say what would be found; nothing is stored or delivered."""
+    """Only report differences; store and deliver nothing."""
 
 
 class Reconciling(msgspec.Struct, frozen=True, kw_only=True):
-    """It is under way; `GET /reconcile/{id}` tells how far it is. `waiting`: something else comes first."""
+    """The comparison has been accepted; `GET /reconcile/{id}` shows its progress. `waiting`: another one comes first."""
 
     status: str
     id: str
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What changed: `before` and `after` of a value, the side that was absent left out; of a list `added` and `removed`.
+    """A change: `before` and `after` of a value, without the side that was absent; `added` and `removed` of a list.
 
-    `effective` is false for what has no effect on anybody's booking.
+    `effective` is false if it has no effect on anybody's booking.
     """
 
     path: str
@@ -118,7 +118,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class HistoryRow(msgspec.Struct, frozen=True, kw_only=True):
-    """What happened to a room or level: a row of `history`. `changes` is null if there was nothing to compare with."""
+    """An event of a room or level: a row of `history`. `changes` is null if there was nothing to compare with."""
 
     event_id: str
     time: str | None
@@ -134,11 +134,11 @@ class HistoryRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
-    """How far a comparison is, and what it found. `state`: waiting, running, done or failed.
+    """The progress of a comparison, and the differences found. `state`: waiting, running, done or failed.
 
-    `problem`: why it does not go on at the moment, or why it failed; `stuck`: it will not before a person does something.
-    `more`: there are further differences now, after those in `found`. `ahead`: how many rooms and levels a comparison that
-    has begun before has still to read; this one begins then.
+    `problem`: why it is paused, or why it failed; `stuck`: it stays paused until a person does something.
+    `more`: there are further differences after those in `found`. `ahead`: how many rooms and levels an earlier comparison
+    still has to read before this one begins.
     """
 
     id: str
@@ -160,7 +160,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
 class ReconcileStatus(msgspec.Struct, frozen=True, kw_only=True):
     """The last pass over all rooms and levels. `state`: off, waiting, running, done or failed; `reason`: why it is not running.
 
-    `total` and `done` count scopes. `differences`: changes that nobody had heard of; `not_read`: scopes without an answer.
+    `total` and `done` count scopes. `differences`: changes whose push never arrived; `not_read`: scopes that could not be read.
     """
 
     state: str
@@ -177,7 +177,7 @@ class ReconcileStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SampleResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of a sample event."""
+    """The result of a sample event."""
 
     delivered: bool
     problem: str | None
@@ -195,7 +195,7 @@ class Reason(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ConnectionStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """How events come in. `text`: the state in words."""
+    """How events arrive. `text`: the state in words."""
 
     state: str
     text: str
@@ -206,7 +206,7 @@ class ConnectionStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SinkStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """A sink, and what waits for it."""
+    """A sink, and the deliveries that wait for it."""
 
     name: str
     state: str
@@ -219,7 +219,7 @@ class SinkStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
-    """One attempt at a delivery. `status`: the HTTP status, where there was one."""
+    """One attempt at a delivery. `status`: the HTTP status, if there was one."""
 
     time: str
     outcome: str
@@ -242,18 +242,18 @@ class FailedDelivery(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Gap(msgspec.Struct, frozen=True, kw_only=True, rename={"from_": "from"}):
-    """A time without a connection, longer than the platform pushes again: changes of it may be lost."""
+    """A time without a connection, longer than the platform keeps retrying: changes from it may be lost."""
 
     from_: str
     to: str
     found: int | None = None
-    """How many changes were found by asking for all limits after it; null: that has not ended."""
+    """How many changes were found afterwards by comparing all limits; null: not finished yet."""
     not_read: int | None = None
-    """How many rooms and levels could not be read then."""
+    """How many rooms and levels could not be read."""
 
 
 class ReplicaStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """A daemon that shares the store. `leads`: what it alone does now, `sink:<name>` and others."""
+    """A daemon that shares the store. `leads`: the work that it alone does now, such as `sink:<name>`."""
 
     id: str
     host: str
@@ -265,7 +265,7 @@ class ReplicaStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ScopeRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A room or level of which something is known. `summary`: the limits now, in words."""
+    """A known room or level. `summary`: its current limits in words."""
 
     scope_id: str
     scope_type: str
@@ -278,14 +278,14 @@ class ScopeRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ScopeShown(ScopeRow, frozen=True, kw_only=True):
-    """The same with all that is known. `gone`: the platform says that there is no such room or level any more."""
+    """The same with its whole configuration. `gone`: it no longer exists on the platform."""
 
     gone: bool
     config: dict[str, Any]
 
 
 class DeliveryRow(msgspec.Struct, frozen=True, kw_only=True):
-    """How far an event has come with a sink."""
+    """The delivery of an event to a sink."""
 
     sink: str
     state: str
@@ -297,7 +297,7 @@ class DeliveryRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EventRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A push as it is stored. `state`: readable or unreadable."""
+    """A stored push. `state`: readable or unreadable."""
 
     seq: int
     event_id: str
@@ -314,7 +314,7 @@ class EventRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EventShown(EventRow, frozen=True, kw_only=True):
-    """The same with what sinks receive, and what the platform sent."""
+    """The same with the event as sinks receive it, and the platform's push."""
 
     event: Any
     raw: Any
@@ -336,14 +336,14 @@ class DeadLetterRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Listing(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
-    """Part of a list. `next`: the `cursor` of the part behind it; null: this was the last one."""
+    """Part of a list. `next`: the `cursor` of the next part; null: this was the last one."""
 
     items: list[T]
     next: str | None
 
 
 class Alert(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """An alert that is firing. `sink`: the one that it is about, of an alert that there is for each."""
+    """A firing alert. `sink`: the sink that it is about, if any."""
 
     alert: str
     since: str
@@ -353,7 +353,7 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class StoreStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """The store's file. Sizes are MiB, the WAL's included."""
+    """The store's file. Sizes are in MiB and include the WAL."""
 
     path: str
     size_mb: float | None = None
@@ -361,7 +361,7 @@ class StoreStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that `status` shows. What only a running daemon knows is null without one."""
+    """Everything that `status` shows. Fields that only a running daemon knows are null without one."""
 
     status: str
     reasons: list[Reason]
@@ -380,4 +380,4 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     reconcile: ReconcileStatus | None = None
     alerts: list[Alert] = []
     replicas: list[ReplicaStatus] = []
-    """All daemons that share the store, this one too; none with SQLite."""
+    """All daemons that share the store, including this one; none with SQLite."""
