@@ -15,17 +15,17 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
-demo: $(RUN) ## the daemon against the local platform, in front of your eyes (ARGS="--events 5")
+demo: $(RUN) ## watch the daemon work with the local platform (ARGS="--events 5")
 	@$(BIN)/python -m reserve_listener demo $(ARGS)
 
-quick: $(READY) ## the tests that start no process and take no second: less than a minute (ARGS="-k store" narrows)
+quick: $(READY) ## the fast tests, without processes: less than a minute (ARGS="-k store" narrows)
 	$(BIN)/pytest $(TWO) -m "not slow and not long" $(ARGS)
 
 test: $(READY) ## lint, types and every test but the long ones: some ten minutes (ARGS="-k store" narrows)
 	$(MAKE) --no-print-directory lint types
 	$(BIN)/pytest $(TWO) -m "not long" $(ARGS)
 
-cover: $(READY) ## the same tests, and which lines none of them reaches; fails below pyproject.toml's floor
+cover: $(READY) ## the same tests, with the lines that none of them reaches; fails below pyproject.toml's floor
 	$(BIN)/pytest $(TWO) -m "not long" --cov $(ARGS)
 
 lint: $(READY) ## ruff and the import order
@@ -47,10 +47,10 @@ systemd: $(READY) ## the units under a real systemd, in a container (as root; AR
 bench: $(READY) ## the daemon against the platform's own samples (minutes; ARGS=--quick shows that it works)
 	$(BIN)/python benchmarks/bench.py $(ARGS)
 
-pictures: $(READY) ## take the page's pictures for the docs anew (needs chromium and fonts-noto-cjk)
+pictures: $(READY) ## retake the docs' pictures of the page (needs chromium and fonts-noto-cjk)
 	PICTURES=1 $(BIN)/pytest -q tests/web/page/test_pictures.py
 
-pins: $(READY) ## write requirements/*.txt anew from pyproject.toml (needs uv)
+pins: $(READY) ## rewrite requirements/*.txt from pyproject.toml (needs uv)
 	cd requirements && for group in run dev; do \
 	  uv pip compile --universal --python-version 3.11 --generate-hashes --no-header \
 	    --no-emit-index-url --no-emit-find-links $$([ $$group = dev ] && echo --all-extras --group ../pyproject.toml:dev) \
