@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 
 class Directory(Protocol):
-    """What is known by name, in memory: `intake.directory.Directory`. Changed in the order in which events are stored, read in any thread."""
+    """Names, in memory: `intake.directory.Directory`. Changes follow the order in which events are stored; any thread may read it."""
 
     @property
     def places(self) -> Mapping[tuple[str, str], KnownPlace]:
@@ -58,26 +58,26 @@ class Directory(Protocol):
         """Names by open_id."""
 
     def take(self, places: Iterable[KnownPlace]) -> None:
-        """These are known, or known better, from now on."""
+        """Add or update these."""
 
     def take_people(self, names: Mapping[str, str]) -> None:
-        """The same of people."""
+        """The same for people."""
 
     def forget_people(self) -> None:
-        """Nobody's name is known any more."""
+        """Forget everybody's name."""
 
     def name(self, scope_type: str, scope_id: str) -> str | None:
-        """The name of a room or level, also of one that is gone; None: not known."""
+        """The name of a room or level, even if it is gone; None: not known."""
 
     def path(self, scope_type: str, scope_id: str) -> list[str] | None:
         """The names of the levels above, from the top, without the organisation's root; None: not all are known."""
 
     def is_gone(self, scope_type: str, scope_id: str) -> bool:
-        """Whether it is known that there is no such room or level any more."""
+        """Whether the room or level is known to be gone."""
 
 
 class StoreIntake(Protocol):
-    """Events in: durable first, projected into events and deliveries behind the answer. For intake."""
+    """Events in: made durable first, projected into events and deliveries after the answer. For intake."""
 
     def receive(
         self, events: Sequence[IncomingEvent], done: Callable[[int, StoreError | None], None]
@@ -88,15 +88,15 @@ class StoreIntake(Protocol):
         """
 
     async def left(self) -> Sequence[tuple[int, Sequence[IncomingEvent]]]:
-        """What was received and is not projected: number and events of each batch, in the order in which it came."""
+        """The batches that were received but not projected: number and events of each, in order of arrival."""
 
     def project(
         self, events: Sequence[IncomingEvent], *, number: int | None = None
     ) -> Awaitable[list[Verdict]]:
-        """Store events with a delivery for each sink that wants them, and that batches are projected up to this number.
+        """Store events, with a delivery for each sink that wants them, and record that batches are projected up to `number`.
 
         All in one transaction; a verdict for each: STORED, SUPERSEDED, DUPLICATE or UNREADABLE. Idempotent by (tenant_key, event_id).
-        It is queued when this returns, and done even if nobody waits for it.
+        The work is queued when this returns, and is done even if nobody waits for it.
         """
 
 
@@ -104,10 +104,10 @@ class StoreQueue(Protocol):
     """Deliveries out: claimed, carried, settled. For the workers."""
 
     def holds(self, sink: str) -> int:
-        """Under which number this daemon works the sink: another one whenever another daemon may have worked it meanwhile.
+        """The number under which this daemon serves the sink; it changes whenever another daemon may have served it in between.
 
-        0: it does not, and nothing is claimed or settled by it; `Store.on_requeue` is called when that changes. Does not ask
-        the medium: it is looked at before each attempt.
+        0: this daemon does not serve it, and neither claims nor settles; `Store.on_requeue` is called when that changes. Does
+        not ask the medium, as it is called before each attempt.
         """
 
     async def claim(
@@ -121,38 +121,38 @@ class StoreQueue(Protocol):
         skipping: Collection[int],
         raw: bool = False,
     ) -> Claimed:
-        """Due deliveries of events after this one (None: from the first that is pending), oldest first.
+        """Due deliveries of events after this one (None: from the first pending one), oldest first.
 
-        Changes nothing: what is claimed and not settled is claimed again after a restart. At most `per_scope` of one
-        scope, none of those in `skipping` and of those whose oldest delivery waits; the answer names them. Looks at a
-        bounded number of rows: it may return nothing and not be at the end. An age (`Delivery.received_ms`) leaves out
-        the times during which the sink was disabled.
+        Changes nothing: deliveries that were claimed but not settled are claimed again after a restart. At most `per_scope`
+        of one scope, and none of scopes in `skipping` or whose oldest delivery is waiting; the answer names the latter. Looks
+        at a bounded number of rows, so it may return nothing before the end. Ages (`Delivery.received_ms`) do not count the
+        time during which the sink was disabled.
         """
 
     async def claim_scopes(
         self, sink: str, scopes: Sequence[int], *, limit: int, per_scope: int, now_ms: int, raw: bool = False
     ) -> Claimed:
-        """The same of these scopes, wherever their deliveries stand. `seen_seq` and `at_end` mean nothing then."""
+        """The same for these scopes, wherever their deliveries are. `seen_seq` and `at_end` then mean nothing."""
 
     async def settle(self, sink: str, outcomes: Sequence[Outcome]) -> None:
         """Persist outcomes, all or none. Idempotent."""
 
     async def release(self, sink: str) -> None:
-        """Make everything that waits for its time due now. Idempotent."""
+        """Make all waiting deliveries due now. Idempotent."""
 
     async def bring_forward(self, sink: str, *, latest_ms: int) -> None:
-        """Deliveries that wait for a later time wait until then. Idempotent."""
+        """Let no delivery wait longer than until `latest_ms`. Idempotent."""
 
     async def dead_letter_expired(self, sink: str, *, before_ms: int, error: str) -> int:
-        """Make dead letters of what is pending and older than that; how many. Nothing of the sink may be in hand.
+        """Make dead letters of pending deliveries older than that; returns their number. None of the sink's may be in hand.
 
-        A chunk at a time: broken off, what is done stays done.
+        Works in chunks: if it is interrupted, finished chunks stay done.
         """
 
     async def disable_gone(self, sink: str, reason: str) -> bool:
-        """Its receiver is gone: the sink gets nothing until a person enables it; what waits for it stays.
+        """Disable the sink, as its receiver is gone, until a person enables it; its pending deliveries stay.
 
-        Only who works the sink may say so; whether that is this daemon.
+        Only the daemon that serves the sink may do so. Returns whether that is this one.
         """
 
 
@@ -162,42 +162,42 @@ class StoreAdmin(Protocol):
     async def set_sinks(
         self, names: Sequence[str], filters_by_sink: Mapping[str, SinkFilter] | None = None
     ) -> None:
-        """From now on these sinks get deliveries, each of what its filter takes; without one, of everything. Idempotent."""
+        """From now on, create deliveries for these sinks: of the events that match the sink's filter, or of all. Idempotent."""
 
     async def dead_letter_removed(self) -> None:
-        """What sinks that are no longer configured have not got becomes dead letters. Their workers have ended. Idempotent."""
+        """Make dead letters of the pending deliveries of sinks that are no longer configured. Their workers have ended. Idempotent."""
 
     async def operate(self, operation: str, filters: EventQuery) -> int:
-        """`retry` or `drop` dead letters, or `replay` events, all that match; how many deliveries it concerned.
+        """`retry` or `drop` dead letters, or `replay` events, all that match; returns how many deliveries were affected.
 
-        A chunk at a time: broken off, what is done stays done, and `Store.on_requeue` is called for it.
+        Works in chunks: if it is interrupted, finished chunks stay done, and `Store.on_requeue` is called for them.
         """
 
     async def disable_sink(self, sink: str, reason: str) -> bool:
-        """A person wants it: the sink gets nothing until it is enabled; what waits stays. Whether it was enabled before."""
+        """Disable the sink for a person, until it is enabled; its pending deliveries stay. Returns whether it was enabled."""
 
     async def enable_sink(self, sink: str) -> bool:
-        """Undo `disable_sink`. The time between does not count for the age of what waited. Whether it was disabled."""
+        """Undo `disable_sink`. The time in between does not count for ages. Returns whether it was disabled."""
 
     async def disabled(self) -> set[str]:
-        """The sinks that are disabled; a store on a server says what it knew when it was last asked."""
+        """The disabled sinks; for a store on a server, as of its last answer."""
 
 
 class StoreHealth(Protocol):
-    """How the store is and what is in it. For `status`; changes nothing."""
+    """The store's state and contents. For `status`; changes nothing."""
 
     now_ms: Callable[[], int]
-    """The time of day that what is stored is dated by: this machine's, or the server's for all that share the store."""
+    """The clock that dates what is stored: this machine's, or the server's for all that share the store."""
     max_bytes: int | None
     """The size at which pushes are refused."""
 
     @property
     def name(self) -> str:
-        """What messages call it: its file, or its URL without the password."""
+        """Its name in messages: its file, or its URL without the password."""
 
     @property
     def problem(self) -> str | None:
-        """Why pushes are answered 500 now; None while they are taken. Does not ask the medium."""
+        """Why pushes are answered 500 now; None while they are accepted. Does not ask the medium."""
 
     @property
     def full(self) -> bool:
@@ -209,56 +209,56 @@ class StoreHealth(Protocol):
 
     @property
     def stuck_s(self) -> float:
-        """For how long a write has been under way that does not come back. Does not ask the medium."""
+        """How long a write that does not return has been in progress. Does not ask the medium."""
 
     @property
     def size_bytes(self) -> int:
-        """The bytes that the store takes, as far as is known. Does not ask the medium."""
+        """The store's size in bytes, as far as known. Does not ask the medium."""
 
     async def sinks(self) -> list[SinkState]:
-        """All sinks that the store knows, with what is in it for them."""
+        """All sinks that the store knows, with the state of their deliveries."""
 
     async def insight(self, app_id: str, *, gaps_since_ms: int) -> Insight:
-        """What `status` shows of the store; gaps of this app that ended since."""
+        """What `status` shows of the store, including the app's gaps that ended since then."""
 
     async def backlog(self) -> dict[str, int]:
         """Deliveries that are not settled yet, for each configured sink; counted up to a bound."""
 
 
 class StoreRequests(Protocol):
-    """What commands ask through the store. `on_request` is called on the loop; a store that one daemon has never does."""
+    """Commands' requests through a shared store. `on_request` is called on the loop; never by a store of a single daemon."""
 
     on_request: Callable[[Request], None] | None
 
     async def answer(self, request: int, content: bytes) -> None:
-        """Say so to whoever asked. Raises `StoreError`."""
+        """Answer whoever made the request. Raises `StoreError`."""
 
 
 class StoreAlerts(Protocol):
-    """What was told of alerts, for the daemon's next life: kept as well as can be while nothing else can be written.
+    """Which alerts have been sent, for the daemon's next start: kept as safely as possible even if nothing else can be written.
 
-    Of the replicas that share a store one tells what concerns all of them. `told` is asked, on the loop, what this one has to
-    say of itself.
+    One of the replicas that share a store sends the alerts that concern all. `told` is asked, on the loop, for this daemon's
+    report on itself.
     """
 
     told: Callable[[], bytes | None]
 
     @property
     def replica(self) -> str | None:
-        """Who this daemon is among those that share the store; None: there are no others."""
+        """This daemon's id among those that share the store; None: the store is not shared."""
 
     @property
     def is_cut_off(self) -> bool:
-        """Whether the others cannot know how this daemon is: the store has not been reached for as long as a lease lasts."""
+        """Whether the others cannot know this daemon's state: the store has not been reached for as long as a lease lasts."""
 
     def tells_alerts(self) -> bool:
-        """Whether this daemon tells what concerns all replicas. Does not ask the medium."""
+        """Whether this daemon sends the alerts that concern all replicas. Does not ask the medium."""
 
     async def remembered_alerts(self) -> bytes | None:
-        """What `remember_alerts` was given last, in this life or an earlier one, or by another replica; None: nothing."""
+        """The last content given to `remember_alerts`, now, before a restart or by another replica; None: nothing."""
 
     async def remember_alerts(self, content: bytes) -> None:
-        """Keep this, a few kilobytes, instead of what was kept before. Idempotent. Refused if another replica tells the alerts."""
+        """Keep this, a few kilobytes, instead of the previous content. Idempotent. Refused if another replica sends the alerts."""
 
 
 class StoreUpkeep(Protocol):
@@ -267,7 +267,7 @@ class StoreUpkeep(Protocol):
     max_bytes: int | None
     """The size at which pushes are refused."""
     grown: asyncio.Event
-    """Set when the store has grown so much that its size should be looked at."""
+    """Set when the store has grown so much that its size should be measured."""
 
     @property
     def full(self) -> bool:
@@ -277,22 +277,22 @@ class StoreUpkeep(Protocol):
         """The bytes that are in use."""
 
     async def free_inbox(self) -> None:
-        """What is projected and still kept as it was received goes; else it does with the next push."""
+        """Free batches that are already projected; otherwise the next push does."""
 
     async def prune(self, after_seq: int, before_ms: int, *, strip: bool) -> Pruned:
         """Drop a chunk of events stored before this time and delivered everywhere, oldest first.
 
-        `strip`: of those that are delivered and younger, the content; they are still known.
+        `strip`: drop only the content of delivered, younger ones; they stay known.
         """
 
     async def prune_history(self, before_ms: int) -> tuple[int, bool]:
-        """Drop a chunk of the history that was stored before that time: how many events', and whether that was all."""
+        """Drop a chunk of the history stored before that time. Returns how many entries, and whether that was all."""
 
     async def forget(self, before_ms: int, *, history_before_ms: int | None) -> bool:
-        """Drop a chunk of what else is of no use any more; whether that was all.
+        """Drop a chunk of other rows that are no longer needed. Returns whether that was all.
 
-        Pauses of sinks that ended before the first time and count for nothing that waits, gaps that ended before the second
-        (None: none), and requests that nobody follows.
+        These are pauses of sinks that ended before `before_ms` and affect no waiting delivery, gaps that ended before
+        `history_before_ms` (None: none), and requests that nobody follows.
         """
 
 
@@ -308,81 +308,81 @@ class StorePresence(Protocol):
         """Remember that this app is connected now. A gap that is longer than that is recorded, and its length returned."""
 
     async def touch(self, app_id: str) -> None:
-        """Write something small: after a failure it tells whether the store works again."""
+        """Write something small, to find out after a failure whether the store works again."""
 
 
 class StoreNames(Protocol):
-    """Rooms, levels and people by name, as the API told them. What is kept is in `directory` at once, too."""
+    """The names of rooms, levels and people from the API. Names that are kept appear in `directory` at once."""
 
     async def keep_places(self, places: Sequence[KnownPlace]) -> None:
-        """What the API told of rooms and levels, each as of its `seen_ms`: what is known as of later stays. Idempotent."""
+        """Keep the API's rooms and levels, each as of its `seen_ms`; newer knowledge stays. Idempotent."""
 
     async def mark_unseen(self, places: Sequence[KnownPlace]) -> int:
-        """They were not among all that there are: gone, unless something was heard of them meanwhile. How many are."""
+        """Mark these as gone, as a complete survey lacks them, unless something newer is known. Returns how many were marked."""
 
     async def mark_gone(self, scope_type: str, scope_id: str) -> None:
-        """There is no such room or level any more, whether or not its name is known. Idempotent."""
+        """Mark this room or level as gone, whether or not its name is known. Idempotent."""
 
     async def mark_there(self, scope_type: str, scope_id: str, *, as_of_ms: int) -> None:
-        """The API told of it as of then, on the platform's clock: it is not gone, unless an event told so later. Idempotent."""
+        """The API knew it at that time, on the platform's clock: unmark it, unless a later event says that it is gone. Idempotent."""
 
     async def keep_people(self, names: Mapping[str, str]) -> None:
-        """What the API told of people, by open_id. Idempotent."""
+        """Keep the API's names of people, by open_id. Idempotent."""
 
     async def forget_people(self) -> None:
-        """Nobody's name is kept any more. Idempotent."""
+        """Forget everybody's name. Idempotent."""
 
     async def configs_after(self, scope: int, *, limit: int) -> list[tuple[int, str]]:
-        """What is known of the scopes after this number, as JSON; each with its number."""
+        """The configurations of the scopes after this number, as JSON; each with its number."""
 
     async def last_look(self, app_id: str, what: str) -> int | None:
-        """When all names of this kind (`places`, `people`) were last asked for to the end; None: never."""
+        """When all names of this kind (`places`, `people`) were last read completely; None: never."""
 
     async def looked(self, app_id: str, what: str, at_ms: int) -> None:
         """Remember that they were. Idempotent."""
 
 
 class StoreReadings(Protocol):
-    """What the platform's API told of limits, and how far it was asked. For the reconciler.
+    """The limits from the platform's API, and the progress of reading them. For the reconciler.
 
-    A scope is asked for under the app's id; the store knows the tenant: that of its events, the first of which takes over
-    what was asked for before it.
+    The caller names a scope by the app's id; the store knows the tenant from its events. The first event takes over what was
+    read before it.
     """
 
     def compare(
         self, reading: Reading, compare: Compare, *, number: int = 0, dry_run: bool = False
     ) -> Awaitable[Found]:
-        """Compare a reading with what is known of its scope and write what it comes to, all in one transaction.
+        """Compare a reading with what is known of its scope and write the result, all in one transaction.
 
-        A change is an event with deliveries, like one that was heard. Idempotent: what was written is the same the next
-        time. An outdated reading has its scope read again. It is queued when this returns, and done even if nobody waits
-        for it. `number`: the pass that is done with the scope by this. `dry_run` only says what it would come to.
+        A change becomes an event with deliveries, like one that was pushed. Idempotent: a repetition finds nothing new. After
+        an outdated reading the scope is read again. The work is queued when this returns, and is done even if nobody waits for
+        it. `number`: the pass that this finishes for the scope. `dry_run` only returns what the result would be.
         """
 
     async def asked_in_vain(self, asked_for: Scope, *, number: int, gone: bool = False) -> None:
-        """This pass is done with the scope, although there was no answer; it counts as not read, unless it is gone. Idempotent."""
+        """Finish this pass for the scope without an answer; it counts as not read, unless it is gone. Idempotent."""
 
     async def asked(self, app_id: str) -> list[Asked]:
-        """Every scope of which something is known or that was asked for."""
+        """Every scope that is known or was asked for."""
 
     async def in_doubt(self, app_id: str, *, limit: int) -> list[tuple[str, str]]:
-        """Scopes (type, id) to be read again: a push came, and nobody can say if the last reading has what it tells."""
+        """Scopes (type, id) to read again: a push arrived, and nobody can say whether the last reading already contains it."""
 
     async def last_pass(self, app_id: str) -> Pass | None:
-        """The pass over all there is that is under way or ended last."""
+        """The pass that is in progress, or the last one that ended."""
 
     async def begin_pass(self, app_id: str) -> Pass:
-        """A new one. No scope is done with by it yet."""
+        """Begin a new pass, for which no scope is finished yet."""
 
     async def end_pass(self, app_id: str) -> Pass | None:
-        """It has come to its end, and so have the gaps that ended before it began. Idempotent.
+        """End the pass, and settle the gaps that ended before it began. Idempotent.
 
-        Their result is what was found by asking since they began, by this pass or otherwise, and how many scopes it could not
-        read.
+        A gap's result is the number of changes found by asking since it began, by this pass or otherwise, and the number of
+        scopes that this pass could not read.
         """
 
     async def may_reconcile(self) -> bool:
-        """Whether this daemon is the one that asks: of several that share a store one does. To be asked every few seconds."""
+        """Whether this daemon is the one, among those that share the store, that asks. To be called every few seconds."""
 
 
 class Store(
@@ -398,33 +398,33 @@ class Store(
     StoreReadings,
     Protocol,
 ):
-    """All roles, of a store that this process holds. Made by `store.open_store`; only the daemon's root has it whole."""
+    """All roles of a store that this process holds. Made by `store.open_store`; only the daemon's root uses it whole."""
 
     ages: Ages
-    """How old what is stored is, by that clock."""
+    """Ages of what is stored, by that clock."""
     connection: Callable[[], str]
-    """How this daemon is connected, for the others that share the store; asked on the loop."""
+    """This daemon's connection state, for the others that share the store; called on the loop."""
     on_commit: Callable[[], None]
     """Called on the loop after each commit that added deliveries."""
     on_requeue: Callable[[], None]
     """Called on the loop when deliveries that had been settled, or held back, are pending again."""
     on_disabled: Callable[[Collection[str]], None]
-    """Called on the loop with the sinks that are disabled, when somebody else has disabled or enabled one."""
+    """Called on the loop with the disabled sinks, when another process has disabled or enabled one."""
     on_doubt: Callable[[], None]
-    """Called on the loop when a scope is to be read again (`in_doubt`)."""
+    """Called on the loop when a scope has to be read again (`in_doubt`)."""
 
     def tell(self) -> None:
-        """Something has changed of which `told` or `connection` tells: the others learn of it soon. Does not wait."""
+        """The result of `told` or `connection` has changed: let the others know soon. Does not wait."""
 
     async def ended(self) -> None:
-        """Returns when the store was closed; raises why it ended by itself."""
+        """Returns when the store is closed; raises the reason if it ended by itself."""
 
     async def close(self) -> None:
-        """Commit what is queued and give everything back. May be called twice."""
+        """Commit what is queued and release all resources. May be called twice."""
 
 
 class StoreReader(Protocol):
-    """A read-only view of a store, also of one that a daemon is writing; for the commands. Use as a context manager.
+    """A read-only view of a store, even while a daemon writes to it; for the commands. Use as a context manager.
 
     Blocks. Raises `StoreError` when there is no store or it cannot be read.
     """
@@ -444,33 +444,33 @@ class StoreReader(Protocol):
         before_seq: int | None = None,
         content: bool = True,
     ) -> list[StoredEvent]:
-        """The newest events first, at most `limit`, each with how far it has come with every sink.
+        """The newest events first, at most `limit`, each with its deliveries.
 
-        Without `content`, which may be megabytes, of an event's body and raw payload no more than a byte.
+        Without `content`, which may be megabytes, body and raw payload are cut to a byte.
         """
 
     def events_after(self, after_seq: int, filters: EventQuery = ..., *, limit: int) -> list[StoredEvent]:
-        """Those that were stored after that one, in order, at most `limit`."""
+        """The events stored after that one, in order, at most `limit`."""
 
     def dead_letters(
         self, filters: EventQuery, *, limit: int, after: DeadLetterPlace | None = None
     ) -> list[DeadLetter]:
-        """The dead letters, those first that were given up first; at most `limit`. `after`: only those behind that one."""
+        """The dead letters, the oldest first, at most `limit`. `after`: only those after that one."""
 
     def until(self, deadline_s: float) -> None:
-        """What is asked from now on is broken off then (monotonic), with a `StoreError`."""
+        """Cancel any query from now on at this time (monotonic), with a `StoreError`."""
 
     def backlog(self, now_ms: int) -> Backlog:
-        """What waits for each configured sink, and what removed ones have left that is dead."""
+        """The pending deliveries of each configured sink, and the dead letters of removed ones."""
 
     def sinks(self) -> list[SinkState]:
-        """All sinks that the store ever knew, with what is in it for them."""
+        """All sinks that the store ever knew, with the state of their deliveries."""
 
     def insight(self, *, gaps_since_ms: int) -> Insight:
         """What `status` shows of a store without a daemon."""
 
     def ids_that_begin(self, kind: Literal["event", "scope"], start: str, *, limit: int) -> list[str]:
-        """Ids with this beginning, at most `limit`; only the id itself if there is one that is exactly this."""
+        """Ids with this beginning, at most `limit`; only the id itself if one matches exactly."""
 
     def history(
         self,
@@ -480,34 +480,34 @@ class StoreReader(Protocol):
         until_ms: int | None = None,
         before_seq: int | None = None,
     ) -> Iterator[HistoryEntry]:
-        """What happened to the rooms and levels of this id, the newest first; a page at a time, so that nothing waits."""
+        """The history of the rooms and levels with this id, the newest first; read in pages, so that nothing waits."""
 
     def changes_after(self, after_seq: int, *, limit: int) -> list[HistoryEntry]:
-        """What happened to all rooms and levels after that, in the order of storing; nothing comes in before it later."""
+        """The history of all rooms and levels after that, in the order of storing; no earlier entry is ever added later."""
 
     def newest_change(self) -> int:
-        """The last of these; 0 when there is none."""
+        """The number of the last of these; 0 if there is none."""
 
     def scopes_after(self, after: int, *, limit: int) -> list[tuple[int, KnownScope]]:
-        """Rooms and levels of which something is known, each with its number, in their order."""
+        """Known rooms and levels after this number, in order, each with its number."""
 
     def changes(self, query: ChangeQuery = ..., *, limit: int) -> list[HistoryEntry]:
-        """What happened to all rooms and levels, the newest first, at most `limit`."""
+        """The history of all rooms and levels, the newest first, at most `limit`."""
 
     def hours(self, since_ms: int, *, late_ms: int) -> list[HourFigures]:
-        """What was stored since then, hour by hour; an hour without anything is left out. A delivery is late beyond `late_ms`."""
+        """Figures for each hour since then, without empty hours. A delivery that takes longer than `late_ms` is late."""
 
     def has_several_tenants(self) -> bool:
         """Whether rooms and levels of more than one tenant are known."""
 
     def known_scopes(self, scope_id: str | None = None) -> list[KnownScope]:
-        """All rooms and levels of which something is known, or those of this id, the one last heard of first."""
+        """All known rooms and levels, or those with this id, the one with the latest event first."""
 
     def known_at(self, scope_id: str, at_ms: int) -> HistoryEntry | None:
-        """What was known of the room or level of this id at that time; None: nothing that is still kept."""
+        """The state of the room or level with this id at that time; None: not kept any more."""
 
     def directory(self) -> Directory:
-        """What is known by name now."""
+        """The names known now."""
 
     def is_rebuilding(self) -> bool:
-        """Whether the daemon still works at the history of an older store."""
+        """Whether the daemon is still computing the history of an older store."""
