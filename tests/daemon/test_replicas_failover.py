@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -96,3 +97,60 @@ async def test_a_failover_to_a_synchronous_standby_loses_nothing(
     delivered = {one.headers["webhook-id"] for one in receiver.received}
     assert platform.acknowledged - delivered == set()
     assert rows(there, "SELECT count(*), count(DISTINCT event_id) FROM events") == [(len(envelopes),) * 2]
+
+
+async def test_a_failover_to_a_standby_that_lacks_the_last_events_costs_only_these(
+    tmp_path: Path, server: HttpServer, receiver: Receiver, primary: Server, standby: Standby
+) -> None:
+    """It was cut off before they came. What comes afterwards, of the same rooms and under new numbers, is stored and delivered whole."""
+    name = primary.database().partition("?")[0].rpartition("/")[2]
+    there = standby.url(name)
+    url = f"postgresql://postgres@/{name}?host={primary.folder},{standby.folder}&target_session_attrs=read-write"
+    streams = partial(primary.ask, "postgres", "SELECT 1 FROM pg_stat_replication")
+    await until(streams)
+    async with (
+        Simulator(retry_delays=[0.5] * 200, client_config=dict(NO_WAITS)) as platform,
+        replicas([configured(tmp_path, "one", url, platform, server.url)]) as (daemon,),
+    ):
+        await platform.connected(30)
+        await _pushed(platform, "known")
+        await until(lambda: len(_told(there)) == EVENTS and not rows(there, PENDING))
+        primary.ask("postgres", "ALTER SYSTEM SET synchronous_standby_names = ''")
+        primary.ask("postgres", "SELECT pg_reload_conf()")
+        standby.ask("postgres", "ALTER SYSTEM SET primary_conninfo = ''")
+        standby.ask("postgres", "SELECT pg_reload_conf()")
+        await until(lambda: not streams())
+        await _pushed(platform, "lost")
+        await until(lambda: len(receiver.received) >= 2 * EVENTS)
+        primary.kill()
+        standby.ask("postgres", "SELECT pg_promote()")
+        await _pushed(platform, "later")
+        await until(lambda: not rows(there, PENDING), 60)
+        assert await daemon.stop() == 0
+    assert _told(there) == _lot("known") | _lot("later")
+    sent = {one.headers["webhook-id"] for one in receiver.received}
+    assert sent == (_lot("known") | _lot("lost") | _lot("later")).keys()
+
+
+EVENTS = 20
+PENDING = "SELECT 1 FROM deliveries WHERE state = 0"
+
+
+def _lot(when: str) -> dict[str, str]:
+    """Some events with their rooms. Half of them are of one that was not known before; of what is lost, that comes again later."""
+    new = "lost" if when == "later" else when
+    return {f"{when}-{n}": f"omm_{n if n % 2 else new}" for n in range(EVENTS)}
+
+
+async def _pushed(platform: Simulator, when: str) -> None:
+    """All of them are answered."""
+    lot = _lot(when)
+    await platform.push_many([sample_event(event_id=one, scope_id=room) for one, room in lot.items()])
+    await platform.until(lambda: lot.keys() <= platform.acknowledged, 60)
+
+
+def _told(url: str) -> dict[str, str]:
+    """The events in the history, with the rooms that they stand under."""
+    return dict(
+        rows(url, "SELECT h.event_id, s.scope_id FROM history AS h JOIN scopes AS s ON s.id = h.scope")
+    )
