@@ -19,6 +19,7 @@ from reserve_listener.errors import (
 )
 from reserve_listener.simulator import ApiFault, HttpServer, Simulator, sample_event
 from reserve_listener.simulator.messages import CHAT
+from reserve_listener.sinks.feishu_card.sink import MOST_POSTINGS
 from reserve_listener.testing import sample_deliveries
 from tests.daemon_process import running, write_config
 from tests.helpers import until
@@ -169,6 +170,15 @@ def _lose_text(engine: Engine, content: dict[str, Any]) -> None:
         engine.platform.faults.api.append(ApiFault(path=POSTS, cut=True, times=1))
 
 
+async def test_no_more_cards_are_remembered_than_the_bound(engine: Engine) -> None:
+    """Of more lost answers than that the oldest is forgotten: its change is told twice, and none is missing."""
+    numbers = range(MOST_POSTINGS + 1)
+    lost = [(await engine.lose(rooms(number)))[0] for number in numbers]
+    for again in ([*lost[1:2], *rooms(100)], *([one] for one in lost[2:]), [lost[0], *rooms(101)]):
+        assert await engine.deliver(again) == []
+    assert engine.told() == once(*numbers, 100, 101) | {0: 2}
+
+
 async def test_what_was_delivered_can_be_sent_again(engine: Engine) -> None:
     """Nothing is kept of a card whose changes are all delivered: a replay with others is a card with all of them."""
     left = await engine.lose(rooms(1))
@@ -196,7 +206,9 @@ async def test_whatever_happens_on_the_way(engine: Engine) -> None:
         waiting[begin:end] = left
         refusals.clear()
     faults.api.clear()
-    assert await engine.deliver(waiting) == []
+    for _ in range(CHANGES):  # the platform takes five cards a second
+        waiting = await engine.deliver(waiting)
+    assert waiting == []
     dead = {int(event_id.removeprefix("event-")) for event_id in engine.dead}
     told = engine.told()
     assert told == once(*told)
