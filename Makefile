@@ -4,8 +4,10 @@ BIN := $(VENV)/bin
 # What the daemon needs to run is here; what tests need as well. Each stamp is as old as the set-up behind it.
 RUN := $(VENV)/.run
 READY := $(VENV)/.ready
-# Two at a time, a module as a whole, for what it sets up is dear.
-TWO := -n 2 --dist loadscope --no-loadscope-reorder
+# A module as a whole, for what it sets up is dear. Each of the quick tests keeps a core busy; the others wait more than they compute.
+MODULES := --dist loadscope --no-loadscope-reorder
+TWO := -n 2 $(MODULES)
+FOUR := -n 4 $(MODULES)
 # The pins name all that is needed. Asked for dependencies as well, an older pip trips over a newer release of one with an extra.
 # Each has a wheel: building one would fetch tools that nobody has pinned.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
@@ -21,12 +23,12 @@ demo: $(RUN) ## watch the daemon work with the local platform (ARGS="--events 5"
 quick: $(READY) ## the fast tests, without processes: less than a minute (ARGS="-k store" narrows)
 	$(BIN)/pytest $(TWO) -m "not slow and not long" $(ARGS)
 
-test: $(READY) ## lint, types and every test but the long ones: some ten minutes (ARGS="-k store" narrows)
+test: $(READY) ## lint, types and every test but the long ones: some six minutes (ARGS="-k store" narrows)
 	$(MAKE) --no-print-directory lint types
-	$(BIN)/pytest $(TWO) -m "not long" $(ARGS)
+	$(BIN)/pytest $(FOUR) -m "not long" $(ARGS)
 
 cover: $(READY) ## the same tests, with the lines that none of them reaches; fails below pyproject.toml's floor
-	$(BIN)/pytest $(TWO) -m "not long" --cov $(ARGS)
+	$(BIN)/pytest $(FOUR) -m "not long" --cov $(ARGS)
 
 lint: $(READY) ## ruff and the import order
 	$(BIN)/ruff check .

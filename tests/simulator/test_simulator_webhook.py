@@ -37,7 +37,9 @@ async def test_a_thousand_events_of_two_tenants_arrive_once_though_pushed_twice(
     config, url = configured(tmp_path, server.url)
     async with (
         running(tmp_path, config) as daemon,
-        WebhookPlatform(url, encrypt_key=KEY, faults=Faults(duplicate=True)) as platform,
+        WebhookPlatform(
+            url, encrypt_key=KEY, faults=Faults(duplicate=True), answer_timeout=patience(3)
+        ) as platform,
     ):
         await platform.connected(20)
         events = [

@@ -6,6 +6,8 @@ import asyncio
 import os
 import socket
 import stat
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,7 +19,7 @@ from reserve_listener.web.client import get
 from reserve_listener.web.server import ControlServer
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
     from tests.backends import OnPostgres
 
@@ -29,13 +31,13 @@ URL = "postgresql://nobody@db.invalid/rooms"
 
 
 @pytest.fixture(autouse=True)
-def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder with the sockets, in which anybody may make files."""
-    folder = tmp_path / "shared"
-    folder.mkdir()
-    folder.chmod(0o777 | stat.S_ISVTX)
-    monkeypatch.setenv("RUNTIME_DIRECTORY", f"{folder}:{tmp_path}/another")
-    return folder
+def shared(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder with the sockets, in which anybody may make files. Its path is short, as a socket's has to be."""
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o777 | stat.S_ISVTX)
+        monkeypatch.setenv("RUNTIME_DIRECTORY", f"{folder}:{folder}-another")
+        yield folder
 
 
 def left_by(pid: int, url: str) -> Path:
