@@ -7,6 +7,7 @@ meanwhile waits in the kernel's queue.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 from typing import TYPE_CHECKING, Final
@@ -81,7 +82,8 @@ class ControlServer:
             await self._server.close()
         if self._listener is not None:
             self._listener.close()
-            self._path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # somebody else has put something there
+                self._path.unlink()
 
 
 def _make_server(actions: Actions) -> AsgiServer:

@@ -369,3 +369,17 @@ async def test_a_socket_that_cannot_be_made_costs_the_socket_only(tmp_path: Path
     await control.close()
     assert [line["event"] for line in logs] == ["control.unavailable"]
     assert backend(store).control_socket.is_dir()
+
+
+async def test_what_stands_in_the_sockets_place_does_not_spoil_the_end(
+    tmp_path: Path, actions: Notebook
+) -> None:
+    """A folder has taken the place of the socket of a daemon that runs: it stays, and the daemon closes all the same."""
+    path = backend(url_of(tmp_path / "events.db")).control_socket
+    control = ControlServer(path)
+    control.bind()
+    await control.serve(actions)
+    path.unlink()
+    path.mkdir()
+    await control.close()
+    assert path.is_dir()
