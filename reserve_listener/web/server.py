@@ -49,17 +49,7 @@ class ControlServer:
             self._path.unlink(
                 missing_ok=True
             )  # left by a daemon that was killed: the lock says that it is gone
-            listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            listener.setblocking(False)
-            mask = os.umask(0o177)
-            try:
-                with socket_address(self._path) as address:
-                    listener.bind(address)
-                    ownership.give(self._path)
-            finally:
-                os.umask(mask)
-            listener.listen(BACKLOG)
-            self._listener = listener
+            self._listener = _bound(self._path)
         except OSError as error:
             log.warning(
                 "control.unavailable",
@@ -84,6 +74,23 @@ class ControlServer:
             self._listener.close()
             with contextlib.suppress(OSError):  # somebody else has put something there
                 self._path.unlink()
+
+
+def _bound(path: Path) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    mask = os.umask(0o177)
+    try:
+        listener.setblocking(False)
+        with socket_address(path) as address:
+            listener.bind(address)
+            ownership.give(path)
+        listener.listen(BACKLOG)
+    except OSError:
+        listener.close()
+        raise
+    finally:
+        os.umask(mask)
+    return listener
 
 
 def _make_server(actions: Actions) -> AsgiServer:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 from structlog.testing import capture_logs
 
+from reserve_listener.net.sockets import socket_address
 from reserve_listener.store import backend, open_store
 from reserve_listener.web.answers import Status
 from reserve_listener.web.client import get
@@ -49,7 +50,8 @@ def left_by(pid: int, url: str) -> Path:
 def bound(path: Path) -> socket.socket:
     """A socket that listens there."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    listener.bind(str(path))
+    with socket_address(path) as address:
+        listener.bind(address)
     listener.listen()
     return listener
 
