@@ -181,10 +181,13 @@ async def test_without_names_everything_else_works(
         await platform.connected(20)
         for room in platform.estate.rooms:
             assert named(await changed(platform, daemon, room)) == (None, None)
-        await until(lambda: any(one["event"] == line for one in daemon.log()))
+
+        def told() -> list[Any]:
+            return [one for one in daemon.log() if one["event"] == line and one["what"] == "places"]
+
+        await until(told)
         assert await daemon.stop() == 0
-        (told,) = [one for one in daemon.log() if one["event"] == line and one["what"] == "places"]
-        assert told["level"] == "warning"
+        assert [one["level"] for one in told()] == ["warning"]
 
 
 def broken() -> ApiFault:
