@@ -30,6 +30,22 @@ RETRY_S: Final = 5.0
 LOOK_S: Final = 1.0
 """How soon the thread notices that it is to end."""
 
+FROZEN_S: Final = 5.0
+"""A replica that stands still for so long in the middle of a transaction, and holds up others by it, is cut off."""
+
+_END_FROZEN: Final = """
+SELECT pg_terminate_backend(a.pid) FROM pg_stat_activity AS a
+WHERE a.usename = current_user AND a.datname = current_database()
+  AND a.application_name = current_setting('application_name')
+  AND a.state = 'active' AND a.wait_event = 'ClientRead'
+  AND a.state_change < clock_timestamp() - make_interval(secs => %s)
+  AND EXISTS (
+    SELECT 1 FROM pg_stat_activity AS b
+    WHERE b.datname = a.datname AND b.wait_event_type = 'Lock' AND a.pid = ANY (pg_blocking_pids(b.pid)))
+"""
+"""In a pipeline the server counts `idle_in_transaction_session_timeout` only after a sync: whoever is frozen before it, or
+whose machine has vanished, would keep his locks until the server's own keepalive ends, two hours later by default."""
+
 
 def tell(replica: str, what: str, connection: Connection) -> None:
     """Tell the other replicas, once this transaction is committed."""
@@ -67,6 +83,7 @@ class Listening:
             connection.query(f"LISTEN {CHANNEL}")
             self._tell(OTHERS)  # whatever was told before
             while not self._stopped.is_set():
+                connection.query(_END_FROZEN, (FROZEN_S,))
                 for payload in connection.notices(LOOK_S):
                     replica, _, what = payload.partition(" ")
                     if replica != self._replica:

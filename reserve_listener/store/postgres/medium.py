@@ -139,9 +139,9 @@ class Database:
         failure.__cause__ = error
         return failure
 
-    def suspect(self, _error: BaseException) -> None:
-        """See `Medium.suspect`."""
-        if self._connection is not None and not self._connection.is_usable:
+    def suspect(self, error: BaseException) -> None:
+        """See `Medium.suspect`. A server that takes no writes any more was demoted: the next connection is to another."""
+        if self._connection is not None and (not self._connection.is_usable or _is_read_only(error)):
             self.close()
 
     def close(self) -> None:
@@ -174,3 +174,9 @@ def _transaction(connection: Connection, jobs: Sequence[Job], *, careful: bool) 
             values = work([job.item for job in together], connection)
             results += [(job, value, None) for job, value in zip(together, values, strict=True)]
     return results
+
+
+def _is_read_only(error: BaseException | None) -> bool:
+    return error is not None and (
+        isinstance(error, psycopg.errors.ReadOnlySqlTransaction) or _is_read_only(error.__cause__)
+    )

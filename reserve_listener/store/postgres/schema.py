@@ -42,6 +42,8 @@ DEFAULTS: Final[Mapping[str, str]] = {
     "application_name": "reserve-listener",
     # What waits for the database is answered 500 after 2.5 s.
     "connect_timeout": "3",
+    # A standby, or a primary that was demoted, is as good as away: the next attempt may find the primary.
+    "target_session_attrs": "read-write",
     # A server that has vanished is noticed within 20 s; `waiting` has the rest.
     "tcp_user_timeout": "15000",
     "keepalives_idle": "5",
@@ -243,6 +245,8 @@ def _password(file: Path) -> str:
 
 def _look_at(text: str) -> str:
     """What may be wrong; what waiting may mend is not known to be a person's mistake."""
+    if "read-only" in text:
+        return "It is a standby: wait for the failover to end, and name all hosts in store.url."
     if "certificate" in text:
         return "Check the server's certificate, and sslmode and sslrootcert in store.url."
     return "Is the server running, and is the address in store.url right?"

@@ -94,13 +94,14 @@ class PostgresStore(SqlStore):
 
         Raises `StoreError` for what waiting does not mend.
         """
+        # First: it ends what a dead replica holds up, which the start would wait for, too.
+        self._listening = listening.Listening(self._target, self.member.id, self._heard)
+        self._listening.start()
         try:
             await self._waited_for(partial(self._begin, sinks, filters_by_sink))
         except BaseException:
             await self.close()
             raise
-        self._listening = listening.Listening(self._target, self.member.id, self._heard)
-        self._listening.start()
         self._beating = asyncio.create_task(self._beat(), name="store-beat")
         if self._unbuilt:
             self._rebuilding = asyncio.create_task(self._rebuild(), name="rebuilding")
