@@ -175,6 +175,8 @@ class Commands:
             socket.send_fds(asked, [len(wanted).to_bytes(4, "big")], [*streams])
             asked.sendall(wanted)
             process = _number(asked)
+            # Were it an exit code, killing it would hit others.
+            assert process > 1, "it ended before it had begun"
             on_failure.pop_all()
         return asked, process
 
