@@ -394,6 +394,54 @@ async def test_behind_its_bound_a_push_waits_for_room(
     assert [one.event_id for one in reversed(backend.stored())] == [f"e{number}" for number in range(10)]
 
 
+@pytest.mark.parametrize(
+    ("ended_by", "bounds"),
+    [
+        ("a lull", {"LULL_S": 0.01, "HOLD_S": 600, "HELD_EVENTS": 10**6}),
+        ("its time", {"LULL_S": 600, "HOLD_S": 0.01, "HELD_EVENTS": 10**6}),
+        ("its size", {"LULL_S": 600, "HOLD_S": 600, "HELD_EVENTS": 8}),
+        ("its bytes", {"LULL_S": 600, "HOLD_S": 600, "HELD_EVENTS": 10**6, "HELD_BYTES": 1}),
+    ],
+)
+async def test_a_burst_is_answered_first_and_projected_when_it_is_over(
+    backend: Backend,
+    intake: Intake,
+    monkeypatch: pytest.MonkeyPatch,
+    ended_by: str,
+    bounds: dict[str, float],
+) -> None:
+    """Whatever ends it: no push comes, it has lasted long enough, or as much is held as may be. All is projected, in order."""
+    monkeypatch.setattr(projector_module, "PACE_S", 0.05)
+    monkeypatch.setattr(projector_module, "BURST_EVENTS", 4)
+    for name, bound in bounds.items():
+        monkeypatch.setattr(projector_module, name, bound)
+    await verdict(intake, push("first"))  # at once: that is no burst
+    pushes = [accepted(intake.accept, push(f"e{number}")) for number in range(9)]
+    assert await asyncio.gather(*pushes) == [Verdict.STORED] * 9, ended_by
+    await until(lambda: intake._projector.behind == 0)
+    found = [one.event_id for one in reversed(backend.stored())]
+    assert found == ["first", *(f"e{number}" for number in range(9))]
+
+
+async def test_while_a_burst_is_held_its_pushes_are_answered_and_not_projected(
+    backend: Backend, intake: Intake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More than may be behind at other times; a stop does not wait for its end, and a burst that goes on is held once."""
+    bounds = {"PACE_S": 0.05, "BURST_EVENTS": 2, "LULL_S": 600, "HOLD_S": 600, "BEHIND_EVENTS": 4}
+    for name, bound in bounds.items():
+        monkeypatch.setattr(projector_module, name, bound)
+    await verdict(intake, push("first"))
+    await asyncio.gather(*(accepted(intake.accept, push(f"e{number}")) for number in range(3)))
+    await until(lambda: intake._projector._is_holding)
+    more = [accepted(intake.accept, push(f"e{number}")) for number in range(3, 20)]
+    assert await asyncio.gather(*more) == [Verdict.STORED] * 17
+    assert intake._projector.behind == 20
+    assert [one.event_id for one in backend.stored()] == ["first"]
+    await intake.project_rest()
+    found = [one.event_id for one in reversed(backend.stored())]
+    assert found == ["first", *(f"e{number}" for number in range(20))]
+
+
 async def test_what_was_answered_and_not_projected_is_projected_at_the_next_start(backend: Backend) -> None:
     """A life that ends between answer and projection leaves nothing behind that the next one does not find, in order."""
     store = await backend.open("a")
