@@ -33,7 +33,7 @@ BEHIND_EVENTS: Final = 8_192
 BEHIND_BYTES: Final = 64 * 1024 * 1024
 """What may be received and not projected. Beyond either, pushes wait for room, and are answered 500 when it takes too long."""
 
-BURST_EVENTS: Final = 1_024
+BURST_EVENTS: Final = 256
 """So many within `PACE_S` are a burst."""
 HOLD_S: Final = 0.75
 """How long the events of a burst wait for its end. One that goes on is projected while it does."""
