@@ -147,6 +147,7 @@ def ratios(found: dict[str, Any]) -> list[tuple[str, list[float], str]]:
         *found_rows,
         ("burst: last answer, s", [each["burst_s"] for each in ours], "< 3"),
         ("burst: pushed twice", [each["burst_late"] for each in ours], "0"),
+        ("burst: last line in the file, s", [each["burst_file_s"] for each in ours], ""),
         ("burst: last line in the file / last answer", [each["burst_file_ratio"] for each in ours], "≤ 2"),
         (
             "sustained: last line in the file after the last answer, s",
