@@ -111,9 +111,12 @@ class Events(RuleBasedStateMachine):
         self.store = self.run(partial(self.backend.open, complete=complete))
 
     def teardown(self) -> None:
-        self.run(self.store.close)
-        self.loop.close()
-        self.folder.cleanup()
+        try:
+            self.run(self.store.close)
+        finally:
+            self.backend.let_go()
+            self.loop.close()
+            self.folder.cleanup()
 
     @rule(pushes=PUSHES)
     def pushed(self, pushes: list[Any]) -> None:

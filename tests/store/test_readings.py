@@ -162,7 +162,7 @@ async def test_a_push_from_while_it_was_read_has_it_read_again(
     await store.compare(reading(8, wide_ms=2_000), compare)
     await push(store, heard(2, NOW_MS + after_ms))
     assert await store.in_doubt(APP, limit=5) == ([("room", ROOM)] if doubted else [])
-    assert len(doubts) == doubted
+    assert bool(doubts) == doubted  # a beat that comes just then tells it again
     await store.compare(reading(2, at_ms=NOW_MS + 10_000), compare)
     assert await store.in_doubt(APP, limit=5) == []
 

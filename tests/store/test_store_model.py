@@ -504,6 +504,7 @@ class StoreMachine(RuleBasedStateMachine):
         finally:
             if hasattr(self, "store"):
                 self.run(self.store.close)
+            self.backend.let_go()
             self.loop.close()
             shutil.rmtree(self.folder)
 
