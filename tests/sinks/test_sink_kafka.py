@@ -214,7 +214,7 @@ async def test_each_event_of_a_batch_has_an_outcome_of_its_own(server: MockKafka
 async def test_an_old_error_is_not_the_reason_of_a_later_time_out(tmp_path: Path, topic: str) -> None:
     """What the client once said of a broker is over with the next message that is delivered."""
     with running(MockKafka(tmp_path)) as server:
-        sink: Any = sink_of(table(server.port, topic, timeout=1))
+        sink: Any = sink_of(table(server.port, topic, timeout=patience(4)))
         await sink.deliver(sample_deliveries(1))
         sink._producing._failed(KafkaError(KafkaError._AUTHENTICATION, "the password was wrong"))
         await sink.deliver(sample_deliveries(1))

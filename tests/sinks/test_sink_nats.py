@@ -401,7 +401,7 @@ async def test_a_connection_that_breaks_is_said_at_once(server: NatsServer, name
 async def test_what_nobody_waits_for_is_forgotten(server: NatsServer, name: str) -> None:
     """After a time-out, and after a cancel, no answer is waited for."""
     async with stream(server.port, name):
-        sink: Any = sink_of(table(server, name, timeout=1))
+        sink: Any = sink_of(table(server, name, timeout=patience(3)))
         await sink.deliver(sample_deliveries(1))
         client = await sink._link.client()
         with server.hanging():
@@ -410,7 +410,7 @@ async def test_what_nobody_waits_for_is_forgotten(server: NatsServer, name: str)
             cancelled.cancel()
             await asyncio.wait([cancelled])
             assert client.answers._waiting == {}
-            with pytest.raises(TransientDeliveryError, match="no acknowledgement within 1 s"):
+            with pytest.raises(TransientDeliveryError, match="no acknowledgement within"):
                 await sink.deliver(sample_deliveries(1))
             assert client.answers._waiting == {}
         await sink.close()

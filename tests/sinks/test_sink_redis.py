@@ -25,6 +25,7 @@ from reserve_listener.errors import (
     PermanentDeliveryError,
     TransientDeliveryError,
 )
+from reserve_listener.simulator import patience
 from reserve_listener.sinks.registry import look_over, make_sink_spec
 from reserve_listener.testing import SinkContract, SinkWorld, sample_deliveries
 from tests.brokers import (
@@ -291,12 +292,12 @@ async def test_answers_that_came_too_late_are_nobody_elses(
 ) -> None:
     """After a time-out, and after a cancel, each outcome of the next batch is still its own event's."""
     client.set(f"{stream}-other", "something else")
-    sink = sink_of(table(server, "{scope_id}", timeout=1, max_in_flight=4))
+    sink = sink_of(table(server, "{scope_id}", timeout=patience(3), max_in_flight=4))
     first = [to_stream(one, f"{stream}-other") for one in sample_deliveries(3)]
     with pytest.raises(PartlyDeliveredError):
         await sink.deliver(first)
     with server.hanging():
-        with pytest.raises(TransientDeliveryError, match="no answer within 1 s"):
+        with pytest.raises(TransientDeliveryError, match="no answer within"):
             await sink.deliver(first)
         cancelled = asyncio.create_task(sink.deliver(first))
         await asyncio.sleep(0.05)  # so that it has begun; nothing depends on how far it came
