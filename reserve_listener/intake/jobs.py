@@ -129,6 +129,11 @@ class Job:
         self.left.rotate(-1)
         return True
 
+    @property
+    def comes_round(self) -> bool:
+        """Whether the next one has just had its turn, and so have all that are left: each was outdated as often."""
+        return self._outdated[self.left[0]] >= self._outdated[self.left[-1]]
+
     def take(self, entry: HistoryEntry, *, own: bool = True) -> None:
         """A difference; one that is not its `own` was found by the pass before it."""
         self.differences += own

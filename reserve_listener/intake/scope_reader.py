@@ -145,7 +145,7 @@ class ScopeReader:
             job.left.popleft()
             self._outcomes["changed" if found.finding is Finding.CHANGED else "same"] += 1
         elif job.again():  # later: what was heard meanwhile is then older than the read
-            if len(job.left) == 1:
+            if job.comes_round:
                 await asyncio.sleep(self._doubt_s)
         else:
             await self._unread(job, target, f"{target.scope_id} changes faster than it can be read", None)

@@ -190,6 +190,29 @@ async def test_a_reading_older_than_a_push_says_nothing(backend: Backend, store:
     assert found.finding is Finding.CHANGED
 
 
+@pytest.mark.parametrize(
+    ("hours_told", "finding"), [(8, Finding.SAME), (2, Finding.CHANGED)], ids=["same", "changed"]
+)
+async def test_a_reading_within_the_second_of_the_last_one_is_the_later(
+    backend: Backend, store: Store, hours_told: int, finding: Finding
+) -> None:
+    """`Date` counts whole seconds, so one that took longer looks older; a push between the two is still the newer."""
+    assert await store.compare(reading(8, wide_ms=2_000), compare) == Found(Finding.BASELINE)
+    slower = reading(hours_told, at_ms=NOW_MS - 300, wide_ms=2_300)
+    assert (await store.compare(slower, compare)).finding is finding
+    assert known(backend).known.created_ms == NOW_MS
+    await push(store, heard(5, NOW_MS + 1))
+    assert await store.compare(slower, compare) == Found(Finding.OUTDATED)
+
+
+async def test_a_reading_from_before_the_last_one_by_clocks_that_contradict_each_other(store: Store) -> None:
+    """It ends before the last one began, which cannot be: nothing is made of it."""
+    await store.compare(reading(8, wide_ms=2_000), compare)
+    assert await store.compare(reading(2, at_ms=NOW_MS - 2_001, wide_ms=2_000), compare) == Found(
+        Finding.OUTDATED
+    )
+
+
 async def test_what_is_only_tried_out_is_not_written(backend: Backend, store: Store) -> None:
     """A difference is said, and found again by the next reading; a room that is not known does not become so."""
     await push(store, heard(8, NOW_MS))

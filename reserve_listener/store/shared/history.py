@@ -116,6 +116,10 @@ class Remembered:
         """What is known of it by now."""
         return self._known.get(scope)
 
+    def window(self, scope: int) -> Window | None:
+        """Of its last reading."""
+        return self._windows.get(scope)
+
     def take(self, seq: int, scope: int, event: IncomingEvent, completed: Completed) -> bool:
         """The event with this number is part of the history; the next one is compared with what it tells.
 

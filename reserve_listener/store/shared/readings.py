@@ -16,7 +16,7 @@ from reserve_listener.model import Asked, Finding, Found, HistoryEntry, Pass, Sc
 if TYPE_CHECKING:
     import sqlite3
 
-    from reserve_listener.model import Compared, Completed, Reading
+    from reserve_listener.model import Compared, Completed, Reading, Window
     from reserve_listener.protocols import Compare
     from reserve_listener.store.shared.appending import Appended, Appending
     from reserve_listener.store.shared.history import Remembered
@@ -156,6 +156,7 @@ class Comparing:
             return Found(Finding.SEVERAL_TENANTS)
         scope = appending.scope_number(whose, connection)
         remembered = appending.remembered((scope,), connection)
+        reading = _after(remembered.window(scope), reading)
         compared = self._compare(reading, whose.tenant_key, remembered.of(scope))
         if compared.finding is Finding.OUTDATED:
             connection.execute(OUTDATED, (scope, self._now_ms))
@@ -189,6 +190,17 @@ class Comparing:
             remembered.write()
             self.told_bytes = len(known.config)
         return None
+
+
+def _after(last: Window | None, reading: Reading) -> Reading:
+    """The reading as of no earlier than the scope's last one: it began when that had ended.
+
+    The answers alone do not tell: their `Date` counts whole seconds, so of two readings within one second the slower would
+    look older. Where the platform's clocks contradict each other, what the answer says stands.
+    """
+    if last is None or not reading.as_of_ms < last.from_ms <= reading.until_ms:
+        return reading
+    return replace(reading, as_of_ms=last.from_ms)
 
 
 def scope_of(asked_for: Scope, connection: sqlite3.Connection) -> Scope | None:
