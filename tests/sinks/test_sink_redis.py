@@ -39,9 +39,10 @@ from tests.brokers import (
 )
 from tests.configuring import made
 from tests.helpers import free_port
+from tests.stalling import Way
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from reserve_listener.config import SinkTable
     from reserve_listener.model import Delivery
@@ -263,6 +264,92 @@ async def test_a_replica_is_tried_again(server: RedisServer, client: redis.Redis
     assert ids(client, stream) == ["event-0001"]
 
 
+@asynccontextmanager
+async def behind_one_address(
+    old: RedisServer, new: RedisServer, stream: str, timeout_s: float
+) -> AsyncIterator[Sink]:
+    """A sink with several connections to a server, whose address leads to another one from now on."""
+    async with Way(old.port).serve() as way:
+        url = f"redis://127.0.0.1:{way.port}"
+        sink = sink_of(table(old, stream, url=url, max_in_flight=16, timeout=timeout_s))
+        await asyncio.gather(*(sink.deliver([one]) for one in sample_deliveries(4)))
+        assert len(connections(old)) == 4
+        way.to = new.port
+        yield sink
+        await sink.close()
+
+
+def connections(server: RedisServer) -> list[object]:
+    """Those that sinks have to it."""
+    with contextlib.closing(redis.Redis(port=server.port, decode_responses=True)) as client:
+        found: Any = client.client_list()
+        return [each["addr"] for each in found if each["name"] == "reserve-listener"]
+
+
+def become_replica(client: redis.Redis) -> None:
+    """As the old master does when a new one is told it."""
+    client.replicaof("127.0.0.1", str(free_port()))
+
+
+def become_cut_off(client: redis.Redis) -> None:
+    """Likewise, and it does not answer for what may be outdated."""
+    client.config_set("replica-serve-stale-data", "no")
+    become_replica(client)
+
+
+def start_loading(client: Any) -> None:
+    """It reads its data anew, for most of a minute, and says so to all who ask."""
+    client.execute_command("DEBUG", "POPULATE", 1000, "key", 2000)
+    client.config_set("key-load-delay", "50000")  # microseconds
+    client.connection_pool.get_connection().send_command("DEBUG", "RELOAD")  # nobody waits for its end
+    asking = client.connection_pool.get_connection()
+    while True:
+        asking.send_command("PING")
+        try:
+            asking.read_response(disconnect_on_error=False)
+        except redis.BusyLoadingError:
+            return
+
+
+FAILOVERS: dict[Callable[[redis.Redis], None], str] = {
+    become_replica: "read only replica",
+    become_cut_off: "MASTER is down",
+    start_loading: "loading the dataset",
+}
+
+
+@pytest.mark.parametrize("fail", FAILOVERS)
+async def test_after_a_failover_the_next_attempt_is_at_the_new_master(
+    server: RedisServer, client: redis.Redis, stream: str, tmp_path: Path, fail: Callable[[redis.Redis], None]
+) -> None:
+    """Its address leads there; open connections would stay with the old one, which takes nothing any more."""
+    slowly = ("--rdbcompression", "no", "--loading-process-events-interval-bytes", "1024")
+    with (
+        running(RedisServer(tmp_path, "--enable-debug-command", "yes", *slowly)) as old,
+        contextlib.closing(redis.Redis(port=old.port)) as leaving,
+    ):
+        async with behind_one_address(old, server, stream, timeout_s=10) as sink:
+            await asyncio.to_thread(fail, leaving)
+            (late,) = sample_deliveries(1, first=5)
+            with pytest.raises(TransientDeliveryError, match=FAILOVERS[fail]):
+                await sink.deliver([late])
+            await sink.deliver([late])
+    assert ids(client, stream) == [late.event_id]
+
+
+async def test_a_server_that_does_not_answer_is_let_go_of(
+    server: RedisServer, stream: str, tmp_path: Path
+) -> None:
+    """Its host may be gone, and its address elsewhere: one time-out is enough for all connections to it."""
+    with running(RedisServer(tmp_path)) as old:
+        async with behind_one_address(old, server, stream, timeout_s=1) as sink:
+            with old.hanging(), pytest.raises(TransientDeliveryError, match="no answer within 1 s"):
+                await sink.deliver(sample_deliveries(1))
+            async with asyncio.timeout(patience(20)):
+                while await asyncio.to_thread(connections, old):  # it hears of it now
+                    await asyncio.sleep(0.01)
+
+
 def to_stream(delivery: Delivery, stream: str, **more: str) -> Delivery:
     """The event for a sink whose stream is `{scope_id}`."""
     body = json.dumps(json.loads(delivery.body) | {"subject": stream} | more).encode()
@@ -427,6 +514,47 @@ class Scripted:
             window = b"$13\r\nidmp-duration\r\n:86400\r\n$12\r\nidmp-maxsize\r\n:10000\r\n"
             return b"*8\r\n" + entries + window if self.set_up else b"*4\r\n" + entries
         return b"+OK\r\n"
+
+
+class Refusing(Scripted):
+    """Refuses what adds an entry, with this."""
+
+    def __init__(self, said: str) -> None:
+        super().__init__(set_up=False)
+        self.said = said
+
+    def answer(self, words: list[bytes]) -> bytes:
+        """In RESP."""
+        return f"-{self.said}\r\n".encode() if words[0] == b"XADD" else super().answer(words)
+
+
+IN_SCRIPT = "ERR Error running script (call to f_0c62): @user_script:5: "
+
+
+@pytest.mark.parametrize(
+    ("said", "kind", "shown"),
+    [
+        ("CLUSTERDOWN Hash slot not served", TransientDeliveryError, "not served"),
+        ("TRYAGAIN Multiple keys request during rehashing of slot", TransientDeliveryError, "rehashing"),
+        ("BUSY Redis is busy running a script.", TransientDeliveryError, "busy"),
+        ("NOREPLICAS Not enough good replicas to write.", TransientDeliveryError, "replicas"),
+        ("MISCONF Errors writing to the AOF file: No space left", TransientDeliveryError, "No space left"),
+        ("ERR max number of clients reached", TransientDeliveryError, "clients"),
+        ("MOVED 3999 10.0.0.7:6381", MisconfiguredSinkError, "a Redis Cluster is not supported"),
+        ("NOPERM this user has no permissions", MisconfiguredSinkError, "and their rights"),
+        ("ERR unknown command 'XADD'", MisconfiguredSinkError, "unknown command"),
+        (f"{IN_SCRIPT}@user_script: 5: -READONLY You can't write.", TransientDeliveryError, "READONLY"),
+        (f"{IN_SCRIPT}@user_script: 5: -OOM command not allowed.", TransientDeliveryError, "OOM"),
+        (f"{IN_SCRIPT}WRONGTYPE Operation against a key", MisconfiguredSinkError, "of something else"),
+    ],
+)
+async def test_what_a_refusal_means(said: str, kind: type[DeliveryError], shown: str, stream: str) -> None:
+    """What passes is tried again, also where the client takes the code off the text, or a server before 7.0 wraps it."""
+    async with await asyncio.start_server(Refusing(said), "127.0.0.1", port := free_port()):
+        sink = sink_of(made("redis", name="bus", url=f"redis://127.0.0.1:{port}", stream=stream))
+        error = await failure(sink)
+    assert type(error) is kind
+    assert shown in str(error)
 
 
 @pytest.mark.parametrize("set_up", [False, True])

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import re
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
@@ -96,7 +97,8 @@ class RedisSink:
         self._maxlen = maxlen
         self._timeout_s = timeout_s
         self._say = Saying(brokers.place(url, PORT), brokers.masks(url))
-        self._redis: Any = Redis(connection_pool=_pool(url, timeout_s, tls))
+        self._pool = _pool(url, timeout_s, tls)
+        self._redis: Any = Redis(connection_pool=self._pool)
         self._script = self._redis.register_script(ADD).sha
         self._knows_ids = True
         """Whether the server may have IDMP: until it says otherwise."""
@@ -108,15 +110,23 @@ class RedisSink:
             async with asyncio.timeout(self._timeout_s):
                 outcomes = await self._add_all([self._entry(delivery) for delivery in deliveries])
         except (TimeoutError, exceptions.TimeoutError):  # ours, or the client's own for the same time
+            await self._forget_server()
             raise TransientDeliveryError(self._say(f"no answer within {self._timeout_s:g} s")) from None
         except (exceptions.RedisError, OSError) as error:
             outcomes = [error] * len(deliveries)
         if any(outcomes):
-            together.tell(await self._errors(deliveries, outcomes))
+            errors = await self._errors(deliveries, outcomes)
+            await self._forget_server()
+            together.tell(errors)
 
     async def close(self) -> None:
         """See `protocols.Sink.close`."""
         await self._redis.aclose(close_connection_pool=True)
+
+    async def _forget_server(self) -> None:
+        """After a failure: behind its address there may be another by now, which only a new connection finds out."""
+        await self._pool.drop_idle()
+        self._widened.clear()
 
     def _entry(self, delivery: Delivery) -> Entry:
         event = _decode(delivery.body)
@@ -210,30 +220,38 @@ class RedisSink:
         )
 
     def _meaning(self, error: Exception) -> DeliveryError:
-        text = str(error)
-        if isinstance(
-            error, (exceptions.AuthenticationError, exceptions.NoPermissionError)
-        ) or text.startswith(_REFUSED):
+        code = _code(error)
+        if isinstance(error, exceptions.AuthenticationError) or code in _REFUSED:
             return MisconfiguredSinkError(self._say(error, "check the user, the password and their rights"))
-        if "invalid bulk length" in text:
+        if "invalid bulk length" in str(error):
             return PermanentDeliveryError(self._say(f"the event is larger than the server's {BOUND}"))
-        if isinstance(error, (exceptions.ResponseError, exceptions.DataError)) and not text.startswith(
-            _PASSING
-        ):
-            return MisconfiguredSinkError(self._say(error, _ADVICE.get(text.partition(" ")[0], "")))
+        if isinstance(error, (exceptions.ResponseError, exceptions.DataError)) and code not in _PASSING:
+            return MisconfiguredSinkError(self._say(error, _ADVICE.get(code, "")))
         return TransientDeliveryError(self._say(error))
 
 
-_REFUSED: Final = ("NOAUTH", "WRONGPASS", "NOPERM")
-_PASSING: Final = (
-    *("LOADING", "BUSY", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "NOREPLICAS", "UNBLOCKED"),
-    *("OOM", "MISCONF", "max number of clients", "command not allowed when used memory", "You can't write"),
+_REFUSED: Final = frozenset({"NOAUTH", "WRONGPASS", "NOPERM"})
+_PASSING: Final = frozenset(
+    {
+        *("LOADING", "BUSY", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "NOREPLICAS", "UNBLOCKED"),
+        *("OOM", "MISCONF"),
+    }
 )
-"""What a server says that is starting, failing over, or full. The client takes the code off some of them."""
+"""What a server says that is starting, failing over, or full."""
 _ADVICE: Final = {
     "WRONGTYPE": "the sink's stream is the key of something else",
     "MOVED": "a Redis Cluster is not supported; name a single server, or a proxy that hides the cluster",
 }
+_IN_SCRIPT: Final = re.compile(r"@user_script: ?\d+: -?([A-Z]+) ")
+"""A server before 7.0 says of a script only that it failed, and quotes why."""
+
+
+def _code(error: Exception) -> str:
+    """What kind of refusal it is. The client takes some of the codes off the text."""
+    text = str(error)
+    if (inner := _IN_SCRIPT.search(text)) is not None:
+        return inner[1]
+    return getattr(error, "status_code", None) or text.partition(" ")[0]
 
 
 class _Encrypted(SSLConnection):
@@ -244,11 +262,19 @@ class _Encrypted(SSLConnection):
         self.ssl_context.context = context
 
 
-def _pool(url: str, timeout_s: float, tls: ssl.SSLContext | None) -> ConnectionPool:
+class _Pool(ConnectionPool):
+    """Each attempt takes any idle connection, the last one first."""
+
+    async def drop_idle(self) -> None:
+        """Let go of what nobody uses at the moment. Does not wait for the server, so nobody gets one that is half closed."""
+        await asyncio.gather(*(idle.disconnect(nowait=True) for idle in self._available_connections))
+
+
+def _pool(url: str, timeout_s: float, tls: ssl.SSLContext | None) -> _Pool:
     parts = urlsplit(url)
     user, password = brokers.login(parts)
     encrypted: Any = {} if tls is None else {"connection_class": _Encrypted, "context": tls}
-    return ConnectionPool(
+    return _Pool(
         **encrypted,
         host=parts.hostname,
         port=parts.port or PORT,
