@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import typing
 from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import BaseModel
 
 from reserve_listener.config.model import Config
+from reserve_listener.config.near import near
 from reserve_listener.config.shown import quoted
 
 if TYPE_CHECKING:
@@ -69,8 +69,11 @@ def _with_two_underscores(name: str, known: Mapping[str, Any]) -> str | None:
 def _unknown(name: str, known: Mapping[str, Any]) -> str:
     if name.startswith(_SINKS):
         return "unknown; sinks can be configured only in the file"
-    near = difflib.get_close_matches(name.upper(), known, n=1)
-    return f"unknown; did you mean {near[0]}?" if near else "unknown; docs/configuration.md lists the names"
+    # Without what all have in common, which would make any two of them alike.
+    own = {variable.removeprefix(PREFIX).lower(): variable for variable in known}
+    if found := near(name.removeprefix(PREFIX), own):
+        return f"unknown; did you mean {' or '.join(own[each] for each in found)}?"
+    return "unknown; docs/configuration.md lists the names"
 
 
 def _parsed(text: str, section: str, key: str) -> Any:

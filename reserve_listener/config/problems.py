@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from reserve_listener.config.environment import section_models
 from reserve_listener.config.model import Config
+from reserve_listener.config.near import near
 from reserve_listener.config.shown import header_name, kind, public_sink_url, quoted, shown, suggests_secret
 from reserve_listener.config.sinks import RetryConfig, SinkTable, table_of
 from reserve_listener.errors import ConfigError
@@ -179,15 +179,15 @@ def _number(context: Mapping[str, Any], name: str) -> str:
 
 def _unknown_key(mistake: _Mistake) -> str:
     key, known = str(mistake.path[-1]), _known_keys(mistake)
-    near = [f'"{name}"' for name in difflib.get_close_matches(key.lower(), known, n=1)]
+    here = [f'"{name}"' for name in near(key, known)]
     elsewhere = [
         f'"{section}.{key}"' for section, model in section_models().items() if key in model.model_fields
     ]
     if mistake.model and key in RetryConfig.model_fields:
-        elsewhere, near = [f'"retry.{key}"'], []
-    if types := _types_with(key, mistake):
+        elsewhere, here = [f'"retry.{key}"'], []
+    if not here and (types := _types_with(key, mistake)):
         return f"unknown key here; it belongs to sinks of type {types}"
-    if choices := (near or elsewhere if mistake.model else elsewhere or near):
+    if choices := (here or elsewhere if mistake.model else elsewhere or here):
         return f"unknown key; did you mean {' or '.join(choices)}?"
     return f"unknown key; the {'sections' if len(mistake.path) == 1 else 'keys'} here are {', '.join(known)}"
 
@@ -228,8 +228,8 @@ def _wrong_choice(mistake: _Mistake) -> str:
 
 def _near_choice(value: Any, choices: str) -> str:
     options = [choice.strip('"') for choice in choices.split(", ")]
-    near = difflib.get_close_matches(value.lower(), options, n=1) if isinstance(value, str) else []
-    return f"; did you mean {json.dumps(near[0])}?" if near else ""
+    found = near(value, options) if isinstance(value, str) else []
+    return f"; did you mean {' or '.join(map(json.dumps, found))}?" if found else ""
 
 
 def _wrong_sink_type(mistake: _Mistake) -> str:
