@@ -46,6 +46,10 @@ class WrongStoreError(StoreError):
     hint = ConfigError.hint
 
 
+class StoreAwayError(StoreError):
+    """The server of the store cannot be reached now. Waiting may help."""
+
+
 class StoreInUseError(StoreError):
     """Another daemon holds the store."""
 

@@ -168,10 +168,10 @@ def _postgres_url(text: str) -> str:
     shape = "must look like postgresql://user@host:5432/database"
     try:
         parts = urlsplit(text)
-        port = parts.port
+        ports = [urlsplit(f"//{host}").port for host in parts.netloc.rpartition("@")[2].split(",")]
     except ValueError:
         raise ValueError(shape) from None
-    if not text.isprintable() or port == 0 or not parts.path.strip("/"):
+    if not text.isprintable() or 0 in ports or not parts.path.strip("/"):
         raise ValueError(shape)
     return text
 

@@ -205,6 +205,19 @@ def test_a_damaged_file_is_told_in_a_sentence(
     assert path.read_bytes() == content
 
 
+def test_a_database_that_is_away_is_warned_of(config: Path, tmp_path: Path) -> None:
+    """The daemon would start and wait, so it is no failure; but nor is it well, and the password is not shown."""
+    text = config.read_text().replace(
+        f"sqlite:///{tmp_path}/events.db", "postgresql://u:hush-hush@127.0.0.1:1/d"
+    )
+    config.write_text(text)
+    code, said = run("check", "-c", config)
+    (warning,) = warnings(said)
+    assert code == 0
+    assert warning.startswith("warn\tstore\tthe store postgresql://u@127.0.0.1:1/d cannot be reached:")
+    assert "hush-hush" not in said
+
+
 def test_a_store_with_two_names_is_warned_of(config: Path, tmp_path: Path) -> None:
     """Under each name SQLite would keep another log."""
     path = tmp_path / "events.db"

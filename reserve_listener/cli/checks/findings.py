@@ -41,10 +41,18 @@ class Finding:
 class WrongError(Exception):
     """What is wrong with one thing, and what to do about it."""
 
+    level: Literal["warn", "fail"] = "fail"
+
     def __init__(self, what: str, do: str = "", *, exit_code: int = ConfigError.exit_code) -> None:
         super().__init__(what)
         self.do = do
         self.exit_code = exit_code
+
+
+class DoubtfulError(WrongError):
+    """The same of what does not keep the daemon from starting."""
+
+    level = "warn"
 
 
 def look(where: str, at: Callable[[], str]) -> Finding:
@@ -54,7 +62,9 @@ def look(where: str, at: Callable[[], str]) -> Finding:
     except ReserveListenerError as error:
         return Finding(where=where, level="fail", what=str(error), exit_code=error.exit_code)
     except WrongError as error:
-        return Finding(where=where, level="fail", what=str(error), do=error.do, exit_code=error.exit_code)
+        return Finding(
+            where=where, level=error.level, what=str(error), do=error.do, exit_code=error.exit_code
+        )
 
 
 def within(step: Callable[[], T], timeout_s: float = STEP_TIMEOUT_S) -> T:

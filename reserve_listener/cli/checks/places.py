@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from reserve_listener.cli.checks.findings import WrongError
+from reserve_listener.cli.checks.findings import DoubtfulError, WrongError
 from reserve_listener.config.places import (
     is_file,
     nearest_that_exists,
@@ -13,7 +13,7 @@ from reserve_listener.config.places import (
     require_directory,
     require_room,
 )
-from reserve_listener.errors import StoreError, WrongStoreError
+from reserve_listener.errors import StoreAwayError, StoreError, WrongStoreError
 from reserve_listener.store import backend
 
 if TYPE_CHECKING:
@@ -25,8 +25,10 @@ def _on_a_server(found: Backend) -> str:
         found.look_over()
     except WrongStoreError as error:
         raise WrongError(str(error)) from None
+    except StoreAwayError as error:
+        raise DoubtfulError(str(error), "until then the daemon waits, and takes no events") from None
     except StoreError as error:
-        return str(error)  # the daemon makes it, or waits for it
+        return str(error)  # the daemon makes it
     return f"{found.name}: exists"
 
 

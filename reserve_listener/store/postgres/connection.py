@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 import psycopg
@@ -60,6 +61,10 @@ SKIPPED: Final = 20_000
 """Numbers that are left out after a connection was lost: more events than a standby may lack that is worth promoting. So
 nobody who has seen an event that is lost takes another for it, or is ahead of what comes."""
 
+_SEVERAL: Final = "Multiple connection attempts failed. All failures were:"
+_OURS: Final = re.compile(r"^(- host: .*?, hostaddr: \S+: )?(connection (failed|is bad): (?=\S))?")
+"""What psycopg puts before libpq's own words."""
+
 TRIES: Final = 3
 """Of a transaction that somebody was in the way of."""
 
@@ -69,6 +74,10 @@ _AS_KNOWN: Final = "SELECT 1 / (number <= %s)::integer FROM version"
 
 class OutdatedError(WrongStoreError):
     """A newer version has changed the tables since this process connected: it can only end."""
+
+
+class NotAllowedError(WrongStoreError):
+    """The role lacks a right."""
 
 
 class UnclearError(Exception):
@@ -254,6 +263,11 @@ class Connection:
     def _explained(self) -> Iterator[None]:
         try:
             yield
+        except psycopg.errors.InsufficientPrivilege as error:
+            raise NotAllowedError(
+                f"the store {self._name} cannot be used: {told(error)}. Let the role of store.url own the schema {SCHEMA} and its"
+                " tables, or grant it all that their owner may."
+            ) from error
         except _NOT_THE_MEDIUM:
             raise
         except psycopg.Error as error:
@@ -323,8 +337,9 @@ def is_worth_another(error: BaseException, tries: int) -> bool:
 def told(error: psycopg.Error) -> str:
     """What the server, or the way there, says is wrong, on one line and without a full stop.
 
-    libpq's advice, in lines that begin with a tab, is left out: what to do is said by whoever knows the configuration.
+    libpq's advice, in lines that begin with a tab, is left out: what to do is said by whoever knows the configuration. Of several
+    hosts each is told once.
     """
-    lines = (error.diag.message_primary or str(error)).splitlines()
-    text = "; ".join(" ".join(line.split()) for line in lines if line.strip() and not line.startswith("\t"))
-    return text.rstrip(".?!") or type(error).__name__
+    text = error.diag.message_primary or str(error).partition(_SEVERAL)[2] or str(error)
+    lines = [_OURS.sub("", " ".join(line.split())) for line in text.splitlines() if not line.startswith("\t")]
+    return "; ".join(dict.fromkeys(filter(None, lines))).rstrip(".?!") or type(error).__name__

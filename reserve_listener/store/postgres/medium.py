@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 
-from reserve_listener.errors import StoreError, WrongStoreError
+from reserve_listener.errors import StoreError
 from reserve_listener.store.postgres import schema
 from reserve_listener.store.postgres.connection import (
-    SCHEMA,
     OutdatedError,
     is_conflict,
     is_worth_another,
@@ -125,11 +124,6 @@ class Database:
 
     def failure(self, error: BaseException) -> StoreError:
         """See `Medium.failure`."""
-        if isinstance(error, psycopg.errors.InsufficientPrivilege):
-            return WrongStoreError(
-                f"the store {self._target.name} cannot be used: {told(error)}. Let the role of store.url own the tables"
-                f" of the schema {SCHEMA}, or grant it all that their owner may."
-            )
         if isinstance(error, StoreError) and not isinstance(error, MediumError):
             return error
         text = told(error) if isinstance(error, psycopg.Error) else error

@@ -1,4 +1,4 @@
-"""The way to the database: connecting, what may be wrong with that in words, and the tables' version."""
+"""The way to the database: its URL, connecting, and the tables' version. What may be wrong with it in words is in `faults`."""
 
 from __future__ import annotations
 
@@ -11,19 +11,27 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.pq import Conninfo
 
 from reserve_listener.errors import ConfigError, StoreError, WrongStoreError
-from reserve_listener.store.postgres import waiting
-from reserve_listener.store.postgres.connection import SCHEMA, Connection, OutdatedError, told
+from reserve_listener.store.postgres import faults, waiting
+from reserve_listener.store.postgres.connection import (
+    SCHEMA,
+    Connection,
+    NotAllowedError,
+    OutdatedError,
+    told,
+)
 from reserve_listener.store.postgres.database_clock import NOW
 from reserve_listener.store.postgres.leases import DEAD_MS
-from reserve_listener.store.shared.medium import MediumError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 OLDEST: Final = 140000
 """Of PostgreSQL's versions: before 14 neither pipelines nor timeouts of the kind that is used here are what they are now."""
+
+ENCODING: Final = "UTF8"
 
 MIGRATING: Final = 0x5265734D
 """The advisory lock of those who make or change the tables ("ResM"): replicas may start together."""
@@ -37,6 +45,15 @@ LOOK_S: Final = 1.0
 _OLDER: Final = f"""
 SELECT id, seen_ms, host, pid, version FROM replicas WHERE seen_ms >= {NOW} - {DEAD_MS} ORDER BY host, pid
 """  # fixed texts only
+
+_MAY_CREATE: Final = f"""
+SELECT coalesce(has_schema_privilege(to_regnamespace('{SCHEMA}')::oid, 'CREATE'),
+  has_database_privilege(current_database(), 'CREATE'))
+"""
+
+_TAKEN: Final = (psycopg.errors.DuplicateTable, psycopg.errors.DuplicateObject)
+
+LAST_PORT: Final = 65_535
 
 DEFAULTS: Final[Mapping[str, str]] = {
     "application_name": "reserve-listener",
@@ -54,19 +71,6 @@ DEFAULTS: Final[Mapping[str, str]] = {
 
 PASSWORD_FILE: Final = "password_file"  # noqa: S105  # a key's name
 """In a URL's query: the file with the password, ours and not libpq's. It is read before each connection."""
-
-_PERSON: Final = {
-    "28P01": "Set the right password (store.password_file, or the URL), and the user's name in store.url.",
-    "28000": "Check the user in store.url and the server's pg_hba.conf.",
-    "3D000": "Create the database, or name another one in store.url.",
-    "sslrootcert": "Set sslrootcert in store.url to the file of the authority that signed the server's certificate.",
-    "42501": "Let the role create its schema, or create it: CREATE SCHEMA reserve_listener AUTHORIZATION <role>.",
-}
-"""What waiting does not mend, by its SQLSTATE if it has one, with what to do."""
-
-
-class AwayError(MediumError):
-    """The server cannot be reached, or does not take connections now: waiting may help."""
 
 
 @dataclass(frozen=True)
@@ -87,40 +91,67 @@ class Target:
                 make_conninfo(**options), autocommit=True, prepare_threshold=None
             )
         except psycopg.Error as error:
-            raise self._explained(error) from None  # the cause may hold what the server was told
-        if real.info.server_version < OLDEST:
-            found = real.info.parameter_status("server_version") or "older"
+            raise faults.explained(self.name, error) from None  # the cause may hold what the server was told
+        try:
+            self._require_fit(real.info)
+        except WrongStoreError:
             real.close()
-            raise WrongStoreError(
-                f"the store {self.name} is on PostgreSQL {found}, which is too old: version 14 or newer is needed."
-            )
+            raise
         real.allow(waiting.STATEMENT_TIMEOUT_S)
         return Connection(real, self.name)
 
-    def _explained(self, error: psycopg.Error) -> StoreError:
-        text, hint = told(error), _hint(error)
-        if hint is None:
-            return AwayError(f"the store {self.name} cannot be reached: {text}. {_look_at(text)}")
-        return WrongStoreError(f"the store {self.name} cannot be used: {text}. {hint}")
+    def _require_fit(self, server: psycopg.ConnectionInfo) -> None:
+        if server.server_version < OLDEST:
+            found = server.parameter_status("server_version") or "older"
+            raise WrongStoreError(
+                f"the store {self.name} is on PostgreSQL {found}, which is too old: version 14 or newer is needed."
+            )
+        encoding = server.parameter_status("server_encoding")
+        if encoding not in {ENCODING, None}:  # not every pooler tells
+            raise WrongStoreError(
+                f"the store {self.name} is a database with the encoding {encoding}, which does not hold every name. Create one"
+                f" with another: CREATE DATABASE <name> ENCODING '{ENCODING}' TEMPLATE template0."
+            )
 
 
 def target(url: str) -> Target:
-    """Of a `postgresql://` URL. Raises `ConfigError`."""
+    """Of a `postgresql://` URL. Raises `ConfigError`, which shows nothing that may be a password."""
     parts = urlsplit(url)
+    if "@" in f"{parts.netloc.rpartition('@')[0]}{parts.path}":
+        raise ConfigError(
+            'store.url has an "@" too many: in a user\'s name and a password "@" is written %40, "/" %2F, ":" %3A and "%" %25.'
+        )
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
     password_file = query.pop(PASSWORD_FILE, None)
     plain = urlunsplit(parts._replace(query=urlencode(query, quote_via=quote)))
-    try:
-        known = conninfo_to_dict(plain)
-        _ = parts.port
-    except (psycopg.Error, ValueError):  # its text may show the password
+    known = _known(plain, query)
+    if password_file and known.get("password"):
         raise ConfigError(
-            "store.url is not a PostgreSQL URL, which looks like postgresql://user@host:5432/database"
-        ) from None
-    host = f"{known.get('host') or 'localhost'}" + (f":{known['port']}" if known.get("port") else "")
+            "store.url has a password, and store.password_file is set, too: remove one of them."
+        )
+    ports = str(known.get("port") or "").strip(",")
+    host = f"{known.get('host') or 'localhost'}" + (f":{ports}" if ports else "")
     user = f"{known['user']}@" if known.get("user") else ""
     name = f"postgresql://{user}{host}/{known.get('dbname') or ''}"
     return Target(plain, name, Path(password_file) if password_file else None)
+
+
+def _known(url: str, query: Mapping[str, str]) -> Mapping[str, Any]:
+    """What libpq reads in it."""
+    settings = {option.keyword.decode() for option in Conninfo.get_defaults()} | {"ssl"}
+    if unknown := [key for key in query if key not in settings and key.isidentifier()]:
+        raise ConfigError(
+            f"store.url has a setting that libpq does not know: {unknown[0]}. Correct it, or remove it."
+        )
+    try:
+        known = conninfo_to_dict(url)
+        if all(0 < int(port or 1) <= LAST_PORT for port in str(known.get("port") or "").split(",")):
+            return known
+    except (psycopg.Error, ValueError):  # its text may show the password
+        pass
+    raise ConfigError(
+        "store.url is not a PostgreSQL URL, which looks like postgresql://user@host:5432/database"
+    )
 
 
 def migrations() -> list[str]:
@@ -172,9 +203,15 @@ def _migrate(connection: Connection, target: Target, *, source: str | None) -> l
                 connection.query("CREATE TABLE copying (source text, place text, after text)")
                 connection.query("INSERT INTO copying VALUES (%s, '', '[]')", (source,))
             return []
-    except psycopg.errors.InsufficientPrivilege as error:
+    except NotAllowedError as error:
+        reason = told(error.__cause__) if isinstance(error.__cause__, psycopg.Error) else error
         raise WrongStoreError(
-            f"the store {target.name} cannot be made: {told(error)}. {_PERSON['42501']}"
+            f"the store {target.name} cannot be made: {reason}. {faults.MAY_CREATE}"
+        ) from error
+    except _TAKEN as error:
+        raise WrongStoreError(
+            f"the store {target.name} cannot be made: its schema {SCHEMA} holds something else ({told(error)}). Name another"
+            f" database in store.url, or remove what is there: DROP SCHEMA {SCHEMA} CASCADE"
         ) from error
 
 
@@ -198,11 +235,20 @@ def require_version(connection: Connection, target: Target) -> None:
     version = version_of(connection)
     _require_not_newer(version, target)
     if not version:
+        _require_may_create(connection, target)
         raise StoreError(f"there is no store in {target.name}. `reserve-listener run` creates it.")
     if version < known():
         raise StoreError(
             f"the store {target.name} was written by an older reserve-listener (schema {version}, this one needs"
             f" {known()}). `reserve-listener run` migrates it."
+        )
+
+
+def _require_may_create(connection: Connection, target: Target) -> None:
+    (may,) = connection.query(_MAY_CREATE).fetchone()
+    if not may:
+        raise WrongStoreError(
+            f"the store {target.name} cannot be made: the role may not create tables in the schema {SCHEMA}. {faults.MAY_CREATE}"
         )
 
 
@@ -240,32 +286,6 @@ def _password(file: Path) -> str:
         return file.read_text("utf-8").rstrip("\r\n")
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8"
-        raise WrongStoreError(f"store.password_file: {file} cannot be read: {reason}") from None
-
-
-def _look_at(text: str) -> str:
-    """What may be wrong; what waiting may mend is not known to be a person's mistake."""
-    if "read-only" in text:
-        return "It is a standby: wait for the failover to end, and name all hosts in store.url."
-    if "certificate" in text:
-        return "Check the server's certificate, and sslmode and sslrootcert in store.url."
-    return "Is the server running, and is the address in store.url right?"
-
-
-def _hint(error: psycopg.Error) -> str | None:
-    """What a person has to do; None: waiting may help. A server that refuses at once gives no SQLSTATE to libpq."""
-    if error.sqlstate in _PERSON:
-        return _PERSON[error.sqlstate]
-    text = str(error)
-    for mark, state in (
-        ("password authentication failed", "28P01"),
-        ("no password supplied", "28P01"),
-        ("no pg_hba.conf entry", "28000"),
-        ('role "', "28000"),
-        ('database "', "3D000"),
-        ("permission denied for database", "28000"),
-        ("root certificate file", "sslrootcert"),
-    ):
-        if mark in text and "starting up" not in text:
-            return _PERSON[state]
-    return None
+        raise WrongStoreError(
+            f"store.password_file: {file} cannot be read: {reason}. Write the password into it, and let the daemon's user read it."
+        ) from None

@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import pytest
+from psycopg import OperationalError
 from structlog.testing import capture_logs
 
 from reserve_listener import store as stores
@@ -19,8 +20,8 @@ from reserve_listener.errors import ConfigError, StoreError, WrongStoreError
 from reserve_listener.model import Verdict
 from reserve_listener.simulator.postgres import IN_MEMORY, as_user
 from reserve_listener.store import open_reader, open_store
-from reserve_listener.store.postgres import schema
-from reserve_listener.store.postgres.schema import AwayError
+from reserve_listener.store.postgres import faults, schema
+from reserve_listener.store.postgres.faults import AwayError
 from tests.helpers import append, event, free_port, until
 from tests.postgres import MISSING, SERVER, WITH_PASSWORD, Server, programs
 from tests.sinks.test_sink_http import make_certificate
@@ -103,18 +104,47 @@ async def test_a_password_that_is_changed_is_used_by_the_next_connection(
 
 def test_the_name_has_no_password(tmp_path: Path) -> None:
     """What messages call the store is its URL without that, and without what else stands behind the question mark."""
-    url = f"postgresql://u:{PASSWORD}@db.example:6432/rooms?password_file={tmp_path}/p&sslmode=require"
-    assert stores.backend(url).name == "postgresql://u@db.example:6432/rooms"
+    url = f"postgresql://u:{PASSWORD}@db.example:6432/rooms?sslmode=require"
+    in_file = f"postgresql://u@db.example:6432/rooms?password_file={tmp_path}/p"
+    assert {stores.backend(each).name for each in (url, in_file)} == {"postgresql://u@db.example:6432/rooms"}
 
 
 @pytest.mark.parametrize(
-    "url", [f"postgresql://u:{PASSWORD}@h:port/d", f"postgresql://u:{PASSWORD}@h/d?no=1"]
+    ("url", "said"),
+    [
+        (f"postgresql://u:{PASSWORD}@h:port/d", "postgresql://user@host"),
+        (f"postgresql://u:{PASSWORD}@h:70000/d", "postgresql://user@host"),
+        (f"postgresql://u:{PASSWORD}%zz@h/d", "postgresql://user@host"),
+        (f"postgresql://u:{PASSWORD}@h/d?sslmod=require", "setting that libpq does not know: sslmod."),
+        (f"postgresql://u:12@{PASSWORD}@h/d", '"@" is written %40'),
+        (f"postgresql://u:12/{PASSWORD}@h/d", '"/" %2F'),
+        (f"postgresql://u:12?{PASSWORD}@h/d", "postgresql://user@host"),
+        (f"postgresql://u:{PASSWORD}@h/d?password_file=/p", "remove one of them"),
+    ],
 )
-def test_what_is_no_url_of_a_database(url: str) -> None:
-    """Is refused without showing it."""
+def test_what_is_no_url_of_a_database(url: str, said: str) -> None:
+    """Is refused with what to mend, and without showing it: a password may stand where none is looked for."""
     with pytest.raises(ConfigError) as raised:
         stores.backend(url)
-    assert "postgresql://user@host" in one_line(raised.value)
+    assert said in one_line(raised.value)
+
+
+def test_a_url_may_name_several_servers() -> None:
+    """With or without ports, in libpq's two ways."""
+    assert stores.backend("postgresql://u@a:1,b:2/d").name == "postgresql://u@a,b:1,2/d"
+    assert stores.backend("postgresql://u@a,b/d").name == "postgresql://u@a,b/d"
+    assert stores.backend("postgresql://u@/d?host=a,b").name == "postgresql://u@a,b/d"
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["sslmode=no", "target_session_attrs=no", "connect_timeout=no", "service=no"],
+)
+async def test_a_setting_that_is_wrong_is_not_waited_for(database: str, setting: str) -> None:
+    """Libpq, or psycopg, says which; no server has to be there for that."""
+    told = await refused(f"{SERVER.url(database)}&{setting}")
+    assert setting.partition("=")[0] in told
+    assert "Correct that setting in store.url" in told
 
 
 async def test_a_database_that_is_missing(database: str) -> None:
@@ -131,6 +161,84 @@ async def test_a_role_that_may_not_make_tables(database: str) -> None:
     await (await open_store(SERVER.url(empty, "plain"), ["a"])).close()
 
 
+def test_a_command_says_that_the_daemon_could_not_make_its_tables() -> None:
+    """As `check` does, before the daemon tries it; a role that may is told that there is no store yet."""
+    empty = SERVER.database().partition("?")[0].rpartition("/")[2]
+    with pytest.raises(WrongStoreError, match="CREATE SCHEMA"), open_reader(SERVER.url(empty, "plain")):
+        pass
+    SERVER.ask(empty, "CREATE SCHEMA reserve_listener")
+    with pytest.raises(WrongStoreError, match="own the schema"), open_reader(SERVER.url(empty, "plain")):
+        pass
+    SERVER.ask(empty, "ALTER SCHEMA reserve_listener OWNER TO plain")
+    with pytest.raises(StoreError, match="run` creates it"), open_reader(SERVER.url(empty, "plain")):
+        pass
+
+
+async def test_tables_that_are_not_ours(database: str) -> None:
+    """Another program's, in a schema of the same name: they stay, and the person is told what is in the way."""
+    url = SERVER.database()
+    name = url.partition("?")[0].rpartition("/")[2]
+    SERVER.ask(name, "CREATE SCHEMA reserve_listener")
+    SERVER.ask(name, "CREATE TABLE reserve_listener.events (x integer)")
+    told = await refused(url)
+    assert 'holds something else (relation "events" already exists)' in told
+    assert SERVER.ask(name, "SELECT count(*) FROM reserve_listener.events") == [(0,)]
+    del database
+
+
+async def test_an_encoding_that_does_not_hold_every_name(database: str) -> None:
+    """Is refused before the first room in Chinese is: the statement that makes another database is named."""
+    SERVER.ask(
+        "postgres", f"CREATE DATABASE {database}_latin ENCODING 'LATIN1' TEMPLATE template0 LOCALE 'C'"
+    )
+    told = await refused(SERVER.url(f"{database}_latin"))
+    assert "encoding LATIN1" in told
+    assert "ENCODING 'UTF8'" in told
+
+
+async def test_a_role_that_may_not_connect(database: str) -> None:
+    """Not to this database, or not at all: refused, each with what is to be done for it."""
+    SERVER.ask("postgres", f"CREATE DATABASE {database}_shut")
+    SERVER.ask("postgres", f"REVOKE CONNECT ON DATABASE {database}_shut FROM PUBLIC")
+    SERVER.ask("postgres", "CREATE ROLE no_login NOLOGIN")
+    assert "GRANT CONNECT" in await refused(SERVER.url(f"{database}_shut", "plain"))
+    assert "pg_hba.conf" in await refused(SERVER.url(database, "no_login"))
+    assert "pg_hba.conf" in await refused(SERVER.url(database, "no_such_role"))
+
+
+def test_what_is_over_by_itself_is_waited_for(database: str) -> None:
+    """No connection is left for the role, or the database takes none for the moment: neither ends a daemon."""
+    SERVER.ask("postgres", "CREATE ROLE crowded LOGIN CONNECTION LIMIT 0")
+    with pytest.raises(AwayError, match="Each replica takes four connections"):
+        schema.target(SERVER.url(database, "crowded")).connect()
+    SERVER.ask("postgres", f"CREATE DATABASE {database}_closed ALLOW_CONNECTIONS false")
+    with pytest.raises(AwayError, match="not currently accepting"):
+        schema.target(SERVER.url(f"{database}_closed", "plain")).connect()
+
+
+@pytest.mark.parametrize(
+    ("text", "is_final"),
+    [
+        ('FATAL:  Peer authentication failed for user "u"', True),
+        ('FATAL:  pg_hba.conf rejects connection for host "h", user "u", database "d", no encryption', True),
+        ("FATAL:  SASL authentication failed", True),  # PgBouncer's, as are the next two
+        ("FATAL:  no such database: d", True),
+        ("FATAL:  no more connections allowed (max_client_conn)", False),
+        ('invalid integer value "x" for connection option "keepalives_idle"', True),
+        ('private key file "k" has group or world access', True),
+        ('FATAL:  too many connections for database "d"', False),
+        ("FATAL:  remaining connection slots are reserved", False),
+        ("FATAL:  the database system is starting up", False),
+        ("FATAL:  the database system is in recovery mode", False),
+        ('could not translate host name "db" to address: Temporary failure in name resolution', False),
+        ("server does not support SSL, but SSL was required", False),
+    ],
+)
+def test_what_waiting_may_mend(text: str, *, is_final: bool) -> None:
+    """A daemon that ends for it would stay away until somebody starts it; one that waits for ever hides a mistake."""
+    assert isinstance(faults.explained("s", OperationalError(text)), WrongStoreError) is is_final
+
+
 async def test_a_role_that_may_not_use_the_tables(database: str) -> None:
     """Somebody else made them: which table it is, and whose they should be."""
     await (await open_store(SERVER.url(database), ["a"])).close()
@@ -138,7 +246,12 @@ async def test_a_role_that_may_not_use_the_tables(database: str) -> None:
     SERVER.ask(database, "GRANT SELECT ON reserve_listener.version TO plain")
     told = await refused(SERVER.url(database, "plain"))
     assert "permission denied for table" in told
-    assert "own the tables" in told
+    assert "own the schema" in told
+    with (
+        pytest.raises(WrongStoreError, match="permission denied for table"),
+        open_reader(SERVER.url(database, "plain")) as reader,
+    ):
+        reader.sinks()
 
 
 async def test_a_server_that_is_too_old(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -275,6 +388,6 @@ async def test_tls_that_shows_who_the_server_is() -> None:
                 with pytest.raises(AwayError, match=said) as raised, open_reader(url):
                     pass
                 assert "sslrootcert in store.url" in one_line(raised.value)
-            assert "Set sslrootcert" in await refused(server.over_tls("localhost", Path(one, "none.pem")))
+            assert "Check sslrootcert" in await refused(server.over_tls("localhost", Path(one, "none.pem")))
         finally:
             server.stop()

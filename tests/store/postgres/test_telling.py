@@ -28,6 +28,16 @@ NO_SOCKET: Final = 'connection to server on socket "/run/.s" failed: No such fil
             f"{REFUSED}\n{NO_SOCKET}\n\tIs the server running locally and accepting connections on that socket?\n",
             f"{REFUSED}; {NO_SOCKET}",
         ),
+        (f"connection failed: {REFUSED}", REFUSED),
+        ("connection is bad: ", "connection is bad:"),
+        (
+            (
+                f"connection failed: {NO_SOCKET}\nMultiple connection attempts failed. All failures were:\n"
+                f"- host: 'h', port: '1', hostaddr: None: connection failed: {REFUSED}\n\tIs the server running?\n"
+                f"- host: '/run', port: None, hostaddr: '10.0.0.1': connection is bad: {NO_SOCKET}"
+            ),
+            f"{REFUSED}; {NO_SOCKET}",
+        ),
         ("the connection is closed.", "the connection is closed"),
         ("", "OperationalError"),
     ],
