@@ -1,6 +1,7 @@
 """`reserve-listener config init`: a first configuration, asked for on a terminal, given as options elsewhere."""
 
 import os
+import re
 import shlex
 import sys
 from dataclasses import dataclass
@@ -17,6 +18,12 @@ if TYPE_CHECKING:
 
     from reserve_listener.config import LarkConfig
 
+APP_ID = re.compile(r"cli_[!-~]+")
+"""Loose after the beginning: it tells an id from a name or a secret, which people paste here; the platform knows the rest."""
+NO_APP_ID = (
+    "must be the app's ID: cli_ and some letters and digits, such as cli_a1b2c3d4e5f6."
+    ' The developer console shows it under "Credentials & Basic Info"'
+)
 REGIONS = {"feishu": "https://open.feishu.cn", "lark": "https://open.larksuite.com"}
 
 CONFIGURATION = """\
@@ -147,8 +154,8 @@ def _asked(app_id: str | None, secret_file: Path, domain: str | None) -> Answers
 
 def _app_id(text: str) -> str:
     text = text.strip()
-    if not text or not text.isprintable() or " " in text:
-        _refuse("--app-id", "must be the app's ID, such as cli_a1b2c3d4e5f6, from the developer console")
+    if not APP_ID.fullmatch(text):
+        _refuse("--app-id", NO_APP_ID)
     return _checked("--app-id", app_id=text).app_id
 
 

@@ -64,9 +64,10 @@ def test_on_a_terminal_it_asks_and_what_it_writes_is_good(tmp_path: Path) -> Non
 
 
 def test_a_wrong_answer_is_asked_again_and_the_secret_may_wait(tmp_path: Path) -> None:
-    """A region that is none is explained; without a secret the first of the next steps is to add it."""
+    """An app's name and a region that is none are explained; without a secret the first of the next steps is to add it."""
     with Terminal("config", "init", cwd=tmp_path) as terminal:
-        terminal.answer("App ID", " cli_mine ")
+        terminal.answer("App ID", "Meeting rooms")
+        terminal.answer("must be the app's ID: cli_ and some letters and digits", " cli_mine ")
         terminal.answer("App secret", "", hidden=True)
         terminal.answer("Region", "mars")
         terminal.answer("or use the name feishu or lark", "feishu")
@@ -85,6 +86,10 @@ def test_elsewhere_it_takes_options(tmp_path: Path) -> None:
     wrong = cli(tmp_path, "config", "init", "--app-id", "cli_a", "--domain", "open.feishu.cn")
     assert wrong.returncode == 2
     assert "--domain" in wrong.stderr
+    for app_id in ("rooms", "cli_", "cli_…", "CLI_a", "cli_a b", ""):
+        other = cli(tmp_path, "config", "init", "--app-id", app_id)
+        assert (other.returncode, other.stdout) == (2, "")
+        assert "--app-id: must be the app's ID: cli_ and some letters" in other.stderr
     example = cli(tmp_path, "config", "init", "--app-id", "cli_a1b2c3d4e5f6g7h8")
     assert example.returncode == 2
     assert "still the example's" in example.stderr
