@@ -82,7 +82,8 @@ def list_dead_letters(
     from reserve_listener.web.rows import dead_letter_row
 
     store = locate_store(config).store.url
-    asked = Asked(sink=sink, scope=scope, since=since, until=until, event_ids=(event_id,) if event_id else ())
+    event_ids = () if event_id is None else (event_id,)
+    asked = Asked(sink=sink, scope=scope, since=since, until=until, event_ids=event_ids)
     (filters,) = asked.filters(store)
     with open_reader(store) as reader:
         directory = reader.directory()

@@ -85,7 +85,8 @@ def list_events(
     Example: reserve-listener events list -n 50 --since 2h
     """
     store = locate_store(config).store.url
-    asked = Asked(sink=sink, scope=scope, since=since, until=until, event_ids=(event_id,) if event_id else ())
+    event_ids = () if event_id is None else (event_id,)
+    asked = Asked(sink=sink, scope=scope, since=since, until=until, event_ids=event_ids)
     found = _read(store, asked.filters(store)[0], limit=limit, unreadable=unreadable)
     nothing = "No unreadable pushes." if unreadable else "No events."
     print_list(found.rows(), COLUMNS, as_json=as_json, nothing=nothing)
@@ -149,7 +150,8 @@ def tail_events(
     Example: reserve-listener events tail -f --scope omm_3c5dd7e09b
     """
     store = locate_store(config).store.url
-    (filters,) = Asked(sink=sink, scope=scope).filters(store)
+    # Followed is also a new room of which nothing has been heard.
+    (filters,) = Asked(sink=sink, scope=scope).filters(store, unknown_scope=follow)
     if as_json and not follow:
         bodies = [_body(event) for event in _read(store, filters, limit=limit).events]
         typer.echo(json_text([body for body in bodies if body is not None]))

@@ -58,11 +58,12 @@ class Asked:
     until: str | None = None
     event_ids: tuple[str, ...] = ()
 
-    def filters(self, store: str) -> "list[EventQuery]":
+    def filters(self, store: str, *, unknown_scope: bool = False) -> "list[EventQuery]":
         """One for each event that is named, or one for all. Looks ids up in the store of this URL.
 
-        A time that cannot be read is an error of usage (exit 2); a sink that the store never knew, or what several have
-        for a name or beginning, is an error: something else than what was meant would match.
+        A time that cannot be read is an error of usage (exit 2). A sink, room or level that the store never knew is an
+        error, and so is what several have for a name or beginning: something other than what was meant would match.
+        `unknown_scope`: such a room or level is only a warning.
         """
         from msgspec.structs import replace
 
@@ -73,7 +74,9 @@ class Asked:
         since_ms, until_ms = moment(self.since, "--since"), moment(self.until, "--until")
         with open_reader(store) as reader:
             require_sink(reader, self.sink)
-            scope_id = scope_id_of(reader, self.scope) if self.scope else None
+            scope_id = (
+                scope_id_of(reader, self.scope, unknown_too=unknown_scope) if self.scope is not None else None
+            )
             one = EventQuery(sink=self.sink, scope_id=scope_id, since_ms=since_ms, until_ms=until_ms)
             ids = dict.fromkeys(event_id_of(reader, event_id) for event_id in self.event_ids)
         return [replace(one, event_id=event_id) for event_id in ids] or [one]
@@ -98,8 +101,14 @@ def event_id_of(reader: "StoreReader", text: str) -> str:
 
 
 def unshortened(text: str) -> str:
-    """As it stands on a terminal, where an id may end in dots."""
-    return text.removesuffix("…").removesuffix("...")
+    """An id as it stands on a terminal, where it may end in dots. Nothing at all is an error of usage.
+
+    It would be the beginning of everything, and it is what a script gives whose variable is not set.
+    """
+    start = text.removesuffix("…").removesuffix("...")
+    if not start.strip():
+        raise typer.BadParameter("an ID or a name is empty")
+    return start
 
 
 def some_of(found: "Sequence[str]") -> str:

@@ -6,6 +6,7 @@ import typer
 
 from reserve_listener.cli.filters import MORE_THAN_ONE, some_of, unshortened
 from reserve_listener.errors import ReserveListenerError
+from reserve_listener.text import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -16,10 +17,10 @@ PATH = " / "
 """Between the names of levels."""
 
 
-def scope_id_of(reader: "StoreReader", text: str) -> str:
+def scope_id_of(reader: "StoreReader", text: str, *, unknown_too: bool = False) -> str:
     """The id of the room or level that a person means: by its id, its name, or an unambiguous beginning of either.
 
-    The text itself when there is none, which then matches nothing.
+    One that the store does not know is an error. With `unknown_too` it is a warning, and the text itself, as an id.
     """
     from reserve_listener.intake import directory as naming
 
@@ -37,7 +38,12 @@ def scope_id_of(reader: "StoreReader", text: str) -> str:
         return _only(directory, text, (place.scope_id for place in exactly), "the name of several")
     begin_so = begin_so or naming.called(places, start)[1]
     found = [*heard, *ids, *(place.scope_id for place in begin_so)]
-    return _only(directory, start, found, "the beginning of several names or IDs") if found else text
+    if found:
+        return _only(directory, start, found, "the beginning of several names or IDs")
+    if not unknown_too:
+        raise nothing_known(reader, text)
+    typer.echo(f"warning: {visible(str(nothing_known(reader, text)))}", err=True)
+    return text
 
 
 def _only(directory: "Directory", text: str, found: "Iterable[str]", what: str) -> str:

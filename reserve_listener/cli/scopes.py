@@ -117,7 +117,7 @@ def export_scopes(
 
 
 def _all(config: Any) -> "tuple[str, list[KnownScope], Directory]":
-    """Rooms before levels, each by id; and what they are called."""
+    """By their names from the top, as the page lists them; and what they are called."""
     from reserve_listener.cli.known import mention_rebuilding
     from reserve_listener.store import open_reader
 
@@ -125,8 +125,17 @@ def _all(config: Any) -> "tuple[str, list[KnownScope], Directory]":
     with open_reader(located.store.url) as reader:
         mention_rebuilding(reader)
         scopes, directory = reader.known_scopes(), reader.directory()
-    scopes.sort(key=lambda one: (one.scope.scope_type != "room", one.scope.scope_id, one.scope.tenant_key))
+    scopes.sort(key=lambda one: (_along(one.scope, directory), one.scope.tenant_key))
     return located.language, scopes, directory
+
+
+def _along(scope: "Scope", directory: "Directory") -> tuple[Any, ...]:
+    from reserve_listener.intake.directory import along
+
+    kind, scope_id = scope.scope_type, scope.scope_id
+    name = directory.name(kind, scope_id)
+    names = [] if name is None else [*(directory.path(kind, scope_id) or ()), name]
+    return along(names, scope_id, named=name is not None, gone=directory.is_gone(kind, scope_id))
 
 
 def _known(reader: "StoreReader", scope_id: str, at: str | None, at_ms: int | None) -> "tuple[Scope, Known]":

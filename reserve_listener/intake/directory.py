@@ -109,6 +109,13 @@ def _rather_there(places: list[KnownPlace]) -> list[KnownPlace]:
     return [place for place in places if place.gone_ms is None] or places
 
 
+def along(
+    names: Iterable[str], scope_id: str, *, named: bool, gone: bool
+) -> tuple[bool, bool, list[str], str]:
+    """The order of a list of places, by the names from the top: each level, then what is in it; the unnamed and the gone last."""
+    return gone, not named, [name.casefold() for name in names], scope_id
+
+
 def shown(name: object) -> str | None:
     """A name as it is kept and shown; None: the platform told none."""
     return visible(name.strip(), LONGEST_NAME) or None if isinstance(name, str) else None

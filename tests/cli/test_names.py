@@ -17,7 +17,7 @@ from reserve_listener.simulator import sample_event
 from reserve_listener.store import open_store
 from tests.cli.test_scopes import answered, piped
 from tests.helpers import append, url_of
-from tests.terminal import at_terminal
+from tests.terminal import Terminal, at_terminal
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -114,6 +114,14 @@ def test_json_has_names_beside_ids(tmp_path: Path, store: dict[str, str]) -> Non
     assert (failure["scope_name"], failure["scope_id"]) == ("3F-Ada", ADA)
 
 
+def test_lists_follow_the_tree(tmp_path: Path, store: dict[str, str]) -> None:
+    """A level, then what is in it by name, as on the page; the unnamed after them, and the gone last."""
+    order = [TOWER, ADA, BO, SAME, NAMELESS, GONE]
+    assert [row["scope_id"] for row in answered(tmp_path, "scopes", "list", **store)] == order
+    table = piped(tmp_path, "scopes", "export", "--csv", **store).stdout.decode("utf-8-sig")
+    assert [row["ID"] for row in csv.DictReader(io.StringIO(table))] == order
+
+
 def test_what_is_gone_is_shown_as_gone(tmp_path: Path, store: dict[str, str]) -> None:
     """With its name and its last limits; what is there is not gone."""
     gone = answered(tmp_path, "scopes", "show", GONE, **store)
@@ -206,6 +214,74 @@ def test_every_command_takes_names(tmp_path: Path, store: dict[str, str], comman
     assert (done.returncode, done.stderr) == (0, b"")
     assert ADA in done.stdout.decode()
     assert BO not in done.stdout.decode()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "history",
+        "scopes show",
+        "events list --scope",
+        "events tail --scope",
+        "events tail --json --scope",
+        "dead-letters list --scope",
+    ],
+)
+def test_what_nobody_knows_is_the_same_error_everywhere(
+    tmp_path: Path, store: dict[str, str], command: str
+) -> None:
+    """Exit 1, with what there is to look at: a typo is not taken for a room where nothing happened."""
+    done = piped(tmp_path, *command.split(), "typo", **store)
+    assert (done.returncode, done.stdout) == (1, b"")
+    told = "error: nothing is known of typo. `scopes list` shows the known rooms and levels.\n"
+    assert done.stderr.decode() == told
+    known = piped(tmp_path, "events", "list", "--scope", "Unheard-of", **store)
+    assert (known.returncode, known.stderr) == (0, b"No events.\n")
+
+
+ACTIONS = ("dead-letters retry", "dead-letters drop", "events replay")
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_nothing_to_act_on_is_no_failure_but_a_typo_is_named(
+    tmp_path: Path, store: dict[str, str], action: str
+) -> None:
+    """Exit 0, as for whatever matches nothing; a warning says that nobody knows such a room."""
+    done = piped(tmp_path, *action.split(), "--scope", "typo", **store)
+    assert (done.returncode, b"of typo: nothing to do.\n" in done.stdout) == (0, True)
+    assert done.stderr.startswith(b"warning: nothing is known of typo. `scopes list` shows")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "history",
+        "scopes show",
+        "events list --scope",
+        "events list --event-id",
+        "dead-letters list --event-id",
+        *(f"{action} --scope" for action in ACTIONS),
+        *ACTIONS,
+    ],
+)
+def test_an_empty_name_or_id_is_a_wrong_use(tmp_path: Path, store: dict[str, str], command: str) -> None:
+    """Exit 2: it is what a script gives whose variable is not set, and it must not stand for everything."""
+    for empty in ("", " ", "…"):
+        done = piped(tmp_path, *command.split(), empty, **store)
+        assert (done.returncode, done.stdout) == (2, b"")
+        assert b"is empty" in done.stderr
+
+
+async def test_a_room_that_nobody_has_heard_of_can_be_followed(tmp_path: Path, store: dict[str, str]) -> None:
+    """`events tail -f` says that the room is not known, and shows its first event when that comes."""
+    with Terminal("events", "tail", "-f", "--scope", "omm_new", cwd=tmp_path, env=store) as terminal:
+        terminal.answer("warning: nothing is known of omm_new", "")
+        opened = await open_store(
+            url_of(tmp_path / "state/events.db"), ["a"], complete=completing("en", Directory())
+        )
+        await append(opened, push("first", "omm_new"))
+        await opened.close()
+        terminal.answer("omm_new", "")
 
 
 def test_a_name_of_several_is_refused(tmp_path: Path, store: dict[str, str]) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from reserve_listener.intake.directory import along
 from reserve_listener.model import ChangeQuery, EventQuery
 from reserve_listener.web.page import pictures
 from reserve_listener.web.page.filters import SHORTEST_EVENT, Filters
@@ -214,8 +215,7 @@ class Views:
 
 
 def _along(place: Place) -> tuple[Any, ...]:
-    """The order of a list of places: each level, and below it what is in it; the unnamed last."""
-    return place.gone, not place.named, [name.casefold() for name in place.names], place.scope_id
+    return along(place.names, place.scope_id, named=place.named, gone=place.gone)
 
 
 def _drawn(day: tuple[int, int]) -> Values:
