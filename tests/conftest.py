@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, settings
 from reserve_listener.simulator import HttpServer, Receiver, Simulator
 from tests.backends import made
 from tests.commands import COMMANDS
-from tests.postgres import SERVER
+from tests.postgres import SERVER, Server
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -70,6 +70,14 @@ async def platform() -> AsyncIterator[Simulator]:
 def backend(tmp_path: Path) -> Iterator[Backend]:
     """A store, not opened yet; tests/store/conftest.py has one of each kind."""
     yield from made("sqlite", tmp_path)
+
+
+@pytest.fixture
+def server_alone() -> Iterator[Server]:
+    """A PostgreSQL that is nobody else's: it is killed, or stands still."""
+    server = Server()
+    yield server
+    server.stop()
 
 
 @pytest.fixture(scope="session", autouse=True)

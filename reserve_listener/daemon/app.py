@@ -160,6 +160,8 @@ class App:
         """A store on a server that is away is waited for, and one of an older version is migrated: both may take long."""
         telling = asyncio.create_task(self._tell_opening(backend(url).name), name="opening")
         try:
+            if not backend(url).files:
+                await self._serve_opening()
             self._store = await open_store(
                 url,
                 list(filters),
@@ -168,8 +170,20 @@ class App:
                 complete=completing(self._config.lark.tells_in, self._directory),
                 directory=self._directory,
             )
+        except BaseException:
+            if self._status is not None:
+                await self._status.close()
+            raise
         finally:
             telling.cancel()
+
+    async def _serve_opening(self) -> None:
+        """Whoever probes would take a daemon that waits for its server for one that hangs, and restart it."""
+        await self._listen()
+        if self._status is not None:
+            from reserve_listener.web import opening  # noqa: PLC0415  # see `_make_site`
+
+            await self._status.serve(opening.make_app, opening=True)
 
     async def _tell_opening(self, store: str) -> None:
         """A restart would not help, so systemd is asked for time as long as it takes."""
@@ -327,7 +341,7 @@ class App:
     # -- [status] -----------------------------------------------------------------------------------------------------------
 
     async def _listen(self) -> None:
-        if self._config.status is not None:
+        if self._config.status is not None and self._status is None:
             self._status = await asyncio.to_thread(StatusListener, self._config.status)
             await self._status.bind()
 

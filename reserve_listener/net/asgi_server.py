@@ -52,7 +52,7 @@ CROWDED: Final = "it was closed to make room for newer connections"
 
 
 class AsgiServer:
-    """Serves `app` on listening sockets from `open` to `close`.
+    """Serves `app`, which may be exchanged, on listening sockets from `open` to `close`.
 
     `tell` hears, in one of few texts, why a connection was refused or ended; with the address of the other side.
     """
@@ -65,7 +65,7 @@ class AsgiServer:
         limits: Limits | None = None,
         tell: Callable[[str, str], None] | None = None,
     ) -> None:
-        self._app = app
+        self.app = app
         self._tls = tls
         self._limits = limits or Limits()
         self._tell = tell or (lambda _reason, _client: None)
@@ -222,7 +222,7 @@ class AsgiServer:
     async def _guarded(self, scope: Scope, receive: Receive, send: Send) -> None:
         # uvicorn logs a cancelled app as an error; here it is the end of a server that was told to stop.
         with contextlib.suppress(asyncio.CancelledError):
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
 
 
 def _handshake_problem(error: OSError) -> str:

@@ -142,6 +142,22 @@ def _is_ours(name: str, local: str) -> bool:
     return True
 
 
+def with_headers(app: ASGIApp) -> ASGIApp:
+    """The app with `HEADERS` added to every answer."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        await app(scope, receive, send_with_headers)
+
+    return answer
+
+
 class Guard:
     """An ASGI app before another one: refuses who may not ask, and adds `HEADERS` to every answer."""
 
@@ -153,15 +169,7 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI. Nothing but HTTP is served."""
-
-        async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                for name, value in HEADERS.items():
-                    headers.setdefault(name, value)
-            await send(message)
-
-        await (self._refusal(scope) or self._app)(scope, receive, send_with_headers)
+        await with_headers(self._refusal(scope) or self._app)(scope, receive, send)
 
     def _refusal(self, scope: Scope) -> Response | None:
         """The answer for who may not ask; None: goes on."""

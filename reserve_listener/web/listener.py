@@ -69,11 +69,15 @@ class StatusListener:
                 " Set status.listen to an address of this machine and a free port."
             ) from error
 
-    async def serve(self, make_app: Callable[[], ASGIApp]) -> None:
-        """Answer from now on."""
-        self._server = await asyncio.to_thread(self._make_server, make_app)
-        log.info("status.listening", listen=self._settings.listen, port=self.port)
-        await self._server.open(self._sockets)
+    async def serve(self, make_app: Callable[[], ASGIApp], *, opening: bool = False) -> None:
+        """Answer from now on; with another app than before, if there was one. `opening`: which is not the last."""
+        if self._server is None:
+            self._server = await asyncio.to_thread(self._make_server, make_app)
+            await self._server.open(self._sockets)
+        else:
+            self._server.app = await asyncio.to_thread(make_app)
+        event = "status.opening" if opening else "status.listening"
+        log.info(event, listen=self._settings.listen, port=self.port)
 
     async def close(self) -> None:
         """End it all: what is still open is aborted."""

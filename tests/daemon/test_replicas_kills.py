@@ -18,14 +18,13 @@ import pytest
 from reserve_listener.simulator import HttpServer, Receiver, Simulator, sample_event
 from tests.conftest import NO_WAITS
 from tests.daemon_process import Daemon, until
-from tests.postgres import Server
 from tests.replicas import configured, replicas, rows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from reserve_listener.simulator.receiver import Received
+    from tests.postgres import Server
 
 SCOPES = 7
 NAMES = ("one", "two", "three")
@@ -90,14 +89,6 @@ async def push_until(ended: asyncio.Event, platform: Simulator) -> list[str]:
         )
         await asyncio.sleep(0.1)
     return pushed
-
-
-@pytest.fixture
-def server_alone() -> Iterator[Server]:
-    """One that is nobody else's: it is killed."""
-    server = Server()
-    yield server
-    server.stop()
 
 
 @pytest.mark.parametrize("count", [5, pytest.param(100, marks=pytest.mark.long)])

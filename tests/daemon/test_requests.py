@@ -16,17 +16,7 @@ from tests.daemon_process import until
 from tests.postgres import MISSING, Server, programs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from reserve_listener.daemon.actions import OperatorActions
-
-
-@pytest.fixture
-def server_alone() -> Iterator[Server]:
-    """One that is nobody else's: it is killed."""
-    server = Server()
-    yield server
-    server.stop()
 
 
 @pytest.mark.skipif(programs() is None, reason=MISSING)
