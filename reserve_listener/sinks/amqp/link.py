@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 from urllib.parse import urlsplit
 
 import aio_pika
@@ -21,7 +21,8 @@ from reserve_listener.sinks.brokers import settings as brokers
 if TYPE_CHECKING:
     import ssl
 
-    from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange
+    from aio_pika.abc import AbstractChannel, AbstractConnection
+    from aiormq.channel import Channel
 
 HEARTBEAT_S: Final = 30
 CLOSE_S: Final = 2.0
@@ -37,7 +38,8 @@ class Line:
 
     connection: AbstractConnection
     channel: AbstractChannel
-    exchange: AbstractExchange
+    publisher: Channel
+    """The channel beneath it."""
 
     @property
     def is_open(self) -> bool:
@@ -108,12 +110,13 @@ class Link:
                 # Without this a message that no queue takes is returned, and counts as published.
                 channel = connection.channel(publisher_confirms=True, on_return_raises=True)
                 await channel.initialize()
-                named = self._exchange
-                exchange = await channel.get_exchange(named) if named else channel.default_exchange
+                if self._exchange:  # fails if there is none of that name
+                    await channel.get_exchange(self._exchange)
+                publisher = cast("Channel", await channel.get_underlay_channel())
         except BaseException:
             await _close(connection)
             raise
-        return Line(connection=connection, channel=channel, exchange=exchange)
+        return Line(connection=connection, channel=channel, publisher=publisher)
 
 
 def _is_usable(opening: asyncio.Task[Line]) -> bool:

@@ -11,8 +11,8 @@ import hashlib
 import re
 from typing import TYPE_CHECKING, Final
 
-from aio_pika import DeliveryMode, Message
-from aiormq import exceptions
+from aio_pika import DeliveryMode
+from aiormq import exceptions, spec
 
 from reserve_listener.errors import (
     DeliveryError,
@@ -83,7 +83,14 @@ class AmqpSink:
             raise PermanentDeliveryError(self._say(f"the routing key is longer than {LONGEST} bytes"))
         line = await self._link.line()
         try:
-            await line.exchange.publish(_message(delivery), key, mandatory=True)
+            await line.publisher.basic_publish(
+                delivery.body,
+                exchange=self._exchange,
+                routing_key=key,
+                properties=_properties(delivery),
+                mandatory=True,
+                wait=False,  # not until each is written: the next would wait for that as well
+            )
         except (
             asyncio.CancelledError
         ):  # of nobody who has waited in vain is it known what his channel does next
@@ -140,9 +147,8 @@ _REFUSED: Final = (
 )
 
 
-def _message(delivery: Delivery) -> Message:
-    return Message(
-        delivery.body,
+def _properties(delivery: Delivery) -> spec.Basic.Properties:
+    return spec.Basic.Properties(
         content_type=CONTENT_TYPE,
         delivery_mode=DeliveryMode.PERSISTENT,
         message_id=_message_id(delivery.event_id),
