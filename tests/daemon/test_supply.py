@@ -35,7 +35,7 @@ def test_no_install_of_the_service_fetches_what_nobody_has_pinned(document: str)
         assert pinned or {"--no-deps", "--no-build-isolation"} <= set(command.split()), command
 
 
-@pytest.mark.parametrize("file", ["Makefile", ".ci/run", "docs/service.md"])
+@pytest.mark.parametrize("file", ["Makefile", ".ci/run", "docs/service.md", "Containerfile"])
 def test_nothing_but_the_pins_is_looked_for(file: str) -> None:
     """Pip 23 lets `coverage[toml]`, which a pin asks for, be a release of today, and then refuses it for having no hash."""
     lines = (ROOT / file).read_text().replace("$(INSTALL)", "pip install --no-deps").splitlines()
@@ -44,7 +44,7 @@ def test_nothing_but_the_pins_is_looked_for(file: str) -> None:
     assert all("--no-deps" in line for line in installs), installs
 
 
-@pytest.mark.parametrize("file", ["Makefile", ".ci/run", "docs/service.md"])
+@pytest.mark.parametrize("file", ["Makefile", ".ci/run", "docs/service.md", "Containerfile"])
 def test_nothing_is_built_of_a_foreign_source(file: str) -> None:
     """What has no wheel would be built by pip, with tools of today that nobody has pinned."""
     installs = [line for line in (ROOT / file).read_text().splitlines() if "--require-hashes" in line]

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Final
 
+import pytest
+
 from reserve_listener import __version__
-from reserve_listener.config import load
-from reserve_listener.simulator import patience
+from reserve_listener.config import DeliveryConfig, load
+from reserve_listener.daemon.app import STOP_MARGIN_S
+from reserve_listener.simulator import HttpServer, Receiver, patience
 from reserve_listener.sinks.kinds import KINDS
 
 ROOT: Final = Path(__file__).parents[2]
@@ -43,8 +48,42 @@ def test_the_probes_ask_where_the_daemon_answers() -> None:
     """The port is the configuration's, in the image and in the pod."""
     assert 'listen = "0.0.0.0:9464"' in CONFIG.read_text()
     assert "containerPort: 9464" in DEPLOYMENT
-    assert "127.0.0.1:9464/livez" in CONTAINER
     assert re.findall(r"path: (\S+),", DEPLOYMENT) == ["/livez", "/readyz"]
+
+
+@pytest.mark.parametrize("status", [200, 503])
+async def test_the_image_asks_the_daemon_and_no_proxy(
+    server: HttpServer, receiver: Receiver, status: int
+) -> None:
+    """The image's own check succeeds with 200 alone, whatever proxy the container has for reaching the platform."""
+    (line,) = re.findall(r"HEALTHCHECK .*\\\n\s+CMD (\[.*\])", CONTAINER)
+    assert "127.0.0.1', 9464" in line
+    (_, *arguments) = json.loads(line.replace("9464", str(server.port)))
+    receiver.answer = status
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, *arguments, env=os.environ | {"http_proxy": "http://127.0.0.1:1", "no_proxy": ""}
+    )
+    assert await process.wait() == (status != 200)
+    assert [one.path for one in receiver.received] == ["/livez"]
+
+
+def test_a_stop_is_given_the_time_that_it_takes() -> None:
+    """Whoever kills earlier has deliveries repeated; systemd is told the same by the daemon itself."""
+    needed_s = DeliveryConfig().drain_timeout + STOP_MARGIN_S
+    given = re.findall(r"(?:stop_grace_period|terminationGracePeriodSeconds): (\d+)", COMPOSE + DEPLOYMENT)
+    assert len(given) == 2
+    assert all(int(seconds) > needed_s for seconds in given)
+
+
+def test_the_files_that_belong_together_name_each_other() -> None:
+    """What `kubectl apply -k` reads is there, and the pod mounts what that makes of it."""
+    kustomization = (FOLDER / "kustomization.yaml").read_text()
+    (resources,) = re.findall(r"resources: \[(.*)\]", kustomization)
+    (files,) = re.findall(r"files: \[(.*)\]", kustomization)
+    assert {*resources.split(", "), files, "kustomization.yaml"} == {each.name for each in FOLDER.iterdir()}
+    assert re.findall(r"configMap: { name: (\S+) }", DEPLOYMENT) == re.findall(
+        r"- name: (\S+)", kustomization
+    )
 
 
 def test_kubernetes_takes_the_files() -> None:
