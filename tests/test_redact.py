@@ -276,6 +276,7 @@ def test_an_error_that_names_a_missing_key_stays_readable() -> None:
         "config.toml: lark.app_secret: missing; set app_secret_file",
         "lark.app_secret: not set",
         "lark.app_secret_file: cannot read /etc/app_secret: No such file or directory",
+        "create it with `install -m 600 /dev/stdin /etc/app_secret` (paste the secret, Enter, Ctrl-D)",
     ):
         assert redact(text) == text
     assert "hunter2" not in redact("app_secret: hunter2; missing; ")

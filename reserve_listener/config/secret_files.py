@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -129,10 +130,24 @@ def _read(path: Path, files: SecretFiles | None) -> str:
     except UnicodeDecodeError:
         raise ConfigError(f"{secret_path_text(path)} is not UTF-8 text") from None
     except (OSError, ValueError) as error:
-        raise ConfigError(f"cannot read {secret_path_text(path)}: {reason(error)}") from None
+        raise ConfigError(
+            f"cannot read {secret_path_text(path)}: {reason(error)}{_remedy(path, error)}"
+        ) from None
     if len(content) > LARGEST_SECRET:
         raise ConfigError(f"{secret_path_text(path)} is larger than {LARGEST_SECRET} bytes")
     return text
+
+
+def _remedy(path: Path, error: Exception) -> str:
+    """What to do about it, for the common cases. A path that is not shown as it stands is in no command either."""
+    if secret_path_text(path) != str(path):
+        return ""
+    if isinstance(error, FileNotFoundError):
+        file = shlex.quote(os.path.abspath(path))  # noqa: PTH100  # links stay
+        return f"; create it with `install -m 600 /dev/stdin {file}` (paste the secret, Enter, Ctrl-D)"
+    if isinstance(error, PermissionError):
+        return "; it must belong to the user that runs the daemon (mode 0600)"
+    return ""
 
 
 def reason(error: OSError | ValueError) -> str:

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import base64
 import copy
+import errno
+import os
 import re
+import shlex
+import stat
+import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import HealthCheck, given, settings as hypothesis_settings, strategies as st
@@ -21,6 +27,7 @@ from reserve_listener.config import (
 )
 from reserve_listener.config.default_store import default_store
 from reserve_listener.config.environment import section_models, variable
+from reserve_listener.config.reading import SecretFiles
 from reserve_listener.config.secret_files import read_secret, read_signing_secrets
 from reserve_listener.errors import ConfigError
 from reserve_listener.sinks.kinds import KINDS
@@ -446,6 +453,35 @@ def test_wrong_secret_files(content: bytes, expected: str) -> None:
 def test_secret_files_that_cannot_be_read(name: str, expected: str) -> None:
     """A secret's file that is missing or no file is one line, not a traceback."""
     assert expected in mistakes(f'[lark]\napp_id = "a"\napp_secret_file = "{name}"')
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[lark]\napp_id = "a"\napp_secret_file = "my secret"',
+        LARK + '[status]\ntoken_file = "my secret"',
+        LARK + '[heartbeat]\nurl_file = "my secret"',
+        LARK + '[[sinks]]\nname = "h"\ntype = "http"\nurl = "https://h"\nheader_files = { X = "my secret" }',
+    ],
+)
+def test_a_missing_secret_file_is_created_as_the_error_says(text: str) -> None:
+    """The command in the message makes a file that only its owner reads, and the key is satisfied."""
+    command = re.findall("create it with `([^`]+)`", mistakes(text))
+    assert len(command) == 1
+    subprocess.run(shlex.split(command[0]), input=b"https://example.com/1\n", check=True)
+    assert stat.S_IMODE(Path("my secret").stat().st_mode) == 0o600
+    loaded(text)
+
+
+def test_a_secret_file_of_somebody_else_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whose it must be, and with what mode. Root may read everything, so the refusal is a fake."""
+    refused = PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    monkeypatch.setattr(SecretFiles, "content", Mock(side_effect=refused))
+    text = mistakes('[lark]\napp_id = "a"\napp_secret_file = "./file"')
+    assert (
+        "cannot read file: Permission denied; it must belong to the user that runs the daemon (mode 0600)"
+        in text
+    )
 
 
 def test_credentials_go_before_the_working_directory(tmp_path: Path) -> None:
