@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -111,7 +112,8 @@ def _introduce(stage: Stage) -> None:
     say(f"""
   platform  {stage.platform.domain}   {how}, no account needed
   rooms     {len(estate.rooms)} on {len(estate.levels)} levels; the daemon asks the platform for their names and limits
-  daemon    reserve-listener run -c {stage.folder}/config.toml   (process {stage.daemon.process.pid}, {"connected" if long else "listening"})
+  daemon    process {stage.daemon.process.pid}, {"connected" if long else "listening"}; to ask it while the demo runs:
+            {called()} status -c {shlex.quote(str(stage.folder / "config.toml"))}
   sinks     console (log) · audit (file {stage.folder.name}/events.jsonl) · booking (http {stage.receiver_url})
   page      {stage.page}   open it in a browser, and see the changes come in""")
 
@@ -205,9 +207,9 @@ async def _show_found(stage: Stage, room: "Place", since: int) -> bool:
 
 
 async def _history(stage: Stage) -> None:
-    """What the store now knows of a room, by the command that a person would use."""
+    """What the store now knows of a room. Not as a command to copy: the store is gone when somebody types it."""
     room = stage.estate.rooms[0].id
-    say(f"\n{bold('What changed')} (reserve-listener history {room}):\n")
+    say(f"\n{bold('What changed in the first of them')}, as the command `history` tells it:\n")
     sys.stdout.flush()
     command = [sys.executable, "-m", "reserve_listener", "history", room]
     process = await asyncio.create_subprocess_exec(*command, "-c", str(stage.folder / "config.toml"))

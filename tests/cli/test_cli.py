@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import signal
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -22,6 +23,7 @@ from tests.daemon_process import COMMAND, environment
 from tests.helpers import append, url_of
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
 
@@ -175,8 +177,44 @@ def test_the_demo_ends_by_itself_with_0(transport: str) -> None:
     assert done.stdout.count("     ✓") == 15
     assert done.stdout.count("A 座 / 1F / ") == 5, "the daemon has asked for names"
     assert '"origin": "reconcile"' in done.stdout
+    assert re.findall("reserve-listener [a-z]", done.stdout) == [], (
+        "a command is printed as this one was called"
+    )
     assert "All 5 changes arrived" in done.stdout
     assert done.stderr == ""
+
+
+async def test_the_demos_daemon_can_be_asked_as_it_says() -> None:
+    """The command that it prints works as it stands, from any folder, while the demo goes on."""
+    demonstration = await asyncio.create_subprocess_exec(
+        *COMMAND, "demo", "--events", "0", stdout=asyncio.subprocess.PIPE, env=environment(), cwd="/"
+    )
+    try:
+        async with asyncio.timeout(patience(60)):
+            assert demonstration.stdout is not None
+            lines = [line.decode() async for line in _until(demonstration.stdout, b" status -c ")]
+            answered = await asyncio.to_thread(
+                subprocess.run,
+                lines[-1],
+                shell=True,
+                capture_output=True,
+                check=False,
+                cwd="/",
+                env=environment(),
+            )
+            assert answered.stdout.startswith(b"status\t"), answered.stderr
+            demonstration.send_signal(signal.SIGINT)
+            await demonstration.communicate()
+    finally:
+        if demonstration.returncode is None:
+            demonstration.kill()
+
+
+async def _until(stream: asyncio.StreamReader, text: bytes) -> AsyncIterator[bytes]:
+    async for line in stream:
+        yield line
+        if text in line:
+            return
 
 
 async def test_the_demo_has_a_page() -> None:
