@@ -35,8 +35,9 @@ RETRY_DELAYS = (3.0,) * 10
 """The platform's own first one is 15 s: who watches need not wait for that."""
 SLOW_S = 0.25
 """What the receiver takes for an answer while a replica is killed: so it dies with deliveries in its hands."""
+TAKEOVER_S = 18
+"""A dead replica's lease runs out within that."""
 TAKEOVER_TIMEOUT_S = 40.0
-"""A dead replica's lease runs out within 18 s."""
 ARRIVAL_TIMEOUT_S = 60.0
 ROOMS = 6
 SINK = "booking"
@@ -61,6 +62,7 @@ class Scene:
 
     platform: "Simulator"
     receiver: "Receiver"
+    receiver_url: str
     store: str
     daemons: dict[int, Daemon] = field(default_factory=dict)
     killed: set[int] = field(default_factory=set)
@@ -142,7 +144,7 @@ async def _set_up() -> AsyncIterator[tuple[Scene, Path]]:
                 receiver=server.url,
             )
         )
-        yield Scene(platform, receiver, database.url()), folder
+        yield Scene(platform, receiver, server.url, database.url()), folder
 
 
 def _missing() -> Path:
@@ -162,15 +164,16 @@ async def _connected(scene: Scene) -> None:
 def _introduce(scene: Scene, deliverer: int) -> None:
     saying.say(
         saying.bold(
-            f"{len(scene.daemons)} replicas of one listener: the platform spreads the events over them, one delivers"
+            f"{len(scene.daemons)} replicas of one listener: each event goes to one of them, and one delivers them all"
         )
     )
     saying.say(f"""
-  platform  {scene.platform.domain}   a local one: real frames, no account needed
-  store     {scene.store}""")
+  platform   {scene.platform.domain}   a local one: real frames, no account needed
+  store      {scene.store}   a PostgreSQL of the demo's own
+  sink       {SINK} (http {scene.receiver_url})""")
     for number, daemon in scene.daemons.items():
-        does = f", delivers to {SINK}" if number == deliverer else ""
-        saying.say(f"  replica {number} process {daemon.process.pid}, connected{does}")
+        does = f"; delivers to the sink {SINK}" if number == deliverer else ""
+        saying.say(f"  replica {number}  process {daemon.process.pid}, connected to the platform{does}")
 
 
 def _changes(scene: Scene) -> Iterable[dict[str, Any]]:
@@ -210,14 +213,30 @@ async def _with_a_kill(scene: Scene, changes: list[dict[str, Any]]) -> "list[Pus
     killed = time.monotonic()
     saying.say(
         f"\n{len(changes)} more at once, and {saying.bold(f'replica {number} is killed')} (kill -9) in the middle of its deliveries."
-        " The others keep receiving; one takes over its sink once the lease has run out …"
     )
     scene.receiver.answer = 200
+    await _answered(scene, wanted, killed)
+    saying.say(
+        saying.dim(
+            f"  Its lease on the sink {SINK} has to run out before another may deliver: {TAKEOVER_S} s at most …"
+        )
+    )
     successor = await scene.deliverer()
     saying.say(
         f"{saying.mark(True)} replica {successor} has taken over the sink {SINK}, {time.monotonic() - killed:.1f} s after the kill"
     )
     return pushes
+
+
+async def _answered(scene: Scene, wanted: set[str], killed: float) -> None:
+    """The others answer, and store, what the dead one did not."""
+    with suppress(TimeoutError):
+        await scene.platform.until(lambda: wanted <= scene.platform.acknowledged, ARRIVAL_TIMEOUT_S)
+    answered = len(wanted & scene.platform.acknowledged)
+    saying.say(
+        f"{saying.mark(answered == len(wanted))} {answered} of {len(wanted)} are answered, {time.monotonic() - killed:.1f} s after the"
+        " kill: what the dead replica did not answer, the platform has sent to the others."
+    )
 
 
 def _conclude(scene: Scene, pushes: "list[Push]", took_s: float) -> bool:
