@@ -630,6 +630,36 @@ async def test_the_console_format_is_one_line_for_an_event(output: Output) -> No
     assert "\x1b" not in text
 
 
+async def test_the_console_says_where_and_what_first(output: Output) -> None:
+    """The room with the levels above it, the sentence, and what to look the event up by; the limits are in `events show`."""
+    data = {
+        "scope_id": "omm_a",
+        "scope_type": "room",
+        "time_config": {"max_duration": 2},
+        "quiet": 22,
+        "scope_name": "3F-Ada",
+        "scope_path": ["Tower A", "3F"],
+        "revision": 2,
+        "changes": [{"path": "time_config.max_duration", "before": 8, "after": 2}],
+        "summary": "at most 8 h \u2192 2 h per booking",
+        "origin": "reconcile",
+    }
+    body = json.dumps({"id": "e1", "source": "s", "subject": "omm_a", "time": "t", "data": data}).encode()
+    logs = output.logs(log_format="console")
+    await LogSink("console", logs.write_events).deliver([delivery(1, body)])
+    assert output.text().partition("reserve_config.updated")[2].strip() == (
+        "scope_name='Tower A / 3F / 3F-Ada' summary='at most 8 h → 2 h per booking' quiet=22 revision=2"
+        " origin=reconcile sink=console scope_type=room scope_id=omm_a event_id=e1"
+    )
+
+
+def test_the_console_shows_lists_without_brackets(output: Output) -> None:
+    """Names and numbers in a line of the daemon; what is nested stays as Python writes it."""
+    output.logs(log_format="console")
+    structlog.get_logger().info("x", sinks=["a", "b"], pending={"a": 0, "b": 2}, deep=[["c"]], none=[])
+    assert "sinks='a, b' pending='a: 0, b: 2' deep=\"[['c']]\" none=" in output.text()
+
+
 @pytest.mark.parametrize(("no_color", "colours"), [(False, True), (True, False)])
 def test_a_terminal_gets_colours_unless_no_color_is_set(
     monkeypatch: pytest.MonkeyPatch, *, no_color: bool, colours: bool
