@@ -331,6 +331,19 @@ def test_the_end_of_a_gap_says_what_was_found(compared: int | None, not_read: in
     assert summary.endswith(said)
 
 
+def test_what_several_gaps_found_is_not_counted_twice() -> None:
+    """Each counts from its own beginning on: the earlier one has found all that the later one has."""
+    alert = Alert(alert=GAP, is_firing=True, since_ms=GAP_MS, summary="", detail="", told_ms=1)
+    gaps: list[tuple[int, int, int | None, int | None]] = [
+        (GAP_MS - 10 * H, GAP_MS, 5, 1),
+        (GAP_MS + H, GAP_MS + 9 * H, 3, 1),
+    ]
+    summary, _ = conditions.ended(
+        alert, now=msgspec.structs.replace(WELL, stored=Insight(gaps=gaps)), words=ENGLISH
+    )
+    assert summary.endswith("Changes found: 5. Rooms and levels that could not be read: 1.")
+
+
 @pytest.mark.parametrize("words", LANGUAGES.values(), ids=LANGUAGES)
 def test_every_alert_has_words_for_its_beginning_and_its_end(words: Words) -> None:
     """In each language no place is left open, and no sentence is empty."""

@@ -150,7 +150,8 @@ def _gap_is(now: Now, since_ms: int, words: Words) -> str:
     ]
     if not compared:
         return words.gap_left
-    over = words.gap_over.format(count=sum(found for found, _ in compared))
+    # Each gap counts all that was found since it began, so the first of several has what the others have, too.
+    over = words.gap_over.format(count=max(found for found, _ in compared))
     not_read = max(not_read for _, not_read in compared)
     return over + words.gap_not_read.format(count=not_read) if not_read else over
 
