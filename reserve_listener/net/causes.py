@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import socket
 import ssl
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+NO_TLS: Final = frozenset({"WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG", "HTTP_REQUEST"})
+"""What OpenSSL makes of a first answer that is none of TLS."""
 
 
 def chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -38,7 +41,8 @@ def system_says(error: OSError) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"the certificate is not trusted: {error.verify_message or error.reason or error}"
     if isinstance(error, ssl.SSLError):
-        return str(error.reason or error)
+        reason = str(error.reason or error)
+        return f"what answers there does not speak TLS ({reason})" if reason in NO_TLS else reason
     if isinstance(error, socket.gaierror):
         return error.strerror or str(error)
     return os.strerror(error.errno) if error.errno else str(error)

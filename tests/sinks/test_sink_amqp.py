@@ -421,7 +421,7 @@ async def test_a_connection_that_hangs_is_made_in_the_background(name: str, tmp_
 
     async with await asyncio.start_server(silent, "127.0.0.1", port := free_port()):
         sink = sink_of(table(tmp_path, port, name, timeout=0.5))
-        with pytest.raises(TransientDeliveryError):
+        with pytest.raises(TransientDeliveryError, match=r"no connection within 0\.5 s"):
             await sink.deliver(sample_deliveries(1))
         await sink.close()
         await asyncio.sleep(0)

@@ -264,7 +264,7 @@ async def test_a_producer_that_will_never_send_again_is_replaced(server: MockKaf
             "login and its rights",
         ),
         (KafkaError._MSG_TIMED_OUT, KafkaError._TRANSPORT, TransientDeliveryError, "because"),
-        (KafkaError._MSG_TIMED_OUT, None, TransientDeliveryError, "because"),
+        (KafkaError._MSG_TIMED_OUT, None, TransientDeliveryError, "not confirmed within 10 s"),
         (KafkaError.NOT_ENOUGH_REPLICAS, None, TransientDeliveryError, "because"),
         (KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER, None, TransientDeliveryError, "because"),
     ],

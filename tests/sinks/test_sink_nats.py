@@ -279,6 +279,21 @@ async def test_a_server_that_falls_silent_is_left_for_another(tmp_path: Path, na
             assert await ids(context, name) == [second.event_id]
 
 
+async def test_a_connection_that_hangs_is_no_acknowledgement_that_is_late(name: str) -> None:
+    """Somebody else's port, perhaps: accepted, and nothing said."""
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(silent, "127.0.0.1", port := free_port()):
+        servers = [f"nats://127.0.0.1:{port}"]
+        sink = sink_of(made("nats", name="bus", servers=servers, subject=name, timeout=0.5))
+        with pytest.raises(TransientDeliveryError, match=r"no connection within 0\.5 s"):
+            await sink.deliver(sample_deliveries(1))
+        await sink.close()
+
+
 async def test_a_login_that_is_revoked_and_given_again(tmp_path: Path, name: str) -> None:
     """The server closes the connection for good, which ends the client: the sink makes a new one when the login works again."""
     config = tmp_path / "server.conf"
@@ -350,16 +365,21 @@ async def test_a_server_without_jetstream_is_misconfigured(tmp_path: Path, name:
 
 
 async def test_a_full_stream_is_tried_again(server: NatsServer, name: str) -> None:
-    """A stream that refuses what is new keeps the event waiting; with room it is taken."""
-    async with stream(server.port, name, max_msgs=1, discard=DiscardPolicy.NEW) as context:
-        first, second = sample_deliveries(2)
-        sink = sink_of(table(server, name))
-        await sink.deliver([first])
-        with pytest.raises(TransientDeliveryError, match="maximum messages exceeded"):
-            await sink.deliver([second])
+    """A stream that refuses what is new keeps the event waiting, and says so at once; with room it is taken."""
+    async with stream(server.port, name, max_msgs=2, discard=DiscardPolicy.NEW) as context:
+        deliveries = sample_deliveries(3)
+        sink = sink_of(table(server, name, timeout=600))
+        async with asyncio.timeout(patience(60)):
+            with pytest.raises(PartlyDeliveredError) as caught:
+                await sink.deliver(deliveries)
+        *taken, refused = caught.value.errors
+        assert taken == [None, None]
+        assert type(refused) is TransientDeliveryError
+        assert "maximum messages exceeded" in str(refused)
         await context.purge_stream(name)
-        await sink.deliver([second])
+        await sink.deliver(deliveries[2:])
         await sink.close()
+        assert (await context.stream_info(name)).state.messages == 1
 
 
 async def test_each_event_of_a_batch_has_an_outcome_of_its_own(server: NatsServer, name: str) -> None:
@@ -424,9 +444,10 @@ async def test_what_is_too_large_is_a_dead_letter(
     async with stream(server.port, name, **limits) as context:
         small, large = sample_deliveries(2)
         padded = json.dumps(json.loads(large.body) | {"padding": "x" * (6000 if limits else 1_100_000)})
-        sink = sink_of(table(server, name))
-        with pytest.raises(PermanentDeliveryError, match="larger than"):
-            await sink.deliver([replace(large, body=padded.encode())])
+        sink = sink_of(table(server, name, timeout=600))
+        async with asyncio.timeout(patience(60)):
+            with pytest.raises(PermanentDeliveryError, match="larger than"):
+                await sink.deliver([replace(large, body=padded.encode())])
         await sink.deliver([small])
         await sink.close()
         assert await ids(context, name) == ["event-0001"]

@@ -72,6 +72,11 @@ class Link:
             self._opening = asyncio.create_task(self._open(), name=f"amqp-{self._name}")
         return await asyncio.shield(self._opening)
 
+    @property
+    def is_connecting(self) -> bool:
+        """Whether somebody has asked for a line that there is not yet, or will not be."""
+        return self._opening is not None and not _is_usable(self._opening)
+
     def drop(self, line: Line) -> None:
         """Let go of a connection that is in doubt, in the background; the next who asks gets another."""
         opening = self._opening

@@ -102,7 +102,8 @@ class AmqpSink:
             case DeliveryError():
                 return outcome
             case TimeoutError():
-                return TransientDeliveryError(self._say(f"no confirm within {self._timeout_s:g} s"))
+                missing = "connection" if self._link.is_connecting else "confirm"
+                return TransientDeliveryError(self._say(f"no {missing} within {self._timeout_s:g} s"))
             case asyncio.CancelledError():
                 return TransientDeliveryError(self._say("the connection broke before the confirm came"))
         return self._meaning(outcome, self._routing_key.fill(delivery.body), len(delivery.body))

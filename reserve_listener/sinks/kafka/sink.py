@@ -124,7 +124,10 @@ class KafkaSink:
             case BufferError():
                 return TransientDeliveryError(self._say("too much waits for the brokers"))
             case _:
-                return TransientDeliveryError(self._say(f"no report within {self._timeout_s:g} s"))
+                return self._unconfirmed()
+
+    def _unconfirmed(self) -> DeliveryError:
+        return TransientDeliveryError(self._say(f"not confirmed within {self._timeout_s:g} s"))
 
     def _current(self) -> Producing:
         if self._producing is None or self._producing.is_dead:
@@ -140,7 +143,9 @@ class KafkaSink:
             )
         if error.code() in NO_TOPIC:
             return MisconfiguredSinkError(self._say(error.str(), f"create the topic {visible(topic)}"))
-        if error.code() == KafkaError._MSG_TIMED_OUT and before is not None:  # noqa: SLF001
+        if error.code() == KafkaError._MSG_TIMED_OUT:  # noqa: SLF001
+            if before is None:
+                return self._unconfirmed()
             error = before
         if error.code() in REFUSED:
             return MisconfiguredSinkError(self._say(error.str(), "check the sink's login and its rights"))

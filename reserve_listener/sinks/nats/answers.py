@@ -6,7 +6,7 @@ the time an event: it makes a task, a time limit and an inbox with random letter
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 from nats import errors
@@ -22,10 +22,16 @@ NOBODY: Final = "503"
 """The status of an answer that the server itself gives: nobody listens to the subject."""
 
 
+class _Error(msgspec.Struct, gc=False):
+    code: int | None = None
+    err_code: int | None = None
+    description: str | None = None
+
+
 class _Acknowledgement(msgspec.Struct, gc=False):
     """What a stream answers; `error` only if it has not taken the event."""
 
-    error: dict[str, Any] | None = None
+    error: _Error | None = None
 
 
 _acknowledgement: Final = msgspec.json.Decoder(_Acknowledgement).decode
@@ -83,11 +89,12 @@ class Answers:
 
 
 def refusal(message: Msg) -> Exception | None:
-    """Why an event is not in a stream; None: it is."""
+    """Why an event is not in a stream; None: it is. Must not raise: the event would be waited for in vain."""
     if message.headers is not None and message.headers.get("Status") == NOBODY:
         return NoStreamResponseError()
     try:
         error = _acknowledgement(message.data).error
     except msgspec.DecodeError as wrong:  # an answer that is none, of whoever it is
         return wrong
-    return None if error is None else APIError.from_error(error)
+    # Not by `APIError.from_error`, which raises what it is to return: nobody would be told before the time-out.
+    return None if error is None else APIError(error.code, error.description, error.err_code)

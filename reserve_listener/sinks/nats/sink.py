@@ -95,9 +95,10 @@ class NatsSink:
         finally:
             if client is not None:
                 client.answers.forget(batch)
+        missing = "connection" if client is None else "acknowledgement"
         together.tell(
             [
-                None if outcome is None else self._error(outcome, before, delivery)
+                None if outcome is None else self._error(outcome, before, delivery, missing)
                 for outcome, delivery in zip(batch.outcomes, deliveries, strict=True)
             ]
         )
@@ -106,11 +107,16 @@ class NatsSink:
         """See `protocols.Sink.close`."""
         await self._link.close()
 
-    def _error(self, outcome: BaseException, before: Exception | None, delivery: Delivery) -> DeliveryError:
-        """`before`: what the client had said last; what it has said since concerned this event, or all."""
+    def _error(
+        self, outcome: BaseException, before: Exception | None, delivery: Delivery, missing: str
+    ) -> DeliveryError:
+        """`before`: what the client had said last; what it has said since concerned this event, or all.
+
+        `missing`: what has been waited for, if in vain.
+        """
         if type(outcome) is TimeoutError:
             if (said := self._link.last_error) is None or said is before:
-                return TransientDeliveryError(self._say(f"no acknowledgement within {self._timeout_s:g} s"))
+                return TransientDeliveryError(self._say(f"no {missing} within {self._timeout_s:g} s"))
             outcome = said
         return self._meaning(outcome, self._subject.fill(delivery.body))
 
