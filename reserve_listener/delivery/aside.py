@@ -1,7 +1,7 @@
-"""Deliveries that bypass the store (alerts and tests); each takes one of the places of the worker's attempts.
+"""Deliveries that bypass the store (alerts and tests). They share the worker's places for attempts.
 
-What must stay true: even with them, a sink never has more than `max_in_flight` calls at once. They come first: while one
-waits, the worker begins nothing and does not ask the store.
+What must stay true: a sink never has more than `max_in_flight` calls at once, these included. They go first: while one
+is waiting, the worker starts nothing and does not ask the store.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 PLACE_S: Final = 600.0
-"""How long to wait for a place: twenty times what a sink usually has for one event (`timeout`, 30 s at the most unless set)."""
+"""How long to wait for a place: twenty times what a sink usually gets for one event (`timeout`, by default at most 30 s)."""
 
 
 class Aside:
-    """Calls of one sink.
+    """Such calls to one sink.
 
-    `taken`: how many attempts of its worker are under way; `leaving`: whether the sink is about to be closed; `done` is
-    called after each call.
+    `taken`: how many attempts its worker has under way; `leaving`: whether the sink is about to be closed; `done`: called
+    after each call.
     """
 
     def __init__(
@@ -40,17 +40,17 @@ class Aside:
         self._done = done
         self._freed = asyncio.Event()
         self.asked = 0
-        """How many are under way or wait for a place."""
+        """How many are under way or waiting for a place."""
         self.under_way = 0
 
     async def deliver(self, deliveries: Sequence[Delivery], *, timeout_s: float | None = None) -> None:
-        """What the sink makes of them. Raises what it raises; `TimeoutError` after `timeout_s` in it."""
+        """Hand these to the sink. Raises what the sink raises, and `TimeoutError` once the call has taken `timeout_s`."""
         await self._in_a_place(partial(self._sink.deliver, deliveries), timeout_s)
 
     async def tell(
         self, alert: Delivery, marks: Sequence[str], *, timeout_s: float | None = None
     ) -> Sequence[str]:
-        """Likewise, an alert and the marks that the sink gave for it before; those that it gives now. See `protocols.Sink`."""
+        """The same for an alert, with the marks that the sink returned for it before; returns its new ones. See `protocols.Sink`."""
         if (tell := getattr(self._sink, "tell_alert", None)) is None:
             await self.deliver([alert], timeout_s=timeout_s)
             return ()

@@ -1,7 +1,7 @@
-"""The circuit breaker: a sink that is down is not asked again and again, but probed.
+"""The circuit breaker: a sink that is down is probed now and then instead of being tried with every delivery.
 
-Open after `THRESHOLD` failures in a row that say that the sink as a whole is down; closed by the first attempt that it
-takes, or refuses. An answer of the 400 class says that the receiver is up.
+It opens after `THRESHOLD` failures in a row that mean that the whole sink is down, and closes at the first attempt that the
+sink accepts or refuses: a 4xx answer shows that the receiver is up.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ class Breaker:
     policy: RetryPolicy
     is_open: bool = False
     probe_ms: int = 0
-    """When to probe next, while it is open."""
+    """When the next probe is due, while it is open."""
     _asked_ms: int = 0
     _failures: int = 0
     _probes: int = 0
 
     def may_probe(self, now_ms: int) -> bool:
-        """Whether it is time for a probe. It is too when the clock was set back behind the last one."""
+        """Whether a probe is due. One is, too, if the clock was set back to before the last one."""
         return not self._asked_ms <= now_ms < self.probe_ms
 
     def up(self) -> bool:
-        """An attempt showed that the sink is up; whether that closed the breaker."""
+        """An attempt showed that the sink is up. Returns whether that closed the breaker."""
         was_open = self.is_open
         self.is_open, self._failures, self._probes = False, 0, 0
         return was_open
 
     def down(self, error: Exception, *, now_ms: int, jitter: float, probing: bool) -> bool:
-        """An attempt showed that the sink is down; whether that opened the breaker. `jitter`: the jitter, 0 to 1."""
+        """An attempt showed that the sink is down. Returns whether that opened the breaker. `jitter`: 0 to 1."""
         self._failures += 1
         if self.is_open and not probing:  # it had begun before
             self.probe_ms = max(self.probe_ms, now_ms + round(wished_s(self.policy, error) * 1000))

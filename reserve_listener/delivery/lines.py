@@ -1,4 +1,4 @@
-"""The one line that is logged of each delivery: which, to what sink, what came of it, and when it is tried again."""
+"""The one log line for each delivery attempt: which event, to which sink, how it went, and when it will be retried."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ class _Body(msgspec.Struct, gc=False):
 
 
 LINES_A_SECOND: Final = 20
-"""Of each sink. Changes made by hand come singly; a bulk change brings thousands, and journald keeps 10,000 lines in 30 s."""
+"""For each sink. Changes made by hand come one by one; a bulk change brings thousands, and journald keeps 10,000 lines in 30 s."""
 
 _decode: Final = msgspec.json.Decoder(_Body).decode
 
 
 class Arrivals:
-    """The lines on deliveries that arrived. Not a line each in a burst: it would drown the log, and the journal drops lines."""
+    """The lines for successful deliveries. In a burst not every one gets a line: the log would drown, and the journal drop lines."""
 
     def __init__(self, sink: str, *, seen: bool, clock: Callable[[], float] = time.monotonic) -> None:
-        """`seen`: the log has the event anyway, since it is where the sink carries it."""
+        """`seen`: the sink itself writes to the log, so the event is there already."""
         self._sink = sink
         self._seen = seen
         self._clock = clock
@@ -50,7 +50,7 @@ class Arrivals:
         self._untold = 0
 
     def tell(self, deliveries: Sequence[Delivery], took_s: float) -> None:
-        """A line each; `more`: how many that arrived at the first attempt have none."""
+        """Log a line for each. `more` in a line: how many that arrived at the first attempt got none."""
         if self._clock() - self._since_s >= 1:
             self._since_s, self._told = self._clock(), 0
             self._every = log.is_enabled_for(logging.DEBUG)  # asking takes as long as a few deliveries
@@ -73,7 +73,7 @@ class Arrivals:
 def tell_failed(
     sink: str, delivery: Delivery, outcome: Outcome, error: Exception, *, probing: bool, now_ms: int
 ) -> None:
-    """What is tried again, and when, or given up. A defect of ours has its traceback."""
+    """Log a failed attempt: when it will be retried, or that it was given up. A bug of ours gets its traceback."""
     record = outcome.attempt
     facts = _facts(sink, delivery) | {"attempt": outcome.attempts}
     if record is not None:

@@ -1,7 +1,7 @@
-"""What a worker knows of its sink's pending deliveries, in memory: found anew after a restart, so nothing of it is stored.
+"""What a worker remembers of its sink's pending deliveries. Only in memory: after a restart it is read from the store again.
 
-What must stay true: every pending delivery of the sink is in hand, or its scope is behind (has deliveries that were looked
-at and not taken) or waiting (its oldest delivery is not due yet), or it is newer than `cursor`.
+What must stay true: each pending delivery of the sink is in hand, or newer than `cursor`, or else its scope is behind (it has
+deliveries that were seen but not taken) or waiting (its oldest delivery is not due yet).
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 
 class Pending:
-    """The bookkeeping of one worker. `ready` is what can be started, in order."""
+    """One worker's bookkeeping. `ready`: the deliveries that can be started, in order."""
 
     def __init__(self) -> None:
         self.ready: deque[Delivery] = deque()
         self.cursor: int | None = None
-        """Everything up to this event was looked at; None: nothing was."""
+        """Everything up to this event has been looked at; None: nothing has."""
         self.at_end = False
-        """Whether nothing newer is known of."""
+        """Whether nothing newer is known to be there."""
         self._hand: dict[int, int] = {}
         self._hand_scopes: defaultdict[int, int] = defaultdict(int)  # a Counter takes several times as long
         self._behind: dict[int, None] = {}
@@ -37,41 +37,41 @@ class Pending:
 
     @property
     def skipping(self) -> frozenset[int]:
-        """The scopes of which a claim of what is newer may take nothing: something older is pending."""
+        """The scopes that a claim of newer deliveries must leave out, since they have older ones pending."""
         return frozenset((*self._hand_scopes, *self._waiting, *self._behind))
 
     @property
     def next_due_ms(self) -> int | None:
-        """When the first scope that waits is due; None when none does."""
+        """When the first waiting scope is due; None if none is waiting."""
         while self._due and self._waiting.get(self._due[0][1]) != self._due[0][0]:
             heapq.heappop(self._due)
         return self._due[0][0] if self._due else None
 
     @property
     def unfinished(self) -> bool:
-        """Whether the store may hold deliveries that could be made now and are not in hand."""
+        """Whether the store may have deliveries that could be made now but are not in hand."""
         return not self.at_end or any(True for _ in self.claimable(1))
 
     def claimable(self, limit: int) -> Iterable[int]:
-        """Scopes with deliveries behind the cursor, of which nothing is in hand; those first that came first."""
+        """Scopes that have deliveries behind the cursor and none in hand, in the order in which they fell behind."""
         free = (scope for scope in self._behind if scope not in self._hand_scopes)
         return list(islice(free, limit))
 
     def mature(self, now_ms: int) -> None:
-        """Scopes whose time has come may be claimed."""
+        """Scopes that are due by now can be claimed."""
         while (due_ms := self.next_due_ms) is not None and not now_ms < due_ms <= now_ms + LONGEST_WAIT_MS:
             _, scope = heapq.heappop(self._due)
             del self._waiting[scope]
             self._behind[scope] = None
 
     def mature_all(self) -> None:
-        """Everything that waits may be claimed: the store has released it."""
+        """All waiting scopes can be claimed: the store has released them."""
         self._behind.update(dict.fromkeys(self._waiting))
         self._waiting.clear()
         self._due.clear()
 
     def forget(self) -> None:
-        """Look at everything anew, but for what is in hand."""
+        """Start over, except for what is in hand."""
         self.cursor, self.at_end = None, False
         self._replayed.update(self._hand_scopes)
         self._behind.clear()
@@ -79,7 +79,7 @@ class Pending:
         self._due.clear()
 
     def take(self, claimed: Claimed, *, asked: Iterable[int] = ()) -> None:
-        """What a claim found; `asked`: the scopes it was for."""
+        """Take in the result of a claim. `asked`: the scopes that it was for."""
         for scope in asked:
             self._behind.pop(scope, None)
         self._behind.update(dict.fromkeys(claimed.behind))
@@ -92,14 +92,14 @@ class Pending:
         self.ready.extend(claimed.deliveries)
 
     def wait(self, scope: int, due_ms: int) -> None:
-        """The oldest delivery of this scope waits until then."""
+        """The oldest delivery of this scope is not due until then."""
         self._behind.pop(scope, None)
         if self._waiting.get(scope) != due_ms:
             self._waiting[scope] = due_ms
             heapq.heappush(self._due, (due_ms, scope))
 
     def retry(self, scope: int, due_ms: int) -> None:
-        """A delivery of this scope failed. Unless an older one may be pending again, the scope waits for it."""
+        """A delivery of this scope failed: the scope waits for its retry, unless an older one may be pending again."""
         if scope in self._replayed:
             self._replayed.discard(scope)
             self.put_behind(scope)
@@ -112,11 +112,11 @@ class Pending:
             self._behind[scope] = None
 
     def settled(self, seqs: Iterable[int]) -> list[int]:
-        """The outcomes of these deliveries are committed: they are not in hand any more. Their scopes."""
+        """These deliveries' outcomes are committed, so they are no longer in hand. Returns their scopes."""
         return [self._drop(seq) for seq in seqs]
 
     def let_go(self, scopes: frozenset[int] | None = None) -> None:
-        """Put back what is ready, of these scopes or of all."""
+        """Put back the ready deliveries of these scopes, or all of them."""
         back = [one for one in self.ready if scopes is None or one.scope in scopes]
         self.ready = deque(one for one in self.ready if not (scopes is None or one.scope in scopes))
         for delivery in back:

@@ -1,4 +1,4 @@
-"""When to try again: pure functions that return data. The delay then becomes a row in the store."""
+"""When to retry: pure functions that return data, which the store then keeps as a row."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from reserve_listener.errors import MisconfiguredSinkError, PermanentDeliveryErr
 from reserve_listener.model import Delivery, Outcome
 
 PROBE_CAP_S: Final = 60.0
-"""A sink that is down is probed at least so often."""
+"""The longest time between two probes of a sink that is down."""
 
 MISCONFIGURED_DELAY_S: Final = 300.0
-"""How long a sink that is set up wrongly is left alone."""
+"""How long to leave a misconfigured sink alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPolicy:
-    """Exponential with jitter from `base_s` to `cap_s`; given up after `max_age_s` in the store or `max_attempts`."""
+    """Exponential backoff with jitter, from `base_s` to `cap_s`, until `max_age_s` in the store or `max_attempts` is reached."""
 
     base_s: float = 1.0
     cap_s: float = 3600.0
@@ -29,12 +29,12 @@ class RetryPolicy:
 
     @property
     def max_age_ms(self) -> int:
-        """How old an event may become."""
+        """How old an event may get before it is given up."""
         return round(self.max_age_s * 1000)
 
     @property
     def longest_wait_ms(self) -> int:
-        """No delivery is put off for longer."""
+        """The longest time for which a delivery is put off."""
         return math.ceil(self.cap_s * 1000)
 
 
@@ -48,11 +48,11 @@ def decide(
     jitter: float,
     before_ms: int | None = None,
 ) -> Outcome:
-    """What a failed attempt comes to. `jitter`, a random number from 0 to 1, is the jitter.
+    """The outcome of a failed attempt. `jitter`: a random number from 0 to 1.
 
-    Ages count from when the event was stored; one that was stored before `before_ms` is too old (by default `now_ms`
-    less the policy's `max_age_s`; a clock that jumped makes it another). An error that is no `DeliveryError` is a defect of ours and treated as
-    one that may pass. `text`: what is kept of it, by default its own.
+    An event that was stored before `before_ms` is too old. By default that is `now_ms` less the policy's `max_age_s`; it
+    differs if the clock has jumped. An error other than a `DeliveryError` is a bug of ours and treated as one that may pass.
+    `text`: what to keep of the error, by default its own text.
     """
     text = text or str(error) or type(error).__name__
     if isinstance(error, PermanentDeliveryError):
@@ -71,29 +71,29 @@ def decide(
 
 
 def is_down(error: Exception | None) -> bool:
-    """Whether an attempt that ended so says that the sink as a whole is down. One that is refused is up."""
+    """Whether this end of an attempt means that the whole sink is down. A sink that refuses an event is up."""
     return isinstance(error, TransientDeliveryError) and error.down
 
 
 def retry_delay_s(policy: RetryPolicy, error: Exception, *, attempts: int, jitter: float) -> float:
-    """How long to wait after so many attempts at something that has no age to be given up at."""
+    """How long to wait after that many attempts at something that is not given up at a certain age."""
     return _delay_s(policy, error, attempts, jitter, math.inf)
 
 
 def probe_delay_s(policy: RetryPolicy, error: Exception, *, probes: int, jitter: float) -> float:
-    """How long a sink that is down is left alone after so many probes: the policy's pace, `PROBE_CAP_S` at the most."""
+    """How long to leave a sink alone that is down, after that many probes: the policy's delay, at most `PROBE_CAP_S`."""
     pace = replace(policy, cap_s=min(policy.cap_s, PROBE_CAP_S))
     return max(_delay_s(pace, error, probes + 1, jitter, math.inf), wished_s(policy, error))
 
 
 def wished_s(policy: RetryPolicy, error: Exception) -> float:
-    """How long the receiver wishes to be left alone; longer than the cap counts as the cap."""
+    """How long the receiver asks to be left alone, at most the cap."""
     wish_s = error.retry_after if isinstance(error, TransientDeliveryError) else None
     return max(0.0, min(wish_s or 0.0, policy.cap_s))
 
 
 def _delay_s(policy: RetryPolicy, error: Exception, attempts: int, jitter: float, left_s: float) -> float:
-    """The last attempt comes at `max_age_s`, not before: what is `left_s` bounds our wish, not the receiver's."""
+    """The last attempt is made at `max_age_s`, no earlier. `left_s` bounds our own delay, not the one the receiver asks for."""
     if isinstance(error, MisconfiguredSinkError):
         ceiling = min(policy.cap_s, MISCONFIGURED_DELAY_S)
     else:
@@ -104,7 +104,7 @@ def _delay_s(policy: RetryPolicy, error: Exception, attempts: int, jitter: float
 
 
 def retry_after_s(text: str | None, *, now_s: float) -> float | None:
-    """`Retry-After` as seconds from now: a number or an HTTP date (RFC 9110, 10.2.3); None when it is neither."""
+    """`Retry-After` in seconds from now, from a number or an HTTP date (RFC 9110, 10.2.3); None if it is neither."""
     if text is None:
         return None
     value = text.strip()

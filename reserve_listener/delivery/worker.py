@@ -1,11 +1,11 @@
-"""One sink's worker: claim what is due, deliver, persist what came of it.
+"""One sink's worker: claim what is due, deliver it, store the outcome.
 
 What must stay true:
-- A delivery leaves the worker's hands only when its outcome is committed, so it is neither lost nor taken twice within one
-  life of the process; after a crash it is claimed again.
-- Deliveries of one scope are carried one after the other, oldest first: a scope of which something is in hand is not
-  claimed. A failed delivery holds back only its own scope.
-- The loop alone starts attempts and handles their ends, so a claim never runs between a failure and its commit.
+- A delivery stays in the worker's hands until its outcome is committed, so within one life of the process it is neither lost
+  nor taken twice; after a crash it is claimed again.
+- Deliveries of one scope are made one after the other, oldest first: a scope with a delivery in hand is not claimed. A
+  failed delivery holds back only its own scope.
+- Only the loop starts attempts and handles their ends, so no claim runs between a failure and its commit.
 """
 
 from __future__ import annotations
@@ -44,17 +44,17 @@ if TYPE_CHECKING:
     from reserve_listener.protocols.store import StoreQueue
 
 STORE_PAUSE_S: Final = 1.0
-"""How long a worker leaves a failing store alone."""
+"""How long a worker leaves a store alone that fails."""
 
 LOOK_S: Final = 60.0
-"""A wait is looked at anew at least so often: the clock may have been set."""
+"""How often a wait is checked again at least: the clock may have been set."""
 
 PACE_S: Final = 0.02
-"""While events keep coming they are looked for at this pace: what one look costs is shared by all that have come. The
-first event after a pause is looked for at once."""
+"""How often to look for new events while they keep coming, so that they share the cost of a look. The first event after a
+pause is looked for at once."""
 
 CLAIM_AHEAD: Final = 4
-"""A claim takes so many times what can be under way."""
+"""A claim takes this many times as much as can be under way."""
 
 log = structlog.get_logger("delivery")
 
@@ -62,14 +62,14 @@ Attempt = asyncio.Task[None]
 
 
 class UnderWay(NamedTuple):
-    """What an attempt carries, and since when (monotonic)."""
+    """An attempt's deliveries, and when it began (monotonic)."""
 
     deliveries: list[Delivery]
     started_s: float
 
 
 class Terms(TypedDict):
-    """What both kinds of claim ask for; see `protocols.store.StoreQueue.claim`."""
+    """The arguments that both kinds of claim share; see `protocols.store.StoreQueue.claim`."""
 
     limit: int
     per_scope: int
@@ -79,7 +79,7 @@ class Terms(TypedDict):
 
 @dataclass(slots=True)
 class SinkHealth:
-    """How a sink does, for people. Times are milliseconds since the epoch."""
+    """How a sink is doing, for people. Times are milliseconds since the epoch."""
 
     state: str = "ok"
     """"ok", "failing" (the last attempt failed), "misconfigured", "down" (probed only) or "disabled"."""
@@ -90,9 +90,9 @@ class SinkHealth:
 
 
 class Worker:
-    """Carries the deliveries of one sink until told to drain. `disabled`: not before `enable`.
+    """Makes the deliveries of one sink until told to drain. `disabled`: begins only after `enable`.
 
-    `redact` masks secrets in the texts of errors, which are kept: a sink's author may have quoted one.
+    `redact` masks secrets in error texts before they are stored: a sink's author may have quoted one.
     """
 
     def __init__(
@@ -168,7 +168,7 @@ class Worker:
         self._wake.set()
 
     def requeue(self) -> None:
-        """Deliveries that were settled or held back are pending again: look at all."""
+        """Settled or held-back deliveries are pending again: look at everything."""
         self._epoch += 1
         self._bring_forward = True  # the clock may have been set
         self._pending.forget()
@@ -176,11 +176,11 @@ class Worker:
 
     @property
     def is_disabled(self) -> bool:
-        """Whether it begins nothing until `enable`."""
+        """Whether it starts nothing until `enable`."""
         return self._disabled
 
     def disable(self) -> None:
-        """Begin nothing until `enable`; what waits stays in the store."""
+        """Start nothing until `enable`. Waiting deliveries stay in the store."""
         self._disabled = True
         self._epoch += 1  # what a claim finds now would be older after the pause than it counts
         self._pending.let_go()
@@ -196,23 +196,23 @@ class Worker:
         self.requeue()
 
     def drain(self) -> None:
-        """Deliver what is due, then return from `run`. What waits for a later time stays in the store."""
+        """Deliver what is due, then return from `run`. What is due later stays in the store."""
         self._draining = True
         self._look()
 
     def halt(self) -> None:
-        """Begin nothing new and return from `run` when the attempts under way have ended."""
+        """Start nothing new, and return from `run` once the attempts under way have ended."""
         self._halted = True
         self.drain()
 
     @property
     def leaving(self) -> bool:
-        """Whether `run` was asked to return."""
+        """Whether `run` has been asked to return."""
         return self._draining
 
     @property
     def health(self) -> SinkHealth:
-        """How the sink does now."""
+        """How the sink is doing now."""
         health = self._health
         failing = (
             "misconfigured" if self._misconfigured else "failing" if health.last_error is not None else "ok"
@@ -227,7 +227,7 @@ class Worker:
         return sum(len(under_way.deliveries) for under_way in self._attempts.values())
 
     async def run(self) -> None:
-        """Deliver until drained. Cancelling breaks off attempts; what they came to is found out after a restart."""
+        """Deliver until drained. Cancelling aborts the attempts; their deliveries are claimed again later."""
         try:
             while not self._finished():
                 try:
@@ -248,7 +248,7 @@ class Worker:
             self._attempts.clear()
 
     async def save(self) -> None:
-        """After `run` was cancelled: persist the outcomes of the attempts that had ended. Raises `StoreError`."""
+        """After `run` was cancelled: store the outcomes of the attempts that had ended by then. Raises `StoreError`."""
         await self._settle()
 
     def _finished(self) -> bool:
@@ -268,11 +268,11 @@ class Worker:
             await self._wait()
 
     def _is_ours(self) -> bool:
-        """Whether this daemon works the sink, without a break since what is in hand was claimed."""
+        """Whether this daemon works the sink and has done so without a break since it claimed what is in hand."""
         return self._fence != 0 and self._store.holds(self.sink.name) == self._fence
 
     def _look_whose(self) -> None:
-        """Another daemon may have worked the sink: what is ready here may be delivered there, so all is looked at anew."""
+        """Another daemon may have worked the sink and delivered what is ready here: if so, start over."""
         fence = self._store.holds(self.sink.name)
         if fence != self._fence:
             self._fence = fence
@@ -280,7 +280,7 @@ class Worker:
             self.requeue()
 
     def _slots(self) -> int:
-        """How many deliveries may be under way at the same time now."""
+        """How many deliveries may be under way at once, as things are now."""
         if self._halted or self._disabled or not self._is_ours():
             return 0
         if self._breaker.is_open:
@@ -333,7 +333,7 @@ class Worker:
         ]
 
     def _failing_since_ms(self, error: Exception) -> int:
-        """A receiver that refuses one event was there for it: what fails afterwards begins anew."""
+        """A receiver that refused one event was there to do so: a failure after that is the first of a new series."""
         since_ms = None if self._refused else self._health.failing_since_ms
         self._refused = isinstance(error, PermanentDeliveryError)
         return since_ms or self._now_ms()
@@ -438,7 +438,7 @@ class Worker:
             self._expire = None
 
     async def _persist(self) -> None:
-        """What is ready is carried meanwhile: while events are being projected a commit takes longer than many attempts."""
+        """Commit the outcomes, and make attempts meanwhile: while events are projected, a commit takes longer than many attempts."""
         outcomes, self._unsettled = self._unsettled, []
         commit = asyncio.ensure_future(self._store.settle(self.sink.name, outcomes))
         commit.add_done_callback(lambda _: self._wake.set())
@@ -466,7 +466,7 @@ class Worker:
                 self._pending.put_behind(scope)
 
     async def _bury_expired(self, error: str) -> None:
-        """While a sink is down hardly anything is tried: what is too old by now is given up all the same."""
+        """Give up what has become too old. While a sink is down hardly anything is attempted, so no attempt would find out."""
         self._pending.let_go()
         before_ms = self._ages.ago_ms(self._policy.max_age_ms)
         text = f"{error} (given up after {self._policy.max_age_s:g} s)"
@@ -477,7 +477,7 @@ class Worker:
             self.requeue()
 
     async def _bound_waits(self) -> None:
-        """No row is due later than its longest wait from now: the clock was set back since, or the policy changed."""
+        """See that no row is due later than the longest wait from now: the clock may have been set back, or the policy changed."""
         if self._bring_forward:
             latest_ms = self._now_ms() + self._policy.longest_wait_ms
             await self._store.bring_forward(self.sink.name, latest_ms=latest_ms)
@@ -486,7 +486,7 @@ class Worker:
     # -- attempts -----------------------------------------------------------------------------------------------------------
 
     async def _claim(self) -> None:
-        """Fill what is ready: from scopes whose turn it is again, and from what is new; in turns, so that neither starves."""
+        """Fill `ready` from the scopes that are due again and from what is new, in turns so that neither starves."""
         if self._slots() <= len(self._pending.ready):
             return
         ways = [self._claim_scopes, self._claim_newer]
@@ -570,7 +570,7 @@ class Worker:
     # -- waiting ------------------------------------------------------------------------------------------------------------
 
     async def _wait(self) -> None:
-        """Until something is to be done: new deliveries, the end of an attempt, the next due time, the drain."""
+        """Wait for something to do: new deliveries, the end of an attempt, the next due time, a drain."""
         if self._slots() > len(self._pending.ready) and self._pending.unfinished:
             return
         next_ms = None if self._draining or self._is_full() else self._next_ms()
@@ -579,7 +579,7 @@ class Worker:
         )
 
     def _is_full(self) -> bool:
-        """Whether only the end of an attempt lets another begin, whatever is due meanwhile."""
+        """Whether nothing can start before an attempt ends, whatever becomes due."""
         if self._breaker.is_open:
             return bool(self._attempts)
         return len(self._pending.ready) >= self._slots()
@@ -606,7 +606,7 @@ class Worker:
 def _parts(
     deliveries: list[Delivery], error: BaseException | None
 ) -> list[tuple[list[Delivery], BaseException | None]]:
-    """What came to the same. What was delivered is first: the sink does as its failures say."""
+    """Deliveries with the same result, together. Successes come first, so that the failures decide how the sink is doing."""
     if not isinstance(error, PartlyDeliveredError):
         return [(deliveries, error)]
     if len(error.errors) != len(deliveries):

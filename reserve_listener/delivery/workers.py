@@ -21,19 +21,19 @@ if TYPE_CHECKING:
     from reserve_listener.protocols.store import StoreQueue
 
 HALT_TIMEOUT_S: Final = 15.0
-"""How long attempts under way may take to end when a sink is replaced."""
+"""How long attempts under way get to end when their sink is replaced."""
 
 SAVE_TIMEOUT_S: Final = 2.0
 
 CLOSE_TIMEOUT_S: Final = 6.0
-"""How long a sink may take to give back what it holds; a file sink bounds itself at 5 s."""
+"""How long a sink gets to close; a file sink limits itself to 5 s."""
 
 log = structlog.get_logger("delivery")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SinkSpec:
-    """A sink with all that its worker needs to know. `settings`: equal for two that need not be exchanged."""
+    """A sink with all that its worker needs. `settings`: if equal, one sink need not be replaced by the other."""
 
     sink: Sink
     policy: RetryPolicy
@@ -41,7 +41,7 @@ class SinkSpec:
 
 
 class Workers:
-    """One worker and one task for each sink. A task that ends by itself makes `wait_failed` raise."""
+    """A worker and a task for each sink. If a task ends by itself, `wait_failed` raises."""
 
     def __init__(
         self, store: StoreQueue, ages: Ages | None = None, *, redact: Callable[[str], str] = str
@@ -54,7 +54,7 @@ class Workers:
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def start(self, specs: Iterable[SinkSpec], *, disabled: Collection[str] = ()) -> None:
-        """Start a worker for each; of those in `disabled` it begins nothing."""
+        """Start a worker for each sink; those in `disabled` begin nothing."""
         for spec in specs:
             name = spec.sink.name
             worker = Worker(
@@ -76,12 +76,12 @@ class Workers:
             worker.wake()
 
     def requeue(self) -> None:
-        """Deliveries that were settled are pending again."""
+        """Settled deliveries are pending again."""
         for worker, *_ in self._workers.values():
             worker.requeue()
 
     def disable_only(self, names: Collection[str]) -> None:
-        """Somebody else has said which sinks are disabled."""
+        """These sinks are disabled, and no others: another daemon may have changed it."""
         for name, (worker, *_) in self._workers.items():
             if worker.is_disabled and name not in names:
                 worker.enable()
@@ -89,23 +89,23 @@ class Workers:
                 worker.disable()
 
     def worker(self, name: str) -> Worker | None:
-        """The worker of the sink of this name."""
+        """The worker of the sink with this name."""
         return self._workers[name][0] if name in self._workers else None
 
     def all(self) -> list[Worker]:
-        """Those that run."""
+        """The running workers."""
         return [worker for worker, *_ in self._workers.values()]
 
     def meters(self) -> dict[str, DeliveryMeter]:
-        """What was counted of each sink, also of those that have been removed meanwhile."""
+        """The counters of each sink, including sinks that have been removed since."""
         return dict(self._meters)
 
     def health(self) -> dict[str, SinkHealth]:
-        """How each sink does."""
+        """How each sink is doing."""
         return {name: worker.health for name, (worker, *_) in self._workers.items()}
 
     def unchanged(self, specs: Sequence[SinkSpec]) -> set[str]:
-        """The names of those that run already just as they shall."""
+        """The names of the sinks that already run as specified."""
         return {
             spec.sink.name
             for spec in specs
@@ -119,7 +119,7 @@ class Workers:
         await asyncio.shield(self._failed)
 
     async def halt(self, *, keeping: Collection[str] = ()) -> None:
-        """End workers: attempts under way may finish, nothing new is begun. Closes their sinks."""
+        """End workers and close their sinks: attempts under way may finish, and nothing new is started."""
         leaving = [name for name in self._workers if name not in keeping]
         for name in leaving:
             self._workers[name][0].halt()
@@ -162,7 +162,7 @@ class Workers:
 
 
 async def _put_away(worker: Worker) -> None:
-    """What a worker has found out is kept, and its sink closed; neither may keep the others from it."""
+    """Store the worker's last outcomes and close its sink. Whatever fails here must not keep other workers from doing so."""
     try:
         async with asyncio.timeout(SAVE_TIMEOUT_S):
             await worker.save()
