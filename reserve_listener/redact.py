@@ -1,4 +1,4 @@
-"""What must not leave: pure functions that take credentials out of payloads and texts (design, invariant 7).
+"""What must not leave: pure functions that take credentials out of payloads and texts (ARCHITECTURE.md, invariant 7).
 
 Payloads come from anybody and are read on the event loop, so `blank_tokens` takes linear time for every input: patterns
 are possessive, each piece is looked at once a level, and levels are bounded.

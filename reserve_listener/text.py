@@ -1,4 +1,4 @@
-r"""Foreign text on its way to people and programs (design, invariant 9). A leaf: everybody may use it.
+r"""Foreign text on its way to people and programs. A leaf: everybody may use it.
 
 What must stay true: what comes out of here neither drives a terminal, nor ends a line, nor turns the direction of what
 stands beside it. Nothing is dropped: what would do so is shown as its escape, `\n`, `\x1b`, `\u202e`.

@@ -1,11 +1,11 @@
 """What changed between two configurations of a room or level. Pure.
 
-What must stay true: `apply(diff(before, told), before)` is `merge(before, told)`, whatever the two hold. Equality ignores
-the order of lists, doubled entries, ids that a permission hides, and `if_cover_child_scope`.
+What must stay true: `apply(diff(before, told), before)` equals `merge(before, told)`, whatever the two contain. Equality
+ignores the order of lists, duplicate entries, ids that a permission hides, and `if_cover_child_scope`.
 
-A configuration is the `data` of an event without what names the scope and without our own words: the three sections of
-the event page, and whatever else the platform sent. A section is the unit: one that is absent was not told, one that is
-present replaces the old.
+A configuration is an event's `data` without the keys that name the scope and without our own keys: the three sections of
+the event page, and whatever else the platform sent. A section is the unit: an absent one says nothing, a present one
+replaces the old.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ from reserve_listener.model import SECTIONS
 
 SCOPE_KEYS: Final = frozenset({"scope_id", "scope_type"})
 NOT_COMPARED: Final = "if_cover_child_scope"
-"""An instruction of the last write, not a limit; the page of the API has it, that of the event has not."""
+"""An instruction for the last write, not a limit. The API page documents it, the event page does not."""
 
 FIELDS: Final = SECTIONS
-"""In the order in which changes are told."""
+"""In the order in which changes are listed."""
 
 IDS: Final[dict[str, tuple[str, ...]]] = {
     "approvers": ("open_id", "union_id", "user_id"),
     "allow_users": ("open_id", "union_id", "user_id"),
     "allow_depts": ("department_id",),
 }
-"""The lists, and what tells their entries apart: two are the same when any of these agrees."""
+"""The lists, and the ids of their entries: two entries are the same if any of these ids agrees."""
 
 SWITCHES: Final[dict[str, tuple[str, Any]]] = {
     "approve_config": ("approval_switch", False),
     "time_config": ("time_switch", False),
     "reserve_scope_config": ("allow_all_users", True),
 }
-"""For each section the switch, and the value with which nothing else in it has an effect."""
+"""The switch of each section, and the value at which nothing else in the section has an effect."""
 
 Config = dict[str, Any]
 Change = dict[str, Any]
@@ -62,7 +62,7 @@ def config_of(data: dict[str, Any]) -> Config:
 
 
 def diff(before: Config, told: Config) -> list[Change]:
-    """What `told` changes of `before`, in a fixed order: the fields of the page, then unknown keys by name."""
+    """What `told` changes in `before`, in a fixed order: the fields of the event page, then unknown keys by name."""
     changes: list[Change] = []
     unknown: list[Change] = []
     for section, fields in FIELDS.items():
@@ -98,7 +98,7 @@ def apply(changes: list[Change], before: Config) -> Config:
 
 
 def merge(before: Config, told: Config) -> Config:
-    """The state once `told` is known: what was not told stays, and every id ever known of a person."""
+    """The state after `told`: what it does not mention stays, and so does every id ever known of a person."""
     state = dict(before)
     for name, new in told.items():
         old = before.get(name)
@@ -110,7 +110,7 @@ def merge(before: Config, told: Config) -> Config:
 
 
 def completed(before: Config, told: Config) -> Config:
-    """An answer of the API, in which a key that is absent was not told: with the keys of `before` in their place."""
+    """An API answer, with the keys that it lacks taken from `before`: in the API, an absent key says nothing."""
     return {
         section: {**before[section], **value}
         if isinstance(value, dict) and isinstance(before.get(section), dict)
@@ -120,7 +120,7 @@ def completed(before: Config, told: Config) -> Config:
 
 
 def path_of(*keys: str) -> str:
-    """`time_config.max_duration`; a key that is no plain name stands in brackets: `time_config["a.b"]`."""
+    """`time_config.max_duration`; a key that is not a plain name goes in brackets: `time_config["a.b"]`."""
     path = ""
     for key in keys:
         if _PLAIN_KEY.fullmatch(key):
@@ -154,7 +154,7 @@ def _compare(changes: list[Change], path: str, before: Any, after: Any) -> None:
 
 
 def _same_at_any_depth(one: Any, other: Any) -> bool:
-    """JSON is read deeper than Python compares."""
+    """Equality for JSON that is nested deeper than Python can compare."""
     try:
         return _same(one, other)
     except RecursionError:
@@ -173,7 +173,7 @@ def _same(one: Any, other: Any) -> bool:
 
 
 def _is_moot(section: str, key: str, old: Config, new: Config) -> bool:
-    """Whether nobody's booking is touched: the section's switch is set so, before and after."""
+    """Whether the change affects nobody's booking, since the section's switch makes it moot before and after."""
     switch, moot = SWITCHES[section]
     if key != switch and old.get(switch) is moot and new.get(switch) is moot:
         return True
@@ -186,7 +186,7 @@ def _is_moot(section: str, key: str, old: Config, new: Config) -> bool:
 
 
 class _Entry:
-    """One person or department: how it stands in the two lists."""
+    """One person or department, as it stands in each of the two lists."""
 
     __slots__ = ("after", "before", "keys")
 
@@ -196,13 +196,13 @@ class _Entry:
         self.after: list[Any] = []
 
     def take(self, other: _Entry) -> None:
-        """Both turned out to be one."""
+        """Take in another entry that turned out to be the same."""
         self.keys |= other.keys
         self.before += other.before
         self.after += other.after
 
     def merged(self, *sides: list[Any]) -> Any:
-        """All that is known of it; what was heard last stands."""
+        """Everything known of it; what was heard last wins."""
         entries = [item for side in sides for item in side]
         if not all(isinstance(item, dict) for item in entries):
             return entries[-1]
@@ -227,7 +227,7 @@ def _compare_lists(
 
 
 def _entries(before: list[Any], after: list[Any], ids: tuple[str, ...]) -> list[_Entry]:
-    """The entries of both lists, each once, in the order in which they first stand there."""
+    """The entries of both lists, each once, in the order of their first appearance."""
     by_key: dict[tuple[str, str], _Entry] = {}
     for items, side in ((before, "before"), (after, "after")):
         for item in items:
@@ -243,7 +243,7 @@ def _entries(before: list[Any], after: list[Any], ids: tuple[str, ...]) -> list[
 
 
 def _identity(item: Any, ids: tuple[str, ...]) -> list[tuple[str, str]]:
-    """By which keys an entry is known; one without an id is known by all that it is."""
+    """The keys that identify an entry; without an id, all of its content does."""
     if isinstance(item, dict):
         known = [(name, item[name]) for name in ids if isinstance(item.get(name), str) and item[name]]
         if known:
@@ -266,7 +266,7 @@ def _with_known_ids(key: str, old: Any, new: Any) -> Any:
 
 
 def _split(path: str) -> tuple[str | None, str]:
-    """The section, None for the configuration's own keys, and the key."""
+    """The section and the key; the section is None for the configuration's own keys."""
     found = _PATH.fullmatch(path)
     if found is not None:
         quoted = found["quoted"]

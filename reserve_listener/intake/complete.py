@@ -1,7 +1,7 @@
-"""An event says what changed: compared with what is known of its scope, and sealed. Pure.
+"""Compares an event with what is known of its scope, adds what changed, and seals it. Pure.
 
-What must stay true: the changes of a scope's events, applied one after the other, lead from its first configuration to the
-one that is known; a late push turns nothing back; and a body is only added to, never written anew.
+What must stay true: the changes of a scope's events, applied in turn, lead from its first configuration to the known one; a
+late push reverts nothing; and a body is only added to, never rewritten.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
     from reserve_listener.protocols import Complete
 
 END: Final = b"}}"
-"""`data` is the last attribute of a body, and never empty (`normalize`): what is said of it goes in before this."""
+"""`data` is the last attribute of a body and never empty (`normalize`), so additions to it go in before this."""
 
 REMEMBERED: Final = 256
 REMEMBERED_BYTES: Final = 4 * 1024
-"""A bulk change sets many rooms from a few configurations to one: what was compared is not compared anew for each. So many
-comparisons are kept, each of no more than this (several times the usual), which is less than 8 MiB whatever is pushed."""
+"""A bulk change moves many rooms from a few configurations to one, so results are kept rather than computed for each room: this
+many, of inputs no larger than this (several times the usual). That is less than 8 MiB, whatever is pushed."""
 
 
 class Telling(NamedTuple):
-    """In which language, and with whose names."""
+    """The language, and the directory with the names."""
 
     language: str
     directory: Directory
@@ -41,7 +41,7 @@ class _Any(msgspec.Struct, gc=False):
 
 
 class _UsualData(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    """The sections as they stand there; empty: absent."""
+    """The sections as they stand in the body; an empty one is absent."""
 
     scope_id: Raw
     scope_type: Raw
@@ -55,14 +55,14 @@ class _Usual(msgspec.Struct, gc=False):
 
 
 class Comparison(msgspec.Struct, frozen=True, gc=False):
-    """What is the same for every scope of which the same was known, and that was told the same."""
+    """The result of a comparison: the same for all scopes with the same known state and the same news."""
 
     config: str
     changes: str | None
     paths: tuple[str, ...] | None
     summary: str
     said: bytes
-    """`changes` and `summary` as a body has them, without the braces."""
+    """`changes` and `summary` as JSON members of a body, without the braces."""
 
 
 _decode_any = msgspec.json.Decoder(_Any).decode
@@ -73,12 +73,12 @@ _encode = msgspec.json.Encoder().encode
 
 
 def completing(language: str, directory: Directory | None = None) -> Complete:
-    """The function for sentences in this language, with the names of that directory: those that it has at the time."""
+    """A function that writes sentences in this language, with the names that the directory has when it is called."""
     return _Completing(Telling(language, directory or Directory()))
 
 
 class _Completing:
-    """See `protocols.Complete`. Used in one thread."""
+    """See `protocols.Complete`. For one thread only."""
 
     def __init__(self, telling: Telling) -> None:
         self._telling = telling
@@ -86,7 +86,7 @@ class _Completing:
         self._remembered = lru_cache(REMEMBERED)(self._compare_usual)
 
     def __call__(self, event: IncomingEvent, previous: Known | None) -> Completed | None:
-        """None of an event that cannot be read."""
+        """None for an event that cannot be read."""
         if event.body is None:
             return None
         created_ms, directory = event.created_ms, self._telling.directory
@@ -130,12 +130,12 @@ class _Completing:
 
 
 def is_late(created_ms: int | None, previous: Known) -> bool:
-    """Whether what is known rests on something newer."""
+    """Whether the known state comes from something newer."""
     return created_ms is not None and previous.created_ms is not None and created_ms < previous.created_ms
 
 
 def in_words(after: Config, changes: list[Change] | None, telling: Telling) -> Comparison:
-    """What a comparison came to."""
+    """The result of a comparison, in words and as JSON."""
     summary = summarise(changes, after, telling.language, telling.directory.people)
     return Comparison(
         config=_encode(after).decode(),
@@ -154,7 +154,7 @@ def seal(
     revision: int | None,
     created_ms: int | None,
 ) -> Completed:
-    """The event with what is to be said of it; `revision` is None if it was superseded."""
+    """The event with the additions; `revision` is None if it was superseded."""
     first, last = _named(event, directory), dict[str, Any]()
     if revision is None:
         last["superseded"] = True
@@ -174,7 +174,7 @@ def seal(
 
 
 def _named(event: IncomingEvent, directory: Directory) -> dict[str, Any]:
-    """What of the scope's names is known; the rest is left out."""
+    """The scope's name and path, as far as they are known."""
     named: dict[str, Any] = {}
     if (scope := event.scope) is not None:
         if (name := directory.name(scope.scope_type, scope.scope_id)) is not None:

@@ -1,9 +1,9 @@
-"""Rooms, levels and people by name, in memory: a sentence about an event looks here, and waits for nothing.
+"""The names of rooms, levels and people, in memory: sentences about events take names from here without waiting.
 
-What must stay true: nothing is guessed. A path with a level in it that is not known, or that is gone while the room is not,
-is no path. The store's thread changes it, in the order in which events are stored, and seals them with what it holds; others
-only look. Each step is one of a dictionary's own, so nobody waits for anybody. Should the commit fail, it knows what the
-platform told, and is told so again.
+What must stay true: nothing is guessed. If a level above a room is unknown, or is gone while the room is not, there is no
+path. Only the store's thread writes, in the order in which events are stored, and it seals events with the names of that
+moment; everybody else only reads. Each step is a single operation on a dict, so nobody waits for anybody. If a commit fails,
+the names are true all the same (the platform said so), and will be written again.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
     from reserve_listener.model import KnownPlace
 
 DEEPEST: Final = 32
-"""Levels above a room that are followed: the platform has up to 10, and a circle must end."""
+"""How many levels above a room are followed: the platform has at most 10, and a cycle must end."""
 
 ROOM: Final = "room"
 LEVEL: Final = "level"
 
 LONGEST_ID: Final = 200
-"""The platform's have some 40 characters."""
+"""The platform's ids have about 40 characters."""
 
 Key = tuple[str, str]
 """scope_type and scope_id."""
 
 
 class Directory:
-    """What is known by name."""
+    """All known names."""
 
     def __init__(self) -> None:
         self._places: dict[Key, KnownPlace] = {}
@@ -47,11 +47,11 @@ class Directory:
 
     @property
     def people(self) -> Mapping[str, str]:
-        """Names by open_id: the same object as long as they are the same."""
+        """Names by open_id. The object stays the same as long as the names do."""
         return self._people
 
     def take(self, places: Iterable[KnownPlace]) -> None:
-        """These are known, or known better, from now on."""
+        """Add these places, or update them."""
         for place in places:
             self._places[place.scope_type, place.scope_id] = place
             if place.top and place.parent is not None:
@@ -60,21 +60,21 @@ class Directory:
                 self._alone.add(place.scope_id)
 
     def take_people(self, names: Mapping[str, str]) -> None:
-        """The same of people."""
+        """The same for people."""
         if not names.items() <= self._people.items():
             self._people = self._people | dict(names)
 
     def forget_people(self) -> None:
-        """Nobody's name is known any more."""
+        """Forget all people's names."""
         self._people.clear()
 
     def name(self, scope_type: str, scope_id: str) -> str | None:
-        """The name of a room or level, also of one that is gone; None: not known."""
+        """The name of a room or level, even if it is gone; None if not known."""
         place = self._places.get((scope_type, scope_id))
         return None if place is None else place.name
 
     def path(self, scope_type: str, scope_id: str) -> list[str] | None:
-        """The names of the levels above, from the top, without the organisation's root; None: not all are known."""
+        """The names of the levels above, from the top, without the organisation's root; None if not all are known."""
         place = at = self._places.get((scope_type, scope_id))
         names: list[str] = []
         while place is not None and at is not None and len(names) < DEEPEST:
@@ -87,17 +87,17 @@ class Directory:
         return None
 
     def _is_root(self, level: str | None) -> bool:
-        """Either a level has been said to be right below it, or it alone is in nothing: two such are just levels."""
+        """Whether this is the root: some level is known to be right below it, or it is the only level without a parent."""
         return level in self._roots or (level in self._alone and len(self._alone) == 1)
 
     def is_gone(self, scope_type: str, scope_id: str) -> bool:
-        """Whether it is known that there is no such room or level any more."""
+        """Whether the room or level is known to be gone."""
         place = self._places.get((scope_type, scope_id))
         return place is not None and place.gone_ms is not None
 
 
 def called(places: Iterable[KnownPlace], text: str) -> tuple[list[KnownPlace], list[KnownPlace]]:
-    """Rooms and levels with this name, whatever the case, and those whose names begin so. What is gone only if nothing else is."""
+    """Rooms and levels with this name, in any case, and those whose names begin with it. Gone ones only if there are no others."""
     text = text.strip().casefold()
     named = [(place, place.name.casefold()) for place in places if place.name is not None]
     exactly = [place for place, name in named if name == text]
@@ -117,7 +117,7 @@ def along(
 
 
 def shown(name: object) -> str | None:
-    """A name as it is kept and shown; None: the platform told none."""
+    """A name as it is stored and shown; None if the platform gave none."""
     return visible(name.strip(), LONGEST_NAME) or None if isinstance(name, str) else None
 
 

@@ -18,7 +18,7 @@ AT_ONCE: Final = 100
 
 
 class Doubts:
-    """`wait_s`: how long after a push its scope is left alone. `due_s` is on the monotonic `clock`."""
+    """`wait_s`: how long to leave a scope alone after a push. `due_s` is on the monotonic `clock`."""
 
     def __init__(
         self, store: StoreReadings, *, app_id: str, wait_s: float, clock: Callable[[], float]
@@ -28,19 +28,19 @@ class Doubts:
         self._wait_s = wait_s
         self._clock = clock
         self.due_s: float | None = None
-        """When to `take` them; None: there are none."""
+        """When to `take` the scopes; None if there are none."""
 
     def add(self) -> None:
-        """There is another."""
+        """There is another scope."""
         if self.due_s is None:
             self.due_s = self._clock() + self._wait_s
 
     def put_off(self) -> None:
-        """Those that were taken last have not been read yet."""
+        """The scopes taken last have not been read yet."""
         self.due_s = self._clock() + self._wait_s
 
     async def take(self) -> list[Target]:
-        """The first of them. There may be more: then they are due soon."""
+        """The first scopes. If there may be more, they are due soon."""
         found = await self._store.in_doubt(self._app_id, limit=AT_ONCE)
         self.due_s = None
         if len(found) == AT_ONCE:

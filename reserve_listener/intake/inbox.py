@@ -1,7 +1,7 @@
-"""On the way in: the pushes of one turn of the loop become one batch, which the store makes durable in one small write.
+"""The way in: the pushes of one turn of the loop become one batch, which the store makes durable in one small write.
 
-What must stay true: a push is told that it is stored only after that; what waits is bounded in events and bytes; and nothing
-is taken while the store cannot be projected into, nor more than it can catch up with.
+What must stay true: a push is reported as stored only after that write; what waits is bounded in events and bytes; and
+nothing is accepted while projecting into the store fails, nor more than it can catch up with.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 WAITING_EVENTS: Final = 50_000
 WAITING_BYTES: Final = 128 * 1024 * 1024
-"""What may wait for the commit; beyond either bound a push is answered 500 at once."""
+"""How much may wait for the commit; beyond either bound a push is answered 500 at once."""
 
 AT_ONCE: Final = 64
-"""Pushes that are handed on together while more are coming: while they are written the loop reads the next."""
+"""How many pushes are handed on together while more are coming: the loop reads the next ones during the write."""
 
 BATCH_EVENTS: Final = 512
 BATCH_BYTES: Final = 4 * 1024 * 1024
-"""A batch is no larger, but for one large push: what waited for room comes in portions."""
+"""The largest batch, unless a single push is larger: what waited for room goes on in portions."""
 
 
 class _Push(NamedTuple):
@@ -42,7 +42,7 @@ class _Push(NamedTuple):
 
 
 class Inbox:
-    """Used on the loop."""
+    """Collects pushes into batches. For the loop only."""
 
     def __init__(self, store: StoreIntake, projector: Projector, meter: IntakeMeter) -> None:
         self._store = store
@@ -56,7 +56,7 @@ class Inbox:
         projector.on_failed = self._refuse
 
     def put(self, event: IncomingEvent, done: Callable[[Verdict | StoreError], None]) -> None:
-        """Make a push durable; `done` is told on the loop: STORED or UNREADABLE, OVERLOADED, or why it could not be."""
+        """Make a push durable. `done` is called on the loop with STORED, UNREADABLE or OVERLOADED, or with the error."""
         push = _Push(event, done, len(event.raw) + len(event.body or b""))
         if self._waiting_events >= WAITING_EVENTS or self._waiting_bytes + push.size > WAITING_BYTES:
             done(Verdict.OVERLOADED)
@@ -95,7 +95,7 @@ class Inbox:
         return some, size
 
     def _refuse(self, problem: str) -> None:
-        """Nothing can be projected: what is not durable yet is not taken."""
+        """Projecting fails: refuse the pushes that are not durable yet."""
         refused, self._coming = self._coming, deque()
         for push in refused:
             self._waiting_events -= 1

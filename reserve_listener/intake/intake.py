@@ -1,8 +1,8 @@
 """The line between the platform and the store: a push is answered with success only after its commit.
 
-What must stay true (design, invariants 1 and 2): a verdict that is `committed` means that the event, or the whole
-unreadable payload, is on stable storage. Every push gets a verdict within `COMMIT_TIMEOUT_S`, whatever the store does,
-since the platform counts a push without an answer for 3 s as failed and pushes again.
+What must stay true (ARCHITECTURE.md, invariants 1 and 2): a `committed` verdict means that the event, or the whole unreadable
+payload, is on stable storage. Every push gets a verdict within `COMMIT_TIMEOUT_S`, whatever the store does: after 3 s without
+an answer the platform counts a push as failed and repeats it.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ if TYPE_CHECKING:
     from reserve_listener.protocols.store import StoreIntake
 
 COMMIT_TIMEOUT_S: Final = 2.5
-"""A commit that takes longer is answered 500. Should it land after all, dedupe covers the next push."""
+"""If a commit takes longer, the answer is 500. Should it succeed later, deduplication takes care of the next push."""
 
 REFUSALS_EVERY_S: Final = 1.0
 
 TYPES_REMEMBERED: Final = 1_000
-"""Foreign event types logged once each, one a second, up to this many."""
+"""Foreign event types that are logged: each once, one a second, up to this many."""
 
 TYPE_CHARS: Final = 200
-"""What is remembered and shown of a type."""
+"""How much of a type is remembered and shown."""
 
 log = structlog.get_logger("intake")
 
@@ -48,8 +48,8 @@ log = structlog.get_logger("intake")
 class Intake:
     """Takes payloads, answers with verdicts.
 
-    `knows` says whether a handler is registered for a type; `tokens` are the configured ones, blanked wherever they stand;
-    `on_stored` hears of each new event once it is in the store.
+    `knows` says whether a handler is registered for a type. `tokens` are the configured ones, which are blanked wherever they
+    stand. `on_stored` is told of each new event once it is in the store.
     """
 
     def __init__(
@@ -71,24 +71,24 @@ class Intake:
         self._foreign_types: set[str] = set()
         self._open = True
         self._late: dict[int, IncomingEvent] = {}
-        """Committed after they were answered 500, and counted then."""
+        """Events committed after their answer of 500, which has been counted already."""
         self.counts: Counter[Verdict] = Counter()
-        """Each push once: what is not taken and other types when they are answered, the rest when it is projected."""
+        """Each push once: refused ones and other types at the answer, the rest at projection."""
         self.meter = IntakeMeter()
         self._deadlines = _Deadlines(COMMIT_TIMEOUT_S, self._timed_out)
         self._projector = Projector(store, on_projected=self._projected)
         self._inbox = Inbox(store, self._projector, self.meter)
 
     async def start(self) -> None:
-        """Project what an earlier life has left, before the first push. Raises `StoreError`."""
+        """Project what an earlier run left behind, before the first push. Raises `StoreError`."""
         await self._projector.start()
 
     async def ended(self) -> None:
-        """Raises why what is behind the answer ended by itself."""
+        """Raises the error with which the projector ended by itself."""
         await self._projector.ended()
 
     async def flush(self) -> None:
-        """What is answered by now is in the store when this returns. Raises `StoreError`."""
+        """When this returns, everything answered before is in the store. Raises `StoreError`."""
         await self._projector.flush()
 
     def accept(self, raw: bytes, answer: Callable[[Verdict], None]) -> None:
@@ -108,12 +108,12 @@ class Intake:
         self._inbox.put(event, partial(self._conclude, waiting, event))
 
     async def close(self) -> None:
-        """Refuse what comes from now on and wait for the verdicts that are still out."""
+        """Refuse new pushes, and wait for the verdicts that are still to come."""
         self._open = False
         await self._deadlines.close()
 
     async def project_rest(self) -> None:
-        """After `close`: what is answered goes into the store. Bounded in time; does not raise."""
+        """After `close`: move what was answered into the store. Bounded in time; does not raise."""
         await self._projector.close()
 
     def _read(self, raw: bytes) -> IncomingEvent | None:
@@ -227,7 +227,7 @@ class Intake:
 
 
 class _Refusals:
-    """Lines about pushes that are not taken, and one when pushes are taken again."""
+    """Log lines about refused pushes, and one when pushes are accepted again."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         # A full disk refuses thousands of pushes a second; a line for each would fill the next disk.
@@ -235,12 +235,12 @@ class _Refusals:
         self._refused = 0
 
     def tell(self, write: Callable[..., None], event: str, *, counted: bool = True, **facts: object) -> bool:
-        """One push that was not taken; whether a line was written."""
+        """A push was refused. Returns whether a line was written."""
         self._refused += counted
         return self._throttle.tell(event, write, event, **facts)
 
     def over(self) -> None:
-        """A push was taken."""
+        """A push was accepted."""
         # Near its bound the store takes and refuses in turns, hundreds of times a second.
         if self._refused and self._throttle.tell(
             "over", log.info, "event.taken_again", not_taken=self._refused
@@ -249,7 +249,7 @@ class _Refusals:
 
 
 class _Waiting:
-    """A push that waits for its commit."""
+    """A push waiting for its commit."""
 
     __slots__ = ("_answer", "came_s")
 
@@ -259,11 +259,11 @@ class _Waiting:
 
     @property
     def told(self) -> bool:
-        """Whether it waits no more."""
+        """Whether it has its verdict."""
         return self._answer is None
 
     def tell(self, verdict: Verdict) -> bool:
-        """The verdict, once; whether it was the first."""
+        """Give the verdict, unless there was one before. Returns whether this was the first."""
         answer, self._answer = self._answer, None
         if answer is None:
             return False
@@ -271,7 +271,7 @@ class _Waiting:
         return True
 
     def ended(self) -> asyncio.Future[None]:
-        """Resolved once it has its verdict, which it has not yet."""
+        """A future that is resolved with the verdict, which must not have been given yet."""
         ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         answer = self._answer
 
@@ -285,7 +285,7 @@ class _Waiting:
 
 
 class _Deadlines:
-    """One timer for all pushes that wait: they come due in the order in which they came."""
+    """One timer for all waiting pushes, since they come due in the order of their arrival."""
 
     def __init__(self, timeout_s: float, timed_out: Callable[[], None]) -> None:
         self.timeout_s = timeout_s
@@ -294,7 +294,7 @@ class _Deadlines:
         self._timer: asyncio.TimerHandle | None = None
 
     def watch(self, answer: Callable[[Verdict], None], came_s: float) -> _Waiting:
-        """A push that came then (monotonic), whose verdict is FAILED if there is none in time."""
+        """Watch a push that came at `came_s` (monotonic): without a verdict in time, it is FAILED."""
         queue = self._queue
         while queue and queue[0].told:  # kept short: what has its verdict is nobody's memory
             queue.popleft()
@@ -305,7 +305,7 @@ class _Deadlines:
         return waiting
 
     async def close(self) -> None:
-        """Wait for what is still out, for at most the timeout; what still waits then is told that it failed."""
+        """Wait at most the timeout for the open verdicts; then the rest is FAILED."""
         if self._timer is not None:
             self._timer.cancel()
         if left := [waiting.ended() for waiting in self._queue if not waiting.told]:

@@ -1,4 +1,4 @@
-"""What there is to read: all levels and rooms, and any others that are known.
+"""What there is to read: the levels and rooms that the platform lists, and any others that are known.
 
 What must stay true: known scopes never wait for unknown ones.
 """
@@ -23,7 +23,7 @@ KINDS: Final[tuple[ScopeType, ...]] = ("room", "level")
 
 
 class Inventory:
-    """Of one app."""
+    """One app's."""
 
     def __init__(self, store: StoreReadings, survey: Survey, directory: Directory, *, app_id: str) -> None:
         self._store = store
@@ -32,9 +32,9 @@ class Inventory:
         self._app_id = app_id
 
     async def places(self, *, no_older_s: float) -> tuple[list[Target], ApiError | None]:
-        """All there are (see `Survey.look`); or those that were there lately, and why it is only those.
+        """All there are (see `Survey.look`), or those of the last look together with the error.
 
-        Raises `ApiError` when nothing is known that could be read meanwhile.
+        Raises `ApiError` if nothing is known that could be read meanwhile.
         """
         try:
             return await self._survey.look(no_older_s=no_older_s), None
@@ -45,12 +45,12 @@ class Inventory:
             return known, error
 
     async def left(self, places: Sequence[Target], number: int | None = None) -> tuple[list[Target], int]:
-        """What a pass has still to read: see `jobs.whole`."""
+        """What a pass still has to read: see `jobs.whole`."""
         asked = await self._store.asked(self._app_id)
         return whole(places, asked, self._directory.is_gone, number)
 
     async def targets(self, scope_ids: Sequence[str]) -> list[Target]:
-        """What these ids stand for. Raises `NotFoundError`."""
+        """The scopes that these ids stand for. Raises `NotFoundError`."""
         known = {
             (one.scope_type, one.scope_id) for one in await self._store.asked(self._app_id)
         } | self._directory.places.keys()

@@ -1,4 +1,4 @@
-"""What a reconciler has to read, and in which order: a pass over all there is, or what somebody asked for. No I/O.
+"""What a reconciler has to read, and in which order: a pass over everything, or what somebody asked for. No I/O.
 
 What must stay true: scopes read longest ago come first; a restart skips scopes that the pass has finished; and a failure that
 affects every scope counts against none.
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from reserve_listener.model import Asked, HistoryEntry
 
 TRIES: Final = 3
-"""At one scope in a job, if it is the scope that is wrong. What passes by itself is waited out before each."""
+"""How often a job tries a scope that is itself at fault. Failures that pass by themselves are waited out and do not count."""
 
 BEHIND: Final = 3
-"""So many others are read before a scope that could not be read comes again: by their answers one knows whose fault it was."""
+"""How many others are read before a scope that failed comes again: their answers show whether the scope was at fault."""
 
 DIFFERENCES_KEPT: Final = 10_000
-"""For whoever waits for the job, some 10 MiB; beyond that they are only counted. All are in the history."""
+"""How many are kept for whoever waits for the job, some 10 MiB; further ones are only counted. The history has them all."""
 
 RESUME: Final = "resume"
 REQUEST: Final = "request"
@@ -33,14 +33,14 @@ DOUBT: Final = "doubt"
 
 
 class Target(NamedTuple):
-    """A scope to be read."""
+    """A scope to read."""
 
     scope_type: ScopeType
     scope_id: str
 
 
 class Job:
-    """Scopes to be read, and what came of that. A pass has a number; a job without one is for a person, or for a doubt."""
+    """Scopes to read, and the results. A pass has a number; a job without one is for a person or a doubt."""
 
     def __init__(self, why: str, *, now_ms: int, dry_run: bool = False) -> None:
         self.id = secrets.token_hex(8)
@@ -50,64 +50,64 @@ class Job:
         self.started_ms = now_ms
         self.ended_ms: int | None = None
         self.is_begun = False
-        """Whether it is known what is to be read."""
+        """Whether it is known what to read."""
         self.problem: str | None = None
-        """Why it goes no further at the moment; if it has ended: why no further at all."""
+        """Why it makes no progress at the moment; once it has ended, why it got no further."""
         self.hint: str | None = None
         self.is_stuck = False
-        """Whether a person has to do something first."""
+        """Whether it waits for a person to act."""
         self.not_before_s = 0.0
-        """It is left alone until then, on the monotonic clock."""
+        """When it may go on, on the monotonic clock."""
         self.total = 0
         self.left: deque[Target] = deque()
         self.unlisted: tuple[str, str | None] | None = None
-        """Why only what is known already is read, not all there is; and what to do."""
+        """Why it reads only the known scopes rather than all there are, and what to do about it."""
         self.is_listed_again = False
-        """Whether it was tried once more, when all that is known was read."""
+        """Whether listing was tried again, after all known scopes had been read."""
         self.found: list[HistoryEntry] = []
-        """The differences, or the first of them; before them those that the pass before it found while somebody waited for this."""
+        """The differences, or the first of them. Those that the pass before found, while somebody waited for this one, come first."""
         self.differences = 0
         self.before = 0
-        """Differences that the pass before it found while somebody waited for this one."""
+        """How many differences the pass before found while somebody waited for this one."""
         self.earlier = 0
-        """Differences that this pass found in an earlier life of the daemon."""
+        """How many differences this pass found in an earlier run of the daemon."""
         self.is_awaited = False
-        """Whether a person waits for this pass."""
+        """Whether a person is waiting for this pass."""
         self.heir: Job | None = None
-        """The pass after it, if a person waits for that already."""
+        """The pass after it, if a person is already waiting for that one."""
         self.gone = 0
         self.failed = 0
-        """Scopes that could not be read."""
+        """How many scopes could not be read."""
         self.unread: tuple[str, str | None] | None = None
-        """What could not be read last, and what to do."""
+        """The latest scope that could not be read, and what to do about it."""
         self._failures: dict[Target, tuple[int, int]] = {}
         self._outdated: Counter[Target] = Counter()
 
     @property
     def is_pass(self) -> bool:
-        """Whether it is one over all there is that the store knows of."""
+        """Whether it is a pass: over everything, and recorded in the store."""
         return self.number > 0
 
     @property
     def done(self) -> int:
-        """Scopes that it is done with."""
+        """How many scopes it has finished with."""
         return self.total - len(self.left)
 
     def begin(self, targets: Collection[Target], total: int) -> None:
-        """These are to be read; `total` also counts those that an earlier life has read."""
+        """Set what to read; `total` includes what an earlier run of the daemon has read."""
         self.left = deque(targets)
         self.total = total
         self.is_begun = True
 
     def has_failed(self, answers: int) -> bool:
-        """Whether the first one has failed before, and nobody was answered since (see `put_back`)."""
+        """Whether the first scope has failed before and nothing was answered since (see `put_back`)."""
         return self._failures.get(self.left[0], (0, -1))[1] == answers
 
     def put_back(self, answers: int, *, about_it: bool) -> bool:
-        """The first one could not be read, and comes again after some others; False: it is what is wrong, and stays the first.
+        """The first scope could not be read, so put it back behind some others. False if it is at fault itself: then it stays first.
 
-        That counts only if others were answered since it failed last (`answers`: how many there ever were), or, when there are
-        no others, if the failure is rather `about_it` than about everything.
+        A failure counts only if others were answered since its last one (`answers`: how many there were so far), or, if there
+        are no others, if it seems to be `about_it` rather than about everything.
         """
         target = self.left[0]
         failures, answers_before = self._failures.get(target, (0, -1))
@@ -121,7 +121,7 @@ class Job:
         return True
 
     def again(self) -> bool:
-        """The first one comes once more, after all others; False: it did often enough, and stays the first."""
+        """Put the first scope behind all others. False if it had its turns: then it stays first."""
         target = self.left[0]
         self._outdated[target] += 1
         if self._outdated[target] >= TRIES:
@@ -131,11 +131,11 @@ class Job:
 
     @property
     def comes_round(self) -> bool:
-        """Whether the next one has just had its turn, and so have all that are left: each was outdated as often."""
+        """Whether a round is complete: all scopes that are left have been outdated equally often."""
         return self._outdated[self.left[0]] >= self._outdated[self.left[-1]]
 
     def take(self, entry: HistoryEntry, *, own: bool = True) -> None:
-        """A difference; one that is not its `own` was found by the pass before it."""
+        """Record a difference; one that is not its `own` was found by the pass before."""
         self.differences += own
         self.before += not own
         if len(self.found) < DIFFERENCES_KEPT:
@@ -144,15 +144,15 @@ class Job:
             self.heir.take(entry, own=False)
 
     def wait(self, problem: str, hint: str | None, *, until_s: float) -> None:
-        """It goes no further now."""
+        """It cannot go on before `until_s`."""
         self.problem, self.hint, self.not_before_s = problem, hint, until_s
 
     def go_on(self) -> None:
-        """It does again."""
+        """It can go on."""
         self.problem, self.hint, self.is_stuck, self.not_before_s = None, None, False, 0.0
 
     def end(self, now_ms: int) -> None:
-        """Nothing more comes of it."""
+        """It has ended."""
         self.ended_ms = now_ms
 
 
@@ -162,9 +162,9 @@ def whole(
     is_gone: Callable[[str, str], bool],
     number: int | None = None,
 ) -> tuple[list[Target], int]:
-    """What the pass with this number (None: a new one) has still to read, the one looked at longest ago first; and how many it has in all.
+    """What the pass with this number (None: a new one) still has to read, longest ago first, and how many scopes it has in all.
 
-    All that there are, and all that are known, which may be hidden from the list of those; but what is gone is left alone.
+    Those are all listed scopes and all known ones, since lists may hide some; but not those that are gone.
     """
     looked = {
         Target(kind, one.scope_id): one
@@ -182,7 +182,7 @@ def whole(
 
 
 def kind_of(scope_type: str) -> ScopeType | None:
-    """The type as the API knows it; None: it knows no such type."""
+    """The type in the words of the API; None if the API has no such type."""
     if scope_type == ROOM:
         return "room"
     return "level" if scope_type == LEVEL else None

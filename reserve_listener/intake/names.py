@@ -1,4 +1,4 @@
-"""Asks the platform's API for the names of rooms, levels and people: all of them daily, and single ones when an unknown id turns up.
+"""Asks the platform's API for names of rooms, levels and people: for all once a day, and for single ones when a new id turns up.
 
 What must stay true: neither a push nor a delivery waits for a name, and no failure here affects anything else.
 """
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 PEOPLE: Final = "people"
 
 DAY_S: Final = 86_400.0
-"""How old names may be."""
+"""How old names may get before all are asked for again."""
 MEANWHILE: Final = "events are still delivered, with the names known so far; the daemon tries again"
-"""What still works when names cannot be asked for."""
+"""What still works while names cannot be asked for."""
 
 PEOPLE_CHUNK: Final = 50
 CONFIGS_CHUNK: Final = 500
@@ -48,9 +48,9 @@ log = structlog.get_logger("names")
 
 
 class Names:
-    """Keeps the store's names, and with them the directory, up to date. `run` as a task; see `heard` and `told`.
+    """Keeps the names in the store, and so the directory, up to date. Start `run` as a task, and call `heard` and `told`.
 
-    `places`, `people`: whose names are asked for. `survey`: another may look with it, too.
+    `places`, `people`: whose names to ask for. `survey` may be shared with others.
     """
 
     def __init__(
@@ -82,14 +82,14 @@ class Names:
         self._strangers: Wanted[str] = Wanted(clock)
 
     def heard(self, event: IncomingEvent) -> None:
-        """An event is stored: whoever in it has no name yet is asked for. Does not block."""
+        """An event has been stored: ask for the names in it that are not known. Does not block."""
         if self._asks_places and event.scope is not None:
             self._want(event.scope.scope_type, event.scope.scope_id)
         if self._asks_people and event.body is not None:
             self._introduce(event.body)
 
     def told(self, reading: Reading) -> None:
-        """The same of limits that were asked for: the baseline is no event. Does not block."""
+        """The same for limits that were read from the API: a baseline is not an event. Does not block."""
         if self._asks_places:
             self._want(reading.scope_type, reading.scope_id)
         if self._asks_people:
@@ -100,7 +100,7 @@ class Names:
             self._strangers.add(open_id)
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Work until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             if self._asks_places:
                 tasks.create_task(self._daily(PLACES, self._survey.look), name="names-places")
@@ -171,7 +171,7 @@ class Names:
                     self._strangers.again(stranger)
 
     async def _ask_for(self, open_ids: Sequence[str]) -> int:
-        """How many of them have a name."""
+        """Ask for these names and store them. Returns how many people have one."""
         told = await self._api.people(open_ids)
         names = {open_id: name for open_id in open_ids if (name := shown(told.get(open_id)))}
         if names:
@@ -190,7 +190,7 @@ class Names:
             await look()
 
     async def _due_s(self, what: str) -> float:
-        """How long they are still good for. A time that lies ahead was written while the clock was wrong."""
+        """How long the names are still good for. A time in the future was written while the clock was wrong, and does not count."""
         try:
             last_ms = await self._store.last_look(self._app_id, what)
         except StoreError:
@@ -199,7 +199,7 @@ class Names:
         return DAY_S - age_s if 0 <= age_s < DAY_S else 0
 
     async def _attempt(self, what: str, work: Callable[[], Awaitable[object]]) -> float:
-        """Do it; what goes wrong is told, and how long to wait then is returned: 0 when it is done."""
+        """Do the work, and log what goes wrong. Returns how long to wait before the next attempt; 0 if it succeeded."""
         try:
             await work()
         except Exception as error:  # noqa: BLE001  # whatever it is, the events go on without names

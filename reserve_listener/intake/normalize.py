@@ -1,8 +1,9 @@
 """From the platform's bytes to the event that sinks receive. Pure.
 
-What must stay true: nothing the platform sends is lost or changed in meaning. A value of a documented kind becomes a
-plain one (switches booleans, hours integers); anything else stays as it came and is named in `data.warnings`; unknown
-keys stay where they stood. The verification token is blanked before (`redact.blank_tokens`): what comes here may be kept. The rules are those of the event's page (vc.reserve_config.updated_v1, fields and ranges).
+What must stay true: nothing the platform sends is lost or changes its meaning. A value of a documented kind becomes a plain one
+(switches become booleans, hours integers); anything else stays as it came and is named in `data.warnings`; unknown keys stay
+where they are. The verification token has been blanked before (`redact.blank_tokens`), so all of this may be stored. The fields
+and ranges are those of the event page (vc.reserve_config.updated_v1).
 """
 
 from __future__ import annotations
@@ -38,16 +39,16 @@ OUR_KEYS: Final = (
     "origin",
     "warnings",
 )
-"""Keys of `data` that are ours: should the platform ever send one, its value moves into the warnings."""
+"""Our own keys in `data`. Should the platform ever send one of them, its value moves into the warnings."""
 
 REMEMBERED_CHARS: Final = 200
-"""A source with longer ids is made anew each time: a sender of ids of megabytes must not fill the memory."""
+"""A `source` with longer ids is not cached: a sender of megabyte-long ids must not fill the memory."""
 
 _MICROSECONDS_FROM: Final = 10**14
-"""`create_time` from here on counts microseconds: as milliseconds it would be the year 5138."""
+"""From here on `create_time` is taken for microseconds: as milliseconds this would be the year 5138."""
 
 OLDEST_MS: Final = 1_420_070_400_000
-"""2015: an older `create_time` is not the platform's, which is younger than that, but a clock's or a counter's."""
+"""2015. The platform is younger than that, so an older `create_time` comes from a wrong clock or a counter."""
 
 _DIGITS: Final = re.compile(r"-?\d{1,18}", re.ASCII)
 
@@ -63,7 +64,7 @@ class Unreadable(ValueError):  # noqa: N818  # it is a finding about the payload
 
 
 def parse(raw: bytes) -> dict[str, Any]:
-    """The payload as a JSON object; `Unreadable` says why it is none."""
+    """The payload as a JSON object. Raises `Unreadable` with the reason if it is not one."""
     if not raw.strip():
         raise Unreadable("the payload is empty")
     try:
@@ -78,7 +79,7 @@ def parse(raw: bytes) -> dict[str, Any]:
 
 
 def _decode_any(raw: bytes) -> Any:
-    """JSON, also such as msgspec refuses: half a surrogate pair stays as its escape, a number beyond a float as its text."""
+    """JSON, including what msgspec refuses: half a surrogate pair stays as its escape, a number too large for a float as its text."""
     try:
         return _decode(raw)
     except msgspec.DecodeError:
@@ -107,9 +108,9 @@ def _refuse(text: str) -> None:
 
 
 def event_type_of(envelope: dict[str, Any]) -> str | None:
-    """The key under which the SDK would look for a handler ("p2.vc.…"), None when the payload names no type.
+    """The key under which the SDK would look for a handler ("p2.vc.…"); None if the payload names no type.
 
-    `p2` is an envelope with a schema, `p1` the older form with a `uuid` (lark_oapi/event/dispatcher_handler.py).
+    `p2` stands for an envelope with a schema, `p1` for the older form with a `uuid` (lark_oapi/event/dispatcher_handler.py).
     """
     header = envelope.get("header")
     if isinstance(header, dict) and isinstance(header.get("event_type"), str):
@@ -121,7 +122,7 @@ def event_type_of(envelope: dict[str, Any]) -> str | None:
 
 
 def incoming(raw: bytes, envelope: dict[str, Any], *, received_ms: int) -> IncomingEvent:
-    """The event for the store; an envelope that cannot be normalised comes back as an unreadable one."""
+    """The event for the store. An envelope that cannot be normalised becomes an unreadable event."""
     try:
         return _readable(raw, envelope, received_ms=received_ms)
     except Unreadable as problem:
@@ -133,7 +134,7 @@ def incoming(raw: bytes, envelope: dict[str, Any], *, received_ms: int) -> Incom
 def unreadable(
     raw: bytes, problem: str, *, received_ms: int, envelope: dict[str, Any] | None = None
 ) -> IncomingEvent:
-    """A payload kept whole under the hash of its bytes."""
+    """An unreadable event: the whole payload, under the hash of its bytes."""
     header = envelope.get("header") if envelope is not None else None
     tenant_key = header.get("tenant_key") if isinstance(header, dict) else None
     return IncomingEvent(
@@ -186,7 +187,7 @@ def _readable(raw: bytes, envelope: dict[str, Any], *, received_ms: int) -> Inco
 
 
 def normalize(event: dict[str, Any], warn: Warn) -> dict[str, Any]:
-    """The `event` object of the page as the `data` of ours. `warn(path, value, problem)` hears what stayed as it came."""
+    """The `event` object of the event page as our `data`. `warn(path, value, problem)` is called for what stays as it came."""
     data = _object(event, "", warn, _EVENT)
     for key in OUR_KEYS:
         if key in data:
@@ -195,7 +196,7 @@ def normalize(event: dict[str, Any], warn: Warn) -> dict[str, Any]:
 
 
 def source(app_id: str, tenant_key: str) -> str:
-    """The CloudEvents attribute."""
+    """The CloudEvents attribute `source`."""
     if len(app_id) + len(tenant_key) > REMEMBERED_CHARS:
         return _source.__wrapped__(app_id, tenant_key)
     return _source(app_id, tenant_key)
@@ -210,7 +211,7 @@ def _source(app_id: str, tenant_key: str) -> str:
 
 
 def identifier(value: Any) -> str | None:
-    """An event's id as a text; None when it has none."""
+    """An event's id as text; None if it has none."""
     if isinstance(value, str) and value:
         return value
     if isinstance(value, int) and not isinstance(value, bool):
@@ -227,7 +228,7 @@ def _header_text(header: dict[str, Any], key: str, warn: Warn) -> str:
 
 
 def create_time(value: Any, warn: Warn) -> int | None:
-    """Milliseconds since the epoch, from a text or a number of milli- or microseconds; None when it is neither."""
+    """Milliseconds since the epoch, from text or a number in milli- or microseconds; None if it is neither."""
     number = _whole_number(value)
     if number is not None and number >= _MICROSECONDS_FROM:
         number //= 1000
@@ -276,7 +277,7 @@ def _integer(low: int, high: int) -> Reader:
 
 
 def _seconds_of_day(value: Any, path: str, warn: Warn) -> Any:
-    """The page says text, the SDK's annotations say integer: both are taken."""
+    """The event page says text, the SDK's annotations say integer: both are accepted."""
     low, high = SECONDS_OF_DAY
     number = _whole_number(value)
     if number is not None and low <= number <= high:
@@ -300,7 +301,7 @@ def _list_of(read: Reader) -> Reader:
 
 
 def _person(value: Any, path: str, warn: Warn) -> Any:
-    """`{"user_id": {"union_id", "user_id", "open_id"}}` without its wrapper; ids not permitted to us are left out."""
+    """`{"user_id": {"union_id", "user_id", "open_id"}}` without its wrapper. Ids that the app may not see are left out."""
     ids = value.get("user_id") if isinstance(value, dict) else None
     if not isinstance(ids, dict):
         return _kept(value, path, warn, "not an object with a user's IDs")
@@ -331,7 +332,7 @@ def _section(fields: dict[str, Reader]) -> Reader:
 
 
 def _object(value: dict[str, Any], prefix: str, warn: Warn, fields: dict[str, Reader]) -> dict[str, Any]:
-    """The documented keys in the page's order, which the platform's JSON need not have, then the others as they came."""
+    """The documented keys in the order of the event page, whatever the platform's order, then the others as they came."""
     known = {key: read(value[key], prefix + key, warn) for key, read in fields.items() if key in value}
     return known | {key: item for key, item in value.items() if key not in fields}
 

@@ -4,8 +4,8 @@ What must stay true: every batch is projected exactly once, in the order of arri
 projecting fails, `problem` says so and no push is accepted.
 
 With an idle listener a push is projected at once. Under load many are projected together, since one large transaction costs
-a fraction of many small ones. Of a burst, a change of thousands of rooms at once, the answers come first: the platform waits for
-those, and while they are on their way projecting would take half of the time.
+a fraction of many small ones. In a burst (thousands of rooms changed at once) the answers go first: the platform waits for them,
+and projecting meanwhile would take half of the time.
 """
 
 from __future__ import annotations
@@ -27,29 +27,29 @@ if TYPE_CHECKING:
 
 AT_ONCE: Final = 2_048
 PACE_S: Final = 0.15
-"""Under load there is a projection for so many events, or after that time: what comes first."""
+"""Under load events are projected once there are this many, or after this time."""
 
 BEHIND_EVENTS: Final = 8_192
 BEHIND_BYTES: Final = 64 * 1024 * 1024
-"""What may be received and not projected. Beyond either, pushes wait for room, and are answered 500 when it takes too long."""
+"""How much may be received but not yet projected. Beyond either bound pushes wait for room; if that takes too long the answer is 500."""
 
 BURST_EVENTS: Final = 256
-"""So many within `PACE_S` are a burst."""
+"""This many within `PACE_S` make a burst."""
 HOLD_S: Final = 0.75
-"""How long the events of a burst wait for its end. One that goes on is projected while it does."""
+"""How long the events of a burst wait for its end. If it lasts longer, it is projected while it lasts."""
 LULL_S: Final = 0.02
-"""No push for so long is its end."""
+"""A burst has ended if no push comes for this long."""
 HELD_EVENTS: Final = 12_288
 HELD_BYTES: Final = BEHIND_BYTES // 2
-"""What waits so at the most. It is more than what may be behind while projecting goes on: pushes do not wait for room yet."""
+"""How much may wait for the end of a burst: more events than may be behind otherwise, so that pushes need not wait for room."""
 
 RETRY_S: Final = 1.0
-"""How often a store that failed is tried without a push."""
+"""How often to try a store that has failed, without a push."""
 BREATH_S: Final = 0.1
-"""And how often with pushes, which wait for that."""
+"""The same with pushes, which wait for the result."""
 
 CLOSE_TIMEOUT_S: Final = 5.0
-"""For the last projection. What it does not come to is in the inbox, and is projected at the next start."""
+"""For the last projection. What it does not get to stays in the inbox and is projected at the next start."""
 
 log = structlog.get_logger("store")
 
@@ -61,9 +61,9 @@ class _Batch(NamedTuple):
 
 
 class Projector:
-    """`on_projected` hears what became of each event.
+    """Projects the batches that it is given. `on_projected` is told what became of each event.
 
-    `on_room` is called when there may be room again, `on_failed` at each attempt that fails, with `problem`.
+    `on_room` is called when there may be room again, `on_failed` after each failed attempt, with `problem`.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Projector:
         on_projected: Callable[[IncomingEvent, Verdict], None] = lambda _event, _verdict: None,
     ) -> None:
         self.problem: str | None = None
-        """Why answered pushes cannot be projected; None while they can."""
+        """Why answered pushes cannot be projected at the moment; None if they can."""
         self.on_room: Callable[[], None] = lambda: None
         self.on_failed: Callable[[str], None] = lambda _problem: None
         self._store = store
@@ -97,7 +97,7 @@ class Projector:
 
     @property
     def behind(self) -> int:
-        """Events that are received, or about to be, and not projected."""
+        """How many events are received, or about to be, and not yet projected."""
         return self._behind_events
 
     @property
@@ -107,17 +107,17 @@ class Projector:
         return self.problem is None and self._behind_events < most and self._behind_bytes < BEHIND_BYTES
 
     def expect(self, events: int, size: int) -> None:
-        """So much is about to be received."""
+        """This much is about to be received."""
         self._behind_events += events
         self._behind_bytes += size
 
     def forget(self, events: int, size: int) -> None:
-        """It is not coming, or is projected."""
+        """This much is projected, or will not come after all."""
         self._behind_events -= events
         self._behind_bytes -= size
 
     def take(self, number: int, events: Sequence[IncomingEvent], size: int) -> None:
-        """A batch that was expected is durable."""
+        """An expected batch is durable."""
         self._batches.append(_Batch(number, events, size))
         self._queued_events += len(events)
         self._wake.set()
@@ -126,13 +126,13 @@ class Projector:
             self._full.set()
 
     def try_now(self) -> None:
-        """A push waits for a store that has failed."""
+        """Try again now: a push is waiting for the store that failed."""
         self._asked.set()
 
     # -- its life -----------------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Project what an earlier life has left. Raises `StoreError`."""
+        """Project what an earlier run left behind. Raises `StoreError`."""
         left = await self._store.left()
         for number, events in left:
             size = sum(len(event.raw) + len(event.body or b"") for event in events)
@@ -144,13 +144,13 @@ class Projector:
         self._task = asyncio.create_task(self._run(), name="projector")
 
     async def flush(self) -> None:
-        """Project all that is durable by now. Raises `StoreError`."""
+        """Project everything that is durable by now. Raises `StoreError`."""
         last = self._batches[-1].number if self._batches else 0
         while self._batches and self._batches[0].number <= last:
             await self._project()
 
     async def ended(self) -> None:
-        """Raises why it ended by itself."""
+        """Raises the error with which it ended by itself."""
         if self._task is not None:
             await asyncio.shield(self._task)
 
@@ -191,7 +191,7 @@ class Projector:
                 self._asked.clear()
 
     async def _pace(self) -> None:
-        """Until there is much to do, or some time has passed since it was last done."""
+        """Wait until there is enough to do, or until some time has passed since the last projection."""
         rest_s = self._begun_s + PACE_S - asyncio.get_running_loop().time()
         if rest_s > 0 and self._queued_events < AT_ONCE:
             if not self._closing.is_set():
@@ -204,7 +204,7 @@ class Projector:
             await self._hold()
 
     async def _hold(self) -> None:
-        """Until the burst is over, or as much is held as may be."""
+        """Wait until the burst has ended, or as much is held back as may be."""
         self._is_holding = True
         ends_s = asyncio.get_running_loop().time() + HOLD_S
         with contextlib.suppress(TimeoutError):

@@ -1,8 +1,8 @@
-"""What the platform's API answers is compared with what is known, and a difference becomes an event. Pure.
+"""Compares an answer of the platform's API with what is known; a difference becomes an event. Pure.
 
-What must stay true: a difference that is found by asking is an event like any other: applied in its turn, its changes lead
-from what was known to what is. Its id follows from its scope, the limits and the revision, so that a reading that is
-repeated after a kill, or by another replica, makes the same event. And nothing that the API does not tell changes.
+What must stay true: a difference found by asking is an event like any other: applied in its turn, its changes lead from the
+known state to the new one. Its id follows from the scope, the limits and the revision, so a reading that is repeated after a
+kill, or by another replica, makes the same event. And what the API does not mention does not change.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 ORIGIN: Final = "reconcile"
 
 ID_DIGITS: Final = 32
-"""Of the hash: 128 bits, so that no two events of a store will ever share an id."""
+"""Digits of the hash: 128 bits, so no two events of a store will ever share an id."""
 
 _SCOPE_TYPES: Final = {name: number for number, name in normalize.SCOPE_TYPES.items()}
 _CONDITIONS: Final = {name: number for number, name in normalize.APPROVAL_CONDITIONS.items()}
@@ -38,12 +38,12 @@ _decode_config = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 def comparing(language: str, directory: Directory | None = None) -> Compare:
-    """The function for sentences in this language, with the names of that directory."""
+    """A function that compares, with sentences in this language and names from this directory."""
     return partial(compare, telling=Telling(language, directory or Directory()))
 
 
 def reading_of(limits: Limits, *, app_id: str, received_ms: int) -> Reading:
-    """An answer of the API as an event would have told it, as far as it tells anything."""
+    """An API answer in the form of an event, as far as the answer goes."""
     return Reading(
         app_id=app_id,
         scope_type=limits.scope_type,
@@ -75,11 +75,11 @@ def compare(reading: Reading, tenant_key: str, previous: Known | None, *, tellin
 
 
 def _silent(_path: str, _value: Any, _problem: str) -> None:
-    """What is of an unknown kind stays as it came; an event that is made of it warns."""
+    """An unknown kind of value stays as it came; if it becomes an event, that one has the warning."""
 
 
 def _told(config: dict[str, Any]) -> dict[str, Any]:
-    """Of the sections the keys that events have, too: another would come and go with each event and each reading."""
+    """Of each section only the keys that events have, too: any other would come with each reading and go with each event."""
     return {
         section: {key: told[key] for key in keys if told.get(key) is not None}
         for section, keys in SECTIONS.items()
@@ -88,16 +88,16 @@ def _told(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _baseline(reading: Reading) -> Known | None:
-    """Nothing is known by an answer that tells nothing."""
+    """The first known state; None if the answer says nothing."""
     if not any(reading.told.values()):
         return None
     return Known(0, reading.as_of_ms, _encode(reading.told).decode())
 
 
 def _event(reading: Reading, tenant_key: str, after: Config, revision: int) -> IncomingEvent:
-    """As if the platform had pushed it: what it was asked, with what else is known of these sections.
+    """The event as the platform would have pushed it: the sections of the answer, completed with what else is known of them.
 
-    No tenant is told as long as none is known: it then stands under the app's id, and nobody takes that for a tenant.
+    While the tenant is not known, the event names none. It is stored under the app's id, which nobody must take for a tenant.
     """
     scope = {"scope_id": reading.scope_id, "scope_type": _SCOPE_TYPES[reading.scope_type]}
     envelope = {
@@ -124,7 +124,7 @@ def _event_id(reading: Reading, tenant_key: str, after: Config, revision: int) -
 
 
 def _in_order(config: Config) -> Config:
-    """With the lists in one order, whatever the answer's was."""
+    """With sorted lists, whatever their order in the answer."""
     return {
         section: {
             key: sorted(value, key=_encode_sorted) if key in IDS and isinstance(value, list) else value

@@ -1,8 +1,8 @@
-"""Asks the platform for the limits of all rooms and levels, and has them compared: what was missed while away is found.
+"""Asks the platform for the limits of all rooms and levels and compares them, to find what was missed while away.
 
-What must stay true: one scope is read at a time, in the background; whatever goes wrong here goes no further. A scope counts
-as read only with the transaction that compares it, so a restart goes on where the pass was. What was read before a start or
-a gap does not count after it: then an unfinished pass is finished, and a new one begins.
+What must stay true: one scope is read at a time, in the background, and no failure here affects anything else. A scope counts as
+read only with the transaction that compares it, so a restart continues where the pass was. What was read before a start or
+a gap does not count after it: then the unfinished pass is finished, and a new one begins.
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ if TYPE_CHECKING:
 MEANWHILE: Final = "events are still delivered, but changes missed while the daemon was away are not found yet; it tries again"
 
 DOUBT_S: Final = 5.0
-"""After a push that came while its scope was read: later than the end of that read by any clock, so that there is no doubt again."""
+"""How long to wait after a push that came while its scope was being read: by any clock, that reading is over by then."""
 
 LIMITS: Final = "limits"
 
 LEAD_EVERY_S: Final = 5.0
-"""How often a daemon that is not the one to ask looks whether it is now."""
+"""How often a daemon that is not the one to ask checks whether it has become that."""
 
 NEW_ENOUGH_S: Final = 60.0
-"""A look at all there is that began so lately serves a pass, too: names ask for the same, at the start at the same time."""
+"""A survey that began this recently will do for a pass: at the start, names and limits ask for one at the same time."""
 
 NAMED: Final = 20
-"""Scopes that a line in the log names."""
+"""How many scopes a log line names."""
 
 TENANTS_PROBLEM: Final = (
     "the app's events name several tenants, and the platform's API does not say whose limits it returns"
@@ -60,7 +60,7 @@ log = structlog.get_logger("reconcile")
 
 
 class Reconciler:
-    """`run` it as a task. For `flush` and `told` see `ScopeReader`."""
+    """Start `run` as a task. For `flush` and `told` see `ScopeReader`."""
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ class Reconciler:
     ) -> None:
         self._meter = meter or RoomsMeter()
         self.off: str | None = None
-        """Why nothing is compared; None: it is."""
+        """Why nothing is compared; None if comparing is on."""
         self._store = store
         self._directory = directory
         self._app_id = app_id
@@ -98,7 +98,7 @@ class Reconciler:
         self._wake = asyncio.Event()
         self.agenda = Agenda(now_ms)
         self._own: int | None = None
-        """The last pass that was begun in this life."""
+        """The last pass that this run of the daemon began."""
         self._due_s: float | None = None
         self._is_leading = False
         self._api = api
@@ -118,18 +118,18 @@ class Reconciler:
     # -- what happens -----------------------------------------------------------------------------------------------------
 
     def begin(self, why: str) -> None:
-        """Something may have been missed until now: a pass is wanted that reads everything from now on."""
+        """Something may have been missed before now: ask for a pass that reads everything from now on."""
         if self.off is None:
             self.agenda.want(why)
             self._wake.set()
 
     def doubt(self) -> None:
-        """A scope is to be read again; see `Store.on_doubt`."""
+        """A scope has to be read again; see `Store.on_doubt`."""
         self._doubts.add()
         self._wake.set()
 
     async def ask(self, scope_ids: Sequence[str] | None, *, dry_run: bool) -> Job:
-        """Read these, or all (None), for a person who waits. Raises `ReserveListenerError` for what cannot be done."""
+        """Read these scopes, or all (None), for a person who waits. Raises `ReserveListenerError` if that cannot be done."""
         if self.off is not None:
             raise ReserveListenerError(f"limits are not compared: {self.off}.")
         if scope_ids is None and not dry_run:
@@ -146,13 +146,13 @@ class Reconciler:
 
     @property
     def next_s(self) -> float | None:
-        """When the next pass begins, on the monotonic clock; None: that is not known yet."""
+        """When the next pass begins, on the monotonic clock; None if that is not known yet."""
         return self._due_s
 
     # -- the task ---------------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Work until cancelled."""
         await self._remember()
         self.doubt()  # an earlier life may have left some
         while True:
@@ -167,14 +167,14 @@ class Reconciler:
                 await self._pause(pause_s)
 
     async def _remember(self) -> None:
-        """When all were last compared, by an earlier life."""
+        """Recall when an earlier run of the daemon last compared everything."""
         with contextlib.suppress(StoreError):  # then by this one
             last = await self._store.last_pass(self._app_id)
             if last is not None and self._meter.reconciled_ms is None:
                 self._meter.reconciled_ms = last.last_ended_ms
 
     async def _step(self) -> float | None:
-        """Read one scope. For how long there is nothing to do then; None: until something happens."""
+        """Read one scope. Returns for how long there is nothing to do after that; None: until something happens."""
         if self.off is not None:
             return None
         if not await self._leads():
@@ -195,7 +195,7 @@ class Reconciler:
         return 0
 
     async def _leads(self) -> bool:
-        """Whether this daemon is the one that asks; another may have been until now, or is from now on."""
+        """Whether this daemon is the one that asks. That may have changed since the last look."""
         before, self._is_leading = self._is_leading, await self._store.may_reconcile()
         if self._is_leading and not before:
             self._api.taken_over()
@@ -245,7 +245,7 @@ class Reconciler:
             self.agenda.add_doubts(job)
 
     async def _begin(self, job: Job) -> None:
-        """It is known from now on what there is to be read."""
+        """Find out what the job has to read."""
         places = await self._places(job)
         if job.is_pass:
             await self._take_up(job, places)
@@ -264,7 +264,7 @@ class Reconciler:
         self._started(job, last, *await self._inventory.left(places, last.number))
 
     async def _take_up(self, job: Job, places: list[Target]) -> None:
-        """A pass that was another daemon's for a while goes on where that is, unless that has done with it."""
+        """Continue a pass that another daemon had for a while, from where that one got to, unless it has finished it."""
         last = await self._store.last_pass(self._app_id)
         if last is not None and last.number == job.number and last.is_unfinished:
             job.begin(*await self._inventory.left(places, job.number))
@@ -279,7 +279,7 @@ class Reconciler:
         log.info("reconcile.started", why=job.why, scopes=total, done=job.done)
 
     async def _places(self, job: Job) -> list[Target]:
-        """All there are; or those that are known, if nobody can list them now: they need not wait for that."""
+        """All scopes, or only the known ones if they cannot be listed now: those need not wait."""
         no_older_s = 0.0 if job.why == REQUEST else NEW_ENOUGH_S
         places, problem = await self._inventory.places(no_older_s=no_older_s)
         job.unlisted = None
@@ -306,7 +306,7 @@ class Reconciler:
             self._say_done(job)
 
     async def _list_again(self, job: Job) -> None:
-        """What could not be listed when it began is read at its end."""
+        """List again what could not be listed when the pass began, and read it at the end."""
         job.is_listed_again = True
         job.begin(*await self._inventory.left(await self._places(job), job.number))
 
@@ -329,7 +329,7 @@ class Reconciler:
         )
 
     def _held_up(self, job: Job, error: Exception) -> None:
-        """What has failed is told, and left alone for a while."""
+        """Log the failure, and leave the job alone for a while."""
         pause_s = self._troubles.pause_s(LIMITS, error)
         hint, until_s = self._troubles.hint_of(error), self._clock() + pause_s
         if isinstance(error, (PermissionMissingError, AppRefusedError)):
@@ -348,7 +348,7 @@ class Reconciler:
 
 
 def _resumed(last: Pass, *, unlisted: tuple[str, str | None] | None) -> Job:
-    """What an earlier life has left of a pass. What that had read does not count for the one that is wanted."""
+    """The rest of a pass that an earlier run of the daemon began. What that run has read does not count for the wanted pass."""
     job = Job(RESUME, now_ms=last.started_ms)
     job.earlier, job.failed, job.unlisted = last.differences, last.not_read, unlisted
     return job

@@ -20,7 +20,7 @@ Read = dict[str, Any]
 
 
 def incoming(event_type: str, raw: bytes, envelope: Read, *, received_ms: int) -> IncomingEvent:
-    """The event for the store; `news` is empty when it tells nothing. `event_type`: one of `TYPES`."""
+    """The event for the store; `news` is empty if it says nothing. `event_type`: one of `TYPES`."""
     header = _object(envelope, "header")
     tenant_key = header.get("tenant_key")
     news = TYPES[event_type](_object(envelope, "event"))
@@ -74,4 +74,4 @@ TYPES: Final[dict[str, Callable[[Read], PlaceNews | None]]] = {
     "p2.vc.room_level.updated_v1": _level,
     "p2.vc.room_level.deleted_v1": _level_deleted,
 }
-"""By the SDK's keys (`normalize.event_type_of`), what reads an event."""
+"""What reads each event, by the SDK's keys (`normalize.event_type_of`)."""

@@ -1,7 +1,7 @@
 """Reads the limits of one scope and has them compared; decides what it means if there are none.
 
-What must stay true: a job has finished with a scope only once the store has; and only a fault of the scope itself ends its
-reading: the caller waits out all others.
+What must stay true: a job has finished with a scope only once the store has; and only a fault of the scope itself ends the
+attempts to read it: the caller waits out all other failures.
 """
 
 from __future__ import annotations
@@ -35,24 +35,24 @@ if TYPE_CHECKING:
     from reserve_listener.protocols.store import StoreNames, StoreReadings
 
     class ReconcilerStore(StoreReadings, StoreNames, Protocol):
-        """The roles that are needed."""
+        """The roles of a store that are needed."""
 
 
 GONE_IF_READ: Final = frozenset({126001})
-"""Says that a scope is gone, or that it is none of this type."""
+"""These codes mean that a scope is gone, or that it is of another type."""
 
 log = structlog.get_logger("reconcile")
 
 
 class SeveralTenantsError(Exception):
-    """Nobody knows whose limits the API tells."""
+    """The API does not say of which tenant the limits are, and there are several."""
 
 
 class ScopeReader:
-    """`flush` is awaited before each comparison: what was pushed before is then compared first.
+    """Reads scopes one by one. `flush` is awaited before each comparison, so that earlier pushes are taken in first.
 
-    `told` hears of each reading that is compared. `doubt_s`: for how long a scope is left alone of which something newer was
-    heard than what was read.
+    `told` is called with each reading that was compared. `doubt_s`: how long to leave a scope alone if something newer than the
+    reading has been heard of it.
     """
 
     def __init__(
@@ -80,15 +80,15 @@ class ScopeReader:
         self._now_ms = now_ms
         self._doubt_s = doubt_s
         self._answers = 0
-        """Scopes of which the platform has told something, if only that there are none."""
+        """How many scopes the platform has given an answer for, even if only that they do not exist."""
         self._answered: Target | None = None
-        """The last one that had limits."""
+        """The last scope for which there were limits."""
         self._told_codes: set[int | None] = set()
 
     async def read(self, job: Job) -> None:
         """Read the job's first scope and have it compared.
 
-        Raises what is to be waited out: the scope is then read again, after some others.
+        Raises the failures that the caller has to wait out: the scope is then read again, after some others.
         """
         target = job.left[0]
         try:
@@ -105,7 +105,7 @@ class ScopeReader:
             self._answers += 1
 
     async def _look_for_an_answer(self, target: Target) -> None:
-        """If the one that was answered last is answered now, it is not everything that is wrong."""
+        """Ask for the scope that was answered last: if there is an answer now, the fault is not general."""
         if self._answered in (None, target):
             return
         try:
@@ -153,7 +153,7 @@ class ScopeReader:
             job.take(found.entry)
 
     async def _not_there(self, job: Job, target: Target, error: GoneError) -> None:
-        """It is gone; or it never was under this type, as far as anybody knows, and then this says nothing."""
+        """The scope is gone; unless it was never read under this type, in which case the answer means nothing."""
         was_read = any(one.was_read and _is(one, target) for one in await self._store.asked(self._app_id))
         if error.code in GONE_IF_READ and not was_read:
             await self._in_vain(job, target, error)
@@ -183,7 +183,7 @@ class ScopeReader:
         job.left.popleft()
 
     def _say_once(self, target: Target, error: Exception, hint: str | None) -> None:
-        """Of each code one: it may be the answer for thousands."""
+        """Log one line for each code: thousands of scopes may have the same."""
         code = error.code if isinstance(error, ApiError) else None
         if code not in self._told_codes:
             self._told_codes.add(code)
@@ -197,7 +197,7 @@ class ScopeReader:
 
 
 def _is_about_it(error: Exception) -> bool:
-    """Whether the failure is rather one of this scope's than of everything: the platform's own about this call, or a defect."""
+    """Whether the failure seems to be about this scope: the platform refused this call, or it is a bug of ours."""
     if not isinstance(error, ApiError):
         return not isinstance(error, StoreError)
     return error.code not in (None, TOO_OFTEN) and not isinstance(error, TokenRefusedError)

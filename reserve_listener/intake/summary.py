@@ -19,25 +19,25 @@ from reserve_listener.text import visible
 
 LONGEST: Final = 300
 LONGEST_VALUE: Final = 24
-"""Characters of a value of a kind that the event page does not know."""
+"""How many characters are shown of a value whose kind the event page does not know."""
 
 MOST_CLAUSES: Final = 3
 LARGEST_NUMBER: Final = 1_000_000
-"""What is beyond is no number of hours or days, and would fill the line."""
+"""Anything larger is not a number of hours or days, and would fill the line."""
 
 Names = Mapping[str, str]
-"""Names of people and departments by their id, as far as they are known."""
+"""Names of people and departments by id, as far as they are known."""
 
 _NONE: Final[Any] = msgspec.UNSET
-"""A value that is absent; null is one."""
+"""Stands for an absent value, since null is a value."""
 
 
 def summarise(
     changes: Sequence[Change] | None, after: Config, language: str, names: Names | None = None
 ) -> str:
-    """What changed; with nothing to compare (None) the limits as they are.
+    """What changed; with nothing to compare (None), the limits as they are.
 
-    `after` is the scope's state once the changes are made: half of what a clause says may not have changed.
+    `after` is the scope's state after the changes: a clause may also mention what did not change.
     """
     words = LANGUAGES[language]
     if changes is None:
@@ -50,7 +50,7 @@ def summarise(
 
 
 def limits(config: Config, language: str, names: Names | None = None) -> str:
-    """The limits in words."""
+    """The current limits in words."""
     return summarise(None, config, language, names)
 
 
@@ -65,7 +65,7 @@ def _joined(words: Words, clauses: list[str]) -> str:
 
 
 class _Telling:
-    """The clauses of one list of changes. Those without effect come last and say so."""
+    """The clauses for a list of changes. Those without effect come last and say so."""
 
     def __init__(self, words: Words, changes: Sequence[Change], after: Config, names: Names) -> None:
         self._words = words
@@ -75,7 +75,7 @@ class _Telling:
         self._clauses: list[tuple[bool, str]] = []
 
     def clauses(self) -> list[str]:
-        """In the order of the changes."""
+        """The clauses, in the order of the changes."""
         for section, tell in (
             ("approve_config", self._approval),
             ("time_config", self._times),
@@ -107,7 +107,7 @@ class _Telling:
         return self._words.every_booking_now if rule else self._words.approval_now
 
     def _rule(self) -> None:
-        """Condition and duration: to people one rule."""
+        """Condition and duration, which are one rule to people."""
         told = self._taken("approve_config", "approval_condition", "meeting_duration")
         if not told:
             return
@@ -191,7 +191,7 @@ class _Telling:
             self._phrase(change, phrase, show)
 
     def _phrase(self, change: Change, phrase: str, show: Callable[[Any], str | None]) -> None:
-        """`before → after`, or only what it is now; what has no such words is told as it came."""
+        """`before → after`, or only the new value. What these words do not fit is shown as it came."""
         old, new = change.get("before", _NONE), change.get("after", _NONE)
         shown = [show(value) for value in (old, new) if value is not _NONE]
         if new is _NONE or None in shown:
@@ -224,7 +224,7 @@ class _Telling:
 
     @staticmethod
     def _before(after: Config, told: list[Change]) -> Config:
-        """The section as it was, from what it is now."""
+        """The section as it was before, computed from what it is now."""
         before = dict(after)
         for change in told:
             before[change["path"].rpartition(".")[2]] = change.get("before", _NONE)
@@ -274,7 +274,7 @@ def _time_limits(words: Words, section: Config) -> list[str]:
 
 
 def _selected(words: Words, clause: str, config: Config, names: Names) -> str:
-    """Whoever is selected, counted. A group of users is in neither list: two empty ones do not mean nobody."""
+    """How many are selected. User groups are in neither list, so two empty lists do not mean nobody."""
     section = _section(config, "reserve_scope_config")
     counts = [(key, section.get(key)) for key in ("allow_users", "allow_depts")]
     told = [_alone(words, key, items, names) for key, items in counts if isinstance(items, list) and items]
@@ -294,7 +294,7 @@ def _counted(words: Words, key: str, entries: list[Any]) -> str:
 
 
 def _rule(words: Words, section: Config) -> str | bool | None:
-    """Which bookings need approval: True for all, the hours beyond which; None when that is not known."""
+    """Which bookings need approval: True for all, or the hours beyond which they do; None if not known."""
     condition, duration = section.get("approval_condition"), section.get("meeting_duration")
     if condition == "all":
         return True
@@ -302,7 +302,7 @@ def _rule(words: Words, section: Config) -> str | bool | None:
 
 
 def name_of(key: str, entry: Any, names: Names) -> str | None:
-    """What this person or department in a list is called; None: not known."""
+    """The name of this person or department in a list; None if not known."""
     ids = [entry.get(kind) for kind in IDS[key]] if isinstance(entry, dict) else []
     return next((name for known in ids if isinstance(known, str) and (name := names.get(known))), None)
 

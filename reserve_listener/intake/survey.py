@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 PLACES: Final = "places"
 
 CHUNK: Final = 200
-"""Rooms that are written at once: some milliseconds of the store's thread."""
+"""How many rooms are written at once: some milliseconds of the store's thread."""
 
 log = structlog.get_logger("names")
 
@@ -37,7 +37,7 @@ T = TypeVar("T")
 
 
 class Survey:
-    """`keeps`: whether names are kept; else a look only tells what there is."""
+    """Lists everything. `keeps`: whether to store the names; if not, a look only says what there is."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class Survey:
         self._seen: list[Target] = []
 
     async def look(self, *, no_older_s: float = 0.0) -> list[Target]:
-        """All there are. What a look saw that began up to so many seconds ago will do. Raises `ApiError` and `StoreError`."""
+        """List all scopes, or return the last list if it is no older than this many seconds. Raises `ApiError` and `StoreError`."""
         asked_s = self._clock()
         async with self._looking:
             if asked_s - self._began_s > no_older_s:
@@ -72,7 +72,7 @@ class Survey:
             return self._seen
 
     def known(self) -> list[Target]:
-        """Those that were there when somebody looked last."""
+        """The scopes that existed at the last look."""
         return [
             Target(kind, one.scope_id)
             for one in list(self._directory.places.values())  # at once: the store's thread may add to them
@@ -109,14 +109,14 @@ class Survey:
         log.info("names.read", rooms=kinds.count(ROOM), levels=kinds.count(LEVEL), gone=gone)
 
     async def _mark(self, missing: Iterable[KnownPlace]) -> int:
-        """Of those that no list has, what is gone is marked."""
+        """Mark the missing scopes that are gone. Returns how many."""
         count = 0
         for some in in_chunks(missing, CHUNK):
             count += await self._store.mark_unseen([one for one in some if not await self._is_there(one)])
         return count
 
     async def _is_there(self, place: KnownPlace) -> bool:
-        """Whether it is only hidden from the lists; if the platform does not say of this one, nobody knows better."""
+        """Whether it exists and is only hidden from the lists. If the platform gives no clear answer, it is taken to exist."""
         asked_ms = self._now_ms()
         if (kind := kind_of(place.scope_type)) is None:
             return False
@@ -134,7 +134,7 @@ class Survey:
 
 
 def known_place(place: Place, seen_ms: int) -> KnownPlace | None:
-    """What the platform told, as it is kept; None: it cannot be."""
+    """The place in the form that is stored; None if it cannot be."""
     if place.scope_type not in (ROOM, LEVEL) or not is_id(place.scope_id):
         return None
     return KnownPlace(
@@ -148,7 +148,7 @@ def known_place(place: Place, seen_ms: int) -> KnownPlace | None:
 
 
 def in_chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """All of them, at most so many at once."""
+    """All items, in lists of at most `size`."""
     rest = iter(items)
     while chunk := list(islice(rest, size)):
         yield chunk

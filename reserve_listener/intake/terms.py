@@ -1,4 +1,4 @@
-"""Limits by their names, for tables and spreadsheets: the words of the platform's console, and values as people write them."""
+"""Names for the limits, for tables and spreadsheets: the words of the platform's console, and values as people write them."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Term:
-    """One limit. `names`, `values` and `units`: by language; a value that has no words of its own is shown as it is.
+    """One limit. `names`, `values` and `units` are by language; a value without words of its own is shown as it is.
 
-    The name is the same wherever people meet the limit.
+    A limit has the same name wherever people meet it.
     """
 
     section: str
@@ -30,18 +30,18 @@ class Term:
     units: dict[str, str] | None = None
 
     def heading(self, language: str) -> str:
-        """Its name with the unit, over values that have none."""
+        """Its name with the unit, for values that are shown without."""
         if self.units is None:
             return self.names[language]
         return HEADINGS[language].format(self.names[language], self.units[language])
 
     @property
     def path(self) -> str:
-        """As in `changes`."""
+        """Its path, as in `changes`."""
         return f"{self.section}.{self.key}"
 
     def read(self, config: Config, language: str, names: Names | None = None) -> str:
-        """The value in this configuration, "" when it is not known; with `names` people by name."""
+        """The value in this configuration, or "" if not known. With `names`, people are shown by name."""
         section = config.get(self.section)
         if not isinstance(section, dict) or self.key not in section:
             return ""
@@ -58,7 +58,7 @@ class Term:
         return as_it_is(value)
 
     def entry(self, entry: Any, names: Names | None = None) -> str:
-        """A person or department by name if that is known, else by the id that is known best."""
+        """A person or department by name, if known, else by the first id that there is."""
         if names and (name := name_of(self.key, entry, names)):
             return name
         ids = [entry.get(kind) for kind in IDS[self.key]] if isinstance(entry, dict) else []
@@ -66,7 +66,7 @@ class Term:
 
 
 def as_it_is(value: Any) -> str:
-    """A value that has no words of its own."""
+    """A value without words of its own."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
@@ -142,6 +142,6 @@ ABOUT = {
     "revision": {"en": "Revision", "zh": "版本"},
     "time": {"en": "As of", "zh": "更新时间"},
 }
-"""What a table says of a room or level beside its limits."""
+"""What a table shows of a room or level besides its limits."""
 
 SCOPE_TYPES = {"en": {"room": "room", "level": "level"}, "zh": {"room": "会议室", "level": "层级"}}

@@ -18,16 +18,16 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
 MENDED_S: Final = 600.0
-"""How often it is tried whether a permission has been given, or a secret corrected: a call costs nothing."""
+"""How often to check whether a permission has been granted or a secret corrected: a call costs nothing."""
 BACKOFF_S: Final = 5.0
 BACKOFF_CAP_S: Final = 600.0
-"""Between attempts at what may pass; the client has tried for some seconds by then."""
+"""The longest wait between attempts at what may pass; the client itself has tried for some seconds by then."""
 
 
 class Troubles:
-    """Of one that asks: `part` is its name in the log, and `meanwhile` says what works all the same.
+    """The failures of one part: `part` is its name in the log, `meanwhile` says what still works.
 
-    `told`: what has been said since the start, shared by all who ask: a permission is missed once.
+    `told`: what has been logged since the start. All parts share it, so that a missing permission is logged once.
     """
 
     def __init__(self, part: str, meanwhile: str, told: set[tuple[str, ...]] | None = None) -> None:
@@ -38,7 +38,7 @@ class Troubles:
         self._failed: dict[str, int] = {}
 
     def pause_s(self, what: str, error: Exception) -> float:
-        """What has failed, and why; after how long it may be tried again."""
+        """Log what has failed and why. Returns after how long to try again."""
         if isinstance(error, PermissionMissingError):
             self._once(error.permissions, what, error, permissions=error.permissions)
             return MENDED_S
@@ -60,11 +60,11 @@ class Troubles:
         return min(asked_s or BACKOFF_S * 2 ** min(before, 10), BACKOFF_CAP_S)
 
     def over(self, what: str) -> None:
-        """It works."""
+        """It works again."""
         self._failed.pop(what, None)
 
     def hint_of(self, error: Exception) -> str:
-        """What a person can do, and what works meanwhile."""
+        """What a person can do, and what still works."""
         hint = error.hint if isinstance(error, ApiError) else None
         return f"{hint}; {self._meanwhile}" if hint else self._meanwhile
 

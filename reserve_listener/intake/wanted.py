@@ -1,4 +1,4 @@
-"""Unknown ids to ask the platform for: in the order in which they turn up, each at most once in `AGAIN_S`, and within bounds."""
+"""Unknown ids to ask the platform for: in the order of appearance, each at most once in `AGAIN_S`, and within bounds."""
 
 from __future__ import annotations
 
@@ -10,37 +10,37 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
 AGAIN_S: Final = 3_600.0
-"""An id that nobody knows is not asked for more often than that, however many events name it."""
+"""The shortest time between two questions for the same id, however many events name it."""
 TRIES: Final = 3
-"""At one id that could not be asked for, before an event names it again."""
+"""How often to try an id if asking fails, until an event names it again."""
 
 WANTED: Final = 1_000
-"""Ids that wait: beyond that the daily look finds them."""
+"""How many ids may wait; any others are found by the daily survey."""
 REMEMBERED: Final = 10_000
-"""Ids that were asked for lately."""
+"""How many recently asked ids are remembered."""
 
 T = TypeVar("T", bound="Hashable")
 
 
 class Wanted(Generic[T]):
-    """A queue without doubles."""
+    """A queue without duplicates."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._queue: OrderedDict[T, int] = OrderedDict()
-        """What waits, with how often it was tried."""
+        """What is waiting, and how often it has been tried."""
         self._asked: OrderedDict[T, tuple[float, int]] = OrderedDict()
-        """When it was asked for, and how often in a row."""
+        """When each was last asked for, and how often in a row."""
         self._some = asyncio.Event()
 
     def add(self, one: T) -> None:
-        """It turned up."""
+        """An id turned up."""
         asked_s, _ = self._asked.get(one, (-AGAIN_S, 0))
         if self._clock() - asked_s >= AGAIN_S:
             self._put(one, 0)
 
     def again(self, one: T) -> None:
-        """Asking for it has failed."""
+        """Asking for this one failed."""
         _, tries = self._asked.get(one, (0, TRIES))
         if tries < TRIES:
             self._put(one, tries)
@@ -51,14 +51,14 @@ class Wanted(Generic[T]):
             self._some.set()
 
     async def next(self) -> T:
-        """The one that has waited longest."""
+        """The one that has waited longest; waits for one if there is none."""
         while (one := self.pop()) is None:
             self._some.clear()
             await self._some.wait()
         return one
 
     def pop(self) -> T | None:
-        """The same, if one waits."""
+        """The one that has waited longest; None if there is none."""
         if not self._queue:
             return None
         one, tries = self._queue.popitem(last=False)

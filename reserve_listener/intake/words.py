@@ -1,7 +1,7 @@
-"""The words of a summary, in each language: those of the platform's console and help pages.
+"""The words of a summary in each language, taken from the platform's console and help pages.
 
-A phrase takes one value, or two with an arrow between them. A value comes with its unit where the language puts the unit
-beside each number (`24 h → 2 h`), and without where the phrase names it once (`24 → 2 小时`).
+A phrase takes one value, or two with an arrow between them. Values include their unit where the language repeats it
+(`24 h → 2 h`), and come without where the phrase names it once (`24 → 2 小时`).
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ class Kind:
 
     one: str
     many: str
-    """`{}` is the count, beside `told`."""
+    """`{}` is the count, for use within `told`."""
     counted: str | None = None
-    """The same where it stands alone; None when it is no different."""
+    """The same for use on its own; None if it is no different."""
     named: str
-    """`{}` is the name, beside `told`."""
+    """`{}` is the name, for use within `told`."""
     named_alone: str | None = None
-    """The same where it stands alone; None when it is no different."""
+    """The same for use on its own; None if it is no different."""
     told: str
-    """`{}` is what was added and removed."""
+    """`{}` says what was added and removed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,11 +44,11 @@ class Words:
     """A clause with something in brackets."""
     more: str
     more_counts_all: bool
-    """Whether the number is that of all clauses (等 N 项), or of those left out (and N more)."""
+    """Whether the number counts all clauses (等 N 项) or those left out (and N more)."""
     moot: str
     changed: str
     odd: str
-    """A path, and what stood and stands there."""
+    """A path, with the value before and the value now."""
     no_change: str
     nothing_known: str
     not_set: str
@@ -71,7 +71,7 @@ class Words:
     opening: str
     daily: str
     daily_named: str
-    """The same where one of the two is no range of hours."""
+    """The same if one of the two is not a range of hours."""
     all_day: str
     bookable_all_day: str
     longest: str
@@ -204,7 +204,7 @@ _SEAM: Final = re.compile(
 
 
 def fill(phrase: str, *values: object) -> str:
-    """The phrase with its values, spaced as the language wants it; the values themselves stay as they are."""
+    """The phrase with its values, spaced as the language requires; the values themselves are not touched."""
     parts = [*phrase.split("{}"), ""]
     text = parts[0]
     for value, rest in zip(map(str, values), parts[1:], strict=False):
@@ -218,6 +218,6 @@ def _beside(left: str, right: str) -> str:
 
 
 def clock(second: int) -> str:
-    """A second of the day as people read it; the end of the day is 24:00."""
+    """A second of the day as a clock time; the end of the day is 24:00."""
     minutes = second // SECONDS_OF_MINUTE
     return f"{minutes // MINUTES_OF_HOUR:02d}:{minutes % MINUTES_OF_HOUR:02d}"

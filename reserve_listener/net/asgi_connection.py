@@ -1,7 +1,7 @@
 """One connection to an ASGI app: uvicorn's, with an end to each wait and a bound on each buffer.
 
-What must stay true (design, invariant 10): who sends slowly, sends nonsense, or does not read its answers costs a bounded
-amount for a bounded time, and can be told to give way at any moment but while the app works on a request that is complete.
+What must stay true: a client that sends slowly, sends nonsense, or does not read its answers costs a bounded amount for a
+bounded time, and can be told to give way at any moment except while the app works on a complete request.
 """
 
 from __future__ import annotations
