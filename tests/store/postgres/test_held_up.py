@@ -81,7 +81,7 @@ async def test_a_server_that_takes_no_writes_is_left_for_one_that_does(backend: 
     rows(backend.url, f"ALTER DATABASE {name} SET default_transaction_read_only = on")
     rows(backend.url, _END_ALL)
     async with asyncio.timeout(patience(30)):
-        while "read-only. It is a standby" not in await _said(store, 1):
+        while "read-only. If it is a standby" not in await _said(store, 1):
             await asyncio.sleep(0.05)
     with psycopg.connect(backend.url, autocommit=True) as connection:
         connection.execute("SET default_transaction_read_only = off")
