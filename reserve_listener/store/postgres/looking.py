@@ -16,7 +16,7 @@ from reserve_listener.store.shared import claiming, readings, sql
 from reserve_listener.store.shared.insight import insight as common_insight
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from reserve_listener.model import Claimed, Insight
     from reserve_listener.store.postgres.connection import Connection
@@ -47,6 +47,16 @@ SELECT
 """  # fixed texts only
 
 _HAVE: Final = f"UPDATE sinks SET had_ms = {NOW} WHERE name = ANY(%s)"
+
+_RESTORE: Final = """
+INSERT INTO sinks (id, name) OVERRIDING SYSTEM VALUE SELECT * FROM unnest(%s::bigint[], %s::text[]) ON CONFLICT DO NOTHING
+"""
+
+_AFTER_RESTORED: Final = """
+SELECT setval('sinks_id_seq', greatest(last_value, (SELECT max(id) FROM sinks))) FROM sinks_id_seq
+"""
+
+_CONFIGURED: Final = "UPDATE sinks SET configured = true WHERE name = ANY(%s) AND NOT configured"
 
 _FORGET: Final = f"""
 UPDATE sinks SET configured = false WHERE configured AND NOT name = ANY(%s) AND had_ms <= {NOW} - %s
@@ -95,6 +105,13 @@ def know_sinks(
     connection.query(_HAVE, (list(names),))
     forget_removed(member, names, connection)
     return numbers, pauses(connection)
+
+
+def restore_sinks(numbers: Mapping[str, int], connection: Connection) -> None:
+    """What a replica has is there, under the number that its deliveries are stored with: a standby may not have heard of it."""
+    connection.query(_RESTORE, (list(numbers.values()), list(numbers)))
+    connection.query(_CONFIGURED, (list(numbers),))
+    connection.query(_AFTER_RESTORED)
 
 
 def forget_removed(member: Membership, names: Sequence[str], connection: Connection) -> bool:

@@ -32,13 +32,16 @@ LONGEST_PAUSE_S: Final = 5.0
 
 
 class Database:
-    """See `store.shared.writer.Medium`. `reopened` is called in its thread when a connection was lost and is there again."""
+    """See `store.shared.writer.Medium`.
+
+    `reopened` is called in its thread when a connection was lost and is there again, before anything else is done with it.
+    """
 
     def __init__(
         self,
         target: Target,
         *,
-        reopened: Callable[[], None] = lambda: None,
+        reopened: Callable[[Connection], None] = lambda _connection: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._target = target
@@ -68,6 +71,7 @@ class Database:
                 schema.require_version(self._connection, self._target)
             self._connection.expect(schema.known())
             self._connection.skip()
+            self._reopened(self._connection)
         except OutdatedError:
             self.close()
             raise
@@ -77,7 +81,6 @@ class Database:
             self._next_s, self._away = self._clock() + self._pause_s, str(error)
             raise NotNowError(self._away) from error
         self._pause_s = 0.0
-        self._reopened()
         return self._connection
 
     def commit(self, connection: Connection, jobs: Sequence[Job]) -> tuple[list[Result], bool]:

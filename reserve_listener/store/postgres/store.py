@@ -141,8 +141,11 @@ class PostgresStore(SqlStore):
                 await writer.close()
             raise
 
-    def _reopened(self) -> None:
-        """In the thread. A standby that was promoted may give known numbers to other rooms."""
+    def _reopened(self, connection: Connection) -> None:
+        """In the thread. A standby that was promoted may lack a sink that was new, and give known numbers to other rooms."""
+        numbers = {name: number for name, (number, _) in self._filters.items()}
+        with connection.transaction():
+            looking.restore_sinks(numbers, connection)
         self._scopes.clear()
         self._was_lost = True
 
@@ -160,13 +163,19 @@ class PostgresStore(SqlStore):
         self, names: Sequence[str], filters_by_sink: Mapping[str, SinkFilter] | None = None
     ) -> None:
         """See `StoreAdmin.set_sinks`. What only another replica has stays."""
-        by_name = {name: (filters_by_sink or {}).get(name, SinkFilter()) for name in names}
-        work = partial(looking.know_sinks, self.member, tuple(names))
-        numbers, self._pauses = await self._writer.submit(work, writes=True)
-        self._filters = {name: (numbers[name], sink_filter) for name, sink_filter in by_name.items()}
+        await self._know_sinks({name: (filters_by_sink or {}).get(name, SinkFilter()) for name in names})
+        await self._look_after()
+
+    async def _know_sinks(self, filters_by_sink: Mapping[str, SinkFilter], *, anew: bool = False) -> None:
+        before = self._filters
+        work = partial(looking.know_sinks, self.member, tuple(filters_by_sink))
+        numbers, pauses = await self._writer.submit(work, writes=True)
+        if anew and self._filters is not before:
+            return  # a reload has come in between
+        self._pauses = pauses
+        self._filters = {name: (numbers[name], sink_filter) for name, sink_filter in filters_by_sink.items()}
         self._specs = tuple(self._filters.values())
         self._sinks |= numbers
-        await self._look_after()
 
     async def close(self) -> None:
         """See `Store.close`. What this replica holds is another's at once."""
@@ -226,6 +235,9 @@ class PostgresStore(SqlStore):
                 log.warning("store.no_beat", error=str(error))
 
     async def _look_after(self) -> None:
+        if self._was_lost:  # somebody else may have given a sink that was lost another number
+            known = {name: sink_filter for name, (_, sink_filter) in self._filters.items()}
+            await self._know_sinks(known, anew=True)
         began_ms, before, compared = self.member.running_ms(), self._fences(), self.leads(RECONCILE)
         self.member.connection, self.member.told = self.connection(), self.told()
         sinks = tuple(self._filters)

@@ -193,6 +193,48 @@ async def test_after_a_failover_nobody_is_ahead_of_what_comes(backend: OnPostgre
     await store.close()
 
 
+@pytest.mark.parametrize(
+    ("lost", "found"),
+    [
+        ("DELETE FROM sinks WHERE name = 'late'", ["between", "after"]),
+        ("UPDATE sinks SET configured = false WHERE name = 'late'", ["between", "after"]),
+        # Another replica, which has it from its start, was there first.
+        ("UPDATE sinks SET id = DEFAULT WHERE name = 'late'", ["after"]),
+    ],
+)
+async def test_a_sink_that_the_standby_does_not_know_is_there_again(
+    backend: OnPostgres, lost: str, found: list[str]
+) -> None:
+    """One that a reload had just added: its deliveries are stored and made, and nobody takes it for removed."""
+    store = await open_store(backend.url, ["a"])
+    assert isinstance(store, PostgresStore)
+    await store.set_sinks(["a", "late"])
+    if store._beating is not None:
+        store._beating.cancel()
+    for number in range(1, 6):
+        await append(store, event(f"e{number}", f"omm_{number}"))
+    backend.rows("DELETE FROM deliveries WHERE sink IN (SELECT id FROM sinks WHERE name = 'late')")
+    backend.rows(lost)
+    _fail_over(backend)
+    await _at_last(partial(append, store, event("between")))
+    await _at_last(store._look_after)
+    await _at_last(partial(append, store, event("after")))
+    await store.dead_letter_removed()
+    claim = partial(store.claim, "late", limit=99, per_scope=99, now_ms=NOW_MS, skipping=())
+    claimed, ids = await claim(after_seq=None), list[str]()
+    while True:
+        ids += [one.event_id for one in claimed.deliveries]
+        if claimed.at_end:
+            break
+        claimed = await claim(after_seq=claimed.seen_seq)
+    assert ids == found
+    other = await open_store(backend.url, ["a", "late", "new"])
+    numbers = backend.rows("SELECT id FROM sinks")
+    assert len(set(numbers)) == 3
+    await other.close()
+    await store.close()
+
+
 async def test_events_tail_goes_on_after_a_failover(
     backend: OnPostgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
