@@ -27,16 +27,23 @@ PLACE_S: Final = 600.0
 class Aside:
     """Such calls to one sink.
 
-    `taken`: how many attempts its worker has under way; `leaving`: whether the sink is about to be closed; `done`: called
-    after each call.
+    `taken`: how many attempts its worker has under way; `leaving`: whether the sink is about to be closed; `took`: called
+    after each call that the sink accepted; `done`: after each call.
     """
 
     def __init__(
-        self, sink: Sink, *, taken: Callable[[], int], leaving: Callable[[], bool], done: Callable[[], None]
+        self,
+        sink: Sink,
+        *,
+        taken: Callable[[], int],
+        leaving: Callable[[], bool],
+        took: Callable[[], None],
+        done: Callable[[], None],
     ) -> None:
         self._sink = sink
         self._taken = taken
         self._leaving = leaving
+        self._took = took
         self._done = done
         self._freed = asyncio.Event()
         self.asked = 0
@@ -64,7 +71,9 @@ class Aside:
             self.under_way += 1
             try:
                 async with asyncio.timeout(timeout_s):
-                    return await call()
+                    result = await call()
+                self._took()
+                return result
             finally:
                 self.under_way -= 1
         finally:

@@ -122,6 +122,7 @@ class Worker:
             sink,
             taken=lambda: sum(not attempt.done() for attempt in self._attempts),
             leaving=lambda: self._draining,
+            took=self._try_all,
             done=self._wake.set,
         )
         self._window_s: float = getattr(sink, "window_s", 0)
@@ -402,6 +403,12 @@ class Worker:
         if self._breaker.up():
             self._release, self._expire = True, None
             log.info("delivery.sink_up", sink=self.sink.name)
+
+    def _try_all(self) -> None:
+        """A test or an alert got through: what waits for its next attempt is due now."""
+        if self._health.failing_since_ms is not None and self._is_ours():
+            self._is_up()
+            self._release = True
 
     def _sink_gone(self, deliveries: list[Delivery], text: str) -> list[Outcome]:
         if not self._disabled:

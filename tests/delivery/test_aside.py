@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from reserve_listener.delivery import Worker, aside
+from reserve_listener.delivery.breaker import THRESHOLD
 from reserve_listener.delivery.retry import RetryPolicy
-from reserve_listener.errors import TransientDeliveryError
+from reserve_listener.errors import DeliveryError, MisconfiguredSinkError, TransientDeliveryError
 from reserve_listener.model import Delivery
-from tests.delivery.test_worker import working
+from tests.delivery.test_worker import asleep, working
 from tests.helpers import ScriptedSink, append, event, until
 
 if TYPE_CHECKING:
@@ -120,3 +121,28 @@ async def test_waiting_for_a_place_and_the_call_itself_have_an_end(
         sink.let_go("alert")
         await alerting
     assert (worker.aside.asked, worker.aside.under_way) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("error", "tried"), [(MisconfiguredSinkError, 9), (TransientDeliveryError, THRESHOLD)]
+)
+async def test_a_test_that_gets_through_makes_all_due(
+    store: Store, error: type[DeliveryError], tried: int
+) -> None:
+    """Whoever has mended a sink and tried it need not wait for its next attempt, be it misconfigured or down."""
+    is_mended = False
+
+    async def refuse(_: object) -> None:
+        if not is_mended:
+            raise error("no such key")
+
+    for number in range(9):
+        await append(store, event(f"e{number}", f"omm_{number}"))
+    sink = ScriptedSink(script=refuse)
+    worker = Worker(sink, store, policy=RetryPolicy(base_s=600, max_age_s=1e9))
+    async with working(worker):
+        await asleep(worker, lambda: len(sink.attempts) == tried)
+        is_mended = True
+        await worker.aside.deliver([ALERT])
+        await until(lambda: len(sink.ids) == 10)
+        worker.drain()

@@ -504,10 +504,10 @@ def test_a_bot_is_reached_by_https(tmp_path: Path) -> None:
 async def test_the_daemon_folds_what_comes_within_the_window(
     tmp_path: Path, platform: Simulator, server: HttpServer
 ) -> None:
-    """Twenty rooms change within a second: one card; the bot's URL is in no log; a kill in between loses nothing."""
+    """Twenty rooms change within the window: one card; the bot's URL is in no log; a kill in between loses nothing."""
     url = platform.group.add_bot()
     (tmp_path / "url").write_text(url)
-    more = f'[[sinks]]\nname = "group"\ntype = "feishu_card"\nurl_file = "{tmp_path}/url"\nwindow = 1.5\n'
+    more = f'[[sinks]]\nname = "group"\ntype = "feishu_card"\nurl_file = "{tmp_path}/url"\nwindow = 4\n'
     config = write_config(tmp_path, platform, server.url, more=more)
     async with running(tmp_path, config) as daemon:
         await platform.connected(20)

@@ -48,7 +48,9 @@ class FeishuCardSettings(Section):
     language: Literal["en", "zh"] | None = Field(
         default=None, description="The cards' language. If unset, that of lark.language."
     )
-    timeout: values.Seconds = Field(default=10.0, description="Seconds to wait for the bot's answer.")
+    timeout: values.Seconds = Field(
+        default=10.0, description="Seconds to wait for the bot's answer. The app has lark.endpoint_timeout."
+    )
     ca_bundle: values.FilePath | None = Field(
         default=None, description="A PEM file of certificate authorities to trust instead of the system's."
     )
