@@ -1,6 +1,6 @@
-"""The store: events and their deliveries on stable storage. Only its URL says where it is, and which backend it uses.
+"""The store: events and their deliveries on stable storage. Its URL alone says where it is and which backend it uses.
 
-A backend is loaded only when asked for, and each of its parts only when needed, so that commands start fast.
+A backend is imported only when it is asked for, and each of its parts only when needed, so that commands start fast.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _BACKENDS: Final = {
     "sqlite": "reserve_listener.store.sqlite.backend",
     "postgresql": "reserve_listener.store.postgres.backend",
 }
-"""By the URL's scheme, the module with its `make`."""
+"""The module with each backend's `make`, by the scheme of the URL."""
 
 
 async def open_store(
@@ -33,21 +33,21 @@ async def open_store(
     filters_by_sink: Mapping[str, SinkFilter] | None = None,
     **options: Unpack[StoreOptions],
 ) -> Store:
-    """Take the store for this process and make `sinks` the ones that get deliveries, each of what its filter takes.
+    """Open the store for this process, with `sinks` as the ones that get deliveries, each of what its filter accepts.
 
-    Made if there is none, brought to this version if it is older. What a sink that is no longer configured has not got
-    becomes dead letters. Raises `StoreError`; `StoreInUseError` when another daemon holds it.
+    Creates the store if there is none, and migrates an older one. What a sink that is no longer configured did not get becomes
+    dead letters. Raises `StoreError`, and `StoreInUseError` if another daemon holds the store.
     """
     return await backend(url).open(sinks, filters_by_sink, **options)
 
 
 def open_reader(url: str) -> StoreReader:
-    """Read the store, also while a daemon holds it. Use as a context manager."""
+    """Open the store for reading, which also works while a daemon holds it. Use as a context manager."""
     return backend(url).reader()
 
 
 def backend(url: str) -> Backend:
-    """Everything else that can be done with the store of this URL. Touches nothing; raises `ConfigError`."""
+    """The door to everything else that can be done with the store of this URL. Touches nothing; raises `ConfigError`."""
     scheme = url.partition(":")[0]
     if scheme not in _BACKENDS:
         known = ", ".join(f'"{name}:"' for name in _BACKENDS)

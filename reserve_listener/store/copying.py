@@ -1,7 +1,7 @@
 """`store copy`: copies a whole store of any kind into a new store of any kind.
 
-What must stay true: a copy interrupted at any moment can be continued and holds no row twice; the target becomes a store only
-once it holds, row by row, the content of the original; and nobody uses the original meanwhile.
+What must stay true: a copy that is interrupted at any moment can be continued and has no row twice; the target becomes a store
+only once it has, row by row, the content of the original; and nobody uses the original meanwhile.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 class Progress(NamedTuple):
-    """So many rows of all are copied, or checked; now it is at this table."""
+    """How many of all rows have been copied or checked, and the current table."""
 
     doing: str
     table: str
@@ -37,14 +37,14 @@ class Progress(NamedTuple):
 
 
 class Sum(NamedTuple):
-    """What a table holds. The checksum is that of its rows, in whatever order."""
+    """How many rows a table has, and their checksum, which does not depend on their order."""
 
     rows: int
     checksum: str
 
 
 def copy(source: str, target: str, show: Callable[[Progress], None]) -> dict[str, Sum]:
-    """Copy the store with one URL to where there is none yet; what is then in it, by table. Raises `StoreError`."""
+    """Copy a store to a URL where there is none yet. Returns what the copy has, by table. Raises `StoreError`."""
     with backend(source).original() as original, backend(target).copy_of(original.name) as made:
         counts = {table.name: original.count(table) for table in TABLES}
         _fill(original, made, counts, show)

@@ -1,9 +1,9 @@
-"""Retention: what was delivered everywhere is dropped after a while, earlier when the store reaches its size bound.
+"""Retention: events that every sink has are dropped after a while, or earlier if the store reaches its size bound.
 
-The history of what changed outlives the events; only when dropping those has not made room does the oldest of it go, too.
+The history of changes outlives the events. Its oldest part is dropped early only if dropping events has not made room.
 
-What must stay true: nothing that is pending or a dead letter is dropped, and an event is known (a push of it is answered
-and delivered to nobody) for at least `KNOWN_MS`, whatever the size.
+What must stay true: nothing pending and no dead letter is dropped, and whatever the size, an event remains known for at least
+`KNOWN_MS`: if it is pushed again, the push is answered and not delivered.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 KNOWN_MS: Final = 48 * 3600 * 1000
 ROUND_S: Final = 600.0
 FULL_ROUND_S: Final = 15.0
-"""While pushes are refused: what was delivered or dropped meanwhile makes room."""
+"""How often to look while pushes are refused: what has been delivered or dropped since makes room."""
 BREATH_S: Final = 0.02
-"""Between two chunks, so that pushes pass."""
+"""The pause between two chunks, which lets pushes through."""
 
 WARN_AT: Final = 0.7
 DROP_AT: Final = 0.9
@@ -41,9 +41,9 @@ log = structlog.get_logger("store")
 
 
 class Retention:
-    """Keeps `store` within `keep_ms` and its `max_bytes`, and its history within `history_ms`. `run` as a task.
+    """Keeps `store` within `keep_ms` and its `max_bytes`, and its history within `history_ms`. Start `run` as a task.
 
-    History is kept at least as long as events are; None: for ever.
+    History is kept at least as long as events; None: for ever.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Retention:
         self._warned_at: float | None = None
 
     async def run(self) -> None:
-        """For ever, until cancelled: now, every ten minutes, and when the store has grown."""
+        """Work until cancelled: now, every ten minutes, and whenever the store has grown."""
         while True:
             try:
                 await self.tidy()
@@ -80,7 +80,7 @@ class Retention:
                 continue
 
     async def tidy(self) -> None:
-        """Drop what is old enough; then, at the size bound, what is oldest."""
+        """Drop what is old enough, and then, if the size bound is reached, the oldest."""
         await self._store.free_inbox()
         dropped = await self._drop(self._ages.ago_ms(self._keep_ms), strip=False, until_bytes=None)
         if dropped:

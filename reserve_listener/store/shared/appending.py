@@ -1,11 +1,11 @@
-"""How events get in: one by one, or many in few statements. Work for the writer's thread, inside its transaction.
+"""How events get into the store: one by one, or many with few statements. Work for the writer's thread, in its transaction.
 
-Python gives up its lock around each step of SQLite and has to wait for it again while the loop is busy; with five
-statements an event that wait is what a burst mostly costs. So one statement puts in many rows. Both ways do the same:
-`tests/store/sqlite/test_appending.py` holds them against each other.
+Python releases its lock around each step of SQLite and has to wait for it again while the loop is busy. With five statements
+for each event, that wait would be most of the cost of a burst, so one statement inserts many rows. Both ways do the same:
+`tests/store/sqlite/test_appending.py` compares them.
 
-An event's body is sealed here, once it is known to be a new one: `complete` gets the event and what is known of its scope,
-and what it makes of them becomes the scope's state and part of its history in the same transaction.
+An event's body is sealed here, once the event is known to be new: `complete` gets it together with what is known of its scope.
+The result becomes the scope's state and part of its history in the same transaction.
 """
 
 from __future__ import annotations
@@ -30,47 +30,47 @@ if TYPE_CHECKING:
 _encode = msgspec.json.Encoder().encode
 
 PORTION_BYTES: Final = 16 * 1024 * 1024
-"""What SQLite is handed, and copies, at the most: usual events all at once, large ones not in memory three times over."""
+"""The most to hand to SQLite at once, which copies it: enough for all usual events, while large ones are not in memory three times."""
 
 HISTORY_BYTES: Final = 250
-"""What an entry of the history takes beside the configuration: two sentences' worth."""
+"""What an entry of the history takes besides the configuration: as much as two sentences."""
 
 _NUL: Final = b"\\u0000"
-"""SQLite's JSON ends a text there; its columns do not."""
+"""A text ends here in SQLite's JSON, but not in its columns."""
 
 _EVERYTHING: Final = SinkFilter()
 
 SinkFilters = tuple[tuple[int, SinkFilter], ...]
-"""The sinks by their numbers, each with its filter."""
+"""The numbers of the sinks, each with its filter."""
 
 
 class Appended(msgspec.Struct, frozen=True, gc=False):
-    """What came of an event. `seq`, `scope`: its numbers, if it is stored and readable."""
+    """What became of an event. `seq`, `scope`: its numbers, if it is stored and readable."""
 
     verdict: Verdict
     event: IncomingEvent
-    """As it is stored."""
+    """The event as it is stored."""
     seq: int = 0
     scope: int = 0
     takers: tuple[int, ...] = ()
-    """The sinks that get it, by their numbers."""
+    """The numbers of the sinks that get it."""
     size: int = 0
-    """In bytes, payload and body."""
+    """The size of payload and body in bytes."""
     told_bytes: int = 0
-    """What the history and the state of its scope take."""
+    """The size of the new history and state of its scope."""
     in_doubt: bool = False
-    """Whether its scope is to be read again: see `Window`."""
+    """Whether its scope has to be read again: see `Window`."""
 
 
 class Appending:
-    """Puts events in. `scopes`: numbers that are known already; each has been committed.
+    """Inserts events. `scopes`: the numbers that are known already, all of them committed.
 
-    `unbuilt`: there may be scopes whose history is not made yet. `directory`: what `complete` takes names from; it knows
-    what an event tells of a room before the next event is sealed.
+    `unbuilt`: there may be scopes without a history yet. `directory`: where `complete` takes names from. It learns what an event
+    says of a room before the next event is sealed.
     """
 
     together: ClassVar = False
-    """Whether one event, too, is put in as many are."""
+    """Whether a single event is inserted in the way for many, too."""
 
     def __init__(
         self,
@@ -108,7 +108,7 @@ class Appending:
         *,
         tenant_known: bool = True,
     ) -> Appended:
-        """Store one event that is sealed and new, and what is known after it. `tenant_known`: see `SinkFilter.takes`."""
+        """Store one event, which is sealed and new, and what is known after it. `tenant_known`: see `SinkFilter.takes`."""
         seq = connection.execute(sql.APPEND_EVENT, _columns(event, None, scope)).lastrowid or 0
         if event.news is not None:
             return self._heard(event, seq, connection)
@@ -122,7 +122,7 @@ class Appending:
         return _appended(event, seq, scope, takers, completed, in_doubt=in_doubt)
 
     def all(self, events: Sequence[IncomingEvent], connection: sqlite3.Connection) -> list[Appended]:
-        """Store many, in their order."""
+        """Store many events, in their order."""
         known = _Known(events, connection)  # a server is asked everything at once, and answers then
         newest = connection.execute(sql.NEWEST_EVER)
         numbers = self._scope_numbers(events, connection)
@@ -156,10 +156,10 @@ class Appending:
         return appended
 
     def took(self, newest: int, connection: sqlite3.Connection) -> None:
-        """Numbers up to this one are given. SQLite sees that by itself."""
+        """Numbers up to this one are taken. SQLite sees that by itself."""
 
     def _heard(self, event: IncomingEvent, seq: int, connection: sqlite3.Connection) -> Appended:
-        """An event about a room or level itself: names change, and nothing is delivered."""
+        """Take in an event about a room or level itself: names change, and nothing is delivered."""
         places = naming.hear(event, connection)
         if self._directory is not None:
             self._directory.take(places)
@@ -197,7 +197,7 @@ class Appending:
         )
 
     def scope_number(self, scope: Scope, connection: sqlite3.Connection) -> int:
-        """The scope's number; a new one if it has none."""
+        """The scope's number, which is a new one if it has none yet."""
         key = (scope.tenant_key, scope.scope_type, scope.scope_id)
         row = connection.execute(sql.FIND_SCOPE, key).fetchone()
         if row is None and readings.adopt(scope.tenant_key, connection):
@@ -236,7 +236,7 @@ def _appended(
 
 
 class _Known:
-    """Which of these events are there already: asked now, answered later."""
+    """Which of these events the store already has: asked now, answered later."""
 
     def __init__(self, events: Sequence[IncomingEvent], connection: sqlite3.Connection) -> None:
         self._first: dict[tuple[str, str], int] = {}
@@ -247,7 +247,7 @@ class _Known:
         self._asked = None if _NUL in keys else connection.execute(sql.KNOWN_EVENTS, (keys.decode(),))
 
     def new(self) -> list[int]:
-        """The places of those that are not; what stands there twice is new the first time."""
+        """The positions of the new events. One that occurs twice counts as new the first time."""
         if self._asked is None:
             found = (self._connection.execute(sql.FIND_EVENT, key).fetchone() for key in self._first)
             return [place for place, known in zip(self._first.values(), found, strict=True) if known is None]
@@ -259,7 +259,7 @@ class _Known:
 
 
 def _portions(events: Sequence[IncomingEvent], places: Sequence[int]) -> Iterator[Sequence[int]]:
-    """As many at once as `PORTION_BYTES` allow, and at least one."""
+    """The positions in portions: as many at once as `PORTION_BYTES` allows, and at least one."""
     begin = size = 0
     for number, place in enumerate(places):
         own = len(events[place].raw) + len(events[place].body or b"")
@@ -271,7 +271,7 @@ def _portions(events: Sequence[IncomingEvent], places: Sequence[int]) -> Iterato
 
 
 def _columns(event: IncomingEvent, seq: int | None, scope: int | None) -> tuple[Any, ...]:
-    """A row of `events`; of one about a room or level itself only what it takes to know it again."""
+    """A row of `events`. Of an event about a room or level itself, only what it takes to recognise it."""
     return (
         seq,
         event.tenant_key,

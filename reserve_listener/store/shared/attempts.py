@@ -1,6 +1,6 @@
-"""The last attempts at deliveries that failed: what a person looks at first when one does not arrive.
+"""The last attempts at deliveries that failed: the first thing to look at if an event does not arrive.
 
-A delivery that succeeds at once leaves nothing here, so that the usual case costs nothing.
+A delivery that succeeds at once leaves nothing here, so the usual case costs nothing.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
     from reserve_listener.model import Outcome
 
 KEPT: Final = 10
-"""Of each delivery: with the usual backoff the last day."""
+"""How many are kept for each delivery: with the usual backoff, those of the last day."""
 
 ERROR_CHARS: Final = 100
-"""The whole text of the last error stands with the delivery."""
+"""How much of each error is kept; the delivery has the whole text of the last one."""
 
 FAILURES_SHOWN: Final = 5
 LOOKED_AT: Final = 200
-"""Failed attempts that are looked through for those: a sink with one event that fails again and again hides few others."""
+"""How many failed attempts are searched for those: one event that keeps failing hides few others."""
 
 
 def rows(outcomes: Iterable[Outcome], sink: int) -> list[dict[str, object]]:
-    """What is to be kept of these, as values for `keep`."""
+    """What to keep of these outcomes, as values for `keep`."""
     return [
         {
             "seq": outcome.seq,
@@ -46,14 +46,14 @@ def rows(outcomes: Iterable[Outcome], sink: int) -> list[dict[str, object]]:
 
 
 def keep(values: Sequence[dict[str, object]], connection: sqlite3.Connection) -> None:
-    """Add attempts and drop each delivery's oldest. Idempotent. What was dropped by hand meanwhile gets none."""
+    """Add attempts, and drop the oldest ones of each delivery. Idempotent. Deliveries dropped by hand meanwhile get none."""
     if values:
         connection.executemany(sql.ADD_ATTEMPT, values)
         connection.executemany(sql.DROP_OLD_ATTEMPTS, values)
 
 
 def of_event(seq: int, connection: sqlite3.Connection) -> dict[str, list[AttemptRecord]]:
-    """The attempts that are kept of an event, by sink, the newest last."""
+    """The kept attempts for an event, by sink, the newest last."""
     found: dict[str, list[AttemptRecord]] = {}
     for sink, *values in connection.execute(sql.ATTEMPTS_OF, (seq,)):
         found.setdefault(sink, []).append(AttemptRecord(*values))
@@ -61,7 +61,7 @@ def of_event(seq: int, connection: sqlite3.Connection) -> dict[str, list[Attempt
 
 
 def last_failures(states: dict[int, str], connection: sqlite3.Connection) -> list[FailedDelivery]:
-    """Deliveries that failed lately, the latest first. `states`: the names of the numbers."""
+    """The deliveries that failed lately, the latest first. `states`: the names of the state numbers."""
     found = connection.execute(
         sql.LAST_FAILURES, {"looked_at": LOOKED_AT, "shown": FAILURES_SHOWN}
     ).fetchall()
@@ -80,5 +80,5 @@ def last_failures(states: dict[int, str], connection: sqlite3.Connection) -> lis
 
 
 def _shortened(error: str | None) -> str | None:
-    """A lone surrogate (a path that is not UTF-8) is no text to SQLite."""
+    """The error, cut. SQLite does not take lone surrogates, which come from paths that are not UTF-8."""
     return None if error is None else error[:ERROR_CHARS].encode("utf-8", "backslashreplace").decode()

@@ -1,7 +1,7 @@
-"""Pushes that are answered and not events yet, batch by batch: SQLite's inbox, and what `store copy` makes of it.
+"""Pushes that are answered but are not events yet, batch by batch: SQLite's inbox, and what `store copy` makes of it.
 
-A batch is a list of `IncomingEvent`, an array each, as MessagePack. New fields of it come last and have a default: a newer
-version then reads what an older one has left.
+A batch is a list of `IncomingEvent` as MessagePack arrays. New fields must come last and have a default, so that a newer
+version can read what an older one left behind.
 """
 
 from __future__ import annotations
@@ -28,6 +28,6 @@ class Batch(NamedTuple):
 
 
 def batches_after(projected: int, connection: Any) -> list[Batch]:
-    """Those that are not events yet, in the order in which they came."""
+    """The batches after this one, in the order of their arrival."""
     rows = connection.execute(sql.BATCHES_AFTER, (projected,))
     return [Batch(number, decode(events)) for number, events in rows]

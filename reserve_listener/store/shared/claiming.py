@@ -1,7 +1,7 @@
 """Which deliveries a sink gets next: work for the writer's thread that only reads.
 
-What must stay true: of a scope the oldest pending delivery goes first, and none goes before it is due. The cost of a claim
-is bounded by what it looks at, however much is pending.
+What must stay true: within a scope the oldest pending delivery goes first, and none goes before it is due. What a claim costs is
+bounded, however much is pending.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 WINDOW_SEQS: Final = 5_000
-"""Events that one claim looks at, at the most."""
+"""The most events that one claim looks at."""
 
 LEAST_ROWS: Final = 100
-"""Pending deliveries that are read at a time: as many as may be taken, and not fewer than that."""
+"""How many pending deliveries to read at a time, if fewer may be taken."""
 
 CLAIM_BYTES: Final = 8 * 1024 * 1024
-"""Bodies that one claim reads at the most (at least one is always read)."""
+"""The most bytes of bodies that one claim reads; one body is always read."""
 
 Pauses = list[tuple[int, int]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """What a worker asks for. `per_scope`: how many of one scope at the most; `skipping`: scopes it has in hand."""
+    """What a worker asks for. `per_scope`: at most so many of one scope; `skipping`: scopes to leave out."""
 
     sink: int
     limit: int
@@ -46,7 +46,7 @@ class Claim:
 
 
 def newer(claim: Claim, after_seq: int | None, pauses: Pauses, connection: sqlite3.Connection) -> Claimed:
-    """Deliveries of events after this one; None: from the first that is pending."""
+    """The deliveries of events after `after_seq`; None: from the first pending one on."""
     newest = connection.execute(sql.NEWEST).fetchone()[0] or 0
     if after_seq is None:
         first = connection.execute(sql.FIRST_PENDING, (claim.sink,)).fetchone()[0]
@@ -66,7 +66,7 @@ def newer(claim: Claim, after_seq: int | None, pauses: Pauses, connection: sqlit
 
 
 def of_scopes(claim: Claim, scopes: Sequence[int], pauses: Pauses, connection: sqlite3.Connection) -> Claimed:
-    """Deliveries of these scopes, wherever they stand. Those of which there was no place for any stay behind."""
+    """The deliveries of these scopes, wherever they are. Scopes for which there was no room at all stay behind."""
     basket = _Basket(claim, pauses)
     for scope in scopes:
         if basket.full:
@@ -78,7 +78,7 @@ def of_scopes(claim: Claim, scopes: Sequence[int], pauses: Pauses, connection: s
 
 
 class _Row(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """A pending delivery, as `sql.PENDING_FROM` tells of it."""
+    """A pending delivery, as `sql.PENDING_FROM` returns it."""
 
     seq: int
     scope: int
@@ -161,12 +161,12 @@ class _Basket:
 
 
 def age_since_ms(pauses: Pauses, since_ms: int) -> int:
-    """The beginning of an age, moved by the pauses that lie in it."""
+    """When an age begins, moved by the pauses within it."""
     return since_ms + sum(max(0, to_ms - max(from_ms, since_ms)) for from_ms, to_ms in pauses)
 
 
 def pauses_by_sink(rows: Iterable[Sequence[Any]]) -> Mapping[int, Pauses]:
-    """Rows of `sql.PAUSES`, by the sink's number."""
+    """The rows of `sql.PAUSES`, by the sink's number."""
     pauses: dict[int, Pauses] = {}
     for sink, from_ms, to_ms in rows:
         pauses.setdefault(sink, []).append((from_ms, to_ms))

@@ -1,7 +1,7 @@
-"""The history of all rooms and levels at once, for the page. Work that only reads, on any connection.
+"""The history of all rooms and levels together, for the page. Work that only reads, on any connection.
 
-What must stay true: a page of the feed costs what it shows, however long the history is. So a time is first turned into
-places in the order of storing, and of some rooms only the index by scope is gone through before any row is read.
+What must stay true: a page of the feed costs what it shows, however long the history is. So times are first turned into
+positions in the order of storing, and for a selection of rooms only the index by scope is searched before any row is read.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def hours(since_ms: int, late_ms: int, connection: sqlite3.Connection) -> list[H
 
 
 def first_since(moment_ms: int, last: int, connection: sqlite3.Connection) -> int:
-    """The first entry of that time or later, found by halving: they came about in the order of their age."""
+    """The first entry of that time or later, by binary search: entries are roughly in the order of their age."""
     low, high = 0, last + 1
     while low < high:
         middle = (low + high) // 2

@@ -1,7 +1,7 @@
-"""What is known of rooms and levels, and how it came to be. Work for the writer's thread, inside its transaction.
+"""What is known of rooms and levels, and how it came about. Work for the writer's thread, in its transaction.
 
-What must stay true: a state is what the history of its scope leads to, so both are written together; and a state is never
-dropped. SQLite's steps are few here for the reason that `appending` gives.
+What must stay true: a scope's state is what its history leads to, so both are written together; and a state is never dropped.
+Statements are few, for the reason that `appending` gives.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from reserve_listener.model import Completed, IncomingEvent
 
 CHUNK_ROWS: Final = 100
-"""History that is dropped at once: at the bound no more than makes room."""
+"""How many entries are dropped at once, so that no more go than are needed to make room."""
 
 KNOWN: Final = """
 SELECT json_group_array(json_array(t.scope, json_array(t.revision, t.created_ms, t.config), r.from_ms, r.until_ms))
@@ -97,7 +97,7 @@ _decode_paths = msgspec.json.Decoder(list[_Change]).decode
 
 
 class Remembered:
-    """What is known of some scopes, read once, and what is to be written of them once: by `write`."""
+    """What is known of some scopes, read once; what changes is written once, by `write`."""
 
     def __init__(self, scopes: Collection[int], connection: sqlite3.Connection) -> None:
         self._connection = connection
@@ -113,17 +113,17 @@ class Remembered:
         self._history: list[tuple[Any, ...]] = []
 
     def of(self, scope: int) -> Known | None:
-        """What is known of it by now."""
+        """What is known of the scope by now."""
         return self._known.get(scope)
 
     def window(self, scope: int) -> Window | None:
-        """Of its last reading."""
+        """The window of the scope's last reading."""
         return self._windows.get(scope)
 
     def take(self, seq: int, scope: int, event: IncomingEvent, completed: Completed) -> bool:
-        """The event with this number is part of the history; the next one is compared with what it tells.
+        """Add an event to the history; the next one is compared with the state after it.
 
-        Whether the scope is to be read again: nobody can say if its last reading has what this event tells.
+        Returns whether the scope has to be read again, since nobody can tell if its last reading includes this event.
         """
         if (known := completed.known) is not None:
             self._known[scope] = known
@@ -155,11 +155,11 @@ class Remembered:
         return in_doubt
 
     def keep(self, scope: int, known: Known, received_ms: int) -> None:
-        """The scope is known to be so, without an event."""
+        """Set the state of the scope without an event."""
         self._states[scope] = (scope, known.revision, known.created_ms, received_ms, known.config)
 
     def write(self) -> None:
-        """What is known, how it came to be, and what is to be read again."""
+        """Write the states, the history, and which scopes to read again."""
         insert(self._connection, KEEP_STATES, list(self._states.values()))
         insert(self._connection, ADD_HISTORY, self._history)
         if self._doubted:
@@ -181,13 +181,13 @@ def _found(
 
 
 def paths_of(seqs: Sequence[int], connection: sqlite3.Connection) -> Mapping[int, _Paths]:
-    """What each of these events changes, for a route: None at first sight, and of what the history has not (any more)."""
+    """What each of these events changes, for the filters of sinks: None at first sight. Events without history are left out."""
     (found,) = connection.execute(CHANGES_OF, (msgspec.json.encode(seqs).decode(),)).fetchone()
     return {seq: _paths(revision, changes) for seq, revision, changes in _decode_changes(found)}
 
 
 def drop(before_ms: int, connection: sqlite3.Connection) -> int:
-    """A chunk of the history that was stored before that time; how many. Less than `CHUNK_ROWS`: that was all."""
+    """Drop a chunk of the history stored before that time. Returns how many; if fewer than `CHUNK_ROWS`, that was all."""
     return connection.execute(DROP_HISTORY, (CHUNK_ROWS, before_ms)).rowcount
 
 

@@ -21,7 +21,7 @@ def insight(
     measure: Callable[[Any], int],
     connection: sqlite3.Connection,
 ) -> Insight:
-    """All of it. `app_id`: whose gaps; None: everybody's. `measure`: how the size is found."""
+    """All figures. `app_id`: whose gaps; None: everybody's. `measure`: how to find the size."""
     (first_dead_ms,) = connection.execute(sql.FIRST_DEAD).fetchone()
     last = connection.execute(sql.LAST_RECEIVED).fetchone()
     return Insight(
@@ -35,7 +35,7 @@ def insight(
 
 
 def sink_states(connection: sqlite3.Connection) -> list[SinkState]:
-    """All sinks, with what is in the store for them."""
+    """All sinks, and what the store has for each."""
     return [
         SinkState(
             name=name,

@@ -1,4 +1,4 @@
-"""Whether an error is the medium's: the disk, the file or the server, and not what was to be written."""
+"""Tells failures of the medium (disk, file or server) from failures of a single job."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _MEDIUM_FAILED: Final = (
     "SQLITE_NOTADB",
     "SQLITE_NOMEM",
 )
-"""Names of SQLite's errors that are the medium's and not a single job's: running the jobs one by one would not help."""
+"""SQLite's errors that are the medium's, not a single job's: running the jobs one by one would not help."""
 
 
 class MediumError(StoreError):
-    """The medium has failed, and not what was to be written."""
+    """The medium has failed, not the job."""
 
 
 class NotNowError(Exception):
@@ -30,10 +30,10 @@ class NotNowError(Exception):
 
 
 def is_medium(error: BaseException) -> bool:
-    """Whether it is the medium that failed, and not what was to be written."""
+    """Whether the medium failed, not the job."""
     return isinstance(error, MediumError) or sqlite_name(error).startswith(_MEDIUM_FAILED)
 
 
 def sqlite_name(error: BaseException) -> str:
-    """SQLite's name of an error, also of the `StoreError` made of it; "" for others."""
+    """SQLite's name of an error, or of the cause of a `StoreError`; "" for others."""
     return str(getattr(error, "sqlite_errorname", "") or getattr(error.__cause__, "sqlite_errorname", ""))

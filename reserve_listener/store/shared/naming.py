@@ -1,10 +1,10 @@
-"""Names of rooms, levels and people. Work for the writer's thread, inside its transaction; what is read, on any connection.
+"""Names of rooms, levels and people. Writing is for the writer's thread, in its transaction; reading, for any connection.
 
-What must stay true: what is known as of later is not turned back by an answer, or an event, of before; and no row is dropped:
-a room that is gone keeps its name, since its history is still looked at.
+What must stay true: an earlier answer or event does not undo later knowledge; and no row is dropped: a room that is gone keeps
+its name, since people still look at its history.
 
-Two clocks are compared, each with itself: events among each other by the platform's `create_time`; what was asked for by
-ours (`seen_ms`). One that lies in the future was written while the clock was wrong, and holds nothing up.
+There are two clocks, each compared only with itself: events go by the platform's `create_time`, answers of the API by our own
+clock (`seen_ms`). A time in the future was written while the clock was wrong, and holds nothing up.
 """
 
 from __future__ import annotations
@@ -108,19 +108,19 @@ _decode_names = msgspec.json.Decoder(dict[str, str]).decode
 
 
 def all_places(connection: sqlite3.Connection) -> list[KnownPlace]:
-    """All rooms and levels that are known by name, or known to be gone."""
+    """All rooms and levels whose name is known, or that are known to be gone."""
     (found,) = connection.execute(ALL_PLACES).fetchone()
     return _decode_places(found)
 
 
 def people(connection: sqlite3.Connection) -> dict[str, str]:
-    """Names by open_id."""
+    """People's names by open_id."""
     (found,) = connection.execute(PEOPLE).fetchone()
     return _decode_names(found)
 
 
 def keep(places: Sequence[KnownPlace], now_ms: int, connection: sqlite3.Connection) -> list[KnownPlace]:
-    """What the API told of them, each as of its `seen_ms`; how they are known now."""
+    """Store what the API said of these places, each as of its `seen_ms`. Returns how they are known now."""
     rows = [(one.scope_type, one.scope_id, one.name, one.parent, int(one.top), one.seen_ms) for one in places]
     connection.execute(KEEP_PLACES, {"places": _encode(rows).decode(), "now_ms": now_ms})
     return _among(places, connection)
@@ -129,7 +129,7 @@ def keep(places: Sequence[KnownPlace], now_ms: int, connection: sqlite3.Connecti
 def mark_unseen(
     places: Sequence[KnownPlace], now_ms: int, connection: sqlite3.Connection
 ) -> list[KnownPlace]:
-    """They were not among all that there are: they are gone, unless something was heard of them meanwhile."""
+    """Mark places as gone that a complete survey did not find, unless something has been heard of them since."""
     rows = [(one.scope_type, one.scope_id, one.seen_ms) for one in places]
     connection.execute(MARK_UNSEEN, {"places": _encode(rows).decode(), "now_ms": now_ms})
     return _among(places, connection)
@@ -138,7 +138,7 @@ def mark_unseen(
 def mark_gone(
     scope_type: str, scope_id: str, now_ms: int, connection: sqlite3.Connection
 ) -> list[KnownPlace]:
-    """There is no such room or level any more, whether or not its name is known."""
+    """Mark the room or level as gone, whether or not its name is known."""
     connection.execute(MARK_GONE, {"scope_type": scope_type, "scope_id": scope_id, "now_ms": now_ms})
     return _of([(scope_type, scope_id)], connection)
 
@@ -146,14 +146,14 @@ def mark_gone(
 def mark_there(
     scope_type: str, scope_id: str, as_of_ms: int, now_ms: int, connection: sqlite3.Connection
 ) -> list[KnownPlace]:
-    """It was there at that time of the platform's: only an event of later says that it is gone."""
+    """It existed at that time by the platform's clock: only a later event can mean that it is gone."""
     values = {"scope_type": scope_type, "scope_id": scope_id, "as_of_ms": as_of_ms, "now_ms": now_ms}
     connection.execute(MARK_THERE, values)
     return _of([(scope_type, scope_id)], connection)
 
 
 def hear(event: IncomingEvent, connection: sqlite3.Connection) -> list[KnownPlace]:
-    """What an event tells of rooms and levels; those that are known differently now."""
+    """Take in what an event says of rooms and levels. Returns those that are known differently now."""
     changed: list[KnownPlace] = []
     for news in event.news or ():
         changed += _hear(news, event, connection)
@@ -180,12 +180,12 @@ def _hear(news: PlaceNews, event: IncomingEvent, connection: sqlite3.Connection)
 
 
 def keep_people(names: Mapping[str, str], now_ms: int, connection: sqlite3.Connection) -> None:
-    """What the API told of people."""
+    """Store what the API said of people."""
     connection.execute(KEEP_PEOPLE, {"names": _encode(names).decode(), "now_ms": now_ms})
 
 
 def last_look(app_id: str, what: str, connection: sqlite3.Connection) -> int | None:
-    """When all names of this kind were last asked for to the end; None: never."""
+    """When all names of this kind were last read to the end; None: never."""
     row = connection.execute(LAST_LOOK, (app_id, what)).fetchone()
     return None if row is None else int(row[0])
 

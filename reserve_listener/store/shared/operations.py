@@ -1,4 +1,4 @@
-"""What people, and the daemon's own housekeeping, do to many rows: in chunks, so that a push never waits for all of them."""
+"""What people and the daemon's housekeeping do to many rows: in chunks, so that no push waits for all of them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CHUNK_ROWS: Final = 1_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """What one chunk of an operation came to. `after_…`: how far it is; `top_seq`: how far a replay goes."""
+    """The result of one chunk of an operation. `after_…`: how far it got; `top_seq`: where a replay ends."""
 
     count: int
     done: bool
@@ -40,16 +40,16 @@ class Operation:
     filters_by_sink: Mapping[str, tuple[int, SinkFilter]]
     now_ms: int
     repeat_only: bool = False
-    """A replay makes no delivery that there has not been: which sink takes what is not known."""
+    """Whether a replay only repeats earlier deliveries, since it is not known which sink takes what."""
     dry_run: bool = False
-    """Count what would be done, and write nothing."""
+    """Whether to count only what would be done, and write nothing."""
 
     def first(self) -> Step:
         """Where to begin."""
         return Step(count=0, done=False)
 
     def step(self, last: Step, connection: sqlite3.Connection) -> Step:
-        """The next chunk, in the caller's transaction; `count` goes on from the last one."""
+        """Do the next chunk, in the caller's transaction; `count` continues from the last one."""
         values = asdict(self.filters) | {"after": last.after_seq, "limit": CHUNK_ROWS}
         if self.name == "replay":
             return self._replay(last, values, connection)
@@ -83,7 +83,7 @@ class Operation:
     def _deliver_again(
         self, deliveries: Sequence[tuple[int, int, int, int]], connection: sqlite3.Connection
     ) -> int:
-        """How many that concerns: those that are not pending anyway."""
+        """Make these deliveries pending again. Returns how many; those that are pending anyway do not count."""
         if not deliveries:
             return 0
         if not self.dry_run:
@@ -107,7 +107,7 @@ class Operation:
 
 
 def dead_letter_removed(now_ms: int, connection: sqlite3.Connection) -> bool:
-    """One chunk of what sinks that are gone have not got, as dead letters; whether that was all."""
+    """Make dead letters of a chunk of what removed sinks did not get. Returns whether that was all."""
     values = {"now_ms": now_ms, "limit": CHUNK_ROWS}
     return connection.execute(sql.BURY_REMOVED, values).rowcount < CHUNK_ROWS
 
@@ -121,7 +121,7 @@ def dead_letter_expired(  # noqa: PLR0917  # bound by `partial`, all but the las
     pauses: Pauses,
     connection: sqlite3.Connection,
 ) -> tuple[int, int | None]:
-    """One chunk of a sink's deliveries that are older than that, as dead letters: how many, and where to go on."""
+    """Make dead letters of a chunk of a sink's deliveries older than that. Returns how many, and where to continue."""
     if after_seq is None:
         first = connection.execute(sql.FIRST_PENDING, (sink,)).fetchone()[0]
         if first is None:
@@ -139,7 +139,7 @@ def dead_letter_expired(  # noqa: PLR0917  # bound by `partial`, all but the las
 
 
 def receive_now(now_ms: int, before_seq: int | None, connection: sqlite3.Connection) -> int | None:
-    """One chunk of the events that are from the future by a clock that was set back: received now. Where to go on."""
+    """After the clock was set back, date a chunk of the events from the future to now. Returns where to continue."""
     newest = connection.execute(sql.NEWEST).fetchone()[0] or 0
     before_seq = newest + 1 if before_seq is None else before_seq
     rows = connection.execute(sql.NEWEST_BEFORE, (before_seq, CHUNK_ROWS)).fetchall()
@@ -150,9 +150,9 @@ def receive_now(now_ms: int, before_seq: int | None, connection: sqlite3.Connect
 
 
 def prune(after_seq: int, before_ms: int, *, strip: bool, connection: sqlite3.Connection) -> Pruned:
-    """Drop events stored before this time and delivered everywhere, oldest first; with `strip`, of the others the content.
+    """Drop events stored before this time that every sink has, oldest first; with `strip`, also the content of newer ones.
 
-    A stripped event is still known: a push of it is answered, and delivered to nobody.
+    A stripped event is still known: if it is pushed again, the push is answered and not delivered.
     """
     rows = connection.execute(sql.OLDEST_EVENTS, (after_seq, CHUNK_ROWS)).fetchall()
     dropped = [(seq,) for seq, received_ms, settled, _ in rows if settled and received_ms < before_ms]
@@ -172,7 +172,7 @@ def prune(after_seq: int, before_ms: int, *, strip: bool, connection: sqlite3.Co
 
 
 def forget(before_ms: int, history_before_ms: int | None, connection: sqlite3.Connection) -> bool:
-    """Drop a chunk of pauses and gaps that ended before that; whether that was all. None: gaps stay, as the history does."""
+    """Drop a chunk of pauses and gaps that ended before that. Returns whether that was all. None: keep gaps, as the history."""
     pauses = {"before_ms": before_ms, "limit": CHUNK_ROWS}
     dropped = connection.execute(sql.DROP_PAUSES, pauses).rowcount
     if history_before_ms is not None:
@@ -189,7 +189,7 @@ def operation_of(
     *,
     now_ms: int,
 ) -> Operation:
-    """What is to be done, to the sinks that are configured."""
+    """The operation on the configured sinks."""
     numbers = {name: number for number, name in connection.execute(sql.CONFIGURED_SINKS)}
     known = {
         name: (number, (filters_by_sink or {}).get(name, SinkFilter())) for name, number in numbers.items()

@@ -1,7 +1,7 @@
-"""From the inbox into the store: what is answered becomes events and deliveries. Work for the writer's thread.
+"""From the inbox into the store: answered pushes become events and deliveries. Work for the writer's thread.
 
-What must stay true: events and the inbox's position move in one transaction, so each answered push is in here exactly once;
-and no single event, whatever is in it, stops those behind it for ever.
+What must stay true: events and the inbox's position are written in one transaction, so the store has each answered push
+exactly once; and no event, whatever is in it, blocks those behind it for ever.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ log = structlog.get_logger("store")
 
 
 class Position(NamedTuple):
-    """How far an inbox is projected."""
+    """How far an inbox has been projected."""
 
     inbox: str
     number: int
@@ -37,7 +37,7 @@ def project(
     position: Position | None,
     connection: sqlite3.Connection,
 ) -> list[Appended]:
-    """Store these events, and that the inbox is projected up to this position."""
+    """Store these events, and note that the inbox has been projected up to this position."""
     appended = _appended(appending, events, connection)
     if position is not None:
         connection.execute(sql.MOVE_INBOX, position)
@@ -63,7 +63,7 @@ def _appended(
 
 
 def _one(appending: Appending, event: IncomingEvent, connection: sqlite3.Connection) -> Appended:
-    """One event; one that cannot be stored as it is is kept whole, as one that cannot be read is."""
+    """Store one event. If it cannot be stored as it is, keep it whole, like one that cannot be read."""
     connection.execute("SAVEPOINT one")
     try:
         appended = appending.one(event, connection)

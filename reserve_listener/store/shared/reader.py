@@ -37,16 +37,16 @@ ALL_CHANGES = ChangeQuery()
 T = TypeVar("T")
 
 PAGE: Final = 500
-"""Rows that are read in one transaction."""
+"""How many rows are read in one transaction."""
 
 
 class SqlReader:
-    """See `protocols.store.StoreReader`: what is asked in the same way of every database."""
+    """See `protocols.store.StoreReader`: the queries that are the same for every database."""
 
     _connection: Any
 
     def _reading(self) -> AbstractContextManager[None]:
-        """In it, what the database raises is a `StoreError`."""
+        """Turns the database's exceptions into `StoreError`."""
         return nullcontext()
 
     def events(
@@ -72,7 +72,7 @@ class SqlReader:
     def events_after(
         self, after_seq: int, filters: EventQuery = EVERYTHING, *, limit: int
     ) -> list[StoredEvent]:
-        """Those that were stored after that one, in order, at most `limit`."""
+        """The events stored after that one, in order, at most `limit`."""
         return self._events(
             sql.EVENTS_AFTER,
             filters,
@@ -98,12 +98,12 @@ class SqlReader:
         )
 
     def sinks(self) -> list[SinkState]:
-        """All sinks that the store ever knew, with what is in it for them."""
+        """All sinks that the store has ever known, and what it has for each."""
         with self._reading():
             return sink_states(self._connection)
 
     def ids_that_begin(self, kind: Literal["event", "scope"], start: str, *, limit: int) -> list[str]:
-        """Ids with this beginning, at most `limit`; only the id itself if there is one that is exactly this."""
+        """Ids with this beginning, at most `limit`; only the id itself if one matches exactly."""
         statement = sql.EVENT_IDS_THAT_BEGIN if kind == "event" else sql.SCOPE_IDS_THAT_BEGIN
         with self._reading():
             rows = self._connection.execute(statement, {"start": start, "limit": limit}).fetchall()
@@ -118,7 +118,7 @@ class SqlReader:
         until_ms: int | None = None,
         before_seq: int | None = None,
     ) -> Iterator[HistoryEntry]:
-        """What happened to the rooms and levels of this id, the newest first; a page at a time, so that nothing waits."""
+        """The history of the rooms and levels with this id, the newest first; read in pages, so that nothing waits."""
         values: dict[str, Any] = {"scope_id": scope_id, "since_ms": since_ms, "until_ms": until_ms}
         while True:
             rows = self._all(history.HISTORY_OF, values | {"before_seq": before_seq, "limit": PAGE})
@@ -142,11 +142,11 @@ class SqlReader:
         return [(int(row[0]), _known(row)) for row in rows]
 
     def changes(self, query: ChangeQuery = ALL_CHANGES, *, limit: int) -> list[HistoryEntry]:
-        """What happened to all rooms and levels, the newest first, at most `limit`."""
+        """The history of all rooms and levels, the newest first, at most `limit`."""
         return [_entry(row) for row in self._read(lambda: feed.changes(query, limit, self._connection))]
 
     def hours(self, since_ms: int, *, late_ms: int) -> list[HourFigures]:
-        """What was stored since then, hour by hour; an hour without anything is left out. A delivery is late beyond `late_ms`."""
+        """What has been stored since then, hour by hour, without empty hours. A delivery is late after more than `late_ms`."""
         return self._read(lambda: feed.hours(since_ms, late_ms, self._connection))
 
     def has_several_tenants(self) -> bool:
@@ -154,7 +154,7 @@ class SqlReader:
         return bool(self._all(feed.SEVERAL_TENANTS, ())[0][0])
 
     def known_scopes(self, scope_id: str | None = None) -> list[KnownScope]:
-        """All rooms and levels of which something is known, or those of this id, the one last heard of first."""
+        """All known rooms and levels, or those with this id, the one last heard of first."""
         found: list[KnownScope] = []
         after = 0
         while True:
@@ -165,12 +165,12 @@ class SqlReader:
             after = rows[-1][0]
 
     def known_at(self, scope_id: str, at_ms: int) -> HistoryEntry | None:
-        """What was known of the room or level of this id at that time; None: nothing that is still kept."""
+        """What was known of the room or level with this id at that time; None if nothing of it is kept."""
         rows = self._all(history.KNOWN_AT, {"scope_id": scope_id, "at_ms": at_ms})
         return _entry(rows[0]) if rows else None
 
     def directory(self) -> Directory:
-        """What is known by name now."""
+        """All names as they are known now."""
         found = Directory()
         with self._reading():
             found.take(naming.all_places(self._connection))
@@ -178,7 +178,7 @@ class SqlReader:
         return found
 
     def is_rebuilding(self) -> bool:
-        """Whether the daemon still works at the history of an older store."""
+        """Whether the daemon is still computing the history of an older store."""
         return bool(self._all(rebuilding.LEFT, ())[0][0])
 
     def _read(self, look: Callable[[], T]) -> T:

@@ -1,8 +1,8 @@
-"""What the platform's API told of rooms and levels, compared with what is known. Work for the writer's thread.
+"""What the platform's API says of rooms and levels, compared with what is known. Work for the writer's thread.
 
-What must stay true: a reading is compared and what it comes to is written in one transaction, with what is remembered of
-the reading itself; so however often it is broken off and repeated, a difference is one event. A push that may or may not be
-contained in the last reading marks its scope in the transaction that stores the push (`history.Remembered`).
+What must stay true: a reading is compared, and the result and the reading's own record are written, in one transaction. So a
+difference becomes one event, however often that is interrupted and repeated. A push that the last reading may or may not
+include marks its scope in the transaction that stores the push (`history.Remembered`).
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from reserve_listener.store.shared.history import Remembered
 
 ATTEMPTS: Final = 3
-"""How often a scope is read again because of a doubt; then it waits for the next pass. A clock that is wrong ends here."""
+"""How often a scope is read again because of a doubt, before it waits for the next pass: a wrong clock would cause doubts for ever."""
 
 PAGE: Final = 2_000
-"""Scopes that are read at once: some milliseconds, since commits wait for them."""
+"""How many scopes one query reads: some milliseconds, during which commits wait."""
 
 # The two smallest will do to see whether there is more than one. Each is found by the index.
 TENANTS: Final = """
@@ -109,23 +109,23 @@ WHERE p.app_id = gaps.app_id AND gaps.app_id = ? AND gaps.found IS NULL AND gaps
 
 
 def adopt(tenant_key: str, connection: sqlite3.Connection) -> bool:
-    """What stands under an app's id belongs to this tenant, of which the first event has come; whether there was any."""
+    """The tenant's first event has come: give it what was stored under the app's id. Returns whether there was anything."""
     return bool(tenant_key) and connection.execute(ADOPT, (tenant_key,)).rowcount > 0
 
 
 def apps(connection: sqlite3.Connection) -> set[str]:
-    """The apps' ids: what stands under one of them belongs to a tenant that is not known yet."""
+    """The apps' ids. What is stored under one of them belongs to a tenant that is not known yet."""
     return {app_id for (app_id,) in connection.execute(APPS)}
 
 
 def tenant_of(app_id: str, connection: sqlite3.Connection) -> str | None:
-    """The tenant whose limits the app reads; its own id while no event has named one, None if events name several."""
+    """The tenant whose limits the app reads; the app's own id while no event has named one, None if events name several."""
     tenants = [tenant for (tenant,) in connection.execute(TENANTS, (app_id,))]
     return None if len(tenants) > 1 else tenants[0] if tenants else app_id
 
 
 class Comparing:
-    """One reading on its way into the store; `number` is the pass that it is part of, 0: none."""
+    """One reading on its way into the store. `number`: its pass; 0: none."""
 
     def __init__(self, reading: Reading, compare: Compare, *, number: int, now_ms: int) -> None:
         self._reading = reading
@@ -133,12 +133,12 @@ class Comparing:
         self._number = number
         self._now_ms = now_ms
         self.appended: Appended | None = None
-        """The event that it has become, if it has."""
+        """The event that the reading became, if it did."""
         self.told_bytes = 0
-        """What a baseline takes."""
+        """The size of a baseline."""
 
     def try_out(self, appending: Appending, connection: sqlite3.Connection) -> Found:
-        """What the reading would come to; nothing of it stays."""
+        """What the reading would result in; nothing is kept."""
         connection.execute("BEGIN")
         try:
             return self.take(appending, connection)
@@ -148,7 +148,7 @@ class Comparing:
                 connection.execute("ROLLBACK")
 
     def take(self, appending: Appending, connection: sqlite3.Connection) -> Found:
-        """What the reading comes to, and write that."""
+        """Compare the reading and write the result."""
         self.appended, self.told_bytes = None, 0
         reading = self._reading
         whose = scope_of(reading.asked_for, connection)
@@ -193,10 +193,10 @@ class Comparing:
 
 
 def _after(last: Window | None, reading: Reading) -> Reading:
-    """The reading as of no earlier than the scope's last one: it began when that had ended.
+    """The reading, dated no earlier than the scope's last one, which had ended when this one began.
 
-    The answers alone do not tell: their `Date` counts whole seconds, so of two readings within one second the slower would
-    look older. Where the platform's clocks contradict each other, what the answer says stands.
+    The answers alone do not show that: their `Date` counts whole seconds, so of two readings within one second the slower one
+    would look older. If the platform's clocks contradict each other, the answer's time stands.
     """
     if last is None or not reading.as_of_ms < last.from_ms <= reading.until_ms:
         return reading
@@ -204,7 +204,7 @@ def _after(last: Window | None, reading: Reading) -> Reading:
 
 
 def scope_of(asked_for: Scope, connection: sqlite3.Connection) -> Scope | None:
-    """Whose room or level it is, by its tenant; it is asked for under the app's id. None: nobody knows."""
+    """The scope with its tenant in place of the app's id, under which it is asked for; None if there are several tenants."""
     app_id = asked_for.tenant_key
     tenant_key = tenant_of(app_id, connection)
     if tenant_key == app_id:  # so that it is found again when the first event comes
@@ -221,7 +221,7 @@ def asked_in_vain(
     *,
     gone: bool,
 ) -> None:
-    """The scope was asked for in vain: this pass is done with it."""
+    """The scope was asked for in vain, and this pass has finished with it."""
     whose = scope_of(asked_for, connection)
     if whose is None:
         return
@@ -232,7 +232,7 @@ def asked_in_vain(
 
 
 def asked(app_id: str, after: int, connection: sqlite3.Connection) -> list[tuple[int, Asked]]:
-    """A page of what is known or was asked for, each with its number, from that number on."""
+    """A page of the scopes that are known or were asked for, each with its number, after that number."""
     rows = connection.execute(ASKED, (after, tenant_of(app_id, connection), PAGE)).fetchall()
     return [
         (number, Asked(scope_type, scope_id, looked_ms, in_pass, bool(was_read)))
@@ -241,24 +241,24 @@ def asked(app_id: str, after: int, connection: sqlite3.Connection) -> list[tuple
 
 
 def in_doubt(app_id: str, limit: int, connection: sqlite3.Connection) -> list[tuple[str, str]]:
-    """Scopes (type, id) that are to be read again."""
+    """The scopes (type, id) to read again."""
     return connection.execute(IN_DOUBT, (ATTEMPTS, tenant_of(app_id, connection), limit)).fetchall()
 
 
 def last_pass(app_id: str, connection: sqlite3.Connection) -> Pass | None:
-    """The pass that is under way or ended last."""
+    """The pass in progress, or the one that ended last."""
     row = connection.execute(LATEST, (app_id,)).fetchone()
     return None if row is None else Pass(*row)
 
 
 def begin_pass(app_id: str, now_ms: int, connection: sqlite3.Connection) -> Pass:
-    """A new one, instead of the last."""
+    """Begin a new pass in place of the last."""
     number, last_ended_ms = connection.execute(BEGIN, (app_id, now_ms)).fetchone()
     return Pass(number, now_ms, None, 0, 0, last_ended_ms)
 
 
 def end_pass(app_id: str, now_ms: int, connection: sqlite3.Connection) -> Pass | None:
-    """It has come to its end; gaps that ended before it began have their result."""
+    """End the pass, and with it the gaps that were over when it began."""
     connection.execute(END, (now_ms, app_id))
     connection.execute(END_GAPS, (app_id,))
     return last_pass(app_id, connection)

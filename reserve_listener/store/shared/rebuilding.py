@@ -1,7 +1,7 @@
-"""The history of a store that an older version has filled: made from the events that are still in it.
+"""Computes the history of a store that an older version filled, from the events that are still in it.
 
-What must stay true: the events of a scope are taken in the order in which they were stored, each once, whenever it is
-broken off; and an event that comes meanwhile finds its scope rebuilt. The bodies of the old events stay as they were sent.
+What must stay true: a scope's events are taken in the order of storing, each once, however often this is interrupted; and an
+event that arrives meanwhile finds its scope rebuilt. The bodies of old events stay as they were sent.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger("store")
 
 CHUNK_EVENTS: Final = 200
-"""Taken in one transaction: some hundredths of a second, so that a push never waits for all of them."""
+"""How many events one transaction takes: some hundredths of a second, so that no push waits for all of them."""
 
 LEFT: Final = "SELECT EXISTS (SELECT 1 FROM unbuilt)"
 
@@ -44,12 +44,12 @@ DONE: Final = "DELETE FROM unbuilt WHERE scope = ? AND seq = ?"
 
 
 def is_left(connection: sqlite3.Connection) -> bool:
-    """Whether something is to be rebuilt."""
+    """Whether anything is left to rebuild."""
     return bool(connection.execute(LEFT).fetchone()[0])
 
 
 def some(complete: Complete, connection: sqlite3.Connection) -> bool:
-    """Rebuild a chunk; whether that was the last."""
+    """Rebuild a chunk. Returns whether that was the last."""
     return _rebuild(None, complete, connection) < CHUNK_EVENTS
 
 

@@ -1,4 +1,4 @@
-"""Many rows by few statements, which stay prepared."""
+"""Inserts many rows with few statements, which stay prepared."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 ROWS_AT_ONCE: Final = (128, 32, 8, 2, 1)
-"""How many rows one statement puts in: as many as are left, by a few statements that stay prepared."""
+"""How many rows one statement inserts. Few sizes, so that the statements stay prepared."""
 
 
 def insert(connection: sqlite3.Connection, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
-    """Put them in. `statement`: an INSERT with a bare VALUES, after which the places for the rows' values come."""
+    """Insert these rows. `statement`: an INSERT that ends with VALUES; the placeholders are added."""
     place = 0
     for size in ROWS_AT_ONCE:
         while len(rows) - place >= size:

@@ -1,6 +1,6 @@
-"""The store, whichever database it is on: what is kept of events, deliveries, rooms and limits, and how it is asked for.
+"""The store on any database: events, deliveries, rooms and limits, and how to ask for them.
 
-How events come in, how what is written becomes durable, and who else may write is each database's own: the abstract methods.
+How events come in, how writes become durable, and who else may write is up to each database: the abstract methods.
 """
 
 from __future__ import annotations
@@ -68,35 +68,35 @@ log = structlog.get_logger("store")
 T = TypeVar("T")
 
 SCOPES_KNOWN: Final = 20_000
-"""Numbers of rooms and levels that are kept in memory: all of a large organisation, in some 4 MiB."""
+"""How many numbers of rooms and levels are kept in memory: all of a large organisation, in some 4 MiB."""
 
 ATTEMPT_BYTES: Final = 200
-"""What an attempt that is kept takes at the most."""
+"""The largest size of an attempt that is kept."""
 
 LAST_ERROR_CHARS: Final = 500
 BACKLOG_COUNTED: Final = 10_000
 
 ROW_FACTOR: Final = 1.2
 ROW_BYTES: Final = 200
-"""What an event takes in the file, rows of deliveries and indexes included, for each byte of it and besides."""
+"""What an event takes in the file, with its deliveries and indexes: this factor of its bytes, plus this many."""
 
 REBUILD_RETRY_S: Final = 1.0
-"""How long a store that failed is left alone."""
+"""How long to leave a store alone that failed."""
 
 
 def as_it_is(_event: IncomingEvent, _previous: Known | None) -> Completed | None:
-    """A body that says nothing of what was before: see `protocols.Complete`."""
+    """Leaves the body as it is, without saying what changed: see `protocols.Complete`."""
     return None
 
 
 class SqlStore(ABC):
     """See `protocols.store.Store`.
 
-    `on_commit` is called on the loop after each commit that added deliveries, `on_requeue` when deliveries that had been
-    settled, or held back, are pending again.
+    `on_commit` is called on the loop after each commit that added deliveries, `on_requeue` if settled or held-back deliveries
+    are pending again.
 
-    `max_bytes`: the size at which pushes are refused; `Retention` keeps the store below it if it can. `directory`: what it
-    knows by name is kept there, too.
+    `max_bytes`: the size at which pushes are refused; `Retention` keeps the store below it if it can. `directory`: receives
+    all names that the store learns.
     """
 
     def __init__(
@@ -119,14 +119,14 @@ class SqlStore(ABC):
         self.on_request: Callable[[Request], None] | None = None
         self.on_doubt: Callable[[], None] = lambda: None
         self.grown = asyncio.Event()
-        """Set when the store has grown so much that its size should be looked at."""
+        """Set once the store has grown enough for its size to be looked at."""
         self.now_ms = now_ms or clock.now_ms
         self.ages = ages or (Ages() if now_ms is None else Ages(now_ms, now_ms))
         self._now_ms = self.ages.now_ms
         self._setting_right: asyncio.Task[None] | None = None
         self._rebuilding: asyncio.Task[None] | None = None
         self._unbuilt = False
-        """Whether there are events of an older version that the history has not yet."""
+        """Whether the history still lacks events of an older version."""
         self._sinks: dict[str, int] = {}
         self._filters: Mapping[str, tuple[int, SinkFilter]] = {}
         self._specs: SinkFilters = ()
@@ -135,13 +135,13 @@ class SqlStore(ABC):
         self._directory = directory or Directory()
         self._scopes: dict[Scope, int] = {}
         self._coming_bytes = 0
-        """Of what is received and not in the store's size yet."""
+        """The size of what has been received but is not part of the store's size yet."""
         self._size_bytes = 0
         self._grown_bytes = 0
         self._writer: Writer
 
     async def dead_letter_removed(self) -> None:
-        """What sinks that are no longer configured have not got becomes dead letters. Their workers have ended."""
+        """Make dead letters of what sinks did not get that are no longer configured. Their workers have ended."""
         while not await self._writer.submit(
             partial(operations.dead_letter_removed, self._now_ms()), writes=True
         ):
@@ -150,7 +150,7 @@ class SqlStore(ABC):
     # -- the history of an older store ------------------------------------------------------------------------------------
 
     async def _rebuild(self) -> None:
-        """In the background, a chunk at a time; broken off, the next start goes on."""
+        """Rebuild in the background, chunk by chunk. If interrupted, the next start continues."""
         log.info(
             "store.rebuilding",
             hint="the history of the older store's events; pushes are accepted meanwhile",
@@ -175,13 +175,13 @@ class SqlStore(ABC):
 
     @property
     def size_bytes(self) -> int:
-        """The bytes that both files take, counted since they were last measured."""
+        """The bytes that both files take: as last measured, plus what has been added since."""
         return self._size_bytes + self._grown_bytes + self._coming_bytes
 
     # -- events in --------------------------------------------------------------------------------------------------------
 
     def _append_by(self, work: Callable[[Any], Any]) -> asyncio.Future[Any]:
-        """The same, for who waits for it."""
+        """The same, as a future to wait for."""
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._submit_appending(work, partial(resolve, future))
         return future
@@ -376,25 +376,25 @@ class SqlStore(ABC):
         return await self._write_of(sink, self._disabling(sink, reason)) is not None
 
     async def disable_sink(self, sink: str, reason: str) -> bool:
-        """The sink gets nothing until it is enabled; what waits for it stays. Whether it was enabled before."""
+        """Disable the sink: it gets nothing until it is enabled, and its deliveries wait. Returns whether it was enabled before."""
         return bool(await self._writer.submit(self._disabling(sink, reason), writes=True))
 
     def _disabling(self, sink: str, reason: str) -> Callable[[Any], int]:
         return partial(_execute, sql.DISABLE_SINK, (self._now_ms(), shortened(reason), sink))
 
     async def enable_sink(self, sink: str) -> bool:
-        """Undo `disable_sink`. The time between does not count for the age of what waited. Whether it was disabled."""
+        """Undo `disable_sink`; deliveries have not aged meanwhile. Returns whether it was disabled."""
         changed, self._pauses = await self._writer.submit(
             partial(_enable_sink, sink, self._now_ms()), writes=True
         )
         return bool(changed)
 
     async def sinks(self) -> list[SinkState]:
-        """All sinks that the store knows, with what is in it for them."""
+        """All sinks that the store knows, and what it has for each."""
         return await self._writer.submit(sink_states, writes=False)
 
     async def operate(self, operation: str, filters: EventQuery) -> int:
-        """`retry` or `drop` dead letters, or `replay` events, all that match; how many deliveries it concerned."""
+        """`retry` or `drop` all matching dead letters, or `replay` all matching events. Returns the number of deliveries."""
         work = operations.Operation(
             name=operation, filters=filters, filters_by_sink=self._filters, now_ms=self._now_ms()
         )
@@ -413,12 +413,12 @@ class SqlStore(ABC):
         return {sink.name for sink in await self.sinks() if sink.disabled_ms is not None}
 
     async def backlog(self) -> dict[str, int]:
-        """Deliveries that are not settled yet, for each configured sink; counted up to `BACKLOG_COUNTED`."""
+        """The number of unsettled deliveries for each configured sink, counted up to `BACKLOG_COUNTED`."""
         rows = await self._writer.submit(partial(_all, sql.BACKLOG, (BACKLOG_COUNTED,)), writes=False)
         return dict(rows)
 
     async def prune(self, after_seq: int, before_ms: int, *, strip: bool) -> Pruned:
-        """One chunk of retention; see `operations.prune`. Nothing as long as the history is not made of it."""
+        """One chunk of retention; see `operations.prune`. Does nothing until the history has been rebuilt."""
         if self._unbuilt:
             return Pruned(events=0, after_seq=None)
 
@@ -429,7 +429,7 @@ class SqlStore(ABC):
         return pruned
 
     async def prune_history(self, before_ms: int) -> tuple[int, bool]:
-        """Drop a chunk of the history that was stored before that time: how many events', and whether that was all."""
+        """Drop a chunk of the history stored before that time. Returns how many entries, and whether that was all."""
         work = self._led(RETENTION, partial(history.drop, before_ms))
         dropped = int(await self._writer.submit(work, writes=True))
         return dropped, dropped < history.CHUNK_ROWS
@@ -449,7 +449,7 @@ class SqlStore(ABC):
     async def know_app(
         self, app_id: str, *, gap_since_ms: int | None = None, longer_than_ms: int = 0
     ) -> int | None:
-        """Remember that this app is connected now. A gap that is longer than that is recorded, and its length returned."""
+        """Remember that this app is connected now. A longer gap than `longer_than_ms` is recorded, and its length returned."""
         now = self._now_ms()
         gap_ms = self.ages.age_ms(gap_since_ms) if gap_since_ms is not None else 0
         if gap_ms > longer_than_ms > 0:
@@ -461,15 +461,15 @@ class SqlStore(ABC):
     # -- names ------------------------------------------------------------------------------------------------------------
 
     async def keep_places(self, places: Sequence[KnownPlace]) -> None:
-        """What the API told of rooms and levels, each as of its `seen_ms`: what is known as of later stays. Idempotent."""
+        """Store what the API said of these places, each as of its `seen_ms`; later knowledge stays. Idempotent."""
         await self._take_places(partial(naming.keep, places, self._now_ms()))
 
     async def mark_unseen(self, places: Sequence[KnownPlace]) -> int:
-        """They were not among all that there are: gone, unless something was heard of them meanwhile. How many are."""
+        """Mark places as gone that a survey did not find, unless something has been heard of them since. Returns how many are gone."""
         return await self._take_places(partial(naming.mark_unseen, places, self._now_ms()))
 
     async def mark_gone(self, scope_type: str, scope_id: str) -> None:
-        """There is no such room or level any more, whether or not its name is known. Idempotent."""
+        """Mark the room or level as gone, whether or not its name is known. Idempotent."""
         await self._take_places(partial(naming.mark_gone, scope_type, scope_id, self._now_ms()))
 
     async def mark_there(self, scope_type: str, scope_id: str, *, as_of_ms: int) -> None:
@@ -477,7 +477,7 @@ class SqlStore(ABC):
         await self._take_places(partial(naming.mark_there, scope_type, scope_id, as_of_ms, self._now_ms()))
 
     async def _take_places(self, work: Callable[[sqlite3.Connection], list[KnownPlace]]) -> int:
-        """Write, and know it; how many of them are gone."""
+        """Write places and tell the directory. Returns how many of them are gone."""
 
         def write(connection: sqlite3.Connection) -> list[KnownPlace]:
             places = work(connection)
@@ -489,30 +489,30 @@ class SqlStore(ABC):
         return sum(one.gone_ms is not None for one in places)
 
     async def keep_people(self, names: Mapping[str, str]) -> None:
-        """What the API told of people, by open_id. Idempotent."""
+        """Store what the API said of people, by open_id. Idempotent."""
         await self._writer.submit(partial(naming.keep_people, names, self._now_ms()), writes=True)
         self._directory.take_people(names)
         self._grow(sum(map(len, names.values())), len(names))
 
     async def forget_people(self) -> None:
-        """Nobody's name is kept any more. Idempotent."""
+        """Forget all people's names. Idempotent."""
         self._directory.forget_people()
         await self._writer.submit(partial(_execute, naming.FORGET_PEOPLE, ()), writes=True)
 
     async def configs_after(self, scope: int, *, limit: int) -> list[tuple[int, str]]:
-        """What is known of the scopes after this number, as JSON; each with its number."""
+        """The states of the scopes after this number as JSON, each with its number."""
         rows: list[tuple[int, str]] = await self._writer.submit(
             partial(_all, naming.CONFIGS_AFTER, (scope, limit)), writes=False
         )
         return rows
 
     async def last_look(self, app_id: str, what: str) -> int | None:
-        """When all names of this kind (`places`, `people`) were last asked for to the end; None: never."""
+        """When all names of this kind (`places`, `people`) were last read to the end; None: never."""
         at_ms: int | None = await self._writer.submit(partial(naming.last_look, app_id, what), writes=False)
         return at_ms
 
     async def looked(self, app_id: str, what: str, at_ms: int) -> None:
-        """Remember that they were."""
+        """Remember when that was."""
         await self._writer.submit(partial(_execute, naming.KEEP_LOOK, (app_id, what, at_ms)), writes=True)
 
     # -- each database's own ----------------------------------------------------------------------------------------------
@@ -525,44 +525,44 @@ class SqlStore(ABC):
         *,
         writes: bool = True,
     ) -> None:
-        """Work that appends, compares with what is known, or changes the directory."""
+        """Submit work that appends, compares with what is known, or changes the directory."""
 
     @abstractmethod
     def _appending(self) -> Appending:
-        """What puts events in, as things are now."""
+        """What inserts events, with the settings as they are now."""
 
     @abstractmethod
     async def _claimed(
         self, sink: str, work: Callable[[claiming.Pauses, Any], Claimed], pauses: claiming.Pauses
     ) -> Claimed:
-        """The work of a claim, if this daemon is the one that works the sink."""
+        """Do the work of a claim, if this daemon works the sink."""
 
     @abstractmethod
     async def _write_of(self, sink: str, work: Callable[[Any], Any]) -> Any:
-        """What only who works the sink may write; None when that is another daemon."""
+        """Write what only the daemon that works the sink may write; None if that is another one."""
 
     @abstractmethod
     def _led(self, what: str, work: Callable[[Any], T]) -> Callable[[Any], T]:
-        """Work that only who leads this may do. It raises `LeaseLostError`, and writes nothing, when that is another daemon."""
+        """Wrap work for the daemon that leads in this: on any other, it writes nothing and raises `LeaseLostError`."""
 
     def _keep_recent(self, _stored: Sequence[Appended]) -> None:
-        """These were just stored: what need not be read again may be kept."""
+        """These have just been stored: keep in memory what need not be read back."""
         return
 
     def _recent_claim(
         self, _claim: claiming.Claim, _after_seq: int | None, _pauses: claiming.Pauses
     ) -> Claimed | None:
-        """A claim without asking the database; None: it has to be asked."""
+        """A claim answered from memory; None if the database has to be asked."""
         return None
 
     def _forget_recent(self) -> None:
-        """Deliveries are changed beside the workers: what these find now has to be what is in the database."""
+        """Deliveries are being changed by others than their workers: answer the next claims from the database."""
         return
 
     # -- the clock --------------------------------------------------------------------------------------------------------
 
     async def _watch_clock(self) -> None:
-        """Know how it was set before, and hear when it is."""
+        """Recall earlier jumps of the clock, and react to new ones."""
         self.ages.remember(await self._writer.submit(_jumps, writes=False))
         loop = asyncio.get_running_loop()
         self.ages.on_jump = lambda moved_ms: loop.call_soon(self._clock_was_set, moved_ms)
@@ -585,7 +585,7 @@ class SqlStore(ABC):
             await self._set_right()
 
     async def _set_right(self) -> None:
-        """Keep what the clock jumped over, and let nothing be from the future."""
+        """Store the jumps of the clock, and see that no event is from the future."""
         await self._writer.submit(partial(_keep_jumps, self.ages.jumps), writes=True)
         work = partial(operations.receive_now, self._now_ms())
         before_seq = await self._writer.submit(partial(work, None), writes=True)
@@ -620,7 +620,7 @@ def _outcome_row(outcome: Outcome, sink: int, now_ms: int) -> tuple[object, ...]
 
 
 def shortened(error: str) -> str:
-    """An error as the store keeps it. A lone surrogate (a path that is not UTF-8) is no text to SQLite."""
+    """The error as it is stored: cut, and without lone surrogates (from paths that are not UTF-8), which SQLite refuses."""
     return error[:LAST_ERROR_CHARS].encode("utf-8", "backslashreplace").decode()
 
 

@@ -1,6 +1,6 @@
-"""What makes up a store, whatever keeps it: the tables that `store copy` copies, in the order of their references.
+"""The tables that make up a store on any database, in the order of their references, for `store copy`.
 
-What must stay true: each table and column of either schema is here, unless it is among what a copy makes anew.
+What must stay true: each table and column of either schema is listed here, except what a copy creates itself.
 """
 
 from __future__ import annotations
@@ -44,22 +44,22 @@ TABLES: Final = (
     _table("passes", "app_id", "number started_ms ended_ms differences not_read last_ended_ms"),
     _table("batches", "number", "events", contents="events"),
 )
-"""`batches` is what is answered and not projected: SQLite's inbox, of which only the batches that are still to come count."""
+"""`batches`: what is answered but not projected. That is SQLite's inbox, of which only unprojected batches count."""
 
 ROWS_AT_ONCE: Final = 1_000
 BYTES_AT_ONCE: Final = 8 * 1024 * 1024
-"""A page of a table: so many rows, or so much content and one row more."""
+"""The size of a page of a table: this many rows, or this much content and one row more."""
 
 
 def count(table: Table) -> str:
-    """SQL for how many rows there are."""
+    """SQL that counts the rows."""
     return f"SELECT count(*) FROM {table.name}"  # noqa: S608  # names that stand here
 
 
 def page(table: Table, mark: str, *, first: bool) -> str:
-    """SQL for the rows after a key, or for the first ones. `mark`: how a place for a value is written.
+    """SQL for the rows after a key, or for the first ones. `mark`: the database's placeholder.
 
-    A page of long contents is measured before it is read, so that none is larger than memory should have to hold.
+    A page is measured before it is read, so that long contents do not fill the memory.
     """
     key = ", ".join(table.key)
     after = "" if first else f" WHERE ({key}) > ({', '.join([mark] * len(table.key))})"

@@ -1,8 +1,8 @@
 """The one thread that writes: it collects what is waiting, commits once, and wakes everybody at once.
 
 A commit with `synchronous=FULL` costs a disk flush whatever is in it, so what arrives during one flush shares the next.
-What must stay true: a job's caller is told only after the commit that holds it, and that commit is in the file that has
-the store's name; a failing job fails alone; a connection that the medium has failed is opened anew before it is used again.
+What must stay true: a job's caller is told only after the job's commit, and that commit is in the file that has the store's
+name; a failing job fails alone; and after the medium has failed, the connection is opened again before it is used.
 """
 
 from __future__ import annotations
@@ -24,27 +24,27 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 BATCH_JOBS: Final = 2_000
-"""With so many jobs a commit is full: bounds how long the first of them waits."""
+"""The most jobs in one commit, which limits how long the first of them waits."""
 
 HANDED_ON: Final = 32
-"""Jobs that the loop hands on at a time when many come at once: while they are committed it reads the next. Fewer are handed
-on as soon as the loop has done what it is at."""
+"""How many jobs the loop hands on at a time when many come at once: while they are committed, it reads the next. Fewer are
+handed on as soon as the loop has finished its turn."""
 
 SLOW_S: Final = 2.5
-"""A batch that is under way for so long is a problem that people are told of."""
+"""If a batch takes longer than this, people are told."""
 
 T = TypeVar("T")
 Work = Callable[[Any], Any]
-"""With the medium's connection."""
+"""Work to do with the medium's connection."""
 Done = Callable[[Any, StoreError | None], None]
-"""Who waits for a job: called on the loop with its result, or with why there is none. May not block."""
+"""Called on the loop with the result of a job or with the error. Must not block."""
 WorkOnAll = Callable[[list[Any], Any], "Sequence[Any]"]
-"""What does the jobs of a kind that come one after another in one go: a result for each item."""
+"""Does consecutive jobs of a kind in one go, and returns a result for each item."""
 
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """Work for the connection, and who waits for it. `writes`: inside the transaction, else after its commit."""
+    """Work for the connection, and whom to tell. `writes`: do it inside the transaction, else after the commit."""
 
     work: WorkOnAll
     item: Any
@@ -53,7 +53,7 @@ class Job:
     told: bool = False
 
     def tell(self, value: Any, error: StoreError | None) -> None:
-        """On the loop, once: what it came to. A caller's own mistake is not the others'."""
+        """Pass on the result, once, on the loop. A caller's exception must not affect others."""
         if self.told:
             return
         self.told = True
@@ -69,35 +69,35 @@ Result = tuple[Job, Any, StoreError | None]
 
 
 class Medium(Protocol):
-    """What a writer writes to, and the connection to it. Used in the writer's thread only."""
+    """What a writer writes to, and the connection to it. For the writer's thread only."""
 
     def open(self) -> None:
-        """As at start. Raises `StoreError`."""
+        """Open, as at start. Raises `StoreError`."""
 
     def usable(self) -> Any:
-        """A connection that works as far as is known. Raises `NotNowError`, and `StoreError` for what only a person can mend."""
+        """A connection that works, as far as is known. Raises `NotNowError`, and `StoreError` if only a person can help."""
 
     def commit(self, connection: Any, jobs: Sequence[Job], /) -> tuple[list[Result], bool]:
-        """All jobs in one transaction; should one fail, each alone. Also whether anything was written."""
+        """Run all jobs in one transaction or, if one fails, each in its own. Also returns whether anything was written."""
 
     def read(self, job: Job, /) -> Result:
-        """A job that only reads. Raises `StoreError` as `usable` does."""
+        """Run a job that only reads. Raises `StoreError` as `usable` does."""
 
     def has_failed(self, error: BaseException, /) -> bool:
-        """Whether it was the medium that failed, and not what was to be written."""
+        """Whether the medium failed, not the job."""
 
     def failure(self, error: BaseException, /) -> StoreError:
-        """An error of any kind, in words."""
+        """Any error as a `StoreError`, in words."""
 
     def suspect(self, error: BaseException, /) -> None:
-        """A commit failed with this: open anew unless the connection is known to be as good as before."""
+        """A commit failed with this error: open again, unless the connection is known to be as good as before."""
 
     def release(self) -> None:
-        """Give everything back. Does not raise."""
+        """Release everything. Does not raise."""
 
 
 class Writer:
-    """Runs jobs on a connection of its own, in one thread. Made and used on the event loop's thread."""
+    """Runs jobs on its own connection, in one thread. Create and use it on the event loop."""
 
     def __init__(
         self,
@@ -115,23 +115,23 @@ class Writer:
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._failure: str | None = None
         self.failed_commits = 0
-        """How many in a row have failed."""
+        """How many commits in a row have failed."""
         self._busy_since: float | None = None
         self._in_hand: Sequence[Job] = ()
 
     async def open(self) -> None:
-        """Start the thread; raises what opening the file raised."""
+        """Start the thread. Raises what opening the medium raised."""
         self._thread.start()
         await self._opened
 
     def submit(self, work: Callable[[Any], T], *, writes: bool) -> asyncio.Future[T]:
-        """Queue work. The future gets its result, or a `StoreError`."""
+        """Queue work. The future gets the result or a `StoreError`."""
         future: asyncio.Future[T] = self._loop.create_future()
         self.submit_item(each, work, partial(resolve, future), writes=writes)
         return future
 
     def submit_item(self, work: WorkOnAll, item: Any, done: Done, *, writes: bool) -> None:
-        """Queue an item of work that may be done for many at once."""
+        """Queue an item of work that can be done for many items at once."""
         if not self._accepting:
             done(None, StoreError("the store is closed"))
             return
@@ -143,27 +143,27 @@ class Writer:
             self._loop.call_soon(self.hand_on)
 
     def hand_on(self) -> None:
-        """Do not wait for more."""
+        """Hand on what is queued without waiting for more."""
         if self._coming:
             self._jobs.put(self._coming)
             self._coming = []
 
     @property
     def problem(self) -> str | None:
-        """Why the last commit failed, or that one takes too long; None while commits succeed."""
+        """Why the last commit failed, or that the current one takes too long; None while commits succeed."""
         if (stuck_s := self.stuck_s) > SLOW_S:
             return f"a commit has been under way for {stuck_s:.0f} s"
         return self._failure
 
     @property
     def stuck_s(self) -> float:
-        """How long the thread has been at what it is doing; 0 when it waits for work."""
+        """How long the thread has been busy with the current work; 0 if it is waiting for work."""
         since = self._busy_since
         return 0.0 if since is None else time.monotonic() - since
 
     @property
     def end(self) -> asyncio.Future[None]:
-        """Done when the thread has ended: as asked, or with why it ended by itself."""
+        """Resolved when the thread has ended as asked; has the error if it ended by itself."""
         return self._closed
 
     async def close(self) -> None:
@@ -198,7 +198,7 @@ class Writer:
             self._tell(self._thread_ended, failure)
 
     def _thread_ended(self, failure: BaseException | None) -> None:
-        """On the loop, as `submit` is: whether asked to end or not, nobody is left waiting."""
+        """On the loop: however the thread ended, nobody is left waiting."""
         self._accepting = False
         self._failure = self._failure if failure is None else str(failure)
         left = [*self._in_hand]
@@ -249,7 +249,7 @@ class Writer:
         return self._medium.read(job)
 
     def _judge(self, results: Sequence[Result], *, wrote: bool) -> None:
-        """Health follows what was last written; a connection that may be spoiled is not used again."""
+        """Update the health by the last commit, and do not use a connection again that may be broken."""
         errors = (error for _, _, error in results if error is not None)
         failed = next((error for error in errors if self._medium.has_failed(error)), None)
         if failed is not None:
@@ -278,7 +278,7 @@ class Writer:
 
 
 def each(works: Sequence[Work], connection: Any) -> list[Any]:
-    """A `WorkOnAll` for items that are work themselves."""
+    """A `WorkOnAll` for items that are themselves the work."""
     return [work(connection) for work in works]
 
 
@@ -288,14 +288,14 @@ def _tell_all(results: Sequence[Result]) -> None:
 
 
 async def first_end(*ends: asyncio.Future[None]) -> None:
-    """Returns when one has come as asked; raises why it came by itself. Cancelled, it leaves them as they are."""
+    """Return when the first has ended as asked; raise its error if it ended by itself. Cancelling this does not touch them."""
     done, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     for end in done:
         end.result()
 
 
 def resolve(future: asyncio.Future[Any], value: Any, error: BaseException | None) -> None:
-    """Tell whoever waits for it, if anybody still does."""
+    """Resolve the future, unless its caller has given up."""
     if future.done():
         return  # its caller was cancelled
     if error is None:
