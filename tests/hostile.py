@@ -18,6 +18,7 @@ TEXT: Final = 0x1
 BINARY: Final = 0x2
 CLOSE: Final = 0x8
 PING: Final = 0x9
+PONG: Final = 0xA
 
 
 def frame(opcode: int, payload: bytes = b"", *, fin: bool = True, reserved: int = 0) -> bytes:
@@ -29,6 +30,16 @@ def frame(opcode: int, payload: bytes = b"", *, fin: bool = True, reserved: int 
     if size < 2**16:
         return struct.pack("!BBH", head, 126, size) + payload
     return struct.pack("!BBQ", head, 127, size) + payload
+
+
+async def read_frame(reader: asyncio.StreamReader) -> tuple[int, bytes]:
+    """What a client sent, masked: opcode and payload, of less than 64 KiB."""
+    opcode, size = await reader.readexactly(2)
+    size &= 0x7F
+    if size == 126:
+        size = int.from_bytes(await reader.readexactly(2), "big")
+    mask, payload = await reader.readexactly(4), await reader.readexactly(size)
+    return opcode & 0x0F, bytes(byte ^ mask[place % 4] for place, byte in enumerate(payload))
 
 
 @contextlib.asynccontextmanager

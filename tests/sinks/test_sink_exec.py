@@ -10,7 +10,6 @@ import shutil
 import signal
 import threading
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +32,7 @@ from tests.daemon_process import environment
 from tests.helpers import delivery, until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from reserve_listener.protocols import Sink
 
@@ -240,11 +239,11 @@ async def test_a_command_that_cannot_be_followed_is_killed_and_gives_its_place_b
     """No descriptor is left for it, or no thread: it is tried again later, and the next one finds its place free."""
     sink = sink_of(script(tmp_path / "run", "sleep 600"), timeout=30)
     with monkeypatch.context() as patched:
-        patched.setattr(os, "pidfd_open", partial(_fails, OSError(errno.EMFILE, "Too many open files")))
+        patched.setattr(os, "pidfd_open", _failing(OSError(errno.EMFILE, "Too many open files")))
         with pytest.raises(TransientDeliveryError, match="Too many open files"):
             await sink.deliver([delivery()])
     with monkeypatch.context() as patched:
-        patched.setattr(threading.Thread, "start", partial(_fails, RuntimeError("can't start new thread")))
+        patched.setattr(threading.Thread, "start", _failing(RuntimeError("can't start new thread")))
         with pytest.raises(TransientDeliveryError, match="can't start new thread"):
             await sink.deliver([delivery()])
     script(tmp_path / "run", "exit 0")
@@ -252,8 +251,11 @@ async def test_a_command_that_cannot_be_followed_is_killed_and_gives_its_place_b
     await sink.close()
 
 
-def _fails(error: Exception, *_: object) -> None:
-    raise error
+def _failing(error: Exception) -> Callable[..., None]:
+    def fails(*_: object) -> None:
+        raise error
+
+    return fails
 
 
 async def test_closing_kills_what_runs(tmp_path: Path) -> None:
