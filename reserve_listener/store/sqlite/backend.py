@@ -1,4 +1,4 @@
-"""A store in a file, by its URL: see `protocols.backend.Backend`. Each part is loaded when it is used."""
+"""A store in a file, by its URL: see `protocols.backend.Backend`. Each part is imported when it is used."""
 
 from __future__ import annotations
 
@@ -132,5 +132,5 @@ class SqliteBackend:
 
 
 def make(url: str) -> SqliteBackend:
-    """Of a URL that begins with `sqlite:///`; what follows is the file's path as it is."""
+    """The backend of a URL that begins with `sqlite:///`; the rest is the file's path as it stands."""
     return SqliteBackend(Path(url.removeprefix(SQLITE_URL)))

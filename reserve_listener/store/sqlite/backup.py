@@ -1,7 +1,7 @@
-"""A copy of a store, also while its daemon runs.
+"""Copies a store, also while its daemon runs.
 
-What must stay true: whatever was answered before the copy began is in it. So the inbox is copied before the store: what is
-projected in between is then in both, and the store's position says so. The other way round it could be in neither.
+What must stay true: the copy has everything that was answered before it began. So the inbox is copied first: what is projected
+in between is then in both files, and the store's position says so. The other way round it could be missing from both.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def back_up(store: Path, folder: Path) -> list[Path]:
-    """Copy both files into the folder under their own names; which ones. Raises `StoreError`, and leaves no copy then."""
+    """Copy both files into the folder, under their own names. Returns the copies. Raises `StoreError`, and then leaves no copy."""
     store, inbox = store.resolve(), inbox_path(store)
     if not store.exists():
         raise schema.no_store(store)
@@ -64,7 +64,7 @@ def _copies(files: Sequence[tuple[Path, schema.Part, Path]]) -> list[Path]:
 
 
 def _copy(file: Path, part: schema.Part, target: Path) -> None:
-    """One transaction: a copy page by page would begin anew at each commit of the daemon. The log grows meanwhile."""
+    """Copy in one transaction: page by page, each commit of the daemon would start it over. The log grows meanwhile."""
     target.unlink(missing_ok=True)  # of one that was killed
     os.close(ownership.create_file(target, os.O_RDWR, 0o600))
     with closing(schema.open_reader(file, part, older=True)) as source:
@@ -80,7 +80,7 @@ def _copy(file: Path, part: schema.Part, target: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Onto the disk: a file, or the names in a folder."""
+    """Flush a file, or the names in a folder, to the disk."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

@@ -1,6 +1,6 @@
 """A store in a file, as rows: see `protocols.copying`.
 
-What must stay true: a copy has the name of a store only once it is one. Until then it is a file of its own beside it.
+What must stay true: a copy gets the name of the store only once it is complete. Until then it is a separate file beside it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from reserve_listener.protocols.copying import Row, Table
 
 INBOX: Final = "batches"
-"""The one table that is in a file of its own."""
+"""The only table with a file of its own."""
 
 ENDINGS: Final = ("", "-wal", "-shm", "-journal")
 
@@ -40,7 +40,7 @@ _MAKE_PLACE: Final = (
 
 
 class _Files:
-    """Rows of a store, and of its inbox beyond what is projected."""
+    """The rows of a store, and of the unprojected part of its inbox."""
 
     def __init__(
         self, path: Path, store: sqlite3.Connection, inbox: sqlite3.Connection, projected: int = 0
@@ -96,7 +96,7 @@ class SqliteOriginal(_Files):
 
 
 class SqliteCopy(_Files):
-    """See `protocols.copying.Copy`. Nobody else has the file: it is locked."""
+    """See `protocols.copying.Copy`. The file is locked, so nobody else uses it."""
 
     def __init__(
         self, target: Path, file: Path, store: sqlite3.Connection, inbox: sqlite3.Connection, source: str
@@ -121,7 +121,7 @@ class SqliteCopy(_Files):
         return Place(row[1], tuple(msgspec.json.decode(row[2]))) if row[1] else None
 
     def put(self, table: Table, rows: Sequence[Row], last: Place) -> None:
-        """See `Copy.put`. The inbox is another file: a batch may be put in twice, and is there once."""
+        """See `Copy.put`. The inbox is a separate file: a batch may be written twice and still exists once."""
         marks = ", ".join("?" * len(table.columns))
         verb = "INSERT OR REPLACE" if table.name == INBOX else "INSERT"
         statement = f"{verb} INTO {table.name} ({', '.join(table.columns)}) VALUES ({marks})"
@@ -152,7 +152,7 @@ class SqliteCopy(_Files):
         _remove(self._path)
 
     def publish(self) -> None:
-        """See `Copy.publish`. The store is the last to get its name: its lock is then still held."""
+        """See `Copy.publish`. The store itself gets its name last, while its lock is still held."""
         with self._explained():
             self._store.execute("DROP TABLE copying")
         self._close()
@@ -176,7 +176,7 @@ class SqliteCopy(_Files):
 
 @contextmanager
 def original(path: Path) -> Iterator[SqliteOriginal]:
-    """The store of this file. Raises `StoreInUseError` when a daemon holds it."""
+    """The store in this file. Raises `StoreInUseError` if a daemon holds it."""
     path = path.resolve()
     if not path.exists():
         raise schema.no_store(path)
@@ -191,7 +191,7 @@ def original(path: Path) -> Iterator[SqliteOriginal]:
 
 @contextmanager
 def copy_of(target: Path, source: str) -> Iterator[SqliteCopy]:
-    """A copy that is made where there is no store yet, or goes on where it was broken off."""
+    """A copy where there is no store yet: a new one, or an interrupted one to continue."""
     target = target.resolve()
     file = target.with_name(f".{target.name}.copying")
     try:
@@ -214,7 +214,7 @@ def copy_of(target: Path, source: str) -> Iterator[SqliteCopy]:
 
 
 def _inbox_of(store: Path) -> sqlite3.Connection:
-    """An empty one for a store that has none: an older version has left none."""
+    """The inbox of the store; an empty one if an older version left none."""
     if inbox_path(store).exists():
         return schema.open_reader(inbox_path(store), schema.INBOX)
     inbox = sqlite3.connect(":memory:")
@@ -223,7 +223,7 @@ def _inbox_of(store: Path) -> sqlite3.Connection:
 
 
 def _projected(store: sqlite3.Connection, inbox: sqlite3.Connection) -> int:
-    """Up to which of this inbox's batches all are in the store."""
+    """The batch of this inbox up to which everything is in the store."""
     known, number = store.execute(sql.INBOX_POSITION).fetchone()
     return int(number) if known == inbox.execute(sql.INBOX_ID).fetchone()[0] else 0
 
@@ -236,7 +236,7 @@ def _require_no_store(target: Path) -> None:
 
 
 def _require_free(target: Path) -> None:
-    """What stands beside a store would be taken for a part of it."""
+    """Refuse files that would be taken for parts of the new store."""
     for file in (inbox_path(target), alerts_path(target)):
         for one in (*_with_logs(file), *_with_logs(target)[1:]):
             if os.path.lexists(one):
@@ -246,7 +246,7 @@ def _require_free(target: Path) -> None:
 
 
 def _empty_unless_begun(file: Path) -> None:
-    """A copy without its place was killed before it had one, or just before it had its name: then it is made anew."""
+    """Empty a copy that was killed before it noted its place, or just before it got its name: it starts over."""
     with closing(sqlite3.connect(file)) as connection:
         try:
             begun = connection.execute(

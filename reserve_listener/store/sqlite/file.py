@@ -1,6 +1,6 @@
-"""The store's file as a writer's medium: one connection, opened anew after the medium has failed.
+"""The store's file as a writer's medium: one connection, which is opened again after the medium has failed.
 
-What must stay true: what is committed is in the file that has the store's name, with the whole log beside it.
+What must stay true: commits are in the file that has the store's name, with the whole log beside it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from reserve_listener.store.shared.writer import Job, Result
 
 _PASSES_BY_ITSELF: Final = ("SQLITE_FULL", "SQLITE_BUSY", "SQLITE_LOCKED")
-"""Of these, errors after which the connection is as good as before."""
+"""Errors of the medium after which the connection is as good as before."""
 
 _DAMAGED: Final = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
 
@@ -35,13 +35,13 @@ class File:
     """The store's file and the connection to it: a `Medium`."""
 
     def __init__(self, path: Path, part: schema.Part = schema.STORE, beside: Path | None = None) -> None:
-        """`beside`: a file without which what is written here would be of no use."""
+        """`beside`: a file without which writing to this one would be pointless."""
         self.path = path
         self._part = part
         self._beside = beside
         self._beside_identity: tuple[int, int] | None = None
         self._real = path.resolve()
-        """Where SQLite has the rest of the store, if the path is a link."""
+        """Where SQLite keeps the rest of the store, if the path is a link."""
         self._wal = self._real.with_name(f"{self._real.name}-wal")
         self._connection: sqlite3.Connection | None = None
         self._guard: WalGuard | None = None
@@ -62,7 +62,7 @@ class File:
     def usable(self) -> sqlite3.Connection:
         """A connection to the file that has the store's name.
 
-        Raises `NotNowError`, and `StoreError` when only a person can mend it: the file is gone, replaced or damaged.
+        Raises `NotNowError`, and `StoreError` if only a person can help: the file is gone, replaced or damaged.
         """
         self._require_same()
         self.require_whole()
@@ -74,7 +74,7 @@ class File:
         return self._connection
 
     def require_whole(self) -> None:
-        """Raises `StoreError` when a part of what was committed is gone from the log."""
+        """Raises `StoreError` if a part of the commits is gone from the log."""
         if self._guard is None or self._guard.whole():
             return
         self._hold_still()
@@ -85,9 +85,9 @@ class File:
         )
 
     def _hold_still(self) -> None:
-        """At its closing SQLite would copy from the log what is left of it, page by page, and spoil the store.
+        """Keep SQLite from copying the rest of a damaged log, page by page, when it closes: that would ruin the store.
 
-        A lock of ours on the bytes that it locks for that keeps it off; the next opening recovers what is whole.
+        Our lock on the bytes that SQLite would lock for this prevents it; the next opening recovers what is intact.
         """
         if self._held is not None:
             sharing = struct.pack("@hhqqi4x", fcntl.F_RDLCK, os.SEEK_SET, 0x40000002, 510, 0)
@@ -113,7 +113,7 @@ class File:
         return _store_error(error, self.path)
 
     def suspect(self, error: BaseException) -> None:
-        """A commit failed with this: open anew unless the connection is known to be as good as before."""
+        """A commit failed with this error: open again, unless the connection is known to be as good as before."""
         name = sqlite_name(error)
         self.require_whole()
         if name.startswith(_PASSES_BY_ITSELF):
@@ -123,7 +123,7 @@ class File:
         self.close()
 
     def read(self, job: Job) -> Result:
-        """A job that only reads; a damaged file shows here, too. Raises `StoreError` as `usable` does."""
+        """Run a job that only reads; that, too, can show that the file is damaged. Raises `StoreError` as `usable` does."""
         try:
             connection = self.usable()
         except NotNowError as error:
@@ -136,7 +136,7 @@ class File:
             return job, None, _store_error(error, self.path)
 
     def close(self) -> None:
-        """Give the connection back. Does not raise."""
+        """Close the connection. Does not raise."""
         connection, self._connection = self._connection, None
         if connection is not None:
             with contextlib.suppress(sqlite3.Error):
@@ -146,7 +146,7 @@ class File:
             guard.close()
 
     def release(self) -> None:
-        """Give everything back. Does not raise."""
+        """Release everything. Does not raise."""
         self.close()
         if self._held is not None:
             os.close(self._held)
@@ -190,7 +190,7 @@ class File:
 
 
 def _identity(path: Path | None) -> tuple[int, int] | None:
-    """What tells a file from another one that has its name later; None: there is none."""
+    """What distinguishes a file from a later one of the same name; None if there is none."""
     if path is None:
         return None
     try:
@@ -209,7 +209,7 @@ def _require_sound(connection: sqlite3.Connection, path: Path, damage: str) -> N
 
 
 def _commit(connection: sqlite3.Connection, jobs: Sequence[Job], path: Path) -> list[Result]:
-    """All jobs in one transaction; should one fail, each in a transaction of its own."""
+    """Run all jobs in one transaction or, if one fails, each in its own."""
     try:
         return _transaction(connection, jobs)
     except Exception as error:  # noqa: BLE001  # a job's own mistake must not end the thread

@@ -1,7 +1,7 @@
-"""The inbox: a second file beside the store, where a batch of pushes is made durable by one small write.
+"""The inbox: a second file beside the store, where one small write makes a batch of pushes durable.
 
-What must stay true: what was committed here and is not in the store is found at the next start; a number is never given
-twice, not even in an inbox or a store that was restored from a copy; and nothing is freed that is not in the store.
+What must stay true: what was committed here and is not yet in the store is found at the next start; no number is used twice, not
+even after the inbox or the store was restored from a copy; and nothing is freed that is not in the store.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ T = TypeVar("T")
 class _Put(NamedTuple):
     batch: Batch
     free: int
-    """Up to this batch all may go; 0: nothing new may."""
+    """All batches up to this one may be deleted; 0: no further ones."""
 
 
 class Inbox:
@@ -47,10 +47,10 @@ class Inbox:
         self._opened = False
         self._writer: Writer
         self.id = ""
-        """Names it, in the store's position."""
+        """Identifies the inbox in the store's position."""
 
     async def open(self, position: Position) -> None:
-        """Open it, or make a new one. `position`: how far the store says it is; of another inbox it counts as 0."""
+        """Open or create the inbox. `position`: how far the store is; that of another inbox counts as 0."""
         self._writer = Writer(File(self.path, schema.INBOX, self._store), name="inbox-writer")
         self._opened = True
         await self._writer.open()
@@ -60,7 +60,7 @@ class Inbox:
 
     @property
     def problem(self) -> str | None:
-        """Why the last batch could not be made durable, or that one takes too long."""
+        """Why the last batch could not be made durable, or that the current one takes too long."""
         return self._writer.problem
 
     @property
@@ -74,7 +74,7 @@ class Inbox:
         return self._writer.stuck_s
 
     def put(self, events: Sequence[IncomingEvent], done: Callable[[int, StoreError | None], None]) -> None:
-        """Make them durable. `done` is told the batch's number once they are, or why they are not."""
+        """Make events durable. `done` is called with the batch's number, and the error if that failed."""
         batch = Batch(self._next, events)
         self._next += 1
         item = _Put(batch, self._projected if self._projected > self._freed else 0)
@@ -93,26 +93,26 @@ class Inbox:
         done(put.batch.number, error)
 
     async def left(self) -> list[Batch]:
-        """What is not in the store, in the order in which it came."""
+        """The batches that are not in the store, in the order of their arrival."""
         batches: list[Batch] = await self._writer.submit(
             partial(batches_after, self._projected), writes=False
         )
         return batches
 
     def projected(self, number: int) -> None:
-        """Up to this batch all is in the store: it may go, with the next write."""
+        """Everything up to this batch is in the store and may be deleted with the next write."""
         self._projected = max(self._projected, number)
 
     async def tidy(self) -> None:
-        """Free what may go now. Raises `StoreError`."""
+        """Delete what may go, now. Raises `StoreError`."""
         await self._writer.submit(partial(_free, self._projected), writes=True)
 
     async def touch(self) -> None:
-        """Write something small: after a failure it tells whether the file works again. Raises `StoreError`."""
+        """Write something small, to find out after a failure whether the file works again. Raises `StoreError`."""
         await self._writer.submit(_touch, writes=True)
 
     def ask(self, work: Callable[[sqlite3.Connection], T]) -> asyncio.Future[T]:
-        """Ask the file something."""
+        """Run a query on the file."""
         return self._writer.submit(work, writes=False)
 
     @property
@@ -121,7 +121,7 @@ class Inbox:
         return self._writer.end
 
     async def close(self) -> None:
-        """Finish what is queued. What is in the store stays in the file until the next start: that takes no write."""
+        """Finish what is queued. Projected batches stay in the file until the next start, which saves a write."""
         if self._opened:
             await self._writer.close()
 

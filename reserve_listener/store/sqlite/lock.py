@@ -1,7 +1,7 @@
 """The lock that keeps a second daemon off the store.
 
-What must stay true: the lock is on the store's own file, so that another name of it (a hard link) or a lock file that was
-deleted lets nobody in; the kernel lets go of it when the process dies, however it dies; looking at it takes nothing.
+What must stay true: the lock is on the store's own file, so neither another name of it (a hard link) nor a deleted lock file lets
+anybody in; the kernel releases it when the process dies, however that happens; and looking at the lock does not take it.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ _FLOCK: Final = "@hhqqi4x"
 """`struct flock` of fcntl(2): kind, whence, start, length, process."""
 
 _PLACE: Final = (os.SEEK_SET, 1 << 62, 1, 0)
-"""The byte that is locked: beyond any file, and so beyond those that SQLite locks."""
+"""The byte to lock: beyond the end of any file, and so not one of those that SQLite locks."""
 
 _NOTE_BYTES: Final = 32
 
 _held: set[tuple[int, int]] = set()
-"""What this process holds. Opening and closing such a file once more would drop SQLite's own locks on it (fcntl(2))."""
+"""The files that this process holds. To open and close one of them again would drop SQLite's own locks on it (fcntl(2))."""
 
 
 class StoreLock:
-    """An open file description lock on the store, made if there is none; `<store>.lock` tells people whose it is."""
+    """An open file description lock on the store, which is created if missing; `<store>.lock` tells people who holds it."""
 
     def __init__(self, store: Path) -> None:
         self.path = store.resolve()
@@ -54,7 +54,7 @@ class StoreLock:
             raise
 
     def release(self) -> None:
-        """Let go. The note stays: removing it would leave an older version's daemon without a lock."""
+        """Release the lock. The lock file stays: without it, a daemon of an older version would have no lock."""
         _held.discard(self._identity)
         for file in (self._file, self._note):
             if file is not None:
@@ -85,7 +85,7 @@ class StoreLock:
 
 
 def holder(store: Path) -> str | None:
-    """The process that holds the store, "unknown" if it left no number; None: nobody does, or there is no store."""
+    """The process that holds the store, "unknown" if it left no number; None if nobody does, or there is no store."""
     store = store.resolve()
     try:
         if _identity(store.stat()) in _held:
@@ -116,7 +116,7 @@ def _open_store(path: Path) -> int:
 
 
 def _open_note(path: Path) -> int:
-    """The lock file, if it is one: what stands in anything else is not ours to write over."""
+    """Open the lock file, if it is one: anything else must not be overwritten."""
     try:
         file = ownership.open_file(path, os.O_RDWR | os.O_NONBLOCK, 0o600)
     except OSError as error:

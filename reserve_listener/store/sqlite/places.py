@@ -1,4 +1,4 @@
-"""What else there is beside a store's file, and what it is called."""
+"""The files beside a store's file, and their names."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def lock_path(store: Path) -> Path:
 
 
 def inbox_path(store: Path) -> Path:
-    """The file with what is answered and not in the store yet."""
+    """The file with what has been answered but is not in the store yet."""
     store = store.resolve()
     return store.with_name(f"{store.name}-inbox")
 
@@ -32,7 +32,7 @@ def alerts_path(store: Path) -> Path:
 
 
 def socket_path(store: Path) -> Path:
-    """Where the daemon of this store listens: the same for every link to it, and short enough for a socket."""
+    """Where the store's daemon listens: the same for every link to the store, and short enough for a socket."""
     store = store.resolve()
     name = f"{store.name}.sock"
     if len(os.fsencode(name)) > SOCKET_NAME_BYTES:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from reserve_listener.model import Insight
 
 STEPS: Final = 20_000
-"""Of SQLite's machine between two looks at the clock: less than a millisecond."""
+"""How many steps of SQLite's machine between two looks at the clock: less than a millisecond."""
 
 
 class SqliteReader(SqlReader):
@@ -44,11 +44,11 @@ class SqliteReader(SqlReader):
         self._connection.close()
 
     def until(self, deadline_s: float) -> None:
-        """What is asked from now on is broken off then (monotonic), with a `StoreError`."""
+        """Abort later queries at this time (monotonic) with a `StoreError`."""
         self._connection.set_progress_handler(lambda: time.monotonic() > deadline_s, STEPS)
 
     def insight(self, *, gaps_since_ms: int) -> Insight:
-        """What `status` shows of a store without a daemon."""
+        """The figures that `status` shows of a store without a daemon."""
         with self._reading():
             found = insight(None, gaps_since_ms, used_bytes, self._connection)
             return replace(found, size_bytes=(found.size_bytes or 0) + self._inbox_bytes())

@@ -1,8 +1,8 @@
-"""What was stored a moment ago, in memory: a worker that keeps up gets it without asking the file.
+"""What was stored a moment ago, in memory: a worker that keeps up gets it without a query.
 
-What must stay true: a claim answered from here says what the file would say. So what is here is complete from `after_seq`
-on, nothing is handed out twice, and whatever else changes a delivery (an outcome, a person, a dead letter) makes the claims
-that follow ask the file until they have caught up.
+What must stay true: a claim answered from here gets what the file would give. So this is complete from `after_seq` on, and
+nothing is handed out twice. Whatever else changes a delivery (an outcome, a person, a dead letter) sends later claims to the
+file until they have caught up.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 EVENTS_KEPT: Final = 4_096
 BYTES_KEPT: Final = 8 * 1024 * 1024
-"""What is kept for a sink that does not keep up: two projections. Beyond either it finds it in the file."""
+"""How much is kept for a sink that falls behind: two projections. Beyond either bound it reads the file."""
 
 
 class Recent:
-    """For one sink. `newest_seq`: up to there, all is in the file alone."""
+    """What is kept for one sink. `newest_seq`: everything up to this event is in the file only."""
 
     def __init__(self, newest_seq: int) -> None:
         self._after_seq = newest_seq
@@ -34,7 +34,7 @@ class Recent:
         self._bytes = 0
 
     def add(self, appended: Iterable[Appended], newest_seq: int) -> None:
-        """What was just committed; what of it is for this sink is kept."""
+        """Keep what has just been committed for this sink."""
         for one in appended:
             self._events.append(one)
             self._bytes += one.size
@@ -43,18 +43,18 @@ class Recent:
             self.forget()
 
     def forget(self) -> None:
-        """All that there is up to now is to be looked for in the file."""
+        """Look for everything up to now in the file."""
         self._events.clear()
         self._bytes = 0
         self._after_seq = self._newest_seq
 
     def settled(self, seqs: Iterable[int]) -> None:
-        """These deliveries are not as they were stored any more."""
+        """These deliveries are no longer as they were stored."""
         if max(seqs, default=0) > self._after_seq:
             self.forget()
 
     def claim(self, claim: Claim, after_seq: int | None, pauses: Pauses) -> Claimed | None:
-        """See `claiming.newer`; None: the file has to be asked."""
+        """See `claiming.newer`; None if the file has to be asked."""
         if after_seq is None:
             self.forget()
             return None

@@ -1,4 +1,4 @@
-"""Opening the database file: its identity, its version, its pragmas."""
+"""Opens the database file and checks that it is ours: identity, version, pragmas."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 HEADER: Final = b"SQLite format 3\x00"
 
 APPLICATION_ID: Final = 0x5265734C
-"""`PRAGMA application_id` ("ResL"): tells our file from another program's."""
+"""`PRAGMA application_id` ("ResL"), which tells our files from other programs'."""
 
 INBOX_APPLICATION_ID: Final = 0x52657349
 """"ResI"."""
@@ -26,18 +26,18 @@ INBOX_APPLICATION_ID: Final = 0x52657349
 BUSY_TIMEOUT_S: Final = 5.0
 WAL_LIMIT_BYTES: Final = 16 * 1024 * 1024
 CHECKPOINT_PAGES: Final = 3_900
-"""Just within that. A page that is written again before the checkpoint is copied once."""
+"""Just within that. A page that is written twice before the checkpoint is copied once."""
 CACHE_KIB: Final = 16 * 1024
 """Of pages in memory, taken as they are needed: what one large transaction writes, and the index of what is known. With SQLite's
 2 MiB it writes pages of a burst twice and reads them back."""
 
 
 class DamagedStoreError(StoreError):
-    """The file is no sound store: opening it again will not help."""
+    """The file is not an intact store: opening it again will not help."""
 
 
 def no_store(path: Path) -> StoreError:
-    """What a command says that finds none: the daemon may not have run yet, or have been told of another place."""
+    """The error of a command that finds no store: the daemon may not have run yet, or may use another place."""
     return StoreError(
         f"there is no store at {path}. `reserve-listener run` creates it; if yours is elsewhere, give its configuration"
         " with -c FILE or $RESERVE_LISTENER_CONFIG, or the store itself with $RESERVE_LISTENER_STORE__URL."
@@ -46,7 +46,7 @@ def no_store(path: Path) -> StoreError:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One of the store's files. `folder`: where its migrations are, below those of the main one."""
+    """One of the store's files. `folder`: where its migrations are, below those of the main file."""
 
     application_id: int
     folder: str
@@ -69,9 +69,9 @@ def migrations(part: Part = STORE) -> list[str]:
 
 
 def open_writer(path: Path, part: Part = STORE) -> sqlite3.Connection:
-    """The one connection that writes. Creates the file (0600) and migrates it; `StoreError` says what is wrong.
+    """Open the one connection that writes. Creates the file (0600) and migrates it. Raises `StoreError`.
 
-    The connection is made for the thread that calls this.
+    The connection is for the calling thread.
     """
     if path.is_dir():
         raise WrongStoreError(f"the store {path} is a directory. Set store.url to a file.")
@@ -105,9 +105,9 @@ def open_writer(path: Path, part: Part = STORE) -> sqlite3.Connection:
 
 
 def require_sound(connection: sqlite3.Connection, path: Path, *, indexes: bool = False) -> None:
-    """Look through the file after it was said to be damaged; seconds for a large one. Raises `DamagedStoreError`.
+    """Check a file that was said to be damaged, which takes seconds for a large one. Raises `DamagedStoreError`.
 
-    `indexes`: also whether they fit their tables, which takes five times as long.
+    `indexes`: also check that they match their tables, which takes five times as long.
     """
     try:
         check = "integrity_check" if indexes else "quick_check"
@@ -119,9 +119,9 @@ def require_sound(connection: sqlite3.Connection, path: Path, *, indexes: bool =
 
 
 def open_reader(path: Path, part: Part = STORE, *, older: bool = False) -> sqlite3.Connection:
-    """A connection that only reads, for the commands that look at a store, also while the daemon runs.
+    """Open a connection that only reads, for commands; the daemon may be running.
 
-    `older`: also one of an older version, whose tables are not those of this one.
+    `older`: accept also a store of an older version, whose tables differ from those of this one.
     """
     if not path.exists():
         raise no_store(path)
@@ -144,9 +144,9 @@ def open_reader(path: Path, part: Part = STORE, *, older: bool = False) -> sqlit
 
 
 def look_at(path: Path, part: Part = STORE) -> None:
-    """Whether the file is a store that this version takes, by what has been copied into it. Leaves nothing behind.
+    """Check that the file is a store that this version accepts. Leaves nothing behind. Raises `StoreError`.
 
-    Raises `StoreError`. What is in the log only is not seen: opening that would make files, or change them.
+    Looks only at the file itself: opening its log, too, would create or change files.
     """
     if path.stat().st_size == 0:
         return
@@ -160,7 +160,7 @@ def look_at(path: Path, part: Part = STORE) -> None:
 
 
 def require_header(path: Path) -> None:
-    """Raise `WrongStoreError` for another kind of file: SQLite takes one that is shorter than its header for an empty one."""
+    """Raise `WrongStoreError` for another kind of file: SQLite takes any that is shorter than its header for an empty one."""
     try:
         with path.open("rb") as file:
             head = file.read(len(HEADER))

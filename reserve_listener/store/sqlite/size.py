@@ -1,4 +1,4 @@
-"""How much room the store's files take, and giving some of it back. Work for a connection's thread."""
+"""How much room the store's files take, and how to give some back. Work for a connection's thread."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def used_bytes(connection: sqlite3.Connection) -> int:
-    """The bytes that are in use in the file, and all of the log beside it (-wal), which a reader may keep from shrinking."""
+    """The bytes in use in the file, plus the whole log beside it (-wal), which a reader may keep from shrinking."""
     pages, free, size = (
         int(connection.execute(f"PRAGMA {name}").fetchone()[0])
         for name in ("page_count", "freelist_count", "page_size")
@@ -25,7 +25,7 @@ def _log_bytes(connection: sqlite3.Connection) -> int:
 
 
 def shrink_log(connection: sqlite3.Connection) -> None:
-    """Empty the log, unless a reader is in it: that is not waited for."""
+    """Empty the log, unless a reader uses it; does not wait for one."""
     (timeout_ms,) = connection.execute("PRAGMA busy_timeout").fetchone()
     connection.execute("PRAGMA busy_timeout = 0")
     with suppress(sqlite3.OperationalError):  # a disk that fails shows at the next commit

@@ -1,9 +1,9 @@
-"""A few kilobytes that are kept over a restart however broken the store is: a file of its own that never grows.
+"""A few kilobytes that survive a restart however broken the store is: a separate file that never grows.
 
-What must stay true: what was kept last, or the one before, is found whole, also after a kill in the middle of a write. All of
-the file is written once, when it is made, so that keeping something takes no room on a disk that is full.
+What must stay true: the last content, or the one before, is found intact, even after a kill in the middle of a write. The file is
+written in full when it is created, so that later writes need no room on a full disk.
 
-Two slots, written in turn. Each has a number, a length and a checksum before its content; the highest number counts.
+There are two slots, written in turn. Each has a number, a length and a checksum before its content; the highest number counts.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SLOT_BYTES: Final = 64 * 1024
-"""A hundred alerts as they usually are, or forty with the longest texts there are: one for each sink, and six others."""
+"""A hundred usual alerts, or forty with the longest texts possible: one for each sink, and six others."""
 
 _HEAD: Final = struct.Struct(">QII")
 CONTENT_BYTES: Final = SLOT_BYTES - _HEAD.size
 
 
 class Slots:
-    """One such file. Every method blocks, and raises `OSError`; one that still hangs on the disk holds up the next."""
+    """One such file. Every method blocks and may raise `OSError`. A call that hangs on the disk holds up the next."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -36,12 +36,12 @@ class Slots:
         self._one = threading.Lock()
 
     def read(self) -> bytes | None:
-        """What was kept last; None: nothing. Makes the file if there is none."""
+        """What was written last; None if nothing was. Creates the file if there is none."""
         with self._one:
             return self._read()
 
     def write(self, content: bytes) -> None:
-        """Keep this, which is at most `CONTENT_BYTES` long: more would reach into the other slot."""
+        """Write this, at most `CONTENT_BYTES`: more would reach into the other slot."""
         if len(content) > CONTENT_BYTES:
             raise OSError(
                 errno.EFBIG, f"{len(content)} bytes are more than the {CONTENT_BYTES} that it holds"
@@ -79,7 +79,7 @@ def _write(file: int, content: bytes, at: int) -> None:
 
 
 def _slot(slot: bytes) -> tuple[int, bytes]:
-    """Number and content; 0 for one that was never written, or not to its end."""
+    """Number and content; the number is 0 if the slot was never written, or not completely."""
     if len(slot) < _HEAD.size:
         return 0, b""
     number, length, checksum = _HEAD.unpack_from(slot)
@@ -89,5 +89,5 @@ def _slot(slot: bytes) -> tuple[int, bytes]:
 
 
 def _checksum(number: int, content: bytes) -> int:
-    """Of the number, too: a new one over what was kept before would make that the newest."""
+    """A checksum that includes the number: else a new number over old content would make that the newest."""
     return zlib.crc32(content, number & 0xFFFFFFFF)

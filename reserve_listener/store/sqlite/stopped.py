@@ -1,4 +1,4 @@
-"""Acting on the store of a daemon that is not running."""
+"""Acts on the store of a daemon that is not running."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 def operate(
     path: Path, operation: str, filters: EventQuery, filters_by_sink: Mapping[str, SinkFilter] | None
 ) -> int:
-    """What `SqliteStore.operate` does, here and now, under the lock; `StoreInUseError` when a daemon holds it.
+    """Do what `SqliteStore.operate` does, here and now, under the lock. Raises `StoreInUseError` if a daemon holds it.
 
-    `filters_by_sink` is None when the configuration cannot be read: a replay then repeats the deliveries that there have been.
+    `filters_by_sink` is None if the configuration cannot be read: a replay then only repeats earlier deliveries.
     """
     with _writing(path) as connection:
         work = operation_of(operation, filters, filters_by_sink, connection, now_ms=now_ms())
@@ -41,7 +41,7 @@ def operate(
 def count_matching(
     path: Path, operation: str, filters: EventQuery, filters_by_sink: Mapping[str, SinkFilter] | None
 ) -> int:
-    """How many deliveries `operate` would concern now. Only reads, also beside a running daemon."""
+    """How many deliveries `operate` would apply to now. Only reads, so the daemon may be running."""
     connection = schema.open_reader(path)
     try:
         work = replace(
@@ -58,13 +58,13 @@ def count_matching(
 
 
 def disable_sink(path: Path, name: str, reason: str) -> bool:
-    """What `SqliteStore.disable_sink` does, on a stopped daemon's store; whether it changed anything."""
+    """Do what `SqliteStore.disable_sink` does, on a stopped daemon's store. Returns whether that changed anything."""
     with _writing(path) as connection:
         return connection.execute(sql.DISABLE_SINK, (now_ms(), reason, name)).rowcount > 0
 
 
 def enable_sink(path: Path, name: str) -> bool:
-    """What `SqliteStore.enable_sink` does, on a stopped daemon's store; whether it changed anything."""
+    """Do what `SqliteStore.enable_sink` does, on a stopped daemon's store. Returns whether that changed anything."""
     with _writing(path) as connection:
         connection.execute("BEGIN IMMEDIATE")
         connection.execute(sql.ADD_PAUSE, (now_ms(), name))

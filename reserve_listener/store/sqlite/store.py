@@ -1,4 +1,4 @@
-"""The store on SQLite: WAL, `synchronous=FULL`, one writer thread with group commit, and an inbox before it."""
+"""The store on SQLite: WAL, `synchronous=FULL`, one writer thread with group commit, and an inbox in front."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 CROWDED: Final = 0.5
-"""From this share of the bound on what the logs take is given back before anything is dropped for it."""
+"""From this share of the size bound on, the logs are emptied before anything is dropped for room."""
 
 
 class SqliteStore(SqlStore):
@@ -57,9 +57,9 @@ class SqliteStore(SqlStore):
     async def open(
         self, sinks: Sequence[str], filters_by_sink: Mapping[str, SinkFilter] | None = None
     ) -> None:
-        """Lock, open, migrate, and make `sinks` the ones that get deliveries. Raises `StoreError`.
+        """Lock, open and migrate the store, with `sinks` as the ones that get deliveries. Raises `StoreError`.
 
-        What a sink that is no longer configured has not got becomes dead letters ("sink removed").
+        What a sink that is no longer configured did not get becomes dead letters ("sink removed").
         """
         self._lock.acquire()
         self._writer = Writer(File(self.path))
@@ -83,7 +83,7 @@ class SqliteStore(SqlStore):
     async def set_sinks(
         self, names: Sequence[str], filters_by_sink: Mapping[str, SinkFilter] | None = None
     ) -> None:
-        """From now on these sinks get deliveries, each of what its route takes; without one, of everything."""
+        """From now on these sinks get deliveries: each what its filter accepts, or everything without one."""
         by_name = {name: (filters_by_sink or {}).get(name, SinkFilter()) for name in names}
         numbers, self._pauses = await self._writer.submit(partial(_know_sinks, list(names)), writes=True)
         self._filters = {name: (numbers[name], sink_filter) for name, sink_filter in by_name.items()}
@@ -95,7 +95,7 @@ class SqliteStore(SqlStore):
         self._sinks |= numbers
 
     async def close(self) -> None:
-        """Commit what is queued and give back files and lock."""
+        """Commit what is queued, and release files and lock."""
         for task in (self._setting_right, self._rebuilding):
             if task is not None:
                 task.cancel()
@@ -105,14 +105,14 @@ class SqliteStore(SqlStore):
         self._lock.release()
 
     async def ended(self) -> None:
-        """Returns when a writer has ended as asked; raises why it ended by itself."""
+        """Return when a writer has ended as asked; raise its error if it ended by itself."""
         await first_end(self._writer.end, self._inbox.end)
 
     # -- health --------------------------------------------------------------------------------------------------------
 
     @property
     def problem(self) -> str | None:
-        """Why pushes are answered 500 now; None while they are taken."""
+        """Why pushes are answered 500 now; None while they are accepted."""
         return self._writer.problem or self._inbox.problem or (self._full_text() if self.full else None)
 
     @property
@@ -122,16 +122,16 @@ class SqliteStore(SqlStore):
 
     @property
     def stuck_s(self) -> float:
-        """For how long a thread that writes has been at one piece of work."""
+        """How long a writing thread has been busy with the same work."""
         return max(self._writer.stuck_s, self._inbox.stuck_s)
 
     async def touch(self, app_id: str) -> None:
-        """Write something small: after a failure it tells whether the store works again. Raises `StoreError`."""
+        """Write something small, to find out after a failure whether the store works again. Raises `StoreError`."""
         await self._writer.submit(partial(_touch, app_id), writes=True)
         await self._inbox.touch()
 
     async def measure(self) -> int:
-        """The bytes that are in use in both files."""
+        """The bytes in use in both files."""
         self._size_bytes = await self._used_bytes()
         if self.max_bytes is not None and self._size_bytes > self.max_bytes * CROWDED:
             await self._of_both(shrink_log)
@@ -147,11 +147,11 @@ class SqliteStore(SqlStore):
         return await asyncio.gather(self._writer.submit(work, writes=False), self._inbox.ask(work))
 
     async def free_inbox(self) -> None:
-        """What is projected and still in the inbox goes; else it does with the next push."""
+        """Delete projected batches from the inbox now; otherwise that happens with the next push."""
         await self._inbox.tidy()
 
     async def insight(self, app_id: str, *, gaps_since_ms: int) -> Insight:
-        """What `status` shows of the store; gaps of this app that ended since."""
+        """The figures that `status` shows, with the gaps of this app that ended since then."""
         work = partial(insight, app_id, gaps_since_ms, used_bytes)
         inbox_bytes = self._inbox.ask(used_bytes)
         found = await self._writer.submit(work, writes=False)
@@ -202,7 +202,7 @@ class SqliteStore(SqlStore):
         appended: list[Appended],
         error: StoreError | None,
     ) -> None:
-        """On the loop, also when nobody waits for it any more: what is committed has to be known."""
+        """Note a commit. On the loop, even if nobody waits for it any more."""
         if error is None:
             if number is not None:
                 self._inbox.projected(number)
@@ -286,12 +286,12 @@ class SqliteStore(SqlStore):
         return True
 
     async def remembered_alerts(self) -> bytes | None:
-        """What `remember_alerts` was given last, in this life or an earlier one. Raises `StoreError`."""
+        """What `remember_alerts` was last given, in this run or an earlier one. Raises `StoreError`."""
         content: bytes | None = await self._in_slots(self._alerts.read)
         return content
 
     async def remember_alerts(self, content: bytes) -> None:
-        """Keep this for the next life; also while nothing else can be written. Raises `StoreError`."""
+        """Keep this for the next run, even while nothing else can be written. Raises `StoreError`."""
         await self._in_slots(partial(self._alerts.write, content))
 
     async def answer(self, request: int, content: bytes) -> None:
@@ -320,7 +320,7 @@ def _know_sinks(
 
 
 def _where(connection: sqlite3.Connection) -> tuple[int, Position]:
-    """The newest event that there ever was, and how far the inbox is projected."""
+    """The number of the newest event there ever was, and how far the inbox has been projected."""
     newest = connection.execute(sql.NEWEST_EVER).fetchone() or (0,)
     return int(newest[0]), Position(*connection.execute(sql.INBOX_POSITION).fetchone())
 

@@ -1,8 +1,8 @@
-"""Whether what SQLite counts as committed is still in the write-ahead log.
+"""Checks that what SQLite counts as committed is still in the write-ahead log.
 
-SQLite looks at what it has written once, when it recovers. If somebody cuts the log short beneath it (`truncate`, a disk tool
-that "frees space"), it goes on writing behind a hole, and all of that is thrown away at the next start. What must stay true:
-no commit is answered for that the log's own end does not show. The layout is that of https://sqlite.org/walformat.html.
+SQLite looks at what it has written only once, when it recovers. If somebody truncates the log beneath it (a disk tool that "frees
+space"), it goes on writing behind a hole, and all of that is discarded at the next start. What must stay true: no commit is
+confirmed that the end of the log does not show. The layout is that of https://sqlite.org/walformat.html.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ INDEX_HEADER_BYTES: Final = 48
 LOG_HEADER_BYTES: Final = 32
 FRAME_HEADER_BYTES: Final = 24
 SALT: Final = slice(32, 40)
-"""Where the index has the salt that the log's header (at 16) and each frame (at 8) repeat, byte by byte."""
+"""Where the index has the salt, which the log's header (at 16) and each frame (at 8) repeat byte by byte."""
 
 
 class WalGuard:
-    """Looks at log and index of an open connection; a few microseconds. Close it after the connection, not before.
+    """Looks at the log and index of an open connection, in a few microseconds. Close it after the connection, not before.
 
-    To close a file of SQLite's drops the locks that SQLite has on it (fcntl(2)): the two stay open as long as it is.
+    Closing one of SQLite's files drops the locks that SQLite has on it (fcntl(2)), so both stay open as long as the connection.
     """
 
     def __init__(self, store: Path) -> None:
@@ -37,7 +37,7 @@ class WalGuard:
         self._seen = 0
 
     def whole(self) -> bool:
-        """Whether all frames that the index counts are there, the last one that was seen before included."""
+        """Whether all frames that the index counts are there, including the last one seen before."""
         if len(self._files) < 2:  # noqa: PLR2004  # log and index
             return True
         index = b""
@@ -48,7 +48,7 @@ class WalGuard:
         return False
 
     def close(self) -> None:
-        """Give the files back."""
+        """Close the files."""
         while self._files:
             os.close(self._files.pop())
 
