@@ -53,7 +53,11 @@ def list_sinks(config: ConfigOption = None, as_json: JsonOption = False) -> None
     except NoAnswerError as error:
         typer.echo(f"warning: {error}; this is what the store knows", err=True)
         answer = None
-    rows = to_builtins((answer or _stored(store)).sinks)
+    found = answer or _stored(store)
+    silence = [one.reason for one in found.reasons if one.part == "store"]
+    if silence and found.store.size_mb is None:
+        raise ReserveListenerError(f"which sinks there are is not known: {silence[0]}")
+    rows = to_builtins(found.sinks)
     print_list(rows, COLUMNS, as_json=as_json, nothing="No sinks.")
 
 

@@ -69,7 +69,7 @@ def copy(
     stopped, and no daemon accepts an unfinished copy. At the end it compares both stores and prints the number of rows
     and the checksum of each table.
 
-    Exit codes: 0 copied and compared, 1 failed, 75 a daemon is using one of the stores.
+    Exit codes: 0 copied and compared, 1 failed, 75 a daemon is using one of the stores, 78 a URL, or what it names, is wrong.
 
     Example: reserve-listener store copy sqlite:///events.db postgresql://rl@db.example/rooms
     """

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
     from pathlib import Path
 
+    from tests.postgres import Server
+
 NOW_MS = 1_790_000_000_000
 
 
@@ -128,6 +130,27 @@ async def test_while_the_database_is_away_nobody_is_said_to_be_stopped(tmp_path:
         "whether daemons run is not known: the store postgresql://somebody@127.0.0.1:1/nowhere"
     )
     assert "Connection refused. Is the server running, and is the address" in reason["reason"]
+
+
+async def test_while_the_database_is_away_nobody_is_told_that_there_are_no_sinks(
+    tmp_path: Path, platform: Simulator, server: HttpServer, server_alone: Server
+) -> None:
+    """The daemon answers without them: `sinks list` says why, and fails."""
+    config = configured(tmp_path, "one", server_alone.database(), platform, server.url)
+    async with replicas([config], [{"RUNTIME_DIRECTORY": str(tmp_path)}]):
+        await platform.connected(30)
+        code, sinks = await status(config, at=tmp_path, command="sinks list")
+        assert (code, {sink["name"] for sink in sinks}) == (0, {"console", "audit", "booking"})
+        server_alone.kill()
+        done = await asyncio.to_thread(
+            COMMANDS.run,
+            *("sinks", "list", "-c", str(config)),
+            env=environment(RUNTIME_DIRECTORY=str(tmp_path)),
+            timeout=patience(60),
+            python=COMMAND[0],
+        )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "which sinks there are is not known: " in done.stderr
 
 
 def replica(name: str, told: Told | None, *leads: str) -> Replica:
