@@ -1,7 +1,7 @@
-"""A local Feishu platform: endpoint, WebSocket, pushes and HTTP API as the platform does them, and its faults on demand.
+"""A local Feishu platform: endpoint, WebSocket, pushes and HTTP API, with faults on demand.
 
-It knows the wire format (`reserve_listener.lark.frames`) and nothing of the daemon, so a test against it cannot pass
-because both ends share a mistake. It serves on 127.0.0.1 only.
+It knows the wire format (`reserve_listener.lark.frames`) and nothing of the daemon, so no test passes merely because both ends
+share a mistake. It listens on 127.0.0.1 only.
 """
 
 from reserve_listener.simulator.administrator import Administrator

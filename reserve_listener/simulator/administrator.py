@@ -1,4 +1,4 @@
-"""What an administrator does in the platform's console: each change is one of the estate, and is pushed or not."""
+"""What an administrator does in the platform's console: changes the estate, with or without a push."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _KINDS: Final = {LEVEL: "room_level", ROOM: "room"}
 
 
 class Administrator:
-    """Changes the estate. `push=False`: nobody hears of it, as when the daemon is away for longer than the retries.
+    """Changes the estate. `push=False`: nobody is told, as if the daemon were away for longer than the platform retries.
 
-    A place is given by its id or itself; `KeyError` if there is none with this id. Returns the pushes that were made.
-    `clock` tells the events' time in seconds.
+    Methods take a place or its id, and return the pushes that they made. `KeyError`: there is no place with this id.
+    `clock`: the time of the events, in seconds.
     """
 
     def __init__(
@@ -49,8 +49,8 @@ class Administrator:
     ) -> list[Push]:
         """Set keys of the limits: `change(room, time_config={"max_duration": 4})`.
 
-        `cover` gives the limits to all below a level, too; whether the platform then pushes an event for each of them
-        (`push_below`) is nowhere stated.
+        `cover` also applies the limits to everything below a level. The platform's pages do not say whether it then pushes an
+        event for each of them (`push_below`).
         """
         place = self._place(place)
         new = place.limits
@@ -67,7 +67,7 @@ class Administrator:
         return self._send(EVENT_TYPE, limits_event(place))
 
     def change_at_random(self, place: Place | str | None = None, *, push: bool = True) -> list[Push]:
-        """Some change of this place's limits, or of any room's."""
+        """Make some change to this place's limits, or to any room's."""
         random = self._estate.random
         place = self._place(place) if place is not None else random.choice(self._estate.rooms)
         staff = [person.told for person in self._estate.people]
@@ -77,7 +77,7 @@ class Administrator:
         return [self.tell(place)] if push else []
 
     def rename(self, place: Place | str, name: str, *, push: bool = True) -> list[Push]:
-        """Give it another name."""
+        """Give the place another name."""
         place = self._place(place)
         place.name = name
         return self._updated(place) if push else []
@@ -89,13 +89,13 @@ class Administrator:
         return self._updated(place) if push else []
 
     def add(self, name: str, parent: Place | str, *, scope_type: int = ROOM, push: bool = True) -> list[Push]:
-        """A new room or level."""
+        """Add a room or level."""
         place = self._estate.add(name, self._place(parent), scope_type=scope_type)
         kind = _KINDS[scope_type]
         return [self._send(f"vc.{kind}.created_v1", {kind: self._told(place)})] if push else []
 
     def remove(self, place: Place | str, *, push: bool = True) -> list[Push]:
-        """Delete a room; or a level with all below it, of which the platform tells with one event."""
+        """Delete a room, or a level with everything below it, for which the platform sends a single event."""
         place = self._place(place)
         told = self._told(place)
         self._estate.remove(place)

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 SERVICE_ID: Final = 33554678
 REORDER_HOLD: Final = 0.2
-"""Seconds that an event waits for another one to overtake it."""
+"""How many seconds an event waits for another one to overtake it."""
 
 
 class Connection(ServerConnection):
-    """A connection that writes without waiting, hands messages on as they are read, and can be made half-open."""
+    """A connection that writes without waiting, passes messages on as they arrive, and can be made half-open."""
 
     faults: Faults
     random: random.Random
@@ -50,7 +50,7 @@ class Connection(ServerConnection):
         self._stalled_for_good = True
 
     def data_received(self, data: bytes) -> None:
-        """Keep what arrives from the library while stalled, so that it answers no ping and no close either."""
+        """While stalled, keep what arrives from the library, so that it answers neither pings nor a close."""
         if self.open and self.stalled:
             self._unread += data
             return
@@ -59,7 +59,7 @@ class Connection(ServerConnection):
         super().data_received(data)
 
     def tick(self, now: float) -> None:
-        """Do what time has come for; called every few milliseconds with the loop's time."""
+        """Do what is due. Called every few milliseconds with the loop's time."""
         if self._held and now >= self._held_until:
             held, self._held = self._held, []
             self.write(held)
@@ -93,6 +93,6 @@ class Connection(ServerConnection):
         self.transport.abort()
 
     async def serve(self) -> None:
-        """Hand on all messages until the connection is closed."""
+        """Pass on all messages until the connection is closed."""
         async for message in self:
             self.on_message(self, message)

@@ -1,4 +1,4 @@
-"""The simulator for a person: tells what happens line by line, makes events at a rate, takes keys for faults and changes."""
+"""The simulator for people: prints what happens line by line, sends events at a rate, takes keys for faults and changes."""
 
 from __future__ import annotations
 
@@ -61,21 +61,20 @@ API_KEYS: Final = {
     "j": "api-garbage",
     "l": "api-slow",
 }
-"""Fault of the API by key."""
+"""Faults of the API by key."""
 NAMES: Final = ("珠峰", "Zenith", "会议室 A", "Boardroom", "昆仑", "Atrium")
-"""What rooms are renamed to, with a number."""
+"""New names for rooms, to which a number is added."""
 API_LINE_AFTER_S: Final = 1.0
-"""A reader asks about thousands of rooms: what is answered within a second is one line."""
+"""Clients ask about thousands of rooms, so all answers within a second make one line."""
 
 _OK: Final = 200
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What the console does by itself: `rate` events a second (0: none), the end after `events` of them.
+    """What the console does by itself: `rate` events a second (0: none), and an end after `events` of them.
 
-    Each time the last client has gone, the limits of so many rooms are changed, so many are renamed, so many deleted,
-    and nobody is told.
+    Each time the last client has gone, it changes, renames and deletes this many rooms without telling anybody.
     """
 
     rate: float = 0.5
@@ -102,9 +101,9 @@ class Console(Watcher):
         self._events: Iterator[dict[str, Any]]
 
     async def run(self, simulator: Simulator | WebhookPlatform, api: Simulator) -> None:
-        """Return when told to stop (SIGINT, SIGTERM, q) or when the planned events are over.
+        """Return when told to stop (SIGINT, SIGTERM, q), or after the planned events.
 
-        `api` serves the API of the same estate; a `Simulator` does that itself.
+        `api` serves the API for the same estate; a `Simulator` does that itself.
         """
         self._simulator = simulator
         estate = simulator.estate
@@ -130,30 +129,30 @@ class Console(Watcher):
                     task.cancel()
 
     def stop(self) -> None:
-        """Have `run` return."""
+        """Make `run` return."""
         self._stop.set()
 
     # What happens
 
     def endpoint_answered(self, code: int) -> None:
-        """Tell of an answer of the endpoint."""
+        """Print an answer of the endpoint."""
         self._tell(
             "endpoint: a client was told where to connect" if code == 0 else f"endpoint: refused, {code}"
         )
 
     def connected(self, connections: int) -> None:
-        """Tell of a new connection, or of an address that has answered."""
+        """Print a new connection, or an address that has answered."""
         webhook = isinstance(getattr(self, "_simulator", None), WebhookPlatform)
         self._tell("the challenge was answered" if webhook else f"connected ({connections} open)")
 
     def disconnected(self, connections: int, code: int | None) -> None:
-        """Tell of a connection that has ended."""
+        """Print the end of a connection."""
         self._tell(f"disconnected, code {code} ({connections} open)")
         if not connections and not self._stop.is_set():
             self._while_away()
 
     def concluded(self, push: Push, attempt: Attempt, again_in: float | None) -> None:
-        """Tell how an attempt has ended."""
+        """Print how an attempt ended."""
         if again_in is None:
             self._open.discard(push)
         outcome = f"{attempt.code} in {attempt.elapsed * 1000:.0f} ms" if attempt.code else "no answer"
@@ -165,7 +164,7 @@ class Console(Watcher):
         self._tell(f"{self._named(push)}  {outcome}" + (f"  (attempt {number})" if number > 1 else ""))
 
     def api_answered(self, call: Call) -> None:
-        """Tell of a call of the API: at once if it is refused, else together with others."""
+        """Print a call of the API: at once if it was refused, otherwise together with others."""
         if call.code != 0:
             self._tell(f"API: {call.name}  {'spoilt' if call.code is None else f'refused, {call.code}'}")
             return
@@ -298,7 +297,7 @@ class Console(Watcher):
 
 
 def _about(event: dict[str, Any]) -> str:
-    """The id of the room or level that an event tells of."""
+    """The id of the room or level that an event is about."""
     told = event.get("room") or event.get("room_level") or event
     return str(told.get("scope_id") or told.get("room_id") or told["room_level_id"])
 

@@ -1,6 +1,6 @@
 """`POST /callback/ws/endpoint`: tells a client with the right credentials where to connect.
 
-The answers are the platform's: `{"code", "msg", "data": {"URL", "ClientConfig"}}`, HTTP 200 for a refusal too.
+The answers are the platform's: `{"code", "msg", "data": {"URL", "ClientConfig"}}`, with HTTP 200 even for a refusal.
 """
 
 from __future__ import annotations
@@ -30,9 +30,8 @@ INVALID_APP_ID: Final = 1000040346
 class Endpoint:
     """Checks the credentials and hands out URLs.
 
-    `issue` makes a URL with a ticket, `client_config` gives the ClientConfig to send along (empty: none), `on_call`
-    is told of each request when it arrives, `on_answer` the code of its answer (0: a URL; the HTTP status when that
-    is not 200).
+    `issue` makes a URL with a ticket; `client_config` returns the ClientConfig to send along (empty: none); `on_call` is called
+    for each request as it arrives, `on_answer` with the code of the answer (0: a URL), or its HTTP status if that is not 200.
     """
 
     def __init__(

@@ -1,6 +1,6 @@
 """What the platform manages: an organisation's levels and rooms, their names and limits, and its people.
 
-What must stay true: the API answers from it and events are made of it, so the two never disagree but in time.
+What must stay true: API answers and events both come from the estate, so they differ only by when they were made.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ ROOM: Final = 2
 
 ROOMS_PER_FLOOR: Final = 10
 CHILDREN: Final = 4
-"""Levels that share one above them."""
+"""How many levels share a parent."""
 PEOPLE: Final = 20
 DEEPEST: Final = 10
-"""As many levels as the platform allows."""
+"""How deep levels may be nested on the platform."""
 
 _ROOMS: Final = (
     "西湖", "Aurora", "太湖", "Borealis", "洱海", "Cascade", "黄山", "Delta", "泰山", "Everest",
@@ -39,7 +39,7 @@ _NAMES: Final = (
 
 @dataclass(frozen=True, kw_only=True)
 class Person:
-    """Somebody with a name in two languages, and the ids that an event tells."""
+    """Somebody with a name in two languages, and with the ids that events contain."""
 
     ids: dict[str, str]
     name: str
@@ -47,13 +47,13 @@ class Person:
 
     @property
     def told(self) -> dict[str, Any]:
-        """As an event has them."""
+        """The person as in an event."""
         return {"user_id": self.ids}
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Place:
-    """A level (`omb_…`) or a room (`omm_…`). `own` are the limits set on it; None: it follows the level above."""
+    """A level (`omb_…`) or a room (`omm_…`). `own`: the limits set on it; None: it follows the level above."""
 
     id: str
     scope_type: int
@@ -86,9 +86,9 @@ class Place:
 
 
 class Estate:
-    """`rooms` rooms on floors of ten, under `depth` levels of levels (site, building, floor) below the root.
+    """`rooms` rooms on floors of ten, with `depth` tiers of levels (site, building, floor) below the root.
 
-    The same for a seed. Each place has limits of its own, or with `following` none: it follows the root then.
+    The same seed makes the same estate. Each place has limits of its own; with `following` none has, and all follow the root.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class Estate:
 
     @property
     def places(self) -> list[Place]:
-        """All that has limits: the root, levels and rooms."""
+        """Everything that has limits: the root, levels and rooms."""
         return list(self._places.values())
 
     def get(self, place_id: str) -> Place | None:
@@ -129,13 +129,13 @@ class Estate:
         return self.root if place_id == "0" else self._places.get(place_id)
 
     def person(self, person_id: str) -> Person | None:
-        """Who has this id, of whatever kind."""
+        """The person with this id, of whatever kind."""
         return next((each for each in self.people if person_id in each.ids.values()), None)
 
     # -- changes ------------------------------------------------------------------------------------------------------------
 
     def add(self, name: str, parent: Place, *, scope_type: int = ROOM) -> Place:
-        """A new room, or level."""
+        """Add a room or level."""
         place = Place(
             id=self._id("omm" if scope_type == ROOM else "omb"),
             scope_type=scope_type,
@@ -149,7 +149,7 @@ class Estate:
         return place
 
     def move(self, place: Place, parent: Place) -> None:
-        """Put it under another level; `ValueError` if that is a room, or below the place itself."""
+        """Put it under another level. `ValueError` if that is a room, or below the place itself."""
         if parent.scope_type != LEVEL or place in (parent, *parent.above):
             raise ValueError(f"{place.name} cannot be put under {parent.name}")
         _siblings(place).remove(place)
@@ -157,7 +157,7 @@ class Estate:
         _siblings(place).append(place)
 
     def remove(self, place: Place) -> None:
-        """Delete it, and all below it; `ValueError` for the root."""
+        """Delete it and everything below it. `ValueError` for the root."""
         _siblings(place).remove(place)
         for each in (place, *place.below()):
             del self._places[each.id]

@@ -1,4 +1,4 @@
-"""Events as the platform pushes them: one to build on, of a place's limits or name, and a stream of a busy day's changes."""
+"""Events as the platform pushes them: a sample to build on, events about limits or names, and the changes of a busy day."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def sample_event(
     token: str = TOKEN,
     **event: Any,
 ) -> dict[str, Any]:
-    """The platform's envelope for one change: `{"schema", "header", "event"}`, hours of the day as strings.
+    """One change in the platform's envelope: `{"schema", "header", "event"}`, with times of day as strings.
 
-    `event_id` is a new one and `create_time_ms` now unless given; further keywords replace or add keys of `event`
-    (e.g. `time_config={…}`).
+    By default `event_id` is new and `create_time_ms` is now. Further keywords replace or add keys of `event`, e.g.
+    `time_config={…}`.
     """
     return envelope(
         {"scope_id": scope_id, "scope_type": scope_type, **limits.usual(), **event},
@@ -57,7 +57,7 @@ def envelope(
     app_id: str = APP_ID,
     token: str = TOKEN,
 ) -> dict[str, Any]:
-    """An event of any type in the platform's envelope."""
+    """Any type of event in the platform's envelope."""
     return {
         "schema": "2.0",
         "header": {
@@ -73,7 +73,7 @@ def envelope(
 
 
 def limits_event(place: Place) -> dict[str, Any]:
-    """What `vc.reserve_config.updated_v1` tells of a level or room: its limits now."""
+    """The `vc.reserve_config.updated_v1` event for a level or room, with its limits now."""
     sections = {name: dict(section) for name, section in place.limits.items()}
     return {"scope_id": place.id, "scope_type": place.scope_type, **sections}
 
@@ -86,10 +86,10 @@ def realistic_events(
     app_id: str = APP_ID,
     estate: Estate | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """As long as one of them is left: changes to an estate's first rooms and levels, each on top of the scope's last limits.
+    """Changes to an estate's first rooms and levels, each based on the scope's last limits, for as long as one of them is left.
 
-    The estate is changed with each event that is taken; without one there is an estate of its own. Now and then the
-    same scope is changed again at once, as an administrator who corrects a slip does.
+    Taking an event changes the estate, which is a new one by default. Now and then the same scope changes again at once, as if
+    an administrator corrected a slip.
     """
     random = random or chances.Random()  # noqa: S311  # no secrets come from here
     estate = estate or Estate(rooms=rooms, seed=random.getrandbits(32))

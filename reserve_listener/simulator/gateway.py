@@ -1,6 +1,6 @@
 """The platform's WebSocket side: tickets, handshakes, open connections.
 
-A ticket is good for one connection, and 50 connections are the most that an app may have.
+A ticket is valid for one connection, and an app may have at most 50 connections.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class Gateway:
         await self._server.wait_closed()
 
     def issue(self) -> str:
-        """A URL with a fresh ticket: a credential."""
+        """A URL with a new ticket, which makes the URL a credential."""
         ticket = secrets.token_hex(16)
         self._tickets.add(ticket)
         query = {

@@ -1,4 +1,4 @@
-"""An ASGI app on 127.0.0.1, for the platform's endpoint and for tests."""
+"""Serves an ASGI app on 127.0.0.1, for the platform's endpoint and for tests."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
 KEEP_ALIVE_S: Final = 300
-"""Longer than any client's: an idle connection that the server closes races with the next request."""
+"""Longer than any client's: if the server closed an idle connection, that would race with the next request."""
 
 
 class HttpServer:
     """`async with HttpServer(app) as server` serves the app at `server.url`, e.g. `http://127.0.0.1:40123`.
 
-    `port` 0 takes a free one. `OSError` when the port is in use. Leaving aborts what is still open.
+    `port` 0 takes a free one. `OSError` if the port is in use. At the end, open connections are aborted.
     """
 
     def __init__(self, app: ASGIApp, *, port: int = 0) -> None:
@@ -42,7 +42,7 @@ class HttpServer:
         await self._server.close()
 
     def abort(self) -> None:
-        """Reset all open connections, also those that wait for their answer."""
+        """Reset all open connections, including those that wait for an answer."""
         self._server.abort()
 
 

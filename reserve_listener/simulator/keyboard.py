@@ -30,7 +30,7 @@ def signals(stop: Callable[[], None]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def keyboard(pressed: Callable[[str], None]) -> Iterator[None]:
-    """Hand on each key of the terminal at stdin as it is pressed; the terminal is as before afterwards."""
+    """Pass on each key as it is pressed on the terminal at stdin, and restore the terminal afterwards."""
     terminal = sys.stdin.fileno()
     if not _in_foreground(terminal):
         yield
@@ -55,7 +55,7 @@ def keyboard(pressed: Callable[[str], None]) -> Iterator[None]:
 
 
 def _in_foreground(terminal: int) -> bool:
-    """Whether the terminal may be set up: a job in the background would be stopped (SIGTTOU) for trying."""
+    """Whether the terminal may be set up: a background job would be stopped (SIGTTOU) for trying."""
     try:
         return os.tcgetpgrp(terminal) == os.getpgrp()
     except OSError:

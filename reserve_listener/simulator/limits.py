@@ -1,7 +1,7 @@
-"""A scope's limits, the three sections: as events tell them, as the API answers and takes them, and how they change.
+"""A scope's limits, in three sections: in the forms of events and of the API, and how they change.
 
-An estate keeps them as events tell them, with three ids a person. A dict of limits is replaced, never changed: scopes may
-share one.
+An estate keeps them in the form of events, with three ids for each person. A dict of limits is replaced, never changed, since
+scopes may share it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _HOUR: Final = 3600
 
 
 def usual() -> dict[str, Any]:
-    """A room that anybody may book on working days."""
+    """The limits of a room that anybody may book on working days."""
     return {
         "approve_config": {
             "approval_switch": 0,
@@ -108,7 +108,7 @@ COVERING: Final = ("time_config", "reserve_scope_config")
 
 
 def answered(limits: dict[str, Any], id_type: str, *, cover: bool) -> dict[str, Any]:
-    """As the API answers them: one id a person, of the kind asked for; who has none of it is left out."""
+    """The limits as the API returns them: one id for each person, of the kind asked for; people without one are left out."""
     answer = {name: dict(section) for name, section in limits.items()}
     for key, section in _PEOPLE.items():
         people = answer.get(section, {}).get(key, [])
@@ -124,9 +124,9 @@ def answered(limits: dict[str, Any], id_type: str, *, cover: bool) -> dict[str, 
 def taken(
     limits: dict[str, Any], body: dict[str, Any], person: Callable[[str], dict[str, Any]]
 ) -> dict[str, Any]:
-    """The limits after a `PATCH` with this body. `person` finds somebody by an id; `KeyError` if there is nobody.
+    """The limits after a `PATCH` with this body. `person` finds people by id; `KeyError` if there is nobody.
 
-    As the platform does: what a section leaves out goes back to its default.
+    As on the platform, what a section leaves out returns to its default.
     """
     patch = {
         name: body[key]
@@ -140,7 +140,7 @@ def taken(
 
 
 def covers(body: dict[str, Any]) -> bool:
-    """Whether a `PATCH` gives the limits to all below, too."""
+    """Whether a `PATCH` applies the limits to everything below, too."""
     sections = (body.get(name) for name in COVERING)
     return any(isinstance(each, dict) and each.get("if_cover_child_scope") is True for each in sections)
 

@@ -1,4 +1,4 @@
-"""A group of the platform, to which custom bots and the app post: what is in it, and what is refused with which code."""
+"""A group chat on the platform, to which custom bots and the app post: what it shows, and what is refused with which code."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ NO_CARD: Final = 230099
 
 @dataclass(slots=True, kw_only=True)
 class Message:
-    """What the group shows. `by`: a bot's id, or "app". `content` is the latest."""
+    """A message in the group. `by`: a bot's id, or "app". `content`: the latest."""
 
     id: str
     by: str
@@ -75,14 +75,14 @@ class _Bot:
 
 @dataclass(slots=True)
 class Group:
-    """`refusals` are the answers to the next posts, as (code, text), instead of what they would get."""
+    """The group. `refusals`: the answers to the next posts, as (code, text), in place of what they would get."""
 
     domain: Callable[[], str]
     clock: Callable[[], float]
     on_post: Callable[[], object]
     messages: list[Message] = field(default_factory=list)
     posts: list[float] = field(default_factory=list)
-    """When posts came, also those that were refused."""
+    """When posts came, including refused ones."""
     refusals: deque[tuple[int, str]] = field(default_factory=deque)
     _bots: dict[str, _Bot] = field(default_factory=dict)
     _rates: Rates = field(init=False)
@@ -98,7 +98,7 @@ class Group:
     def add_bot(
         self, secret: str | None = None, *, keyword: str | None = None, addresses: Sequence[str] = ()
     ) -> str:
-        """A custom bot; its URL. It may want signatures, a text in every message, or posts from these addresses or ranges."""
+        """Add a custom bot and return its URL. It may require signatures, a keyword in every message, or senders in these ranges."""
         bot = secrets.token_hex(16)
         self._bots[bot] = _Bot(secret, keyword, addresses)
         return f"{self.domain()}{HOOK}/{bot}"
@@ -210,7 +210,7 @@ class Group:
 
 
 def _content(call: Call, kind: str) -> dict[str, Any]:
-    """The message: text that is JSON itself."""
+    """The content of a message, which is JSON in a string."""
     text = call.content.get("content")
     if not isinstance(text, str) or (content := _object(text.encode())) is None:
         raise RefusedError(

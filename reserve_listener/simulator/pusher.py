@@ -1,7 +1,7 @@
 """Sends pushes, takes their answers, and pushes again.
 
-An attempt goes to one random open connection. It has failed when the answer is not 200, when there is none in time,
-when its connection ends, and at once when nobody is connected.
+An attempt goes to one random open connection. It has failed if the answer is not 200, if there is none in time, if its
+connection ends, or, at once, if nobody is connected.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ _OK: Final = 200
 
 
 class Carrier(Protocol):
-    """Takes pushes to a client: a connection, or an address."""
+    """Carries pushes to a client: a connection or an address."""
 
     def carry(self, push: Push, message_id: str) -> None:
-        """Send one attempt, at once; its answer, if one comes, goes to `Pusher.answer`."""
+        """Send one attempt, at once. Its answer, if there is one, goes to `Pusher.answer`."""
 
 
 class Carriers(Protocol):
-    """Those that can be chosen from now."""
+    """The carriers to choose from."""
 
     def open(self) -> Sequence[Carrier]:
-        """None: nobody can be reached, and an attempt has failed at once."""
+        """The open ones; if there are none, an attempt fails at once."""
 
 
 class _Header(msgspec.Struct):
@@ -86,7 +86,7 @@ class Pusher:
     def push(
         self, envelope: dict[str, Any] | bytes, *, message_id: str | None = None, **options: Any
     ) -> Push:
-        """Make the first attempt of a push (twice with the fault `duplicate`); `options` are fields of `Push`."""
+        """Make the first attempt of a push (twice with the fault `duplicate`). `options`: fields of `Push`."""
         payload = envelope if isinstance(envelope, bytes) else msgspec.json.encode(envelope)
         parts = max(options.pop("parts", 1), self._faults.split)
         push = Push(
@@ -112,7 +112,7 @@ class Pusher:
         return push
 
     def answered(self, frame: Any) -> None:
-        """Take a data frame from a client: the answer to an attempt, else `unexpected`."""
+        """Take a data frame from a client: the answer to an attempt, or else `unexpected`."""
         try:
             code = _answers.decode(frame.payload).code
         except msgspec.DecodeError:
@@ -120,7 +120,7 @@ class Pusher:
         self.answer(frames.headers_of(frame).get(frames.MESSAGE_ID, ""), code)
 
     def answer(self, message_id: str, code: int | None) -> None:
-        """Take the answer to this message; None for one that says nothing, which is no success."""
+        """Take the answer to this message; None: it says nothing, so the attempt has failed."""
         sent = self._ledger.answered(message_id)
         if sent is None or code is None:
             self.unexpected += 1
@@ -132,7 +132,7 @@ class Pusher:
         self._fail(list(self._ledger.lost(connection)), self._now())
 
     def tick(self, now: float) -> None:
-        """Conclude the attempts whose time is over, and make those that are due."""
+        """Conclude the attempts whose time is up, and make those that are due."""
         self._fail(list(self._ledger.overdue(now)), now)
         for push in list(self._ledger.due(now)):
             self._attempt(push, self._new_id())

@@ -1,7 +1,7 @@
-"""Pushes: what the platform has sent, who has answered, what is to be pushed again.
+"""Pushes: what the platform has sent, which answers came, and what to push again.
 
-Every attempt ends exactly once: answered in time, or not. A push is over (`settled`) when an attempt was answered
-200, or when the schedule of retries is used up.
+Every attempt ends exactly once: answered in time, or not. A push is over (`settled`) once an attempt was answered 200 or all
+retries are used up.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Attempt(NamedTuple):
-    """One attempt: the answer's code, or None for no answer in time; `elapsed` in seconds."""
+    """One attempt: the answer's code (None: no answer in time), and how long it took in seconds."""
 
     code: int | None
     elapsed: float
@@ -32,7 +32,7 @@ class Push:
     event_id: str | None
     payload: bytes
     message_id: str
-    """Of the first attempt; each later one has an id of its own, as late answers could not be told apart."""
+    """The id of the first attempt. Each later one has its own: otherwise late answers could not be told apart."""
     type: str = frames.EVENT
     parts: int = 1
     part_order: Sequence[int] | None = None
@@ -40,18 +40,18 @@ class Push:
     retry: bool = True
     attempts: list[Attempt] = field(default_factory=list)
     copy: Push | None = None
-    """The second push of the same event, of the fault `duplicate`."""
+    """The second push of the same event, made by the fault `duplicate`."""
     settled: bool = False
     first_outcome: Callable[[], Any] | None = None
     _signal: Signal | None = None
 
     @property
     def code(self) -> int | None:
-        """The last attempt's code; None without an answer."""
+        """The last attempt's code; None: no answer."""
         return self.attempts[-1].code if self.attempts else None
 
     async def answered(self, timeout: float = 5.0) -> int | None:  # noqa: ASYNC109
-        """The last attempt's code (None: no answer in time), once one attempt at least is over; `TimeoutError`."""
+        """The last attempt's code (None: no answer in time), once at least one attempt is over; `TimeoutError`."""
         await self._until(lambda: bool(self.attempts), timeout)
         return self.code
 
@@ -61,7 +61,7 @@ class Push:
         return self.attempts
 
     async def over(self, timeout: float = 5.0) -> int | None:  # noqa: ASYNC109
-        """The last code, once the push was answered 200 or is given up; `TimeoutError`."""
+        """The last code, once the push was answered 200 or given up; `TimeoutError`."""
         await self._until(lambda: self.settled, timeout)
         return self.code
 
@@ -71,7 +71,7 @@ class Push:
         await self._signal.until(condition, timeout)
 
     def conclude(self, attempt: Attempt, *, settled: bool) -> None:
-        """Note the outcome of an attempt and tell who waits for it."""
+        """Note the outcome of an attempt, and tell those who wait for it."""
         self.attempts.append(attempt)
         self.settled = settled
         if self.first_outcome is not None:
@@ -110,7 +110,7 @@ class Push:
 
 
 class Sent(NamedTuple):
-    """An attempt without an answer so far. `at` in the loop's time; `connection` is only compared."""
+    """An attempt that has no answer yet. `at`: the loop's time; `connection` is only compared."""
 
     push: Push
     at: float
@@ -118,7 +118,7 @@ class Sent(NamedTuple):
 
 
 class Ledger:
-    """The attempts without an answer, and the retries to come. Times are the loop's, in seconds."""
+    """The open attempts, and the retries to come. Times are the loop's, in seconds."""
 
     def __init__(self, *, answer_timeout: float, retry_delays: Sequence[float]) -> None:
         self.answer_timeout = answer_timeout
@@ -130,37 +130,37 @@ class Ledger:
 
     @property
     def unanswered(self) -> int:
-        """Attempts on their way."""
+        """How many attempts are on their way."""
         return len(self._waiting)
 
     @property
     def to_retry(self) -> int:
-        """Pushes that wait for their next attempt."""
+        """How many pushes are waiting for their next attempt."""
         return len(self._retries)
 
     def sent(self, message_id: str, sent: Sent) -> None:
-        """Wait for the answer to this message; `ValueError` when the id is on its way already."""
+        """Expect the answer to this message. `ValueError` if the id is already on its way."""
         if message_id in self._waiting:
             raise ValueError(f"message {message_id} is already on its way")
         self._waiting[message_id] = sent
 
     def answered(self, message_id: str) -> Sent | None:
-        """Take out the attempt that is answered; None for one unknown or too late."""
+        """Take out the attempt that was answered; None if it is unknown or the answer too late."""
         return self._waiting.pop(message_id, None)
 
     def retry_after(self, push: Push) -> float | None:
-        """Seconds until the next attempt, after one more has failed; None when it was the last."""
+        """The seconds until the next attempt, after one more has failed; None if it was the last."""
         failed = len(push.attempts)
         if not push.retry or failed >= len(self.retry_delays):
             return None
         return self.retry_delays[failed]
 
     def retry_at(self, due: float, push: Push) -> None:
-        """Have the push handed out again by `due`."""
+        """Have `due` return the push again at this time."""
         heapq.heappush(self._retries, (due, next(self._ties), push))
 
     def overdue(self, now: float) -> Iterator[Sent]:
-        """Take out the attempts whose time to be answered is over."""
+        """Take out the attempts that have not been answered in time."""
         expired = list(
             itertools.takewhile(lambda item: now - item[1].at >= self.answer_timeout, self._waiting.items())
         )
@@ -169,13 +169,13 @@ class Ledger:
             yield sent
 
     def lost(self, connection: object) -> Iterator[Sent]:
-        """Take out the attempts that nobody can answer any more, since their connection is gone."""
+        """Take out the attempts that cannot be answered any more, since their connection is gone."""
         gone = [item for item in self._waiting.items() if item[1].connection is connection]
         for message_id, sent in gone:
             del self._waiting[message_id]
             yield sent
 
     def due(self, now: float) -> Iterator[Push]:
-        """Take out the pushes that are to be tried again now."""
+        """Take out the pushes whose next attempt is due."""
         while self._retries and self._retries[0][0] <= now:
             yield heapq.heappop(self._retries)[2]

@@ -1,4 +1,4 @@
-"""A webhook receiver for tests: keeps what arrives and answers as told."""
+"""A webhook receiver for tests: keeps what arrives, and answers as told."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Received:
-    """One request. `headers` have lower-case names; `at` is `time.monotonic()` when the body was complete."""
+    """One request. `headers` have lower-case names; `at`: `time.monotonic()` when the body was complete."""
 
     method: str
     path: str
@@ -47,8 +47,8 @@ Answers: TypeAlias = "int | Answer | Sequence[int | Answer] | Callable[[Received
 class Receiver:
     """An ASGI app; serve it with `HttpServer(receiver)`.
 
-    `answer` says how: one status or `Answer` for all, a sequence that is used up one a request (200 when empty), or a
-    callable that is given the request. `received` fills in the order of arrival, before the answer goes out.
+    `answer`: a status or `Answer` for all requests, a sequence with one for each (200 after its end), or a callable that is given
+    the request. `received` is in the order of arrival, and has a request before its answer goes out.
     """
 
     def __init__(self, answer: Answers = 200) -> None:
@@ -70,12 +70,12 @@ class Receiver:
         self._script = deque(answer if isinstance(answer, Sequence) else ())
 
     async def wait_for(self, count: int, timeout: float = 5.0) -> list[Received]:  # noqa: ASYNC109
-        """All requests so far, once there are `count`; `TimeoutError` after `timeout` seconds."""
+        """All requests so far, once there are `count` of them; `TimeoutError` after `timeout` seconds."""
         await self._signal.until(lambda: len(self.received) >= count, timeout)
         return self.received
 
     async def until(self, condition: Callable[[], bool], timeout: float = 5.0) -> None:  # noqa: ASYNC109
-        """Return once it holds; it is looked at with each request. `TimeoutError` after `timeout` seconds."""
+        """Return once the condition holds, which is checked with each request; `TimeoutError` after `timeout` seconds."""
         await self._signal.until(condition, timeout)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -10,19 +10,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 PATIENCE_AT_MOST = 10.0
-"""A machine that is busier than this is no place for tests, and one that will never pass must end."""
+"""A test on an even busier machine is pointless, and one that can never pass must end."""
 
 
 def patience(seconds: float) -> float:
-    """How long to wait for what takes at most `seconds` on a machine that is ours alone: longer the more run beside us."""
+    """How long to wait for what takes at most `seconds` on an idle machine: longer, the busier the machine is."""
     busy = os.getloadavg()[0] / len(os.sched_getaffinity(0))
     return seconds * min(max(1.0, busy), PATIENCE_AT_MOST)
 
 
 class Signal:
-    """Wakes whoever waits for a condition each time something has changed.
+    """Wakes everybody who waits for a condition whenever something has changed.
 
-    Costs nothing while nobody waits, so it can be fired at every event.
+    It costs nothing while nobody waits, so it can be fired at every event.
     """
 
     __slots__ = ("_waiters",)
@@ -31,7 +31,7 @@ class Signal:
         self._waiters: set[asyncio.Future[None]] = set()
 
     def fire(self) -> None:
-        """Have all waiters look at their condition again."""
+        """Make all waiters check their condition again."""
         waiters, self._waiters = self._waiters, set()
         for waiter in waiters:
             if not waiter.done():

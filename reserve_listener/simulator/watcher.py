@@ -10,19 +10,19 @@ if TYPE_CHECKING:
 
 
 class Watcher:
-    """Told what happens, in the loop and at once; a method that is not overridden does nothing."""
+    """Is told what happens, at once and on the loop. A method that is not overridden does nothing."""
 
     def endpoint_answered(self, code: int) -> None:
-        """The endpoint has answered with this code: 0 is a URL, an HTTP status other than 200 stands for itself."""
+        """The endpoint has answered with this code (0: a URL), or with this HTTP status if it is not 200."""
 
     def connected(self, connections: int) -> None:
-        """A client has connected; so many are open now."""
+        """A client has connected. Gets how many connections are open now."""
 
     def disconnected(self, connections: int, code: int | None) -> None:
-        """A connection has ended with this close code (1006: without a close frame); so many are open now."""
+        """A connection has ended with this close code (1006: no close frame). Gets how many are open now."""
 
     def concluded(self, push: Push, attempt: Attempt, again_in: float | None) -> None:
-        """An attempt is over; the next one follows in so many seconds, None when there is none."""
+        """An attempt is over. Gets the seconds until the next one; None if there is none."""
 
     def api_answered(self, call: Call) -> None:
-        """A call of the HTTP API is answered, or about to be left without an answer."""
+        """A call of the HTTP API has been answered, or will get no answer."""

@@ -1,6 +1,6 @@
-"""The platform that pushes to an address: encrypted, signed, and pushed again, as it does for store apps.
+"""The platform as it pushes to an address, for store apps: encrypted, signed, and repeated on failure.
 
-An attempt has failed when the answer is not 200, when there is none in time, and when nobody listens.
+An attempt has failed if the answer is not 200, if there is none in time, or if nobody listens.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ OK: Final = 200
 
 
 class WebhookPlatform:
-    """`async with WebhookPlatform(url, …) as platform` pushes to `url`; it listens nowhere.
+    """`async with WebhookPlatform(url, …) as platform` pushes to `url`; it does not listen itself.
 
-    `connected` first sends the challenge that the platform sends when an address is saved. `encrypt_key` None: plain
-    pushes, with the token alone. The rest is as with `Simulator`.
+    `connected` first sends the challenge that the platform sends when an address is saved. `encrypt_key` None: plain pushes,
+    with only the token. The rest is as with `Simulator`.
     """
 
     def __init__(
@@ -101,17 +101,17 @@ class WebhookPlatform:
 
     @property
     def acknowledged(self) -> set[str]:
-        """Ids of the events that were answered 200 in time."""
+        """The ids of the events that were answered 200 in time."""
         return self._pusher.acknowledged
 
     @property
     def answers(self) -> Counter[int | None]:
-        """Attempts so far by their HTTP status; None for those without an answer in time."""
+        """How many attempts there were, by HTTP status; None: no answer in time."""
         return self._pusher.answers
 
     @property
     def to_retry(self) -> int:
-        """Pushes that wait for their next attempt."""
+        """How many pushes are waiting for their next attempt."""
         return self._ledger.to_retry
 
     async def until(self, condition: Callable[[], bool], timeout: float | None = 5.0) -> None:  # noqa: ASYNC109
@@ -119,9 +119,9 @@ class WebhookPlatform:
         await self._signal.until(condition, timeout)
 
     async def connected(self, timeout: float | None = 5.0) -> None:  # noqa: ASYNC109
-        """Send the challenge, again and again, until the address answers it; `TimeoutError`.
+        """Send the challenge again and again until the address answers it; `TimeoutError`.
 
-        Also if it has answered one before: it may have been stopped since.
+        This is done even if the address has answered one before: it may have been stopped since.
         """
         async with asyncio.timeout(None if timeout is None else patience(timeout)):
             while not await self.challenge():  # noqa: ASYNC110  # nobody tells when somebody listens
@@ -132,7 +132,7 @@ class WebhookPlatform:
             self._signal.fire()
 
     async def challenge(self) -> bool:
-        """Whether the address answers a challenge in time, and with JSON, as the platform wants it."""
+        """Whether the address answers a challenge in time and with JSON, as the platform requires."""
         text = os.urandom(8).hex()
         content = {"type": encryption.URL_VERIFICATION, "challenge": text, "token": self._token}
         body, headers = self._sealed(msgspec.json.encode(content))
@@ -167,13 +167,13 @@ class WebhookPlatform:
         """There is no connection to reset."""
 
     def send_raw(self, message: bytes) -> None:
-        """Post this as it is; its answer is nobody's."""
+        """Post this as it is, and ignore the answer."""
         self._start(self._post(message, {"content-type": "application/json"}))
 
     # -- what the pusher sees -----------------------------------------------------------------------------------------------
 
     def open(self) -> Sequence[WebhookPlatform]:
-        """There is one address, and whether it can be reached is found out by trying."""
+        """The one address there is; only trying shows whether it can be reached."""
         return (self,)
 
     def carry(self, push: Push, message_id: str) -> None:

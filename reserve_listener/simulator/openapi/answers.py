@@ -19,7 +19,7 @@ BAD_SCOPE: Final = 126001
 
 
 class RefusedError(Exception):
-    """The call is answered with this code, under this HTTP status; `error` is the object beside it."""
+    """Answer the call with this code and HTTP status; `error`: the object beside the code."""
 
     def __init__(
         self,
@@ -49,13 +49,13 @@ def not_there() -> RefusedError:
 
 
 def invalid(field: str, value: object, why: str) -> RefusedError:
-    """A parameter is not as it must be."""
+    """A parameter is not valid."""
     violation = {"field": field, "value": str(value), "description": why}
     return RefusedError(INVALID_FIELD, "field validation failed", error={"field_violations": [violation]})
 
 
 def no_permission(app_id: str, wanted: tuple[str, ...]) -> RefusedError:
-    """The app has none of the permissions that would do."""
+    """The app has none of the permissions of which the call needs one."""
     names = ", ".join(wanted)
     apply = f"https://open.feishu.cn/app/{app_id}/auth?q={','.join(wanted)}&op_from=openapi&token_type=tenant"
     return RefusedError(

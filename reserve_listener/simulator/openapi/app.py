@@ -1,4 +1,4 @@
-"""The API's front: who asks, whether they may, how often; then the answer, with its headers and its faults."""
+"""The API's front door: checks who asks, what they may do and how often; then answers, with headers and faults."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ MESSAGES: Final = ("im:message:send_as_bot", "im:message")
 GRANTED: Final = frozenset({READ, PEOPLE, USER_ID, MESSAGES[0]})
 """What an app that only listens asks for."""
 CALLS_KEPT: Final = 100_000
-"""Nine looks at 10,000 rooms. One that is left running for weeks must not grow."""
+"""Nine surveys of 10,000 rooms. A simulator that runs for weeks must not grow."""
 OK: Final = 200
 JSON: Final = "application/json; charset=utf-8"
 GATEWAY: Final = b"<html><head><title>%d</title></head><body><center>nginx</center></body></html>"
 
 
 class Method(NamedTuple):
-    """One call of the API: `permissions`, any of which will do; none: no token is needed either."""
+    """One call of the API. `permissions`: any one of them is enough; if empty, no token is needed either."""
 
     method: str
     path: str
@@ -67,9 +67,9 @@ class Method(NamedTuple):
 class OpenApi:
     """Answers with the platform's codes.
 
-    `connections` tells how many clients are connected, `on_change` is told of a place whose limits were written,
-    `on_call` of each call when it comes, `on_answer` when its answer is made. `clock` tells the time in seconds, `scale` how long a minute of the
-    rate limits lasts.
+    `connections` returns how many clients are connected. `on_change` is called with a place whose limits were written, `on_call`
+    with each call as it comes, `on_answer` once its answer is made. `clock`: the time in seconds; `scale`: how long a minute of
+    the rate limits lasts.
     """
 
     def __init__(
@@ -209,7 +209,7 @@ class OpenApi:
         return permission in self.permissions - self._faults.missing_permissions
 
     async def _hold_back(self, call: Call, fault: ApiFault | None, request: Request) -> None:
-        """Let pass what happens between reading and answering."""
+        """Wait for what has to happen between reading and answering."""
         if self._faults.before_answer is not None:
             waiting = self._faults.before_answer(call)
             if inspect.isawaitable(waiting):
@@ -222,7 +222,7 @@ class OpenApi:
 
 
 class Spoilt(Response):
-    """The first half of the answer; then the connection ends."""
+    """Sends the first half of the answer; then the connection breaks."""
 
     async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
         """See Starlette."""

@@ -1,4 +1,4 @@
-"""What a call asks: its way, its parameters, its body; and what became of it."""
+"""A call: its route, parameters and body, and what became of it."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ ID_TYPES = ("open_id", "union_id", "user_id")
 
 @dataclass(slots=True, kw_only=True)
 class Call:
-    """One request to the API. `at` is the simulator's clock when it came; `code` and `status` of its answer, when it is out.
+    """One request to the API. `at`: when it came, on the simulator's clock; `code`, `status`: of its answer, once that is sent.
 
-    `code` None: there was no answer, or none of the platform's.
+    `code` is None if there was no answer, or not the platform's.
     """
 
     at: float
@@ -39,14 +39,14 @@ class Call:
 
     @property
     def id_type(self) -> str:
-        """The kind of people's ids that is asked for."""
+        """The kind of people's ids that the call asks for."""
         kind = self.query.get("user_id_type") or "open_id"
         if kind not in ID_TYPES:
             raise invalid("user_id_type", kind, f"one of {', '.join(ID_TYPES)}")
         return kind
 
     def needed(self, name: str) -> str:
-        """A parameter that must be there."""
+        """A required parameter."""
         if value := self.query.get(name):
             return value
         raise invalid(name, "", f"{name} is required")
@@ -61,7 +61,7 @@ class Call:
         return value
 
     def page(self, key: str, items: list[dict[str, Any]]) -> dict[str, Any]:
-        """The page that is asked for: `page_token` is there only while there is more."""
+        """The requested page, with a `page_token` only if there is more."""
         size = self._number("page_size", PAGE_SIZE)
         if not 1 <= size <= LARGEST_PAGE:
             raise invalid("page_size", size, f"the max value is {LARGEST_PAGE}")

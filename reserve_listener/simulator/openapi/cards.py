@@ -1,6 +1,6 @@
-"""What the platform takes for a card (JSON 2.0), by the documented bounds; where tests found the real one lower, by that.
+"""Which cards (JSON 2.0) the platform accepts, by the documented bounds, or by lower ones where tests have found them.
 
-An unknown property refuses the whole card, and an unknown tag does, too: what is not named here is unknown.
+An unknown property or tag makes the platform refuse the whole card. Whatever is not named here is unknown.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ TAG_COLOURS: Final = frozenset(
 )
 ONLY_IN_1: Final = frozenset({"note", "action", "fallback"})
 MARKUP: Final = frozenset({"markdown", "lark_md"})
-"""Tags, and types of a table's cells, in which markup is read."""
+"""Tags, and types of table cells, whose text is read as markup."""
 
 _TEXT: Final = "content i18n_content"
 _BLOCK: Final = (
@@ -97,7 +97,7 @@ _KNOWN: Final = {
 _UNTAGGED: Final = {
     "config": "config", "header": "header", "body": "body", "fields": "field", "behaviors": "behavior",
 }  # fmt: skip
-"""Objects that bear no tag, by the key that they stand under."""
+"""Objects without a tag, by the key under which they stand."""
 _CELLS: Final[dict[str, type | tuple[type, ...]]] = {
     "text": str,
     "lark_md": str,
@@ -110,7 +110,7 @@ _AT: Final = re.compile(r"<at\s+(?:id|user_id|ids)\s*=\s*[\"']?([^\s\"'>]+)", re
 
 
 class RefusedCardError(Exception):
-    """The platform does not take such a card: `code` is the inner one."""
+    """The platform does not accept such a card. `code`: the inner one."""
 
     def __init__(self, code: int, message: str) -> None:
         super().__init__(message)
@@ -118,21 +118,21 @@ class RefusedCardError(Exception):
 
 
 def check(card: Any) -> None:
-    """Raise `RefusedCardError` for what the platform would not show."""
+    """Raise `RefusedCardError` if the platform would not show the card."""
     if not isinstance(card, dict) or card.get("schema") != "2.0":
         raise RefusedCardError(NOT_A_CARD, 'the card is no object with "schema": "2.0"')
     _Check().run(card)
 
 
 def pinged(msg_type: str, content: dict[str, Any]) -> set[str]:
-    """Whom a message pings: `all`, or people's ids. Where no markup is read a tag is text like any other."""
+    """Whom a message pings: `all`, or people's ids. Where text is not markup, a tag is just text."""
     if msg_type == "text":
         return set(_AT.findall(str(content.get("text", ""))))
     return {found for text in _markup(content) for found in _AT.findall(text)}
 
 
 def texts(value: Any) -> Iterator[str]:
-    """All that a card says."""
+    """All texts of a card."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict | list):
@@ -161,7 +161,7 @@ class _Check:
         self._ids: set[str] = set()
 
     def run(self, card: dict[str, Any]) -> None:
-        """The whole card."""
+        """Check the whole card."""
         self._object(card, "", 0)
         header, body = card.get("header", {}), card.get("body")
         if not isinstance(body, dict) or not isinstance(body.get("elements"), list):

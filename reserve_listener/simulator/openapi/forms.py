@@ -1,4 +1,4 @@
-"""Rooms, levels and people as the API and events write them; and what nobody states about that."""
+"""The forms in which the API and events show rooms, levels and people; and what the documentation leaves open about them."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class Unstated:
-    """What the platform's pages leave open. A client must do with either; tests turn them round."""
+    """What the platform's documentation leaves open. A client must cope with either; tests try both."""
 
     root_in_path: bool = True
     """`path` begins with the organisation's root."""
     root_is_listed: bool = False
     """`room_levels` without an id lists the root itself; else the levels below it."""
     rooms_of_sublevels: bool = False
-    """`rooms` of a level lists also the rooms of the levels below it."""
+    """`rooms` of a level also lists the rooms of the levels below it."""
     cover_in_answers: bool = True
-    """Limits carry `if_cover_child_scope`, as in the sample of the newer page."""
+    """Limits contain `if_cover_child_scope`, as in the sample of the newer page."""
     inherited_in_answers: bool = True
-    """The limits of a place that follows its level are answered; else none of the three sections is."""
+    """A place that follows its level is answered with those limits; else with none of the three sections."""
     mget_at_most: int = 100
-    """Ids that one `mget` takes."""
+    """How many ids one `mget` takes."""
     hidden: set[str] = field(default_factory=set)
-    """Ids that lists leave out, although they are answered by themselves."""
+    """Ids that lists leave out, although asking for one of them works."""
 
 
 def path(place: Place, unstated: Unstated | None = None) -> list[str]:
@@ -36,7 +36,7 @@ def path(place: Place, unstated: Unstated | None = None) -> list[str]:
 
 
 def room(place: Place, unstated: Unstated | None = None) -> dict[str, Any]:
-    """A room. Times are strings of seconds."""
+    """A room in the form of the API. Times are seconds as strings."""
     assert place.parent is not None  # noqa: S101  # a room is below a level
     return {
         "room_id": place.id,
@@ -62,7 +62,7 @@ def room(place: Place, unstated: Unstated | None = None) -> dict[str, Any]:
 
 
 def level(place: Place, unstated: Unstated | None = None) -> dict[str, Any]:
-    """A level."""
+    """A level in the form of the API."""
     return {
         "room_level_id": place.id,
         "name": place.name,

@@ -1,4 +1,4 @@
-"""What the API answers of levels, rooms, their limits, and people: from the estate, and from nothing else."""
+"""What the API says of levels, rooms, their limits, and people: all of it from the estate."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ USER_ID: Final = "contact:user.employee_id:readonly"
 class Places:
     """Each method answers one call with its `data`, or raises `RefusedError`.
 
-    `granted` tells whether the app has a permission, `on_change` is told of a place whose limits were written.
+    `granted` says whether the app has a permission; `on_change` is called with a place whose limits were written.
     """
 
     def __init__(
@@ -48,13 +48,13 @@ class Places:
     # -- levels and rooms ---------------------------------------------------------------------------------------------------
 
     def list_levels(self, call: Call) -> dict[str, Any]:
-        """The levels right below one."""
+        """The levels directly below one."""
         asked = call.query.get("room_level_id")
         levels = self._level(asked).levels if asked else self._top()
         return call.page("items", self._listed(levels))
 
     def list_rooms(self, call: Call) -> dict[str, Any]:
-        """The rooms of a level; without one, of the organisation."""
+        """The rooms of a level or, without one, of the organisation."""
         asked = call.query.get("room_level_id")
         level = self._level(asked) if asked else self._estate.root
         deep = self._unstated.rooms_of_sublevels
@@ -110,7 +110,7 @@ class Places:
         return limits.answered(place.limits, self._id_type(call), cover=self._unstated.cover_in_answers)
 
     def patch_limits(self, call: Call) -> dict[str, Any]:
-        """Write the limits. The scope's type is a string here, and the approval's section has another name."""
+        """Write the limits. Here the scope's type is a string, and the approval section has another name."""
         place = self._scope(call.ids["id"], call.content.get("scope_type"))
         kind = self._id_type(call)
 
@@ -139,12 +139,12 @@ class Places:
     # -- people -------------------------------------------------------------------------------------------------------------
 
     def name_people(self, call: Call) -> dict[str, Any]:
-        """The names of people, at most ten at a time. Who is unknown is left out."""
+        """The names of at most ten people. Unknown ones are left out."""
         kind, wanted = self._id_type(call), call.listed("user_ids", PEOPLE_AT_MOST)
         known = {one.ids[kind]: one for one in self._estate.people if kind in one.ids}
         return {"users": [forms.person(known[each], kind) for each in wanted if each in known]}
 
     def _id_type(self, call: Call) -> str:
-        """The kind of ids that is asked for; one that nobody has if it needs a permission that is missing."""
+        """The kind of ids to answer with; if the app lacks the permission for it, a kind that nobody has."""
         kind = call.id_type
         return kind if kind != "user_id" or self._granted(USER_ID) else ""

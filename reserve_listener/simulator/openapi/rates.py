@@ -1,4 +1,4 @@
-"""How often a call may be made: so often in any second and in any minute, whichever is hit first."""
+"""How often a call may be made: limits for any second and any minute, whichever is reached first."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MINUTE_S: Final = 60.0
 
 
 class Rate(NamedTuple):
-    """Calls in a minute and in a second; 0: no bound."""
+    """Calls per minute and per second; 0: no limit."""
 
     minute: int = 0
     second: int = 0
@@ -25,13 +25,13 @@ ROOMS: Final = Rate(1000, 50)
 LIMITS: Final = Rate(minute=100)
 PEOPLE: Final = Rate(second=5)
 MESSAGES: Final = Rate(second=5)
-"""Of one group, and of one message; the API's own bounds are higher."""
+"""For each group, and for each message; the API's own limits are higher."""
 
 
 class Rates:
-    """Counts each call by its name. A minute and a second last `scale` times as long as they should.
+    """Counts calls by name. Minutes and seconds last `scale` times as long as they should.
 
-    Calls that are refused do not count; whether they do on the platform is nowhere stated.
+    Refused calls do not count; the platform's pages do not say whether they do there.
     """
 
     def __init__(self, clock: Callable[[], float], *, scale: float = 1.0) -> None:
@@ -40,7 +40,7 @@ class Rates:
         self._made: dict[str, deque[float]] = defaultdict(deque)
 
     def count(self, name: str, rate: Rate) -> None:
-        """Raise `RefusedError` when it is too often."""
+        """Count a call. Raises `RefusedError` if it comes too soon."""
         now, made = self._clock(), self._made[name]
         while made and made[0] <= now - MINUTE_S * self._scale:
             made.popleft()
@@ -57,5 +57,5 @@ def _spans(rate: Rate) -> list[tuple[int, float]]:
 
 
 def _wait(made: deque[float], bound: int, span: float, now: float) -> tuple[float, int]:
-    """Seconds until there is room for one more within `span`; and the bound."""
+    """The seconds until `span` has room for one more, and the limit."""
     return (made[-bound] + span - now if len(made) >= bound else 0.0), bound

@@ -1,4 +1,4 @@
-"""Tenant tokens: two hours long; the same one while half an hour is left, then a new one, and both are valid."""
+"""Tenant tokens, valid for two hours: the same one while half an hour is left, then a new one; both are valid."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ RENEWED_WITHIN_S: Final = 1800
 
 
 class Tokens:
-    """`clock` tells seconds."""
+    """Gives out tokens. `clock`: the time in seconds."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._expiry: dict[str, float] = {}
 
     def give(self) -> tuple[str, int]:
-        """A token, and how many seconds it has left."""
+        """A token, and for how many seconds it is still valid."""
         now = self._clock()
         self._expiry = {token: end for token, end in self._expiry.items() if end > now}
         for token, end in self._expiry.items():
@@ -31,9 +31,9 @@ class Tokens:
         return token, LIFE_S
 
     def good(self, token: str) -> bool:
-        """Whether it was given here and lives."""
+        """Whether the token was given out here and is still valid."""
         return self._expiry.get(token, 0.0) > self._clock()
 
     def expire(self) -> None:
-        """All tokens given so far are dead."""
+        """Make all tokens given out so far invalid."""
         self._expiry.clear()
