@@ -100,7 +100,7 @@ class Server:
 
     @contextmanager
     def hanging(self) -> Iterator[None]:
-        """It hears and never answers; afterwards it does."""
+        """It hears and never answers; afterwards it does, unless it was killed."""
         assert self._process is not None
         self.signal(signal.SIGSTOP)
         # On a busy machine one of its threads may still answer before another has taken the signal.
@@ -108,7 +108,8 @@ class Server:
         try:
             yield
         finally:
-            self.signal(signal.SIGCONT)
+            with suppress(ProcessLookupError):
+                self.signal(signal.SIGCONT)
 
 
 class RedisServer(Server):
