@@ -13,9 +13,10 @@ from pydantic import BaseModel, Field, SecretStr, create_model
 from pydantic.json_schema import GenerateJsonSchema
 
 from reserve_listener.config.model import Config
-from reserve_listener.config.shown import public_sink_url, public_url, suggests_secret
+from reserve_listener.config.shown import public_sink_url, public_store_url, public_url, suggests_secret
 from reserve_listener.config.sinks import SinkTable, table_of
 from reserve_listener.errors import ConfigError
+from reserve_listener.model import POSTGRES_URL
 from reserve_listener.text import MASK
 
 if TYPE_CHECKING:
@@ -93,6 +94,8 @@ def _plain(value: Any, name: str = "") -> Any:
 def _plain_text(text: str, name: str) -> str:
     if suggests_secret(name) and not name.endswith("_file"):
         return MASK  # a plugin may have taken a plain text for it
+    if name == "url" and text.startswith(POSTGRES_URL):
+        return public_store_url(text)
     return public_sink_url(text) if name == "url" and text.startswith("http") else text
 
 

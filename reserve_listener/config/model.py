@@ -26,7 +26,7 @@ from pydantic_core import PydanticCustomError
 from reserve_listener.config import secret_files, values
 from reserve_listener.config.default_store import OF_ROOT
 from reserve_listener.config.section import Section, not_below
-from reserve_listener.config.shown import quoted
+from reserve_listener.config.shown import SECRET_OF_LIBPQ, quoted
 from reserve_listener.config.sinks import SinkTable, table_of
 from reserve_listener.errors import ConfigError
 from reserve_listener.model import POSTGRES_URL, SQLITE_URL
@@ -171,6 +171,15 @@ class StoreConfig(Section):
         if not url.startswith(POSTGRES_URL):
             raise ValueError("password_file is for a url with postgresql://; remove it")
         return section | {"url": f"{url}{'&' if '?' in url else '?'}password_file={quote(file)}"}
+
+    def secret_texts(self) -> set[str]:
+        """The passwords that stand in the URL, as they do and as they are."""
+        if self.path is not None:
+            return set()
+        parts = urlsplit(self.url)
+        settings = (each.partition("=") for each in parts.query.split("&"))
+        found = {value for key, _, value in settings if key in SECRET_OF_LIBPQ} | {parts.password or ""}
+        return {form for text in found for form in (text, unquote(text)) if form}
 
     @property
     def path(self) -> Path | None:
@@ -465,8 +474,7 @@ class Config(Section):
             url = self.heartbeat.url.get_secret_value()
             yield from map(SecretStr, (url, *url_secrets.secret_texts(url)))
         yield from _with_login(self.lark.proxy)
-        if self.store.path is None and (password := urlsplit(self.store.url).password):
-            yield from map(SecretStr, {password, unquote(password)})
+        yield from map(SecretStr, self.store.secret_texts())
         public = self._public_hosts()
         for sink in self.sinks:
             yield from (secret for secret in sink.secret_texts() if secret.get_secret_value() not in public)

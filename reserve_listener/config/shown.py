@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit, urlunsplit
 
 from reserve_listener.net.url_secrets import is_ordinary
 from reserve_listener.text import MASK
@@ -29,6 +30,10 @@ _SECRET_WORDS: Final = (
     "session",
 )
 _SECRET_WHOLE_WORDS: Final = frozenset({"auth", "jwt", "pass", "pat", "pin", "pwd", "sid", "sig"})
+SECRET_OF_LIBPQ: Final = frozenset(
+    {"password", "sslpassword", "oauth_client_secret", "scram_client_key", "scram_server_key"}
+)
+"""Settings of libpq's, in the query of a store's URL, that are nobody's business."""
 _SECRET_VALUE: Final = re.compile(r"(?i)\A(?:(?:bearer|basic|digest)\s+\S|whsec_\S)")
 # One long word of letters and digits, without a folder and an ending. A name that is taken for it loses little: the
 # message still has the key.
@@ -97,6 +102,19 @@ def public_sink_url(text: str) -> str:
     path, mark, query = rest.partition("?")
     parts = (part if is_ordinary(part) else MASK for part in path.split("/")[1:])
     return f"{head}{slashes}{'/'.join((path.partition('/')[0], *parts))}{mark}{query}"
+
+
+def public_store_url(text: str) -> str:
+    """A store's URL without its passwords; all else that it sets may be seen."""
+    parts = urlsplit(text)
+    login, at, hosts = parts.netloc.rpartition("@")
+    user, colon, _ = login.partition(":")
+    query = (
+        f"{key}={MASK}" if key in SECRET_OF_LIBPQ else f"{key}{sign}{value}"
+        for key, sign, value in (each.partition("=") for each in parts.query.split("&"))
+    )
+    netloc = f"{user}{colon and f':{MASK}'}{at}{hosts}"
+    return urlunsplit(parts._replace(netloc=netloc, query="&".join(query)))
 
 
 def shown(value: Any) -> str:

@@ -171,6 +171,10 @@ def _postgres_url(text: str) -> str:
         ports = [urlsplit(f"//{host}").port for host in parts.netloc.rpartition("@")[2].split(",")]
     except ValueError:
         raise ValueError(shape) from None
+    if "@" in f"{parts.netloc.rpartition('@')[0]}{parts.path}":  # what is taken for a host would be shown
+        raise ValueError(
+            'has an "@" too many: in a password "@" is written %40, "/" %2F, ":" %3A and "%" %25'
+        )
     if not text.isprintable() or 0 in ports or not parts.path.strip("/"):
         raise ValueError(shape)
     return text

@@ -97,6 +97,19 @@ def test_what_is_shown_loads_again() -> None:
     assert tomllib.loads(again.output)["lark"]["backoff_cap"] == 86399.125
 
 
+def test_show_a_stores_url_without_its_passwords() -> None:
+    """Host, database and all other settings can be seen; what stands in the place of a password cannot, and `check` masks it, too."""
+    url = f"postgresql://rl:{HIDDEN}%40x@db1:1,db2:2/rooms?sslmode=require&sslpassword={HIDDEN}"
+    text = LARK + f'[store]\nurl = "{url}"\n'
+    said = tomllib.loads(call("config", "show", text=text).stdout)["store"]["url"]
+    assert said == "postgresql://rl:********@db1:1,db2:2/rooms?sslmode=require&sslpassword=********"
+    plain = "postgresql://rl@/rooms?host=/run/pg&application_name="
+    assert (
+        tomllib.loads(call("config", "show", text=f'{LARK}[store]\nurl = "{plain}"\n').stdout)["store"]["url"]
+        == plain
+    )
+
+
 def test_show_needs_no_readable_secret() -> None:
     """Whoever may read the configuration sees it whole; the secrets' files are named and not opened."""
     secrets = (

@@ -648,6 +648,8 @@ def test_secrets_show_nowhere() -> None:
         (LARK + '[store]\nurl = "sqlite://events.db"', 'must be "sqlite:///relative/file.db" or'),
         (LARK + '[store]\nurl = "sqlite:///x.db?mode=ro"', "must not have options"),
         (LARK + f'[store]\nurl = "postgresql://u:{HIDDEN}@h"', "must look like postgresql"),
+        (LARK + f'[store]\nurl = "postgresql://u:1@{HIDDEN}@h/d"', '"@" is written %40'),
+        (LARK + f'[store]\nurl = "postgresql://u:1/{HIDDEN}@h/d"', '"/" %2F'),
         (LARK + "[store]\nurl = 3", "store.url: must be a string in quotes, found 3"),
         (
             LARK + '[sinks]\nname = "a"',
