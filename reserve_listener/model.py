@@ -318,7 +318,7 @@ class KnownScope(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class StoredEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """An event as the store holds it, for people to look at."""
+    """An event as the store has it, for people to look at."""
 
     seq: int
     tenant_key: str
@@ -335,7 +335,7 @@ class StoredEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class AttemptRecord(msgspec.Struct, frozen=True, gc=False):
-    """An attempt at a delivery, as it is kept for people."""
+    """An attempt at a delivery, as recorded for people."""
 
     at_ms: int
     """When it ended."""
@@ -348,7 +348,7 @@ class AttemptRecord(msgspec.Struct, frozen=True, gc=False):
 
 
 class DeliveryState(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """How far one event has come with one sink: pending, delivered or dead."""
+    """The state of one event at one sink: pending, delivered or dead."""
 
     sink: str
     state: str
@@ -357,7 +357,7 @@ class DeliveryState(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     settled_ms: int | None
     last_error: str | None
     history: tuple[AttemptRecord, ...] = ()
-    """The last attempts, the newest last; nothing of a delivery that never failed."""
+    """The last attempts, the newest last; empty for a delivery that never failed."""
 
 
 class FailedDelivery(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -382,13 +382,13 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     attempts: int
     """Attempts made before this one."""
     received_ms: int
-    """What its age counts from: when it was stored, later by the time that does not count (`Store.claim`)."""
+    """Where its age begins: when it was stored, moved by the time that does not count (`StoreQueue.claim`)."""
     body: bytes
     raw: bytes | None = None
-    """What the platform sent, for a sink that `needs_raw`; of an alert, which it did not send, the same as `body`."""
+    """What the platform sent, for a sink that `needs_raw`; for an alert, which it did not send, the same as `body`."""
 
     def __repr__(self) -> str:
-        """Which one it is; what is in it stays out of tracebacks."""
+        """Which delivery it is; its content stays out of tracebacks."""
         return f"Delivery(seq={self.seq}, event_id={self.event_id!r}, attempts={self.attempts})"
 
 
@@ -397,17 +397,17 @@ class Claimed(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     deliveries: list[Delivery]
     waiting: dict[int, int]
-    """Scopes whose oldest delivery waits, with the time (ms) until which it does."""
+    """Scopes whose oldest delivery is not due yet, with the time (ms) when it is."""
     behind: set[int]
-    """Scopes with deliveries that were looked at and not taken."""
+    """Scopes with deliveries that were seen but not taken."""
     seen_seq: int
-    """Up to here all was looked at."""
+    """Everything up to this event has been looked at."""
     at_end: bool
-    """Whether nothing newer was there."""
+    """Whether there was nothing newer."""
 
 
 class SinkFilter(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """What a sink wants to hear; what is None lets everything through."""
+    """Which events a sink takes; a None lets everything through."""
 
     scope_type: str | None = None
     scope_ids: frozenset[str] | None = None
@@ -415,12 +415,12 @@ class SinkFilter(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     changes_in: tuple[str, ...] | None = None
     """Sections and paths; `*` is any."""
     events: bool = True
-    """False: none at all, for a sink that carries alerts only."""
+    """False: none at all, for a sink that only carries alerts."""
 
     def takes(self, scope: Scope, paths: Collection[str] | None = None, *, tenant_known: bool = True) -> bool:
-        """Whether an event of this scope that changes these paths (None: its first sight) is for the sink.
+        """Whether the sink takes an event of this scope that changes these paths (None: the first sight of it).
 
-        A tenant that is not known yet is the only one of the app: it is taken for any.
+        A tenant that is not known yet is the only one of the app, and passes as any.
         """
         return (
             self.events
@@ -438,7 +438,7 @@ class SinkFilter(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """What an attempt came to; exactly one of the shapes that the class methods make."""
+    """The result of an attempt, in exactly one of the forms that the class methods create."""
 
     seq: int
     state: str
@@ -446,33 +446,33 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     due_ms: int = 0
     error: str | None = None
     attempt: AttemptRecord | None = None
-    """What is kept of it for people; nothing of the usual case, a success at once."""
+    """The record that is kept for people; None for the usual case, an immediate success."""
 
     @classmethod
     def delivered(cls, delivery: Delivery) -> Outcome:
-        """The sink has it."""
+        """The sink has the event."""
         return cls(seq=delivery.seq, state=DELIVERED, attempts=delivery.attempts + 1)
 
     @classmethod
     def retry(cls, delivery: Delivery, *, due_ms: int, error: str) -> Outcome:
-        """Again, not before `due_ms`."""
+        """Try again, no earlier than `due_ms`."""
         return cls(
             seq=delivery.seq, state=PENDING, attempts=delivery.attempts + 1, due_ms=due_ms, error=error
         )
 
     @classmethod
     def uncounted(cls, delivery: Delivery, *, due_ms: int, error: str) -> Outcome:
-        """Again, and the attempt does not count: the sink was known to be down, or is gone."""
+        """Try again. This attempt does not count, as the sink was known to be down, or is gone."""
         return cls(seq=delivery.seq, state=PENDING, attempts=delivery.attempts, due_ms=due_ms, error=error)
 
     @classmethod
     def dead(cls, delivery: Delivery, *, error: str) -> Outcome:
-        """Given up: a dead letter."""
+        """The delivery is given up: a dead letter."""
         return cls(seq=delivery.seq, state=DEAD, attempts=delivery.attempts + 1, error=error)
 
 
 class EventQuery(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """What a person asks for; what is None matches everything. Stored at `since_ms` or later, before `until_ms`."""
+    """The events that a person asks for: a None matches everything. Stored at `since_ms` or later, before `until_ms`."""
 
     sink: str | None = None
     scope_id: str | None = None
@@ -482,31 +482,31 @@ class EventQuery(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class ChangeQuery(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """Which part of the history of all rooms and levels a person asks for; what is None matches everything."""
+    """The part of the history of all rooms and levels that a person asks for: a None matches everything."""
 
     scopes: frozenset[tuple[str, str]] | None = None
     """scope_type and scope_id."""
     scope_type: str | None = None
     section: str | None = None
-    """Of the configuration: only what changed something in it."""
+    """Only entries that change something in this section."""
     since_ms: int | None = None
     until_ms: int | None = None
     before_seq: int | None = None
-    """Where to go on: only older entries than this one."""
+    """Only entries older than this one, to continue a list."""
     event_start: str | None = None
-    """How the event's id begins."""
+    """The beginning of the event's id."""
 
 
 class HourFigures(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """What was stored in one hour, and how long it took to get it to the sinks."""
+    """What was stored in one hour, and how long its deliveries took."""
 
     hour: int
-    """Which one, from the beginning of the time that was asked for."""
+    """Which hour, counted from the beginning of the requested time."""
     changes: int
     deliveries: int
-    """Those that have succeeded by now."""
+    """How many deliveries have succeeded by now."""
     late: int
-    """Deliveries among them that took longer than asked for."""
+    """How many of these took longer than the given time."""
     slowest_ms: int
 
 
@@ -518,14 +518,14 @@ class SinkState(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     pending: int
     dead: int
     disabled_ms: int | None
-    """Since when it is disabled; None when it is not."""
+    """Since when it is disabled; None if it is not."""
     disabled_reason: str | None
     oldest_ms: int | None = None
-    """What the age of the first delivery that waits counts from, by `Delivery.received_ms`; None when none waits."""
+    """Where the age of the first waiting delivery begins, as in `Delivery.received_ms`; None if none is waiting."""
 
 
 class Replica(msgspec.Struct, frozen=True, gc=False):
-    """A daemon that shares the store. `leads`: what it alone does now, "sink:<name>" and others."""
+    """A daemon that shares the store. `leads`: what only this one does at present, "sink:<name>" and others."""
 
     id: str
     host: str
@@ -535,13 +535,13 @@ class Replica(msgspec.Struct, frozen=True, gc=False):
     connection: str
     leads: list[str]
     sinks: list[str] = []
-    """Those in its configuration."""
+    """The sinks in its configuration."""
     told: bytes | None = None
-    """What it tells of itself, as JSON; see `daemon.alerts.replicas.Told`."""
+    """What it says of itself, as JSON; see `daemon.alerts.replicas.Told`."""
 
 
 class Request(msgspec.Struct, frozen=True, gc=False):
-    """What a command asks of daemons that share a store. `content`: more of it, as JSON."""
+    """A request of a command to the daemons that share a store. `content`: its details, as JSON."""
 
     id: int
     what: str
@@ -549,7 +549,7 @@ class Request(msgspec.Struct, frozen=True, gc=False):
 
 
 class Answer(msgspec.Struct, frozen=True, gc=False):
-    """What one of them says, as JSON; one may say something several times, while it is at it."""
+    """An answer of one of them, as JSON. While a daemon is busy with a request, it may answer several times."""
 
     number: int
     replica: str
@@ -557,45 +557,45 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
 
 
 class Insight(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """What the store knows of how things are."""
+    """The figures of the store, for `status`."""
 
     sinks: list[SinkState] = []
     gaps: list[tuple[int, int, int | None, int | None]] = []
-    """Times without a connection, from and to (ms), of which events may be lost; how many changes were found by asking since,
-    and how many rooms and levels could not be read. None: reconciling has not ended."""
+    """Times without a connection, from and to (ms), of which events may be lost; how many changes have been found by asking since
+    their beginning, and how many rooms and levels could not be read. None: reconciling has not ended."""
     size_bytes: int | None = None
     last_event_ms: int | None = None
     first_dead_ms: int | None = None
     """Since when there are dead letters."""
     failures: list[FailedDelivery] = []
-    """Deliveries that failed lately, the latest first."""
+    """The deliveries that failed lately, the latest first."""
     replicas: list[Replica] = []
-    """Those that live, of a store that daemons share."""
+    """The daemons that are alive, if the store is shared."""
 
 
 class SinkBacklog(msgspec.Struct, frozen=True, gc=False):
-    """What a sink has not got."""
+    """What a sink has not received."""
 
     name: str
     pending: int
     waiting: int
-    """Of these, those that failed and wait for a later time."""
+    """How many of these failed and are waiting for their retry."""
     dead: int
     oldest_ms: int | None
-    """When the oldest that is pending was stored."""
+    """When the oldest pending one was stored."""
     configured: bool = True
-    """False: it was removed, and has left dead letters."""
+    """False: the sink was removed and has left dead letters."""
 
 
 class Backlog(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """What waits in a store."""
+    """What is waiting in a store."""
 
     last_event_ms: int | None
     sinks: list[SinkBacklog]
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """A delivery that was given up. `configured`: whether its sink still is."""
+    """A delivery that was given up. `configured`: whether its sink still is in the configuration."""
 
     seq: int
     sink: str
@@ -608,7 +608,7 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 DeadLetterPlace = tuple[int, int, str]
-"""Where one stands in their order: `settled_ms`, `seq`, `sink`."""
+"""The position of one in their order: `settled_ms`, `seq`, `sink`."""
 
 PENDING: Final = "pending"
 DELIVERED: Final = "delivered"
@@ -616,7 +616,7 @@ DEAD: Final = "dead"
 
 
 class Pruned(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """One chunk of retention. `after_seq`: where to go on; None when nothing older is left to look at."""
+    """The result of one chunk of retention. `after_seq`: where to continue; None if nothing is left to look at."""
 
     events: int
     after_seq: int | None

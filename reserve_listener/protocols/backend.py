@@ -18,50 +18,50 @@ if TYPE_CHECKING:
 
 
 class StoreOptions(TypedDict, total=False):
-    """How a store is opened; each may be left out."""
+    """How to open a store; each of these may be left out."""
 
     max_bytes: int | None
     """The size at which pushes are refused; `Retention` keeps the store below it if it can. None: never."""
     now_ms: Callable[[], int]
-    """The time of day, for tests: else the store has a clock of its own."""
+    """The clock, for tests; by default the store has its own."""
     ages: Ages | None
-    """How ages count by it, for tests."""
+    """How ages count by that clock, for tests."""
     complete: Complete
-    """Says last what sinks receive; without it a body stays as it is."""
+    """Completes what sinks receive; without it, bodies stay as they are."""
     directory: Directory | None
-    """What the store knows by name is kept there, too."""
+    """Receives all names that the store learns."""
 
 
 class Asking(Protocol):
-    """Commands for the daemons that share a store. Each looks for requests every few seconds, and at once when it is told."""
+    """Commands for daemons that share a store. Each looks for requests every few seconds, and at once when it is notified."""
 
     def replicas(self) -> list[Replica]:
-        """Those that live, or did a moment ago."""
+        """The daemons that are alive, or were a moment ago."""
 
     def ask(self, what: str, content: bytes, replica: str | None) -> int:
-        """Of this one, or of all (None); the request's number. Whoever is asked obeys soon or not at all."""
+        """Ask this daemon, or all (None). Returns the request's number. A daemon obeys soon or not at all."""
 
     def answers(self, request: int, after: int = 0) -> list[Answer]:
-        """What was said by now, after that answer."""
+        """The answers so far, after that one."""
 
 
 class Backend(Protocol):
-    """To open a store, or to see to it while no daemon holds it.
+    """Opens a store, or works on it while no daemon holds it.
 
-    Making one touches nothing. All but `open` block; errors are `StoreError`.
+    Creating a backend touches nothing. All methods but `open` block; errors are `StoreError`.
     """
 
     @property
     def name(self) -> str:
-        """What messages call the store: its file, or its URL without the password."""
+        """The name of the store in messages: its file, or its URL without the password."""
 
     @property
     def files(self) -> Sequence[Path]:
-        """The store's files, its own first; none for a store on a server."""
+        """The store's files, the main one first; none for a store on a server."""
 
     @property
     def control_socket(self) -> Path:
-        """Where this process listens for the commands on this machine, if it is a daemon of this store."""
+        """Where this process, if it is the store's daemon, listens for commands on this machine."""
 
     @property
     def control_sockets(self) -> Sequence[Path]:
@@ -76,42 +76,41 @@ class Backend(Protocol):
         """See `store.open_store`."""
 
     def reader(self) -> StoreReader:
-        """To read it, also beside a running daemon."""
+        """A reader, also while a daemon runs."""
 
     def holder(self) -> str | None:
-        """The process that holds the store, "unknown" if it left no number; None: nobody does, or there is no store."""
+        """The process that holds the store, "unknown" if it left no number; None if nobody does, or there is no store."""
 
     def look_over(self) -> None:
-        """Whether what is there is a store that this version takes. Changes nothing, and leaves nothing behind."""
+        """Check that this is a store that this version accepts. Changes nothing, and leaves nothing behind."""
 
     def operate(
         self, operation: str, filters: EventQuery, filters_by_sink: Mapping[str, SinkFilter] | None
     ) -> int:
-        """What `StoreAdmin.operate` does, here and now; `StoreInUseError` when a daemon holds the store.
+        """Do what `StoreAdmin.operate` does, here and now. Raises `StoreInUseError` if a daemon holds the store.
 
-        `filters_by_sink` is None when the configuration cannot be read: a replay then repeats the deliveries that there
-        have been.
+        `filters_by_sink` is None if the configuration cannot be read: a replay then only repeats earlier deliveries.
         """
 
     def count_matching(
         self, operation: str, filters: EventQuery, filters_by_sink: Mapping[str, SinkFilter] | None
     ) -> int:
-        """How many deliveries `operate` would concern now. Only reads, also beside a running daemon."""
+        """How many deliveries `operate` would apply to now. Only reads, so a daemon may be running."""
 
     def disable_sink(self, name: str, reason: str) -> bool:
-        """What `StoreQueue.disable_sink` does, on a stopped daemon's store; `StoreInUseError` when a daemon holds it."""
+        """Do what `StoreAdmin.disable_sink` does, on a stopped daemon's store. Raises `StoreInUseError` if a daemon holds it."""
 
     def enable_sink(self, name: str) -> bool:
-        """What `StoreAdmin.enable_sink` does, on a stopped daemon's store; `StoreInUseError` when a daemon holds it."""
+        """Do what `StoreAdmin.enable_sink` does, on a stopped daemon's store. Raises `StoreInUseError` if a daemon holds it."""
 
     def asking(self) -> AbstractContextManager[Asking] | None:
-        """To ask daemons on any machine; None: there is but one, which listens on this machine."""
+        """The way to ask daemons on any machine; None if there is only one, which listens on this machine."""
 
     def back_up(self, folder: Path) -> list[Path]:
-        """Copy the store into the folder, also while its daemon runs: which files. Leaves no copy when it raises."""
+        """Copy the store into the folder, also while its daemon runs. Returns the copied files; leaves none if it raises."""
 
     def original(self) -> AbstractContextManager[Original]:
-        """The store as rows, to be copied. `StoreInUseError` when a daemon works on it."""
+        """The store as rows, to copy from. Raises `StoreInUseError` if a daemon works on it."""
 
     def copy_of(self, source: str) -> AbstractContextManager[Copy]:
-        """Where a copy of the store of this name is made, or was begun. Refused where there is anything else."""
+        """A copy of the store with this name: a new one, or one to continue. Refused if there is anything else."""

@@ -1,7 +1,7 @@
 """A store as rows, for `store copy`: the source and the target. The rows are the same for every kind of store.
 
-A row is a tuple of int, str, bytes or None in the order of its table's columns; a truth value is 0 or 1. Everything blocks;
-errors are `StoreError`.
+A row is a tuple of int, str, bytes or None in the order of its table's columns; a boolean is 0 or 1. Everything blocks; errors
+are `StoreError`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ Row: TypeAlias = tuple[Any, ...]
 
 
 class Table(NamedTuple):
-    """What is copied of a table. The columns of its key come first; `contents` are those that may be long."""
+    """The columns of a table to copy, those of its key first. `contents`: columns that may be long."""
 
     name: str
     key: tuple[str, ...]
@@ -23,57 +23,57 @@ class Table(NamedTuple):
     contents: tuple[str, ...] = ()
 
     def key_of(self, row: Row) -> Row:
-        """What the row is known by."""
+        """The key of this row."""
         return row[: len(self.key)]
 
 
 class Place(NamedTuple):
-    """How far a copy is: up to the row with this key of the table of this name; `()`: none of it."""
+    """How far a copy has come: up to this row of this table, by its key; `()`: none of the table."""
 
     table: str
     after: Row = ()
 
 
 class Rows(Protocol):
-    """What is in a store."""
+    """The rows of a store."""
 
     name: str
-    """What messages call it."""
+    """The name of the store in messages."""
 
     def count(self, table: Table) -> int:
-        """How many rows it has."""
+        """How many rows the table has."""
 
     def page(self, table: Table, after: Row) -> list[Row]:
-        """The next rows after this key, in the order of their keys; none: that was all."""
+        """The next rows after this key, in the order of their keys; none if that was all."""
 
 
 class Original(Rows, Protocol):
-    """A store that is copied. While it is open, no daemon works on it."""
+    """The store to copy from. While it is open, no daemon works on it."""
 
     def newest_ever(self) -> int:
-        """The highest number that an event ever had."""
+        """The highest number that an event has ever had."""
 
     def alerts(self) -> bytes | None:
-        """What it remembers of alerts."""
+        """What the store remembers of alerts."""
 
     def require_unused(self) -> None:
-        """Raises `StoreInUseError` when a daemon works on it all the same."""
+        """Raises `StoreInUseError` if a daemon works on it all the same."""
 
 
 class Copy(Rows, Protocol):
-    """A store that is being made. Nobody can use it as a store before it is published."""
+    """A store in the making. Nobody can use it as a store before it is published."""
 
     def place(self) -> Place | None:
-        """How far an earlier run has come; None: this is the first."""
+        """How far an earlier run got; None if this is the first."""
 
     def put(self, table: Table, rows: Sequence[Row], last: Place) -> None:
-        """Rows and place, in one transaction. Raises `StoreError` when somebody else has moved the place."""
+        """Write rows and place in one transaction. Raises `StoreError` if somebody else has moved the place."""
 
     def finish(self, newest_ever: int, alerts: bytes | None) -> None:
-        """What is not rows. May be done again."""
+        """Write everything that is not rows. May be repeated."""
 
     def discard(self) -> None:
-        """It is not what it should be: nothing of it stays."""
+        """Remove everything: the copy is not what it should be."""
 
     def publish(self) -> None:
-        """From now on it is a store."""
+        """Make it a store."""
