@@ -557,6 +557,18 @@ async def test_what_a_refusal_means(said: str, kind: type[DeliveryError], shown:
     assert shown in str(error)
 
 
+async def test_the_bound_is_asked_for_once(stream: str) -> None:
+    """Of a whole batch of large events that failed: one that hangs then would be waited for once more for each of them."""
+    refusing = Refusing("ERR no")
+    large = [to_stream(one, stream, padding="x" * 1_100_000) for one in sample_deliveries(3)]
+    async with await asyncio.start_server(refusing, "127.0.0.1", port := free_port()):
+        sink = sink_of(made("redis", name="bus", url=f"redis://127.0.0.1:{port}", stream="{scope_id}"))
+        with pytest.raises(PartlyDeliveredError):
+            await sink.deliver(large)
+        await sink.close()
+    assert [words[0] for words in refusing.commands].count(b"CONFIG") == 1
+
+
 @pytest.mark.parametrize("set_up", [False, True])
 async def test_a_server_that_knows_ids_is_asked_to(set_up: bool, stream: str) -> None:  # noqa: FBT001
     """From 8.6: one command an event, with its id; the window is widened once, and never anew, as that would forget all ids."""

@@ -191,9 +191,12 @@ class RedisSink:
         self, deliveries: Sequence[Delivery], outcomes: Sequence[Exception | None]
     ) -> list[DeliveryError | None]:
         """What each came to. One that is too large takes the others of its batch with it: the server resets the connection."""
+        bound = await self._bound(
+            max(len(one.body) for one, failed in zip(deliveries, outcomes, strict=True) if failed)
+        )
         too_large = [
-            await self._too_large(delivery) if failed else None
-            for delivery, failed in zip(deliveries, outcomes, strict=True)
+            self._too_large(len(one.body), bound) if failed else None
+            for one, failed in zip(deliveries, outcomes, strict=True)
         ]
         beside = TransientDeliveryError(
             self._say("another event was larger than the server takes"), down=False
@@ -203,17 +206,19 @@ class RedisSink:
             for large, failed in zip(too_large, outcomes, strict=True)
         ]
 
-    async def _too_large(self, delivery: Delivery) -> DeliveryError | None:
-        """Whether the server cannot take the event, which it does not always say."""
-        size = len(delivery.body)
-        if size < SMALLEST_BOUND:
+    async def _bound(self, largest: int) -> int | None:
+        """The most bytes that the server takes, if `largest` may be more: it does not always say that. None: nobody knows."""
+        if largest < SMALLEST_BOUND:
             return None
         try:
             async with asyncio.timeout(self._timeout_s):
                 told: Any = await self._redis.config_get(BOUND)
         except (exceptions.RedisError, OSError):  # it is away, or does not tell everybody
             return None
-        if int(_first(told) or size) >= size:
+        return int(_first(told) or 0) or None
+
+    def _too_large(self, size: int, bound: int | None) -> DeliveryError | None:
+        if bound is None or size <= bound:
             return None
         return PermanentDeliveryError(
             self._say(f"the event has {size} bytes, more than the server's {BOUND}")
