@@ -164,7 +164,13 @@ class PostgresStore(SqlStore):
     ) -> None:
         """See `StoreAdmin.set_sinks`. What only another replica has stays."""
         await self._know_sinks({name: (filters_by_sink or {}).get(name, SinkFilter()) for name in names})
-        await self._look_after()
+        try:
+            await self._look_after()
+        except StoreError as error:
+            if self._beating is None:
+                raise  # the start begins anew
+            # Events are stored for these sinks from now on, so they are in force; the next beat gets their leases.
+            log.warning("store.no_beat", error=str(error))
 
     async def _know_sinks(self, filters_by_sink: Mapping[str, SinkFilter], *, anew: bool = False) -> None:
         before = self._filters
