@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass
 from importlib import resources
@@ -13,6 +14,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import Conninfo
 
+from reserve_listener.config import secret_files
 from reserve_listener.errors import ConfigError, StoreError, WrongStoreError
 from reserve_listener.store.postgres import faults, waiting
 from reserve_listener.store.postgres.connection import (
@@ -282,10 +284,11 @@ def _require_not_newer(version: int, target: Target) -> None:
 
 
 def _password(file: Path) -> str:
+    """As it is now: it may have been changed."""
     try:
-        return file.read_text("utf-8").rstrip("\r\n")
-    except (OSError, UnicodeError) as error:
-        reason = getattr(error, "strerror", None) or "not UTF-8"
+        found = secret_files.read_secret(secret_files.locate(str(file), os.environ))
+    except ConfigError as error:
         raise WrongStoreError(
-            f"store.password_file: {file} cannot be read: {reason}. Write the password into it, and let the daemon's user read it."
+            f"store.password_file: {error}. Write the password into it, as its only line, and let the daemon's user read it."
         ) from None
+    return found.get_secret_value()

@@ -81,6 +81,25 @@ async def test_the_password_is_read_from_its_file_before_each_connection(
         assert [one.name for one in reader.sinks()] == ["a"]
 
 
+async def test_a_passwords_file_is_read_as_every_other_secret(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A unit's credential of that name goes first; a pipe, a folder, an empty file and several lines are refused, and hold up nobody."""
+    url = f"{SERVER.url(database, WITH_PASSWORD)}&password_file="
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    (tmp_path / "db_password").write_text(f"{PASSWORD}\n")
+    await (await open_store(f"{url}db_password", ["a"])).close()
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "empty").touch()
+    (tmp_path / "lines").write_text(f"{PASSWORD}\n{PASSWORD}\n")
+    for name in ("pipe", "folder", "empty", "lines", "missing"):
+        told = await refused(f"{url}{tmp_path}/{name}")
+        assert told.startswith("store.password_file: ")
+        assert f"{tmp_path}/{name}" in told
+        assert "as its only line" in told
+
+
 async def test_a_password_that_is_changed_is_used_by_the_next_connection(
     database: str, tmp_path: Path
 ) -> None:
