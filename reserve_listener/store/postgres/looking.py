@@ -53,8 +53,9 @@ INSERT INTO sinks (id, name) OVERRIDING SYSTEM VALUE SELECT * FROM unnest(%s::bi
 """
 
 _AFTER_RESTORED: Final = """
-SELECT setval('sinks_id_seq', greatest(last_value, (SELECT max(id) FROM sinks))) FROM sinks_id_seq
+SELECT setval('sinks_id_seq', highest) FROM (SELECT max(id) AS highest FROM sinks) AS s, sinks_id_seq WHERE highest > last_value
 """
+"""Seldom: as a rule a standby knows a sequence's next numbers before they are given."""
 
 _CONFIGURED: Final = "UPDATE sinks SET configured = true WHERE name = ANY(%s) AND NOT configured"
 
