@@ -53,7 +53,7 @@ def seen_from_here(store: str, insight: Insight, *, now_ms: int) -> Status:
         sinks=sinks,
         connection=ConnectionStatus(
             state="connected" if hearing else "waiting",
-            text=f"{hearing} of {len(insight.replicas)} replicas are connected; none runs on this machine",
+            text=f"{hearing} of {len(insight.replicas)} replicas are connected, as they have told the database",
         ),
     )
 

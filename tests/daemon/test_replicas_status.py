@@ -78,7 +78,7 @@ async def test_status_where_no_daemon_runs(
                     break
                 await asyncio.sleep(0.1)
         assert (told["status"], told["reasons"], len(told["replicas"])) == ("ok", [], 2)
-        assert told["connection"]["text"] == "2 of 2 replicas are connected; none runs on this machine"
+        assert told["connection"]["text"] == "2 of 2 replicas are connected, as they have told the database"
         receiver.answer = 503
         await platform.push_many([sample_event(event_id=f"e{n}", scope_id=f"omm_{n}") for n in range(8)])
         async with asyncio.timeout(patience(30)):
