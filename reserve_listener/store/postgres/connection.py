@@ -115,6 +115,11 @@ class Connection:
         """Whether another transaction may be begun."""
         return not self._real.closed and not self.in_transaction
 
+    def is_pooled(self) -> bool:
+        """Whether a pooler lends out connections here: what is said of the session then stays with whoever gets it next."""
+        (number,) = self.query("SELECT pg_backend_pid()").fetchone()
+        return bool(number != self._real.info.backend_pid)
+
     @contextlib.contextmanager
     def transaction(
         self, *, reads: bool = False, timeout_s: float | None = None, careful: bool = False

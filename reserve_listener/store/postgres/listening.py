@@ -80,10 +80,18 @@ class Listening:
     def _listen(self) -> None:
         connection = self._target.connect()
         try:
-            connection.query(f"LISTEN {CHANNEL}")
+            is_pooled = connection.is_pooled()
+            if not is_pooled:
+                connection.query(f"LISTEN {CHANNEL}")
             self._tell(OTHERS)  # whatever was told before
             while not self._stopped.is_set():
-                connection.query(_END_FROZEN, (FROZEN_S,))
+                with connection.transaction(reads=True):
+                    connection.query(_END_FROZEN, (FROZEN_S,))
+                if (
+                    is_pooled
+                ):  # it would complain of every notice, and whoever has the session next would get it
+                    self._stopped.wait(LOOK_S)
+                    continue
                 for payload in connection.notices(LOOK_S):
                     replica, _, what = payload.partition(" ")
                     if replica != self._replica:
