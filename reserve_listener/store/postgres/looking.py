@@ -170,6 +170,11 @@ def touch(connection: Connection) -> None:
     connection.execute(sql.TOUCH_SINK)
 
 
+def ping(connection: Connection) -> None:
+    """Anything, so that a connection that was closed is known to be."""
+    connection.query("SELECT 1").fetchone()
+
+
 def size_bytes(connection: Connection) -> int:
     """The bytes that the tables take, with their indexes."""
     return int(connection.query(_SIZE).fetchone()[0])

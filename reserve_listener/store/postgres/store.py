@@ -76,6 +76,7 @@ class PostgresStore(SqlStore):
         self._beating: asyncio.Task[None] | None = None
         self._forgetting: asyncio.Task[None] | None = None
         self._beat_now = asyncio.Event()
+        self._pings: Sequence[asyncio.Future[None]] = ()
         self._seen = looking.Seen()
         self._was_lost = False
         """Whether a connection was, and is there again: to a standby perhaps, which knows less of what was delivered."""
@@ -239,6 +240,14 @@ class PostgresStore(SqlStore):
                 return
             except StoreError as error:  # what is held runs out by itself
                 log.warning("store.no_beat", error=str(error))
+            self._keep_alive()
+
+    def _keep_alive(self) -> None:
+        """What is on the way closes connections on which nothing is said for long: not the next push is to find that out."""
+        if all(ping.done() for ping in self._pings):
+            self._pings = [writer.submit(looking.ping, writes=False) for writer in self._writers[:2]]
+            for ping in self._pings:
+                ping.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     async def _look_after(self) -> None:
         if self._was_lost:  # somebody else may have given a sink that was lost another number

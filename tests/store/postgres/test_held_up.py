@@ -12,7 +12,7 @@ import pytest
 from reserve_listener.errors import StoreError
 from reserve_listener.model import Verdict
 from reserve_listener.simulator import patience
-from reserve_listener.store.postgres import listening, schema
+from reserve_listener.store.postgres import listening, schema, store as postgres
 from reserve_listener.store.postgres.medium import Database
 from tests.helpers import append, event, until
 from tests.replicas import rows
@@ -106,6 +106,24 @@ async def test_a_server_that_becomes_read_only_under_a_connection_is_left(backen
     database.close()
 
 
+async def test_a_push_does_not_have_to_find_out_that_its_connection_was_closed(
+    backend: OnPostgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a proxy that closes what is silent, or a restart at night: the beats have connected again by then."""
+    monkeypatch.setattr(postgres, "BEAT_S", 0.05)
+    monkeypatch.setattr(listening, "RETRY_S", 0.05)
+    store = await backend.open("a")
+    assert await _said(store, 0) == "stored"
+    await until(lambda: len(rows(backend.url, _CONNECTIONS)) == CONNECTIONS, 30)
+    here = rows(backend.url, _CONNECTIONS)
+    rows(backend.url, _END_ALL)
+    await until(lambda: len({*rows(backend.url, _CONNECTIONS)} - {*here}) == CONNECTIONS, 30)
+    assert await _said(store, 1) == "stored"
+    await store.close()
+
+
+CONNECTIONS = 4
+_CONNECTIONS = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'reserve-listener'"
 _END_ALL = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
 
 
