@@ -216,6 +216,7 @@ async def test_a_second_signal_leaves_at_once_and_loses_nothing(
         event = sample_event()
         assert await platform.push(event).answered() == 200
         await receiver.wait_for(1)
+        await until(lambda: daemon.pending() == 1)  # the file sink's is settled
         daemon.process.send_signal(signal.SIGTERM)
         await until(lambda: any(line["event"] == "daemon.signal" for line in daemon.log()))
         assert await daemon.stop() == 0
