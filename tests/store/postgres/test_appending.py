@@ -12,6 +12,7 @@ from psycopg._pipeline_base import BasePipeline
 
 from reserve_listener.model import Verdict
 from reserve_listener.store import open_store
+from reserve_listener.store.postgres.store import PostgresStore
 from tests.backends import OnPostgres
 from tests.helpers import event
 from tests.postgres import MISSING, programs
@@ -69,6 +70,11 @@ async def test_an_event_that_the_server_refuses_is_kept_whole_and_costs_no_other
 async def test_a_batch_is_two_round_trips(backend: OnPostgres, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is asked is asked at once, and what is written goes with the commit: nobody waits longer for the append lock."""
     store = await open_store(backend.url, ["a", "b"])
+    assert isinstance(store, PostgresStore)
+    if store._beating is not None:
+        store._beating.cancel()  # which would ask in between
+        await asyncio.wait([store._beating])
+    await asyncio.gather(*store._pings)
     rooms = [f"omm_{number}" for number in range(20)]
     await store.project([event(f"first {room}", room) for room in rooms])
     waits: list[str] = []
