@@ -46,10 +46,13 @@ APPEND_LOCK: Final = 0x5265734C
 
 _BEGIN: Final = f"""
 SELECT set_config('search_path', '{SCHEMA}', true), set_config('statement_timeout', %s, true),
+  set_config('lock_timeout', '0', true),
   set_config('idle_in_transaction_session_timeout', '{IDLE_TIMEOUT_S}s', true),
   set_config('synchronous_commit',
     CASE current_setting('synchronous_commit') WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, true)
 """
+"""With its isolation, all that a role's or a database's defaults could spoil: whoever has waited for the append lock has to see what
+was committed meanwhile, and waits as long as for any other statement."""
 
 _NOT_THE_MEDIUM: Final = (psycopg.DataError, psycopg.IntegrityError, psycopg.ProgrammingError)
 """A single job's own mistake: running the jobs one by one helps the others."""
@@ -135,7 +138,7 @@ class Connection:
         with self._explained():
             try:
                 with self._real.pipeline() as self._pipeline:  # whose end waits for all answers
-                    self._send("BEGIN ISOLATION LEVEL REPEATABLE READ" if reads else "BEGIN")
+                    self._send(f"BEGIN ISOLATION LEVEL {'REPEATABLE READ' if reads else 'READ COMMITTED'}")
                     self._send(_BEGIN, (f"{max(1, int(timeout_s * 1000))}ms",))
                     if self._known is not None:
                         self._send(_AS_KNOWN, (self._known,))

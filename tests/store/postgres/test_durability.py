@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -10,7 +11,8 @@ import pytest
 from reserve_listener.model import Outcome, Verdict
 from reserve_listener.store import open_store
 from reserve_listener.store.postgres import schema
-from tests.helpers import append, event
+from reserve_listener.store.postgres.connection import APPEND_LOCK
+from tests.helpers import append, event, until
 from tests.postgres import MISSING, SERVER, programs
 
 if TYPE_CHECKING:
@@ -67,6 +69,34 @@ def test_what_is_weaker_is_made_synchronous_and_what_is_stronger_stays(
     with connection.transaction():
         assert connection.query(ASK).fetchone() == (used,)
     connection.close()
+
+
+async def test_other_defaults_of_the_database_spoil_nothing() -> None:
+    """Stricter isolation would compare with what was there before the wait for the append lock; a short one for locks would refuse pushes."""
+    url = SERVER.database()
+    name = url.partition("?")[0].rpartition("/")[2]
+    for setting in (
+        "default_transaction_isolation = serializable",
+        "lock_timeout = 10",
+    ):
+        SERVER.ask("postgres", f"ALTER DATABASE {name} SET {setting}")
+    connection = schema.target(url).connect()
+    for reads, isolation in ((False, "read committed"), (True, "repeatable read")):
+        with connection.transaction(reads=reads):
+            asked = "SELECT current_setting('transaction_isolation'), current_setting('lock_timeout')"
+            assert connection.query(asked).fetchone() == (isolation, "0")
+    connection.close()
+    one, two = await open_store(url, ["a"]), await open_store(url, ["a"])
+    with psycopg.connect(url) as blocking:
+        blocking.execute(f"SELECT pg_advisory_xact_lock({APPEND_LOCK})".encode())
+        waiting = [asyncio.ensure_future(append(store, event(f"e{n}"))) for n, store in enumerate((one, two))]
+        await until(lambda: len(SERVER.ask("postgres", _WAITING)) == len(waiting), 30)
+    assert [await each for each in waiting] == [Verdict.STORED] * 2
+    await one.close()
+    await two.close()
+
+
+_WAITING = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
 
 
 async def test_whatever_the_store_writes_waits_for_the_disk() -> None:
