@@ -94,6 +94,14 @@ class Server:
             self.signal(signal.SIGKILL)
             self._process.wait(patience(20))
 
+    def restart(self) -> None:
+        """After a clean end: RabbitMQ may forget a queue, durable or not, that was declared just before a kill."""
+        assert self._process is not None
+        self._process.terminate()
+        self._process.wait(patience(60))
+        self.kill()
+        self.start()
+
     def end(self) -> None:
         """Leave nothing behind."""
         self.kill()

@@ -73,6 +73,7 @@ class Bus:
         connection = await aio_pika.connect(host="127.0.0.1", port=port, login="guest", password="guest")
         async with connection:
             await (await connection.channel()).declare_queue("rooms", durable=True)
+        await asyncio.to_thread(self.servers["amqp"].restart)
 
     async def _of_nats(self) -> list[bytes]:
         client = await nats.connect(f"nats://127.0.0.1:{self.servers['nats'].port}")

@@ -197,6 +197,7 @@ async def test_a_broker_that_is_away_is_a_sink_that_is_down(tmp_path: Path, name
     deliveries = sample_deliveries(300)
     with running(server):
         await queue(server.port, name)
+        server.restart()
         await until_delivered(sink, deliveries[0])
         attempts = [asyncio.create_task(sink.deliver([delivery])) for delivery in deliveries[1:200]]
         await asyncio.wait(attempts, return_when=asyncio.FIRST_COMPLETED)
@@ -245,6 +246,7 @@ async def test_a_quorum_queue_that_is_stuck_sticks_no_other(tmp_path: Path, name
     with running(RabbitServer(tmp_path)) as server:
         for kind in ("quorum", "classic"):
             await queue(server.port, f"{name}-{kind}", **{"x-queue-type": kind})
+        server.restart()
         sink = sink_of(table(tmp_path, server.port, "{scope_id}", timeout=2))
         await until_delivered(sink, quorum)
         server.kill()
